@@ -1,0 +1,21 @@
+"Install from `settings.ini`: requirements, extras and console scripts stand there, the version in `namedmask/__init__.py`."
+from configparser import ConfigParser
+from pathlib import Path
+import re
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+ini = ConfigParser(delimiters=['='])
+ini.read(here/'settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+
+def lines(field): return [o.strip() for o in cfg[field].splitlines() if o.strip()]
+
+version = re.search(r'__version__\s*=\s*["\']([^"\']+)', (here/cfg['lib_path']/'__init__.py').read_text())[1]
+setup(name=cfg['lib_name'], version=version, python_requires='>=' + cfg['min_python'],
+      packages=find_packages(include=[cfg['lib_name'] + '*']),
+      package_data={cfg['lib_name']: ['data/*']},
+      install_requires=lines('requirements'),
+      extras_require={'offline': lines('offline_requirements'), 'dev': lines('dev_requirements')},
+      entry_points={'console_scripts': lines('console_scripts'),
+                    'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]})

@@ -1,0 +1,41 @@
+# make test   everything that must hold: notebooks and library in step, the chapters' own tests, then pytest
+# make demo   the whole pipeline, once through, as a smoke run on four pictures that scikit-image ships
+# Both make .venv on first use. Nothing but pip needs the network. `make PYTHON=python3.12 test` picks another Python.
+PYTHON ?= python3
+VENV   := $(CURDIR)/.venv
+STAMP  := $(VENV)/.namedmask-installed
+export PATH := $(VENV)/bin:$(PATH)
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND ?= agg
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+.PHONY: test demo check export readme clean
+.DEFAULT_GOAL := test
+
+$(STAMP): settings.ini setup.py pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"namedmask needs Python 3.11 or later, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[offline,dev]'
+	@touch $@
+
+test: $(STAMP)
+	python .ci/insync.py
+	nbdev-test --n-workers 2
+	python -m pytest tests
+
+demo: $(STAMP)
+	OMP_NUM_THREADS=2 python .ci/demo.py
+
+check: $(STAMP)
+	python .ci/insync.py
+
+export: $(STAMP)
+	nbdev-export
+	nbdev-clean
+	python .ci/readme.py
+
+readme: $(STAMP)
+	python .ci/readme.py
+
+clean:
+	rm -rf runs/demo build dist .pytest_cache

@@ -322,6 +322,11 @@ class ConSERetriever:
         return _to_float(im, (.5,)*3, (.5,)*3)
 
     @property
+    def settings(self)->dict:
+        "All that the vectors depend on, besides the weights."
+        return dict(size=self.size, best=self.best, texts=hashlib.sha256(json.dumps(class_texts()).encode()).hexdigest()[:16])
+
+    @property
     def class_vectors(self)->np.ndarray: # (1000, 384) float32
         "The vectors of the classes' texts, worked out once and kept in the cache."
         if self._class_vectors is None: self._class_vectors = self._load_class_vectors()

@@ -6,15 +6,15 @@ Docs: https://namedmask.github.io/namedmask/images.html.md"""
 
 # %% auto #0
 __all__ = ['TOY_NAMES', 'IMAGE_SUFFIXES', 'WORK_SIDE', 'toy_scene', 'find_images', 'load_image', 'content_hash', 'dhash',
-           'dhash_distance', 'save_mask', 'load_mask', 'MaskStore', 'palette', 'save_labels', 'load_labels', 'overlay',
-           'contact_sheet', 'write_toy_photos']
+           'dhash_distance', 'save_image', 'save_mask', 'load_mask', 'MaskStore', 'palette', 'save_labels',
+           'load_labels', 'overlay', 'contact_sheet', 'write_toy_photos']
 
 # %% ../nbs/01_images.ipynb #db79dd07
-import hashlib, json, os, re, stat
+import hashlib, io, json, os, re
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
-from .core import NamedMaskError, atomic_path, explain_write, rng_of, write_text
+from .core import NamedMaskError, atomic_path, rng_of, write_text
 
 # %% ../nbs/01_images.ipynb #51dbe62f
 TOY_NAMES = ('circle', 'square', 'triangle', 'star')  # label 1, 2, 3, 4; 0 is the background
@@ -23,8 +23,8 @@ TOY_NAMES = ('circle', 'square', 'triangle', 'star')  # label 1, 2, 3, 4; 0 is t
 def _ellipse(x, y, radii):
     "Signed distance in pixels (negative inside) of the points (x, y) to an ellipse round the origin."
     a, b = map(float, radii)
-    k, g = np.hypot(x/a, y/b), np.hypot(x/a**2, y/b**2)
-    return k*(k - 1)/np.maximum(g, 1e-6)
+    k, g = np.maximum(np.hypot(x/a, y/b), 1e-6), np.maximum(np.hypot(x/a**2, y/b**2), 1e-6/max(a, b))
+    return k*(k - 1)/g
 
 def _polygon(x, y, corners):
     "Signed distance in pixels (negative inside) of the points (x, y) to a closed polygon."
@@ -152,25 +152,35 @@ def _text_ok(name):
     except UnicodeEncodeError: return False
 
 # %% ../nbs/01_images.ipynb #3bef5bbc
+def _names(folder, skip):
+    "The image files of `folder` and, with a slash at the end, its folders: sorted names."
+    names, bad = [], []
+    with os.scandir(folder) as entries:
+        for e in entries:
+            if e.name.startswith('.'): continue
+            try:
+                if e.is_dir(): names.append(e.name + '/')
+                elif os.path.splitext(e.name)[1].lower() not in IMAGE_SUFFIXES: continue
+                elif e.is_file(): names.append(e.name)
+                else: bad.append((e.path, "a link to nothing" if e.is_symlink() else "not a regular file"))
+            except OSError as err: bad.append((e.path, f"{_why(err)}: this link is left out"))
+    for o in sorted(bad): skip(*o)
+    return sorted(names)
+
 def _walk(top, folder, seen, skip):
     "Yield the images below `folder`, in the order of their paths; `seen` holds the folders that were visited."
-    try: key, entries = _id(folder), list(os.scandir(folder))
+    try:
+        key, names = _id(folder), []
+        if key in seen: skip(folder, "this folder was visited already under another name")
+        else: names = _names(folder, skip)
+        seen.add(key)
     except OSError as e: return skip(folder, f"{_why(e)}: this folder is left out")
-    if key in seen: return skip(folder, "this folder was visited already under another name")
-    seen.add(key)
-    kinds = []
-    for e in entries:
-        if e.name.startswith('.'): continue
-        try: kinds.append((e.name + '/' if e.is_dir() else e.name, e))
-        except OSError as err: skip(e.path, f"{_why(err)}: this link is left out")
-    for name, e in sorted(kinds, key=lambda o: o[0]):
-        if not _text_ok(e.name): skip(e.path.encode(errors='replace').decode(), "its name is not valid UTF-8: rename it")
-        elif name.endswith('/'):
-            if e.is_symlink() and _loops(e.path, top): skip(e.path, "a link to a folder that is visited anyway")
-            else: yield from _walk(top, e.path, seen, skip)
-        elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-            if e.is_file(): yield e.path
-            else: skip(e.path, "a link to nothing" if e.is_symlink() else "not a regular file")
+    for name in names:
+        path = os.path.join(folder, name.rstrip('/'))
+        if not _text_ok(name): skip(path.encode(errors='replace').decode(), "its name is not valid UTF-8: rename it")
+        elif not name.endswith('/'): yield path
+        elif os.path.islink(path) and _loops(path, top): skip(path, "a link to a folder that is visited anyway")
+        else: yield from _walk(top, path, seen, skip)
 
 def _loops(link, top):
     "True if `link` leads into the tree below `top`, or to a folder that holds `top`."
@@ -189,12 +199,11 @@ def _from_list(file, skip):
             path = os.path.normpath(os.path.join(folder, line))
             if not _text_ok(line): skip(line.encode(errors='replace').decode(), "its name is not valid UTF-8: rename it"); continue
             if hash(path) in seen: skip(path, "listed twice"); continue
-            seen.add(hash(path))
             root = folder if _is_within(path, folder) else os.path.splitdrive(path)[0] + os.sep if os.path.isabs(line) else None
             if root is None: skip(line, f"it leaves the folder of {os.path.basename(file)}: write it as an absolute path if you mean it")
             elif os.path.isdir(path): skip(path, "a folder: a list names files, one a line")
             elif not os.path.exists(path): skip(path, "it is in the list but not on the disk")
-            else: yield root, Path(os.path.relpath(path, root)).as_posix()
+            else: seen.add(hash(path)); yield root, Path(os.path.relpath(path, root)).as_posix()
 
 # %% ../nbs/01_images.ipynb #2e7e4a0a
 def find_images(
@@ -209,18 +218,21 @@ def find_images(
     return _find(sources, on_skip or (lambda path, reason: None))
 
 # %% ../nbs/01_images.ipynb #4975cc07
-def _find(sources, skip):
-    seen, total = set(), 0
+def _find(sources, on_skip):
+    seen, total, left_out = set(), 0, []
+    def skip(path, reason):
+        if len(left_out) < 1: left_out.append(f"{path} was left out: {reason}")
+        on_skip(path, reason)
     for s in sources:
         if os.path.isdir(s): found = ((s, Path(os.path.relpath(p, s)).as_posix()) for p in _walk(s, s, seen, skip))
         elif s.lower().endswith('.txt'): found = _from_list(s, skip)
         else: found = [(os.path.dirname(s), os.path.basename(s))]
         before = total
         for o in found: total += 1; yield o
-        if total == before: skip(s, "no image in it")
+        if total == before: on_skip(s, "no image in it")
     if not total:
-        raise NamedMaskError(f"There is no image in {', '.join(sources) or 'an empty list of sources'}: "
-                             f"give a folder that holds files such as {', '.join(IMAGE_SUFFIXES[:4])}.")
+        raise NamedMaskError(f"There is no image in {', '.join(sources) or 'an empty list of sources'}"
+                             f"{f' ({left_out[0]})' if left_out else ''}: give a folder that holds files such as {', '.join(IMAGE_SUFFIXES[:4])}.")
 
 # %% ../nbs/01_images.ipynb #64eb5f65
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, 200_000_000)  # Pillow's limit is one for the whole process
@@ -232,7 +244,9 @@ _TURN = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: I
 def _to_8bit(im):
     "A picture of whole numbers or floats as 8-bit grey: the full 16-bit range by 257, [0, 1] by 255, anything else from its least to its greatest value."
     a = np.asarray(im)
-    if im.mode != 'F' and a.min() >= 0 and a.max() <= 65535: return Image.fromarray(((a.astype(np.uint32) + 128)//257).astype(np.uint8))
+    if im.mode != 'F' and a.min() >= 0 and a.max() <= 65535:
+        a = a.astype(np.uint16)
+        return Image.fromarray((a//257 + (a % 257 > 128)).astype(np.uint8))   # round(a/257), without leaving 16 bits
     a = np.nan_to_num(a.astype(np.float64), posinf=0, neginf=0)
     lo, hi = (0, 1) if a.min() >= 0 and a.max() <= 1 else (a.min(), a.max())
     return Image.fromarray(np.round((a - lo)*255/max(hi - lo, 1e-12)).astype(np.uint8))
@@ -245,7 +259,7 @@ def _to_rgb(im):
         white = Image.new('RGB', im.size, 'white')
         white.paste(im, mask=im.getchannel('A'))
         return white
-    return im.convert('RGB')
+    return im if im.mode == 'RGB' else im.convert('RGB')
 
 # %% ../nbs/01_images.ipynb #bcafd28b
 def _target(w, h, short_side):
@@ -267,7 +281,7 @@ def _decode(im, short_side):
     if rgb.size != size: rgb = rgb.resize(size, Image.Resampling.BILINEAR, box=box)
     try: turn = _TURN.get(im.getexif().get(0x0112))
     except Exception: turn = None    # a damaged EXIF block leaves the picture as it is
-    return rgb.transpose(turn) if turn is not None else rgb
+    return rgb.transpose(turn) if turn is not None else rgb.copy() if rgb is im else rgb
 
 # %% ../nbs/01_images.ipynb #a7dfd0df
 def _why_unreadable(path, e):
@@ -282,7 +296,7 @@ def _why_unreadable(path, e):
         if not os.path.getsize(path): return "the file is empty: fetch it again"
     except OSError: return "it is no longer there"
     if isinstance(e, UnidentifiedImageError): return "it is not an image of a kind that can be read: remove it or convert it to JPEG or PNG"
-    if any(o in str(e) for o in ('truncated', 'Truncated', 'broken data stream', 'unrecognized data stream')): return "the file is cut short or damaged: fetch it again"
+    if any(o in str(e) for o in ('truncated', 'Truncated', 'broken data stream', 'unrecognized data stream', 'could not create decoder')): return "the file is cut short or damaged: fetch it again"
     return f"the image is damaged or of an unknown kind ({' '.join(str(e).split()) or type(e).__name__})"
 
 # %% ../nbs/01_images.ipynb #e6748506
@@ -321,16 +335,24 @@ def dhash_distance(
     return (int(a, 16) ^ int(b, 16)).bit_count()
 
 # %% ../nbs/01_images.ipynb #7894f921
-def _save_png(path, im, **kw):
-    with atomic_path(path) as tmp: im.save(tmp, format='PNG', **kw)
+def save_image(
+    path,           # Where to write; the ending tells the format
+    im:Image.Image, # A picture
+    **kw            # For Pillow's `save`, say `quality=90`
+):
+    "Write a picture, whole or not at all."
+    buffer = io.BytesIO()   # encoded in memory, so that a full disk is reported as one
+    im.save(buffer, format=Image.registered_extensions()[Path(path).suffix.lower()], **kw)
+    with atomic_path(path) as tmp: tmp.write_bytes(buffer.getvalue())
 
+# %% ../nbs/01_images.ipynb #361595f9
 def _open_png(path, what):
     "Read a PNG without turning or converting it."
     try:
         with open(path, 'rb') as f, Image.open(f, formats=('PNG',)) as im: im.load(); return im
     except Exception as e: raise NamedMaskError(f"Cannot read the {what} {path}: {_why_unreadable(path, e)}.") from e
 
-# %% ../nbs/01_images.ipynb #361595f9
+# %% ../nbs/01_images.ipynb #66251299
 def save_mask(
     path, # Where to write the PNG
     soft, # (H, W): float in [0, 1], bool, or uint8 in 0..255 (kept as it is)
@@ -342,7 +364,7 @@ def save_mask(
         a = a.astype(np.float32)
         if not (a.min() >= 0 and a.max() <= 1): raise ValueError("a soft mask holds values from 0 to 1")
         a = np.round(a*255).astype(np.uint8)
-    _save_png(path, Image.fromarray(a))
+    save_image(path, Image.fromarray(a))
 
 def load_mask(
     path,      # A mask written by `save_mask`
@@ -398,15 +420,15 @@ def save_labels(
     im, info = Image.fromarray(a), PngImagePlugin.PngInfo()
     im.putpalette(palette().tobytes())
     if names is not None: info.add_itxt('names', json.dumps(list(names), ensure_ascii=False))
-    _save_png(path, im, pnginfo=info)
+    save_image(path, im, pnginfo=info)
 
 def load_labels(
     path,      # A PNG with a palette (as VOC's own) or grey
 )->np.ndarray: # uint8 (H, W)
     "Read a label map: the numbers, not the colours."
     im = _open_png(path, 'label map')
-    if im.mode not in ('P', 'L', '1'): raise NamedMaskError(f"{path} is a picture of colours ({im.mode}), not a label map: save it as a PNG with a palette, or in grey, where the values are the labels.")
-    return np.array(im if im.mode != '1' else im.convert('L').point(bool), dtype=np.uint8)
+    if im.mode not in ('P', 'L', '1'): raise NamedMaskError(f"{path} is a picture of mode {im.mode}, not a label map: save it as an 8-bit PNG with a palette, or in grey, whose values are the labels.")
+    return np.array(im).astype(np.uint8)
 
 # %% ../nbs/01_images.ipynb #5c9b16c4
 def overlay(
@@ -419,10 +441,9 @@ def overlay(
     a, labels = np.asarray(im.convert('RGB'), np.float32), np.asarray(labels)
     if labels.shape != a.shape[:2]: raise ValueError(f"labels {labels.shape} do not fit a picture of (H, W) = {a.shape[:2]}")
     on = labels > 0 if shown is None else np.isin(labels, list(shown))
-    edge = np.zeros_like(on)
-    for ax in (0, 1):
-        for step in (1, -1): edge |= np.roll(labels, step, ax) != labels
-    k = np.where(on, np.where(edge, max(alpha, min(1, 2*alpha)), alpha), 0).astype(np.float32)[..., None]
+    p = np.pad(labels, 1, mode='edge')
+    edge = (p[:-2, 1:-1] != labels) | (p[2:, 1:-1] != labels) | (p[1:-1, :-2] != labels) | (p[1:-1, 2:] != labels)
+    k = np.where(on, np.where(edge, min(1, 2*alpha), alpha), 0).astype(np.float32)[..., None]
     return Image.fromarray((a*(1 - k) + palette()[labels]*k + .5).astype(np.uint8))
 
 # %% ../nbs/01_images.ipynb #af480f17
@@ -448,7 +469,7 @@ def contact_sheet(
     size:int=128,   # Side of a cell in pixels
 )->Image.Image:     # RGB
     "Put pictures side by side on white, each fitted into a square cell with its caption below."
-    images = list(images)
+    images, captions = list(images), None if captions is None else list(captions)
     font, gap, line = ImageFont.load_default(max(9, size//10)), 4, max(9, size//10) + 4 if captions is not None else 0
     cols, rows = max(1, min(cols, len(images))), max(1, -(-len(images)//cols)) if images else 1
     sheet = Image.new('RGB', (cols*(size + gap) + gap, rows*(size + line + gap) + gap), 'white')
@@ -482,7 +503,7 @@ def write_toy_photos(
         im, labels = toy_scene(i, seed, size, n_objects, names)
         stem = f'{names[i % len(names)]}_{i:04d}'
         out.append((folder/'JPEGImages' if voc else folder)/f'{stem}.jpg')
-        with atomic_path(out[-1]) as tmp: im.save(tmp, format='JPEG', quality=92, subsampling=0)
+        save_image(out[-1], im, quality=92, subsampling=0)
         if voc: save_labels(folder/'SegmentationClass'/f'{stem}.png', lut[labels], ['background', *TOY_NAMES] if not ids else None)
     if voc: write_text(folder/'ImageSets'/'Segmentation'/f'{voc}.txt', ''.join(f'{o.stem}\n' for o in out))
     return out

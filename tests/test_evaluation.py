@@ -1,0 +1,290 @@
+"The figures that everything is judged by: known answers, other libraries, VOC's rules, and interrupted evaluations."
+import json, os
+from pathlib import Path
+from types import SimpleNamespace as NS
+import numpy as np, pytest, torch
+from PIL import Image
+from namedmask.core import NamedMaskError
+from namedmask.evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, NaiveSegmenter, TrueMaskStore, VocBenchmark, cut_labels, evaluate,
+                                  foreground_iou, label_is, log_result, mask_iou, model_key, naive_baseline, retrieval_precision,
+                                  true_mask_dls, true_mask_entries, voc_id)
+from namedmask.images import MaskStore, content_hash, save_labels, write_toy_photos
+
+SHARED = Path(os.environ.get('NAMEDMASK_SHARED') or Path(__file__).parents[1].parent/'shared')
+IDS = dict(circle=3, square=20, triangle=4, star=8)          # bird, tvmonitor, boat, cat
+
+
+@pytest.fixture
+def voc(tmp_path):
+    write_toy_photos(tmp_path/'voc', 6, size=64, n_objects=2, voc='val', ids=IDS)
+    return tmp_path/'voc'
+
+
+class Oracle:
+    "Predicts the truth, with its names in an order of its own."
+    def __init__(self, bench, names, key='oracle'): self.bench, self.names, self.key, self.calls = bench, names, key, 0
+    def predict(self, im):
+        truth = self.bench.labels(self.bench.stems[self.calls]); self.calls += 1
+        lut = np.zeros(256, np.uint8)
+        for i, n in enumerate(self.bench.names, 1): lut[i] = 1 + self.names.index(n)
+        return lut[truth]
+
+
+def random_pair(seed, C=6, n=5000):
+    g = np.random.default_rng(seed)
+    truth, pred = g.integers(0, C, n), g.integers(0, C, n)
+    return np.where(g.random(n) < .5, truth, pred), np.where(g.random(n) < .1, 255, truth)
+
+
+# ---- the matrix
+
+def test_counts_by_hand():
+    truth, pred = [[0, 0, 1], [1, 2, 255]], [[0, 1, 1], [2, 2, 0]]
+    cm = ConfusionMatrix(3).update(pred, truth)
+    assert cm.counts.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 1]] and cm.ignored == 1
+    assert cm.iou().tolist() == pytest.approx([1/2, 1/3, 1/2])
+    assert cm.miou() == pytest.approx((1/2 + 1/3 + 1/2)/3)
+    assert cm.pixel_accuracy() == pytest.approx(3/5)
+
+@pytest.mark.parametrize('seed', range(3))
+def test_like_sklearn_and_torchmetrics(seed):
+    from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+    from torchmetrics.classification import MulticlassJaccardIndex
+    pred, truth = random_pair(seed)
+    cm = ConfusionMatrix(6)
+    for p, t in zip(np.array_split(pred, 7), np.array_split(truth, 7)): cm.update(p, t)
+    on = truth != 255
+    assert cm.counts.tolist() == confusion_matrix(truth[on], pred[on], labels=range(6)).tolist()
+    assert cm.iou().numpy() == pytest.approx(jaccard_score(truth[on], pred[on], labels=range(6), average=None))
+    assert cm.pixel_accuracy() == pytest.approx(accuracy_score(truth[on], pred[on]))
+    tm = MulticlassJaccardIndex(6, average='macro', ignore_index=255)
+    assert cm.miou() == pytest.approx(tm(torch.tensor(pred), torch.tensor(truth)).item(), abs=1e-6)
+
+def test_absent_classes_are_left_out_of_the_mean():
+    from torchmetrics.classification import MulticlassJaccardIndex
+    truth, pred = torch.tensor([0, 0, 0, 1, 1, 255]), torch.tensor([0, 0, 1, 1, 1, 3])
+    cm = ConfusionMatrix(5).update(pred, truth)                       # 2, 3 and 4 are nowhere (3 only under 255)
+    assert cm.iou()[2:].isnan().all() and cm.miou() == pytest.approx((2/3 + 2/3)/2)
+    tm = MulticlassJaccardIndex(5, average='macro', ignore_index=255)
+    assert cm.miou() == pytest.approx(tm(pred.where(truth != 255, 0), truth).item())
+    cm.update([2], [0])                                               # predicted once: now it counts, with zero
+    assert cm.iou()[2] == 0 and cm.miou() == pytest.approx((2/4 + 2/3 + 0)/3)
+
+def test_not_the_average_of_photos():
+    a, b = ([1]*9 + [0], [1]*10), ([0], [1])
+    both = ConfusionMatrix(2).update(*a).update(*b).iou()[1]
+    assert both == pytest.approx(9/11)
+    assert (ConfusionMatrix(2).update(*a).iou()[1] + ConfusionMatrix(2).update(*b).iou()[1])/2 == pytest.approx(.45)
+
+def test_any_batch_shape_and_dtype():
+    pred, truth = random_pair(3)
+    want = ConfusionMatrix(6).update(pred, truth).counts
+    for kind in (np.uint8, np.int64, np.int32):
+        got = ConfusionMatrix(6).update(pred.astype(kind).reshape(5, 10, 100), torch.as_tensor(truth.astype(kind)).view(5, 10, 100))
+        assert torch.equal(got.counts, want)
+
+def test_labels_out_of_range():
+    assert ConfusionMatrix(3).update([200, 1], [255, 1]).counts.sum() == 1
+    assert ConfusionMatrix(3).update([0, 1], [-1, 1]).ignored == 1
+    with pytest.raises(NamedMaskError, match='label 3'): ConfusionMatrix(3).update([3], [0])
+    with pytest.raises(NamedMaskError, match='shape'): ConfusionMatrix(3).update([[1, 1]], [1, 1])
+    empty = ConfusionMatrix(3).update([0], [255])
+    assert np.isnan(empty.miou()) and np.isnan(empty.pixel_accuracy())
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_counts_stay_on_the_gpu():
+    pred, truth = random_pair(4)
+    cm = ConfusionMatrix(6).update(torch.tensor(pred).cuda(), torch.tensor(truth).cuda())
+    assert cm.counts.is_cuda and torch.equal(cm.counts.cpu(), ConfusionMatrix(6).update(pred, truth).counts)
+
+def test_plot_draws_every_cell():
+    import matplotlib; matplotlib.use('agg')
+    ax = ConfusionMatrix(2, ['background', 'cat']).update([0, 1, 1], [0, 0, 1]).plot()
+    assert [t.get_text() for t in ax.texts] == ['50', '50', '0', '100']
+
+
+# ---- VOC
+
+@pytest.mark.parametrize('name,want', [('tv', 20), ('TV/monitor', 20), ('tv monitor', 20), ('television', 20), ('dining table', 11), ('potted plant', 16),
+                                       ('airplane', 1), ('motorcycle', 14), ('couch', 18), ('Person', 15), ('sheep', 17)])
+def test_voc_names(name, want): assert voc_id(name) == want
+
+def test_voc_ids_are_vocs(): assert [voc_id(o) for o in VOC_NAMES] == list(range(1, 21))
+
+def test_voc_labels_follow_the_names(voc):
+    raw = {s: np.array(Image.open(voc/'SegmentationClass'/f'{s}.png')) for s in VocBenchmark(voc, ['cat']).stems}
+    bench = VocBenchmark(voc, 'tv=television|tv monitor, bird')
+    assert bench.names == ['tv', 'bird'] and len(bench) == 6
+    for path, labels in bench:
+        assert path.exists() and labels.dtype == np.uint8
+        r = raw[path.stem]
+        assert np.array_equal(labels, np.select([r == 0, r == 20, r == 3], [0, 1, 2], 255))
+
+def test_voc_border_is_ignored(voc):
+    f = next((voc/'SegmentationClass').glob('*.png'))
+    a = np.array(Image.open(f)); a[:5] = 255; save_labels(f, a)
+    assert (VocBenchmark(voc, ['cat']).labels(f.stem)[:5] == 255).all()
+
+def test_voc_trouble_is_named(voc, tmp_path):
+    def says(text, *args, **kw):
+        with pytest.raises(NamedMaskError, match=text): VocBenchmark(*args, **kw)
+    says('unicorn', voc, ['cat', 'unicorn'])
+    says('one VOC class', voc, ['tv', 'television'])
+    says('there is val', voc, ['cat'], split='train')
+    says('no folder', tmp_path/'no', ['cat'])
+    says('JPEGImages', tmp_path, ['cat'])
+    stem = VocBenchmark(voc, ['cat']).stems[2]
+    (voc/'SegmentationClass'/f'{stem}.png').unlink()
+    says(f'{stem}.png is missing', voc, ['cat'])
+    (voc/'ImageSets/Segmentation/val.txt').write_text('')
+    says('empty', voc, ['cat'])
+
+def test_mask_saved_as_colours(voc):
+    f = next((voc/'SegmentationClass').glob('*.png'))
+    Image.open(f).convert('RGB').save(f)
+    with pytest.raises(NamedMaskError, match='colours'): list(VocBenchmark(voc, ['cat']))
+
+@pytest.mark.skipif(not (SHARED/'data/dev_voc').exists(), reason='no shared photos')
+def test_development_benchmark():
+    bench = VocBenchmark(SHARED/'data/dev_voc', 'cat,cow,dog,horse,person,sheep')
+    assert len(bench) == 223
+    seen = np.unique(np.concatenate([np.unique(bench.labels(s)) for s in bench.stems[:60]]))
+    assert set(seen) <= {0, 1, 2, 3, 4, 5, 6, 255}
+
+
+# ---- evaluate
+
+def test_oracle_is_perfect_in_any_order_of_names(voc):
+    bench = VocBenchmark(voc, ['tv', 'cat', 'bird', 'boat'])
+    r = evaluate(Oracle(bench, ['boat', 'bird', 'tv', 'cat']), bench, quiet=True)
+    assert r['miou'] == r['pixel_accuracy'] == 1 and r['photos'] == 6
+    assert r['names'] == ['background', 'tv', 'cat', 'bird', 'boat'] and r['iou'] == [1]*5
+    assert r['pixels'] + r['ignored_pixels'] == 6*64*64
+    assert r['protocol']['resolution'] == 'native' and '21-class' in r['protocol']['what']
+    json.dumps(r)
+
+def test_other_names_are_refused(voc):
+    bench = VocBenchmark(voc, ['tv', 'cat'])
+    with pytest.raises(NamedMaskError, match='knows tv, dog'): evaluate(NS(names=['tv', 'dog'], key='x'), bench, quiet=True)
+
+def test_wrong_size_is_refused(voc):
+    bench = VocBenchmark(voc, ['cat'])
+    with pytest.raises(NamedMaskError, match='own size'): evaluate(NS(names=['cat'], key='x', predict=lambda im: np.zeros((2, 2), np.uint8)), bench, quiet=True)
+
+def test_takes_a_segmenter_with_segment(voc):
+    bench = VocBenchmark(voc, ['cat'])
+    seg = NS(names=['cat'], meta=dict(supervision=['image labels']), segment=lambda im: (np.zeros((64, 64), np.uint8), None))
+    assert evaluate(seg, bench, quiet=True)['protocol']['supervision'] == ['image labels']
+
+def test_interrupted_evaluation_continues(voc, tmp_path):
+    bench = VocBenchmark(voc, ['tv', 'cat', 'bird'])
+    class Killed(Exception): pass
+    class Fragile:
+        names, key, calls, die_at = ['tv', 'cat', 'bird'], 'k', 0, None
+        def predict(self, im):
+            self.calls += 1
+            if self.calls == self.die_at: raise Killed
+            return (np.asarray(im)[..., 0] % 4).astype(np.uint8)
+    whole = evaluate(Fragile(), bench, quiet=True)
+    first, second = Fragile(), Fragile(); first.die_at = 4
+    with pytest.raises(Killed): evaluate(first, bench, tmp_path/'e', quiet=True)
+    with open(tmp_path/'e/photos.jsonl', 'a') as f: f.write('{"photo": "torn')
+    r = evaluate(second, bench, tmp_path/'e', quiet=True)
+    assert second.calls == 3 and all(r[k] == whole[k] for k in whole if k != 'seconds')
+    third = Fragile(); evaluate(third, bench, tmp_path/'e', quiet=True); assert third.calls == 0
+    fourth = Fragile(); fourth.key = 'other weights'
+    evaluate(fourth, bench, tmp_path/'e', quiet=True); assert fourth.calls == 6
+
+def test_model_key_sees_weights_and_settings():
+    m = torch.nn.Linear(2, 2)
+    seg = NS(names=['cat'], meta={'side': 1}, model=m)
+    a = model_key(seg)
+    assert a == model_key(seg) and a != model_key(NS(names=['cat'], meta={'side': 2}, model=m))
+    with torch.no_grad(): m.weight[0, 0] += 1e-3
+    assert a != model_key(seg)
+
+def test_json_lines(tmp_path):
+    log_result(tmp_path/'r.jsonl', {'miou': .5}, what='student')
+    with open(tmp_path/'r.jsonl', 'a') as f: f.write('{"x"')
+    assert [o['what'] for o in JsonLines(tmp_path/'r.jsonl').read()] == ['student']
+    log_result(tmp_path/'r.jsonl', {'miou': .6}, what='naive')
+    assert [o['miou'] for o in JsonLines(tmp_path/'r.jsonl').read()] == [.5, .6]
+
+
+# ---- baselines, masks, archive
+
+def test_naive_baseline_paints_the_best_name(voc):
+    class R:
+        side = 32
+        def preprocess(self, im): assert min(im.size) == 32; return np.zeros((3, 32, 32), np.float32)
+        def embed(self, b): return np.array([[0, 1, 0]], np.float32)
+    half = lambda im: np.concatenate([np.ones((im.height//2, im.width)), np.zeros((im.height - im.height//2, im.width))])
+    seg = NaiveSegmenter(R(), np.eye(3), half, ['tv', 'cat', 'bird'])
+    out = seg.predict(Image.new('RGB', (64, 64)))
+    assert (out[:31] == 2).all() and (out[33:] == 0).all()
+    r = naive_baseline(R(), np.eye(3), half, VocBenchmark(voc, ['tv', 'cat', 'bird']), quiet=True)
+    assert r['iou'][1] == r['iou'][3] == 0 and r['iou'][2] > 0
+    with pytest.raises(NamedMaskError, match='text vectors'): NaiveSegmenter(R(), np.eye(3), half, ['tv'])
+
+def test_foreground_iou_by_hand():
+    truth = np.array([[0, 8, 8, 255], [0, 12, 0, 255]], np.uint8)
+    assert foreground_iou(truth > 0, truth) == pytest.approx(1)
+    assert foreground_iou(np.array([[0, 1, 0, 1], [1, 0, 0, 0]], bool), truth) == pytest.approx(1/4)
+    assert foreground_iou(np.zeros((2, 4), bool), truth*0) == 0
+
+def test_mask_iou_from_a_detector_a_store_and_a_folder(voc, tmp_path):
+    bench, store = VocBenchmark(voc, ['cat']), MaskStore(tmp_path/'masks')
+    (tmp_path/'png').mkdir()
+    for s in bench.stems[:5]:
+        m = np.where(np.array(Image.open(bench.mask(s))) > 0, 255, 0).astype(np.uint8)
+        store.save(content_hash(bench.photo(s)), m); Image.fromarray(m).save(tmp_path/'png'/f'{s}.png')
+    for masks in (store, tmp_path/'png'):
+        r = mask_iou(masks, voc, quiet=True)
+        assert r['mean_iou'] == pytest.approx(1, abs=1e-5) and r['photos'] == 5 and r['missing'] == bench.stems[5:]
+    r = mask_iou(lambda im: np.ones((8, 8)), bench, quiet=True)         # everything is foreground
+    want = np.mean([(np.array(Image.open(bench.mask(s))) > 0).mean() for s in bench.stems])
+    assert r['mean_iou'] == pytest.approx(want, abs=1e-4)
+
+def test_labels_count_through_wordnet():
+    assert label_is('Chihuahua', 'dog') and label_is('sorrel', 'horse') and label_is('scuba diver', 'person') and label_is('cow', 'cow')
+    assert not label_is('tabby', 'dog') and not label_is('dog', 'Chihuahua') and not label_is('guitar', 'person')
+
+def test_retrieval_precision(tmp_path):
+    (tmp_path/'l.csv').write_text('file,label\na/1.jpg,Chihuahua\na/2.jpg,tabby\nb/1.jpg,dog\n')
+    pool = tmp_path/'pool'
+    kept = dict(dog=['a/1.jpg', 'a/2.jpg', 'b/9.jpg', 'b/1.jpg'], cat=['a/2.jpg'], boat=['b/9.jpg'])
+    arch = NS(names=list(kept), kept=lambda n: [NS(path=pool/o, rank=i) for i, o in enumerate(kept[n])])
+    r = retrieval_precision(arch, tmp_path/'l.csv', k=3)
+    assert r['names']['dog'] == dict(precision=.5, right=1, labelled=2, looked_at=3)
+    assert r['names']['boat']['precision'] is None and r['names_in_mean'] == 2 and r['mean_precision'] == .75
+    (tmp_path/'bad.csv').write_text('a,b\n1,2\n')
+    with pytest.raises(NamedMaskError, match='needs file and label'): retrieval_precision(arch, tmp_path/'bad.csv')
+    with pytest.raises(NamedMaskError, match='Cannot read'): retrieval_precision(arch, tmp_path/'no.csv')
+
+
+# ---- the ceiling
+
+def test_true_masks_as_training_data(voc):
+    entries = true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'telly=tv,cat', quiet=True)
+    for e in entries:
+        raw = np.array(Image.open(e.mask))
+        assert np.array_equal(e.labels(), np.select([raw == 0, raw == 20, raw == 8], [0, 1, 2], 255)) and ((raw == 20) | (raw == 8)).any()
+        assert e.sha == content_hash(e.path) and e.supervision == 'masks' and e.name in ('telly', 'cat')
+        soft = TrueMaskStore(entries).load(e.sha, size=(32, 32))
+        assert soft.shape == (32, 32) and set(np.unique(soft)) <= {0, 127, 255}
+    with pytest.raises(NamedMaskError, match='No mask'): true_mask_entries(voc/'JPEGImages', voc/'JPEGImages', 'cat')
+
+def test_cut_labels_never_mixes_labels():
+    lab = np.array([[1, 5], [5, 1]], np.uint8).repeat(20, 0).repeat(20, 1)
+    for s in (.3, .8, 2.3):
+        out = cut_labels(lab, (40, 40), 48, s, (.3, .9))
+        assert out.shape == (48, 48) and set(np.unique(out)) <= {1, 5, 255}
+        assert np.array_equal(cut_labels(lab, (40, 40), 48, s, (.3, .9), flip=True), out[:, ::-1])
+
+def test_true_mask_dls_are_repeatable_and_continue(voc):
+    entries = true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'tv,cat,bird,boat', quiet=True)
+    make = lambda start=0: true_mask_dls(entries, n_iters=3, batch_size=2, crop=32, scale=(.5, 1.5), seed=1, start=start, device='cpu')
+    a, b = list(make().train), list(make(2).train)
+    assert len(a) == 3 and len(b) == 1
+    assert all(torch.equal(x, y) for x, y in zip(a[2], b[0]))
+    assert set(torch.cat([y.flatten() for _, y in a]).unique().tolist()) <= {0, 1, 2, 3, 4, 255}

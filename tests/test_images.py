@@ -374,8 +374,9 @@ KILL = """
 import sys, hashlib, numpy as np
 from namedmask.images import MaskStore
 store, i, soft = MaskStore(sys.argv[1]), 0, np.random.default_rng(0).random((300, 300), dtype=np.float32)
-print('go', flush=True)
-while True: store.save(hashlib.sha256(bytes([i % 30])).hexdigest()[:32], np.roll(soft, i)); i += 1
+while True:
+    store.save(hashlib.sha256(bytes([i % 30])).hexdigest()[:32], np.roll(soft, i)); i += 1
+    if i == 1: print('go', flush=True)
 """
 
 def test_killed_in_the_middle_leaves_no_half_file(tmp_path):

@@ -43,15 +43,22 @@ class ConfusionMatrix:
         pred, truth = torch.as_tensor(pred), torch.as_tensor(truth)
         if pred.shape != truth.shape:
             raise NamedMaskError(f"The prediction has shape {tuple(pred.shape)}, the truth {tuple(truth.shape)}: predict at the truth's own size.")
-        pred, truth = pred.to(truth.device).reshape(-1).long(), truth.reshape(-1).long()
-        scored = (truth >= 0) & (truth < self.n)
-        t, p = truth[scored], pred[scored]
-        if p.numel() and (p.min() < 0 or p.max() >= self.n):
-            bad = p[(p < 0) | (p >= self.n)][0].item()
-            raise NamedMaskError(f"The prediction holds the label {bad}, but the classes are 0 to {self.n - 1}.")
-        new = torch.bincount(t*self.n + p, minlength=self.n**2).view(self.n, self.n)
-        self.counts, self.ignored = self.counts.to(new.device) + new, self.ignored + truth.numel() - t.numel()
+        t, p = self._fold(truth), self._fold(pred.to(truth.device))
+        N = self.n + 1
+        kind = torch.int16 if N*N < 2**15 else torch.int32 if N*N < 2**31 else torch.int64
+        new = torch.bincount(torch.add(p.to(kind), t.to(kind), alpha=N), minlength=N*N).view(N, N)
+        if new[:-1, -1].any(): raise NamedMaskError(self._stray(pred, truth))
+        self.counts, self.ignored = self.counts.to(new.device) + new[:-1, :-1], self.ignored + new[-1].sum().item()
         return self
+
+    def _fold(self, labels):
+        "All labels outside 0..C-1 as C: they get a row and a column of their own."
+        x = labels.reshape(-1)
+        return x.clamp(max=self.n) if x.dtype == torch.uint8 else torch.where((x < 0) | (x >= self.n), self.n, x)
+
+    def _stray(self, pred, truth):
+        bad = pred[(self._fold(pred) == self.n).view(pred.shape) & (self._fold(truth) < self.n).view(pred.shape).to(pred.device)]
+        return f"The prediction holds the label {bad[0].item()}, but the classes are 0 to {self.n - 1}."
 
 # %% ../nbs/10_evaluation.ipynb #3314a1ac
 @patch

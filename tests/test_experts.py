@@ -1,0 +1,85 @@
+"Experts: groups, stages of their own, masks drawn again, what happens after an interruption or a change."
+import numpy as np, pytest
+from PIL import Image
+from namedmask.core import NamedMaskError, Stage
+from namedmask.experts import *
+from namedmask.experts import expert_settings, redraw
+from namedmask.images import MaskStore
+import namedmask.experts as ex
+from test_segmenter import Fake, toy
+
+TINY = dict(encoder='resnet10t', channels=16, n_iters=3, batch_size=2, crop=32, scale=(.5, 1.), freeze=1., lr=1e-3, side=32, jitter=dict(p=0), blur=dict(p=0), empty=0., full=1.)
+
+def run(archive, folder, **kw): return refine_masks(*archive, settings={**TINY, **kw.pop('settings', {})}, folder=folder, quiet=True, every_s=0, **kw)
+
+def files(store): return {p.stem: p.read_bytes() for p in sorted(store.folder.glob('*/*.png'))}
+
+@pytest.fixture(scope='module')
+def archive(tmp_path_factory): return toy(tmp_path_factory.mktemp('photos'), n=6)
+
+@pytest.fixture(scope='module')
+def whole(archive, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('whole')
+    return folder, files(run(archive, folder))
+
+def test_every_photo_gets_a_mask_of_its_size_and_a_record(archive, whole):
+    entries, masks = archive
+    store = MaskStore(whole[0]/'masks')
+    assert len(store) == len(entries) and all(store.load(e.sha).shape == masks.load(e.sha).shape for e in entries)
+    rs = refined(whole[0])
+    assert sorted(r['sha'] for r in rs) == sorted(e.sha for e in entries)
+    assert all(r['status'] == 'new' and 0 <= r['iou'] <= 1 and r['name'] in ('circle', 'square') for r in rs)
+    assert not list(whole[0].glob('*/checkpoint.pt')) and (whole[0]/'circle'/'losses.csv').exists()
+
+def test_again_does_nothing(archive, whole, monkeypatch):
+    monkeypatch.setattr(ex, 'train', None); monkeypatch.setattr(ex, 'redraw', None)
+    assert files(run(archive, whole[0])) == whole[1]
+
+def test_an_interruption_anywhere_gives_the_same_masks(archive, whole, tmp_path, monkeypatch):
+    real, calls = ex.redraw, []
+    def dies(*a):
+        calls.append(1)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return real(*a)
+    monkeypatch.setattr(ex, 'redraw', dies)
+    with pytest.raises(KeyboardInterrupt): run(archive, tmp_path)
+    f = next(tmp_path.glob('*/refined.jsonl'))
+    with open(f, 'a') as o: o.write('{"sha": "ab')                             # a line cut by a kill
+    assert files(run(archive, tmp_path)) == whole[1] and len(calls) == 7       # six photos, one of them twice
+
+def test_a_changed_mask_trains_only_its_expert_again(archive, tmp_path, monkeypatch):
+    entries, masks = archive
+    own = MaskStore(tmp_path/'own')
+    for e in entries: own.save(e.sha, masks.load(e.sha))
+    run((entries, own), tmp_path/'x')
+    trained, real = [], ex.train
+    monkeypatch.setattr(ex, 'train', lambda *a, **k: (trained.append(k['what']), real(*a, **k))[1])
+    own.save(entries[0].sha, np.zeros((48, 48), np.uint8)+200)
+    run((entries, own), tmp_path/'x')
+    assert trained == ['expert circle']
+    run((entries[1:], own), tmp_path/'x')                                      # a photo leaves the archive
+    assert entries[0].sha not in MaskStore(tmp_path/'x'/'masks')
+
+def test_a_group_shares_one_expert(archive, tmp_path):
+    run(archive, tmp_path, groups={'shapes': ['circle', 'square']})
+    assert [p.parent.name for p in tmp_path.glob('*/stage.json')] == ['shapes']
+    assert Stage(tmp_path/'shapes', {}).file.exists() and len(refined(tmp_path)) == 6
+
+def test_an_expert_that_sees_nothing_or_everything_keeps_the_old_mask():
+    s = expert_settings({**TINY, 'empty': .01, 'full': .98})
+    old = np.zeros((20, 30), np.uint8); old[5:15, 5:15] = 255
+    for colour, status in (('black', 'empty'), ('white', 'full')):
+        soft, r = redraw(Fake(), Image.new('RGB', (30, 20), colour), old, s)
+        assert r['status'] == status and (soft == old).all()
+    a = np.zeros((20, 30, 3), np.uint8); a[5:15, 5:15] = 255
+    soft, r = redraw(Fake(), Image.fromarray(a), old, {**s, 'side': None})
+    assert r['status'] == 'new' and r['iou'] == 1 and ((soft >= 128) == (old >= 128)).all()
+    soft, r = redraw(Fake(), Image.new('RGB', (30, 20), 'white'), old, {**s, 'side': None, 'full': 1., 'mix': .6})
+    assert ((soft >= 128) == (old >= 128)).all()                               # .4 of the new everywhere, .6 of the old
+
+def test_groups_and_settings_are_checked():
+    assert make_groups(['a', 'b', 'c'], {'g': ['c', 'a']}) == {'g': ['c', 'a'], 'b': ['b']}
+    for groups, word in [({'g': ['z']}, "'z'"), ({'g': ['a'], 'h': ['a']}, 'two expert groups'), ({'b': ['a']}, "called 'b'")]:
+        with pytest.raises(NamedMaskError, match=word): make_groups(['a', 'b'], groups)
+    with pytest.raises(NamedMaskError, match='lerning'): expert_settings({'lerning': 1})
+    assert expert_settings('paper')['n_iters'] == 5000

@@ -1,0 +1,227 @@
+"The segmenter: samples by number, training that continues, segmentation of any size, files."
+import json, os, signal, subprocess, sys, textwrap, time
+from collections import namedtuple
+from functools import partial
+import numpy as np, pytest, torch
+from PIL import Image, ImageFilter
+from namedmask.core import NamedMaskError
+from namedmask.images import MaskStore, content_hash, toy_scene
+from namedmask.segmenter import *
+from namedmask.segmenter import PhaseConv2d, place
+
+Photo = namedtuple('Photo', 'name path sha')
+NAMES = ('circle', 'square')
+
+def toy(folder, n=6, size=48):
+    folder.mkdir(parents=True, exist_ok=True)
+    entries, masks = [], MaskStore(folder/'masks')
+    for i in range(n):
+        im, labels = toy_scene(i, seed=1, size=size, names=(NAMES[i % 2],))
+        f = folder/f'{i}.png'; im.save(f)
+        entries.append(Photo(NAMES[i % 2], f, content_hash(f)))
+        masks.save(entries[-1].sha, np.asarray(Image.fromarray(((labels > 0)*255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1))))
+    return entries, masks
+
+N = 6
+def toy_train(folder, out, n=N, cbs=(), every_s=0, encoder='resnet10t', **kw):
+    entries, masks = toy(folder)
+    dls = partial(training_dls, entries, masks, {'circle': 1, 'square': 2}, n_iters=n, batch_size=2, crop=32, scale=(.5, 1.2), device='cpu')
+    model = deeplabv3plus(encoder, 3, channels=16)
+    return train(model, dls, out, n_iters=n, lr=1e-3, every_s=every_s, quiet=True, cbs=cbs, **kw)
+
+def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    d = tmp_path_factory.mktemp('whole')
+    learn = toy_train(d/'photos', d/'out')
+    return learn.model.state_dict(), learn.loss_log
+
+class Stop(Exception): pass
+
+@pytest.mark.parametrize('at', [1, 3, 5])
+def test_a_training_that_was_interrupted_gives_the_same_weights(tmp_path, whole, at):
+    from fastai.basics import Callback
+    class StopAt(Callback):
+        order = 91
+        def after_batch(self):
+            if self.iter+1 == at: raise Stop('now')
+    with pytest.raises(Stop): toy_train(tmp_path/'photos', tmp_path/'out', cbs=[StopAt()])
+    assert torch.load(tmp_path/'out'/'checkpoint.pt', weights_only=True)['iteration'] == at
+    learn = toy_train(tmp_path/'photos', tmp_path/'out')
+    assert same(learn.model.state_dict(), whole[0]) and learn.loss_log == whole[1]
+    again = toy_train(tmp_path/'photos', tmp_path/'out')                    # finished: nothing to do
+    assert same(again.model.state_dict(), whole[0])
+
+def test_kill_9_and_again_gives_the_same_weights(tmp_path, whole):
+    code = textwrap.dedent(f'''
+        import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from pathlib import Path
+        from test_segmenter import toy_train
+        toy_train(Path({str(tmp_path/'photos')!r}), Path({str(tmp_path/'out')!r}))''')
+    ckpt = tmp_path/'out'/'checkpoint.pt'
+    p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    t = time.time()
+    while not ckpt.exists() and p.poll() is None and time.time()-t < 120: time.sleep(.005)
+    p.send_signal(signal.SIGKILL); p.wait()
+    assert ckpt.exists() and 1 <= torch.load(ckpt, weights_only=True)['iteration'] <= N
+    learn = toy_train(tmp_path/'photos', tmp_path/'out')
+    assert same(learn.model.state_dict(), whole[0])
+
+def test_losses_csv(tmp_path):
+    learn = toy_train(tmp_path/'photos', tmp_path/'out', n=2)
+    rows = (tmp_path/'out'/'losses.csv').read_text().split()
+    assert rows[0] == 'iteration,loss' and len(rows) == 3 and float(rows[2].split(',')[1]) == pytest.approx(learn.loss_log[1], abs=1e-4)
+
+def test_frozen_layers_and_statistics_do_not_move(tmp_path):
+    first = deeplabv3plus('resnet10t', 3, channels=16).state_dict()
+    last = toy_train(tmp_path/'photos', tmp_path/'a', n=2, freeze=1., freeze_bn=True).model.state_dict()
+    moved = {k for k in first if not torch.equal(first[k], last[k])}
+    assert moved and not any(k.startswith('encoder.') for k in moved)
+    half = toy_train(tmp_path/'photos', tmp_path/'b', n=2, freeze=.5).model.state_dict()
+    moved = {k for k in first if not torch.equal(first[k], half[k])}
+    assert any(k.startswith('encoder.model.layer4') for k in moved) and not any('encoder.model.conv1' in k or 'encoder.model.bn1' in k for k in moved)
+
+def test_a_loss_that_is_no_number_is_said(tmp_path):
+    with pytest.raises(NamedMaskError, match='^The loss became nan at iteration 0'):
+        entries, masks = toy(tmp_path/'photos')
+        model = deeplabv3plus('resnet10t', 3, channels=16)
+        with torch.no_grad(): model.segmentation_head[0].weight.fill_(float('nan'))
+        train(model, partial(training_dls, entries, masks, {'circle': 1, 'square': 2}, n_iters=2, batch_size=2, crop=32), tmp_path/'o', n_iters=2, quiet=True)
+
+def test_damaged_checkpoint(tmp_path):
+    (tmp_path/'checkpoint.pt').write_bytes(b'not a checkpoint')
+    with pytest.raises(NamedMaskError, match='damaged'): toy_train(tmp_path/'photos', tmp_path)
+
+def test_a_sample_depends_on_its_number_only(tmp_path):
+    entries, masks = toy(tmp_path)
+    make = lambda seed=0, n=20: ArchiveDataset(entries, masks, {'circle': 1, 'square': 2}, n=n, crop=32, seed=seed)
+    a, b = make(), make(n=40)
+    [b[i] for i in range(5)]
+    assert torch.equal(a[7][0], b[7][0]) and torch.equal(a[7][1], b[7][1])
+    assert not torch.equal(a[7][0], make(seed=1)[7][0])
+
+def test_photos_without_a_mask_are_left_out_and_vanished_ones_replaced(tmp_path):
+    entries, masks = toy(tmp_path)
+    masks.path(entries[0].sha).unlink(); entries[1].path.unlink()
+    ds = ArchiveDataset(entries, masks, {'circle': 1, 'square': 2}, n=20, crop=32)
+    assert len(ds.entries) == len(entries)-1
+    for i in range(20): assert ds[i][0].shape == (3, 32, 32)
+    with pytest.raises(NamedMaskError, match='no photo with a mask'): ArchiveDataset(entries[:1], masks, {}, 3)
+    for e in entries: e.path.unlink(missing_ok=True)
+    with pytest.raises(NamedMaskError, match='gave no sample'): ds[0]
+
+def test_labels_padding_and_band(tmp_path):
+    im = Image.new('RGB', (20, 10), (10, 200, 30)); f = tmp_path/'a.png'; im.save(f)
+    masks = MaskStore(tmp_path/'m'); e = Photo('circle', f, content_hash(f)); masks.save(e.sha, np.full((10, 20), 255, np.uint8))
+    ds = ArchiveDataset([e], masks, {'circle': 7}, n=50, crop=32, scale=(1, 1))
+    corners = set()
+    for i in range(50):
+        x, y = ds[i]
+        ys, xs = np.nonzero(y.numpy() == 7)
+        assert len(ys) == 200 and set(np.unique(y)) == {7, 255}
+        corners.add((ys.min(), xs.min()))
+        assert (x.numpy().reshape(3, -1).T == (10, 200, 30)).all()          # the rest has the mean colour
+    assert len({c[0] for c in corners}) > 12 and len({c[1] for c in corners}) > 8   # anywhere, not only in corners
+
+def test_image_and_mask_move_together(tmp_path):
+    a = np.zeros((40, 60, 3), np.uint8); a[10:25, 5:30] = 255; f = tmp_path/'a.png'; Image.fromarray(a).save(f)
+    masks = MaskStore(tmp_path/'m'); e = Photo('circle', f, content_hash(f)); masks.save(e.sha, a[..., 0])
+    ds = ArchiveDataset([e], masks, {'circle': 1}, n=60, crop=32, scale=(.5, 2), band=(.2, .8))
+    for i in range(60):
+        x, y = ds[i]; x, y = x[0].numpy(), y.numpy()
+        assert (x[y == 1] > 150).all() and (x[y == 0] < 105).all()
+
+def test_place_stays_inside():
+    for u in (0, .5, .9999):
+        for s in (.01, .3, 1, 3):
+            lo, hi, off, n = place(37, s, 32, u)
+            assert 0 <= lo < hi <= 37.001 and 0 <= off and off+n <= 32 and n >= 1
+
+def test_batches_are_typed_and_continue(tmp_path):
+    from fastai.vision.core import TensorImage, TensorMask
+    entries, masks = toy(tmp_path)
+    make = partial(training_dls, entries, masks, {'circle': 1, 'square': 2}, n_iters=4, batch_size=2, crop=32, device='cpu')
+    every = list(make().train)
+    x, y = every[0]
+    assert isinstance(x, TensorImage) and isinstance(y, TensorMask) and y.dtype == torch.int64 and len(every) == 4
+    assert make().vocab == ['background', 'circle', 'square']
+    rest = list(make(start=2).train)
+    assert len(rest) == 2 and all(torch.equal(a, b) for u, v in zip(every[2:], rest) for a, b in zip(u, v))
+    dls = make(); next(iter(dls.train)); dls.show_batch(max_n=1)             # looking does not change what comes
+    assert torch.equal(dls.one_batch()[0], x)
+
+def test_worker_processes_make_the_same_batches(tmp_path):
+    entries, masks = toy(tmp_path)
+    make = partial(training_dls, entries, masks, {'circle': 1, 'square': 2}, n_iters=3, batch_size=2, crop=32, device='cpu')
+    for a, b in zip(list(make().train), list(make(workers=2).train)): assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+def test_phase_convolution_is_the_same():
+    a = deeplabv3plus('tf_efficientnet_lite0', 2, channels=16).train()
+    assert any(isinstance(m, PhaseConv2d) for m in a.modules())
+    b = deeplabv3plus('tf_efficientnet_lite0', 2, channels=16).train()
+    for m in b.modules():
+        if isinstance(m, PhaseConv2d): m.__class__ = torch.nn.Conv2d
+    for m in (*a.modules(), *b.modules()):
+        if isinstance(m, torch.nn.Dropout): m.p = 0
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.allclose(a(x), b(x), atol=1e-4)
+
+@pytest.mark.parametrize('stride', [8, 16])
+def test_output_stride_and_wrong_encoders(stride):
+    m = deeplabv3plus('tu-resnet10t', 2, stride, channels=16)
+    assert m.encoder(torch.zeros(1, 3, 64, 64))[-1].shape[-1] == 64//stride and m.spec['encoder'] == 'resnet10t'
+    with pytest.raises(NamedMaskError, match='no-such-net'): deeplabv3plus('no-such-net', 2)
+
+def test_weights_that_do_not_fit_are_listed():
+    m = deeplabv3plus('resnet10t', 2, channels=16)
+    good = {k: v.clone() for k, v in m.encoder.model.state_dict().items()}
+    load_encoder(m, {**good, 'fc.weight': torch.zeros(2, 2)})
+    for change, word in [(lambda d: d.pop('bn1.weight'), 'missing 1: bn1.weight'), (lambda d: d.update({'bn1.bias': torch.zeros(3)}), r'bn1.bias \(3,\)'),
+                         (lambda d: d.update({'layer1.9.conv1.weight': torch.zeros(3)}), 'unknown 1')]:
+        bad = dict(good); change(bad)
+        with pytest.raises(NamedMaskError, match=word): load_encoder(m, bad)
+
+class Fake(torch.nn.Module):
+    "Class = brightness step of the pixel: what `segment` must return is known."
+    spec = dict(mean=[0., 0, 0], std=[1., 1, 1])
+    def __init__(self): super().__init__(); self.w = torch.nn.Parameter(torch.ones(1))
+    def forward(self, x):
+        self.seen = x.shape
+        g = x.mean(1)
+        return torch.stack([(.5-g)*20, (g-.5)*20], 1)
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 500), (333, 17), (640, 480)])
+def test_segment_keeps_size_and_place(size):
+    a = np.zeros((size[1], size[0], 3), np.uint8); a[:, size[0]//2:] = 255
+    m = Fake(); labels, p = segment(m, Image.fromarray(a), probs=True)
+    assert labels.shape == size[::-1] and labels.dtype == np.uint8 and (labels == (a[..., 0] > 0)).all()
+    assert m.seen[-1] % 16 == 0 and m.seen[-2] % 16 == 0 and np.allclose(p.sum(0), 1)
+    assert (segment(m, Image.fromarray(a), flip=True)[0] == labels).all()
+
+def test_a_huge_photo_needs_little_memory():
+    m = Fake(); labels, _ = segment(m, Image.new('RGB', (12000, 9000), 'white'), side=64)
+    assert labels.shape == (9000, 12000) and (labels == 1).all() and max(m.seen) <= 96
+    segment(m, Image.new('RGB', (12000, 90)), None); assert max(m.seen) <= 2048
+
+def test_save_and_load(tmp_path):
+    m = deeplabv3plus('resnet10t', 3, channels=16).eval()
+    card = dict(name='t', supervision='nothing', licence='MIT')
+    save_segmenter(tmp_path/'s', m, dict(names=list(NAMES), side=40, supervision=[card]))
+    s = load_segmenter(tmp_path/'s')
+    im, _ = toy_scene(3, size=50)
+    assert (s.segment(im)[0] == segment(m, im, 40)[0]).all() and s.names == list(NAMES) and s.meta['supervision'] == [card]
+    assert same(m.state_dict(), s.model.state_dict())
+    with pytest.raises(NamedMaskError, match='one name for each class'): save_segmenter(tmp_path/'t', m, dict(names=['a']))
+    (tmp_path/'s'/'model.safetensors').write_bytes(b'x')
+    with pytest.raises(NamedMaskError, match='Cannot read the weights'): load_segmenter(tmp_path/'s')
+    with pytest.raises(NamedMaskError, match='no segmenter'): load_segmenter(tmp_path/'nothing')
+
+def test_colour_jitter_equals_a_chain_of_steps():
+    "The one matrix equals brightness, saturation, contrast done one after the other (no hue: torchvision turns it otherwise)."
+    import torchvision.transforms.functional as T
+    x = torch.rand(1, 3, 9, 9)*.4 + .3                                       # no clamping on the way
+    b, s, c = 1.1, .7, .8
+    want = T.adjust_contrast(T.adjust_saturation(T.adjust_brightness(x, b), s), c)
+    m, shift = colour_matrix(*(torch.tensor([v]) for v in (b, c, s, 0.)), x.mean((2, 3)))
+    assert torch.allclose((m @ x.flatten(2) + shift).view(x.shape), want, atol=2e-3)

@@ -1,0 +1,335 @@
+"Retrieval: names, prompt ensembles, exact search, conflicts, copies, edits by hand, the explorer."
+import csv, importlib.util, os, runpy, subprocess, sys
+from collections import namedtuple
+from pathlib import Path
+import numpy as np, pytest
+from PIL import Image
+from namedmask.core import NamedMaskError
+from namedmask.images import dhash
+from namedmask import retrieval as R
+from namedmask.retrieval import Archive, ArchiveExplorer, Category, archive_sheet, build_archive, embed_names, parse_names, top_n
+
+Photo = namedtuple('Photo', 'row root rel sha dhash width height bytes')
+
+
+class Words:
+    "A retriever whose words are given vectors; a word it does not know gets the last axis."
+    card, side, templates = None, 8, ('a photo of a {}', 'the {}')
+    def __init__(self, **words): self.words, self.dim, self.calls = words, len(next(iter(words.values()))), 0
+    def embed_texts(self, texts):
+        self.calls += 1
+        def one(t): return next((self.words[w] for w in t.split() if w in self.words), np.eye(self.dim)[-1])
+        return R.unit(np.stack([one(t) for t in texts]))
+
+
+class Fake:
+    "An index of given vectors; photo i has the content hash and the difference hash that are asked for."
+    def __init__(self, vectors, shas=None, hashes=None, root='photos'):
+        self.vectors, rng = np.asarray(vectors, np.float16), np.random.default_rng(1)
+        n = len(self.vectors)
+        self.all = [Photo(i, str(root), f'{i}.jpg', (shas or {}).get(i, f'{i:032x}'), (hashes or {}).get(i, rng.bytes(32).hex()), 10, 8, 99) for i in range(n)]
+    def __len__(self): return len(self.all)
+    def photos(self, rows): return (self.all[r] for r in rows)
+
+
+CAT, DOG, BIRD, NOTHING = np.eye(4)
+def words(): return Words(cat=CAT, dog=DOG, bird=BIRD, object=NOTHING)
+def of(*pairs): return R.unit(np.array([[c, d, b, .3] for c, d, b in pairs]))
+def raw(*triples): return np.array([[*o, .3] for o in triples])
+def rels(es): return [e.rel for e in es]
+
+# ---------------------------------------------------------------- names and prompts
+
+@pytest.mark.parametrize('names, why', [('', 'no name'), ([], 'no name'), ('  ', 'no name'), (None, 'no name'), ('cat,,dog', 'empty'), (['cat', ' '], 'empty'),
+    ('cat,dog,Cat', "'cat' is given twice"), ('STRASSE,straße', 'twice'), ('tv=a||b', 'synonym'), ('=a', 'empty')])
+def test_bad_names_are_one_sentence(names, why):
+    with pytest.raises(NamedMaskError, match=why) as e: parse_names(names)
+    assert '\n' not in str(e.value) and str(e.value).endswith('.')
+
+def test_names_with_odd_letters_and_synonyms():
+    got = parse_names('tv/monitor, "cup", l\'âne, tv=television|tv monitor|Television, {x}')
+    assert [c.name for c in got] == ['tv/monitor', '"cup"', "l'âne", 'tv', '{x}']
+    assert got[3].prompts == ('television', 'tv monitor') and got[0].prompts == ('tv/monitor',)
+    assert parse_names(['a, b'])[0].name == 'a, b'                 # in a list a comma is a letter
+    assert parse_names({'tv': 'a|b'}) == parse_names([Category('tv', ('a', 'b'))]) == parse_names('tv=a|b')
+    assert parse_names(parse_names('cat,dog')) == parse_names('cat,dog')
+
+def test_the_85_templates():
+    package = importlib.util.find_spec('open_clip')                # one file of it: the whole takes long to import
+    if not package: pytest.skip('open_clip is not installed')
+    known = runpy.run_path(Path(package.origin).parent/'zero_shot_metadata.py')['OPENAI_IMAGENET_TEMPLATES']
+    assert len(set(R.TEMPLATES)) == 85 and {t('{}') for t in known} == {t for t in R.TEMPLATES if not t.endswith('in the scene.')}
+
+def test_embed_names_normalises_averages_normalises():
+    class Uneven(Words):
+        templates = ('{}', 'big {}')
+        def embed_texts(self, texts): return super().embed_texts(texts)*np.array([[5. if 'big' in t else 1.] for t in texts]) + [[0, 0, 0, 'big' in t] for t in texts]
+    r = Uneven(cat=CAT, dog=DOG)
+    big = lambda v: (5*v + NOTHING)/np.sqrt(26)
+    one = lambda v: (v + big(v))/np.linalg.norm(v + big(v))
+    pet = (one(CAT) + one(DOG))/np.linalg.norm(one(CAT) + one(DOG))
+    np.testing.assert_allclose(embed_names(r, 'cat,pet=cat|dog'), [one(CAT), pet], atol=1e-6)
+
+def test_braces_in_a_name_are_letters():
+    seen = []
+    class R2(Words):
+        def embed_texts(self, texts): seen.extend(texts); return super().embed_texts(texts)
+    embed_names(R2(cat=CAT), ['{0} cat'])
+    assert seen == ['a photo of a {0} cat', 'the {0} cat']
+
+# ---------------------------------------------------------------- search
+
+@pytest.mark.parametrize('n, chunk', [(1, 7), (20, 64), (20, 1000), (700, 100), (5000, 16384)])
+def test_top_n_is_exact_for_any_chunk(n, chunk, tmp_path):
+    rng = np.random.default_rng(0)
+    v = rng.integers(-3, 4, (700, 12)).astype(np.float16)          # whole numbers: many exact ties
+    t = rng.integers(-3, 4, (5, 12)).astype(np.float32)
+    np.save(tmp_path/'v.npy', v)
+    s, r = top_n(np.load(tmp_path/'v.npy', mmap_mode='r'), t, n, chunk)
+    full = t@v.T.astype(np.float32)
+    want = np.argsort(-full, axis=1, kind='stable')[:, :n]         # ties by row
+    np.testing.assert_array_equal(r, want)
+    np.testing.assert_array_equal(s, np.take_along_axis(full, want, 1))
+
+def test_top_n_leaves_out_nan_and_takes_an_empty_table():
+    v = np.array([[1, 0], [np.nan, 0], [.5, 0]], np.float16)
+    s, r = top_n(v, np.array([[1, 0]]), 3)
+    assert r.tolist() == [[0, 2, -1]] and s[0, 2] == -np.inf
+    assert top_n(v[:0], np.array([[1., 0]]), 3)[1].shape == (1, 0)
+
+def test_top_n_agrees_with_faiss():
+    faiss = pytest.importorskip('faiss')
+    rng = np.random.default_rng(0)
+    v, t = R.unit(rng.standard_normal((3000, 32))).astype(np.float16), R.unit(rng.standard_normal((4, 32)))
+    flat = faiss.IndexFlatIP(32); flat.add(v.astype(np.float32))
+    s, r = flat.search(t, 50)
+    ours = top_n(v, t, 50, 512)
+    np.testing.assert_allclose(ours[0], s, atol=1e-5)
+    assert (ours[1] == r).mean() > .99
+
+# ---------------------------------------------------------------- conflicts and copies
+
+def test_a_photo_goes_to_the_higher_score_and_the_loser_is_filled_up(tmp_path):
+    index = Fake(raw((1, 0, 0), (.9, .8, 0), (.5, .1, 0), (0, 1, 0), (.1, .4, 0)))
+    a = build_archive(index, words(), 'dog,cat', 2, tmp_path, quiet=True)
+    assert rels(a.kept('cat')) == ['0.jpg', '1.jpg'] and rels(a.kept('dog')) == ['3.jpg', '4.jpg']
+    lost = a.dropped('dog')[0]
+    assert (lost.rel, lost.rank, lost.reason) == ('1.jpg', 2, 'goes to cat (0.90 > 0.80)')
+    assert a.names == ['dog', 'cat'] and not a.warnings
+
+def test_a_chain_of_conflicts_is_stable_and_needs_no_order():
+    rng = np.random.default_rng(0)
+    S = rng.random((6, 60)); rows = np.argsort(-S, 1); scores = -np.sort(-S, 1)
+    holder, at, held = R._assign(scores, rows, 9, {4, 5})
+    assert held == [9]*6 and not {4, 5} & set(holder)
+    for c in range(6):                                             # nobody wants a photo it scores higher than the holder does
+        for k in range(at[c]):
+            row = rows[c, k]
+            if row not in (4, 5): assert S[holder[row], row] >= S[c, row]
+    turned = R._assign(scores[::-1], rows[::-1], 9, {4, 5})[0]
+    assert {r: 5 - c for r, c in turned.items()} == holder
+
+def test_equal_scores_go_to_the_name_given_first(tmp_path):
+    a = build_archive(Fake(raw((1, 1, 0), (.5, 0, 0), (0, .5, 0))), words(), 'dog,cat', 1, tmp_path, quiet=True)
+    assert rels(a.kept('dog')) == ['0.jpg'] and 'named first' in a.dropped('cat')[0].reason
+
+def test_copies_are_dropped_and_name_what_they_repeat(tmp_path):
+    base = int.from_bytes(np.random.default_rng(9).bytes(32), 'big')
+    flip = lambda k: f'{base ^ ((1 << k) - 1):064x}'
+    index = Fake(of((1, .1, 0), (.99, .1, 0), (.98, .1, 0), (.97, .1, 0), (.6, .1, 0), (0, 1, 0)),
+                 shas={2: f'{1:032x}'}, hashes={0: flip(0), 1: flip(200), 3: flip(16), 4: flip(17)})
+    a = build_archive(index, words(), 'cat', 4, tmp_path/'a', quiet=True)
+    why = {e.rel: e.reason for e in a.examined('cat')}
+    assert why['2.jpg'] == 'repeats 1.jpg (the same file)'
+    assert why['3.jpg'] == 'repeats 0.jpg (16 of 256 bits differ)'
+    assert rels(a.kept()) == ['0.jpg', '1.jpg', '4.jpg', '5.jpg']
+    files_only = build_archive(index, words(), 'cat', 4, tmp_path/'b', near=-1, quiet=True)
+    assert rels(files_only.kept()) == ['0.jpg', '1.jpg', '3.jpg', '4.jpg']
+
+def test_same_vectors_are_no_copies(tmp_path):
+    a = build_archive(Fake(of(*[(1, .2, 0)]*5)), words(), 'cat', 5, tmp_path, quiet=True)
+    assert len(a.kept()) == 5
+
+def test_a_resaved_photo_is_a_copy_of_the_real_one(tmp_path):
+    import skimage.data
+    cat = Image.fromarray(skimage.data.chelsea())
+    cup = Image.fromarray(skimage.data.coffee())
+    cat.resize((200, 133)).save(tmp_path/'s.jpg', quality=40)
+    h = [dhash(cat), dhash(Image.open(tmp_path/'s.jpg')), dhash(cup)]
+    a = build_archive(Fake(of((1, 0, 0), (.9, 0, 0), (.8, 0, 0)), hashes=dict(enumerate(h))), words(), 'cat', 3, tmp_path/'a', quiet=True)
+    assert rels(a.kept()) == ['0.jpg', '2.jpg']
+
+def test_many_conflicts_and_copies_search_deeper(tmp_path):
+    v = of(*[(1 - i/1000, .99 - i/1000, 0) for i in range(300)])
+    a = build_archive(Fake(v, shas={i: 'same' for i in range(100)}), words(), 'cat,dog', 10, tmp_path, quiet=True)
+    assert len(a.kept('cat')) == 10 and len(a.kept('dog')) == 10
+    assert len({e.sha for e in a.kept()}) == 20
+
+# ---------------------------------------------------------------- warnings and errors
+
+def test_fewer_photos_than_n_keeps_all_and_says_so(tmp_path):
+    a = build_archive(Fake(of((1, .2, 0), (.9, .1, 0), (.1, 1, 0))), words(), 'cat,dog', 50, tmp_path, quiet=True)
+    assert (len(a.kept('cat')), len(a.kept('dog'))) == (2, 1)
+    assert any("only 2 photos for 'cat', not 50" in o for o in a.warnings)
+
+def test_a_name_that_nothing_matches_is_told(tmp_path, capsys):
+    pets = [(1, .2, .15), (.9, .1, .1)]*10 + [(.1, 1, .1)]*20
+    a = build_archive(Fake(of(*pets)), words(), 'cat,dog,bird', 5, tmp_path/'a')
+    told = [o for o in a.warnings if 'Little seems to match' in o]
+    assert len(told) == 1 and "'bird'" in told[0] and told[0] in capsys.readouterr().err
+    alone = build_archive(Fake(of(*pets)), words(), 'bird', 5, tmp_path/'b', quiet=True)
+    assert 'Little seems to match' in alone.warnings[0]
+    assert not build_archive(Fake(of(*pets)), words(), 'cat', 5, tmp_path/'c', quiet=True).warnings
+    assert Archive.open(tmp_path/'a').warnings == a.warnings
+
+@pytest.mark.parametrize('kw, why', [(dict(n=0), 'at least 1'), (dict(near=64), 'out of range'), (dict(index=Fake(np.zeros((0, 4)))), 'no photo'),
+                                     (dict(index=Fake(np.ones((3, 7)))), 'same retriever')])
+def test_bad_settings(tmp_path, kw, why):
+    args = dict(index=Fake(of((1, 0, 0))), retriever=words(), categories='cat', n=1, folder=tmp_path, quiet=True) | kw
+    with pytest.raises(NamedMaskError, match=why): build_archive(**args)
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path/'file').write_text('x')
+    with pytest.raises(NamedMaskError, match='Cannot write'): build_archive(Fake(of((1, 0, 0))), words(), 'cat', 1, tmp_path/'file'/'a', quiet=True)
+
+# ---------------------------------------------------------------- the stage
+
+def pets(n=12): return of(*[(1 - i/100, .5 + i/100, 0) for i in range(n)])
+
+def test_the_same_call_does_not_work_again_and_a_changed_one_does(tmp_path):
+    r, index = words(), Fake(pets())
+    a = build_archive(index, r, 'cat,dog', 3, tmp_path, quiet=True)
+    calls, stamp = r.calls, (tmp_path/'manifest.csv').stat().st_mtime_ns
+    b = build_archive(index, r, 'cat,dog', 3, tmp_path, quiet=True)
+    assert r.calls == calls and (tmp_path/'manifest.csv').stat().st_mtime_ns == stamp
+    assert b.key == a.key and [R._as_row(e) for e in b.entries] == [R._as_row(e) for e in a.entries]
+    changed = [dict(n=4), dict(categories='cat,dog=dog|bird'), dict(near=3), dict(index=Fake(pets(11))), dict(index=Fake(pets(), shas={5: 'new'}))]
+    for kw in changed:
+        calls = r.calls
+        build_archive(**(dict(index=index, retriever=r, categories='cat,dog', n=3, folder=tmp_path, quiet=True) | kw))
+        assert r.calls > calls, kw
+
+KILL = """
+import os, sys; sys.path[:0] = [{here!r}]
+import torch; torch.set_num_threads(1)
+from test_retrieval import *
+for k in range(4):                                                 # a child for each: it dies before its (k+1)-th file is put in place
+    pid = os.fork()
+    if pid: assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 137; continue
+    left, real = [k], os.replace
+    def replace(a, b):
+        if not left[0]: os._exit(137)
+        left[0] -= 1; real(a, b)
+    os.replace = replace
+    build_archive(Fake(pets()), words(), 'cat,dog', 3, {folder!r} + f'/{{k}}', quiet=True)
+    os._exit(0)
+"""
+def test_killed_at_any_write_it_continues_to_the_same_result(tmp_path):
+    want = build_archive(Fake(pets()), words(), 'cat,dog', 3, tmp_path/'whole', quiet=True)
+    subprocess.run([sys.executable, '-c', KILL.format(here=str(Path(__file__).parent), folder=str(tmp_path))], check=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    for k in range(4):
+        with pytest.raises(NamedMaskError, match='no finished archive'): Archive.open(tmp_path/f'{k}')
+        got = build_archive(Fake(pets()), words(), 'cat,dog', 3, tmp_path/f'{k}', quiet=True)
+        assert (tmp_path/f'{k}'/'manifest.csv').read_bytes() == (tmp_path/'whole'/'manifest.csv').read_bytes() and got.key == want.key
+
+def test_the_manifest_is_a_plain_table(tmp_path):
+    index = Fake(pets()); index.all[0] = index.all[0]._replace(rel='o "x", é\n/0.jpg')
+    build_archive(index, words(), 'tv/"cat"=cat,dog', 3, tmp_path, quiet=True)
+    with open(tmp_path/'manifest.csv', encoding='utf-8-sig', newline='') as f: rows = list(csv.DictReader(f))
+    assert list(rows[0]) == 'name,rank,score,status,reason,root,path,sha,width,height'.split(',')
+    a = Archive.open(tmp_path)
+    assert rows[0]['path'] == a.entries[0].rel == 'o "x", é\n/0.jpg' and rows[0]['name'] == 'tv/"cat"' and rows[0]['rank'] == '1'
+
+def test_a_manifest_saved_by_a_spreadsheet_of_another_country(tmp_path):
+    key = build_archive(Fake(pets()), words(), 'cat,dog', 3, tmp_path, quiet=True).key
+    text = (tmp_path/'manifest.csv').read_text('utf-8-sig')
+    (tmp_path/'manifest.csv').write_text(text.replace(',', ';').replace('.', ',').replace(',jpg', '.jpg'))
+    assert Archive.open(tmp_path).key == key and Archive.open(tmp_path).entries[0].score > .5
+
+def test_a_manifest_cannot_point_out_of_its_folder(tmp_path):
+    build_archive(Fake(pets()), words(), 'cat', 1, tmp_path, quiet=True)
+    f = tmp_path/'manifest.csv'
+    f.write_text(f.read_text('utf-8-sig').replace('0.jpg', '../../etc/passwd'))
+    with pytest.raises(NamedMaskError, match='leaves its folder'): Archive.open(tmp_path).kept()[0].path
+    f.write_text('name,rank\ncat,1\n')
+    with pytest.raises(NamedMaskError, match='lacks the column'): Archive.open(tmp_path)
+
+# ---------------------------------------------------------------- edits by hand
+
+@pytest.fixture
+def world(tmp_path):
+    "Twelve photos on disk between cat and dog; three are kept for each."
+    folder = tmp_path/'photos'; folder.mkdir()
+    for i in range(12): Image.new('RGB', (40, 30), (20*i, 90, 255 - 20*i)).save(folder/f'{i}.jpg')
+    (folder/'2.jpg').write_bytes(b'')                              # not readable any more
+    index = Fake(pets(), root=folder)
+    def build(names='cat,dog', n=3, **kw): return build_archive(index, words(), names, n, tmp_path/'archive', quiet=True, **kw)
+    build.folder = tmp_path/'archive'
+    return build
+
+def test_edits_are_saved_and_reapplied(world):
+    a = world(); key = a.key
+    cats, dogs = rels(a.kept('cat')), rels(a.kept('dog'))
+    assert cats == ['0.jpg', '1.jpg', '2.jpg'] and dogs == ['11.jpg', '10.jpg', '9.jpg']
+    a.drop('0.jpg'); a.move(a.kept('cat')[0].path, 'dog')
+    assert a.unsaved == 2 and rels(Archive.open(world.folder).kept('cat')) == cats       # nothing is written yet
+    a.save()
+    for b in (Archive.open(world.folder), world(), world(n=4)):
+        assert '0.jpg' not in rels(b.kept()) and '1.jpg' in rels(b.kept('dog')) and '1.jpg' not in rels(b.kept('cat')) and not b.unsaved
+    assert len(b.kept('cat')) == 2 and len(b.kept('dog')) == 5 and b.key != key
+    e = next(e for e in b.kept('dog') if e.rel == '1.jpg')
+    assert e.rank == 0 and e.reason == 'moved from cat by hand' and abs(e.score - R.unit(np.array([.99, .51, 0, .3]))[1]) < 2e-3
+    assert b.kept('dog')[-1] == e
+
+def test_keep_undoes_a_drop_and_the_last_edit_counts(world):
+    a = world()
+    a.drop('1.jpg'); a.keep('1.jpg', 'cat'); a.save()
+    b = Archive.open(world.folder)
+    assert '1.jpg' in rels(b.kept('cat')) and len(b.edits) == 1
+    b.move('1.jpg', 'dog'); b.drop('1.jpg'); b.save()
+    assert '1.jpg' not in rels(world(n=5).kept())
+
+def test_edits_for_a_name_that_is_away_wait(world):
+    a = world(); a.move('0.jpg', 'dog'); a.save()
+    assert '0.jpg' in rels(world('cat,bird').kept('cat'))
+    assert '0.jpg' in rels(world('cat,dog', 4).kept('dog'))
+
+def test_edits_that_make_no_sense(world):
+    a = world()
+    with pytest.raises(NamedMaskError, match="no name 'cow'"): a.move('0.jpg', 'cow')
+    with pytest.raises(NamedMaskError, match='not in the manifest'): a.drop('nowhere.jpg')
+    assert not a.unsaved
+
+def test_sheet(world):
+    a = world('cat,dog', 8)
+    im = archive_sheet(a, 'dog', cols=4, size=64)
+    assert im.mode == 'RGB' and im.width > 4*64 and len(a.dropped('dog')) > 0
+    with pytest.raises(NamedMaskError, match='no name'): archive_sheet(a, 'cow')
+
+# ---------------------------------------------------------------- the explorer, without a browser
+
+def test_explorer(world):
+    a = world('cat,dog', 5)
+    x = ArchiveExplorer(a, per_page=2, size=48)
+    cards = lambda: x._grid.children
+    assert x.name == 'cat' and len(cards()) == 2 and x._where.value == '1-2 of 5' and x._prev.disabled
+    assert cards()[0].children[0].value[:2] == b'\xff\xd8'
+    x._next.click(); assert x._where.value == '3-4 of 5'           # the third photo cannot be read: a grey square
+    x.turn(+9); assert x._where.value == '5-5 of 5' and x._next.disabled
+    x.turn(-9)
+    drop, move = cards()[0].children[2].children[0], cards()[1].children[2].children[1]
+    drop.click()
+    assert cards()[0].children[2].children[0].description == 'keep' and rels(a.kept('cat'))[0] == '1.jpg'
+    cards()[1].children[2].children[1].value = 'dog'
+    assert '1.jpg' in rels(a.kept('dog')) and '2 changes not saved' in x._note.value
+    x._save.click()
+    assert 'Saved' in x._note.value and not a.unsaved
+    assert [len(Archive.open(world.folder).kept(n)) for n in ('cat', 'dog')] == [3, 6]
+    x.show('dog', 'kept'); assert '6 kept' in x._name.label or len(x.paths) == 6
+    x.show('cat', 'dropped'); assert str(a.dropped('cat')[0].path) in x.paths
+    x.keep(x.paths[0]); assert '1 change not saved' in x._note.value
+
+def test_an_archive_with_nothing_left_is_shown(world):
+    a = world('cat', 1); a.drop('0.jpg')
+    x = ArchiveExplorer(a); assert x._where.value == 'no photo'
+    assert archive_sheet(a, 'cat').width > 0

@@ -17,6 +17,8 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 import numpy as np
+from scipy.linalg import eigh, solve
+from threadpoolctl import threadpool_limits
 from .core import NamedMaskError, Stage, progress, read_json, rng_of, write_json
 from .images import MaskStore, WORK_SIDE, load_image
 
@@ -55,7 +57,6 @@ def eigenvectors(
     k=4, # How many
 )->np.ndarray: # (N, k), the constant one first
     "The `k` solutions of `L v = λ D v` with the smallest λ, each with a sign that does not depend on the machine."
-    from scipy.linalg import eigh
     d = 1/np.sqrt(np.maximum(A.sum(1), 1e-12))
     n = len(A)
     _, u = eigh(d[:, None]*A*d[None], subset_by_index=[n-k, n-1])   # largest of D^-1/2 A D^-1/2 = smallest of the problem above
@@ -95,6 +96,7 @@ def _starts(x, k, rng):
     return np.array(c)
 
 # %% ../nbs/05_saliency.ipynb #2ac19364
+@threadpool_limits.wrap(limits=1, user_api='blas')   # small matrices: see the end of the chapter
 def candidates(
     maps,         # Feature maps, each (C, h, w); all on the same grid
     ks=(2, 3, 4), # Numbers of groups
@@ -167,13 +169,13 @@ def transitions(
     a[np.diag_indices(len(a))] = 1.
     return a/a.sum(1, keepdims=True)
 
+@threadpool_limits.wrap(limits=1, user_api='blas')
 def walk(
     A,        # (N, N) chances of a step, rows sum to 1
     E,        # (N,) or (h, w) evidence
     stay=.99, # Chance to go on
 )->np.ndarray: # the shape of `E`
     "`(1 - stay) (I - stay A)^-1 E`: the evidence a random walk with restart meets on average."
-    from scipy.linalg import solve
     s = solve(np.eye(len(A)) - stay*A, np.asarray(E, np.float64).ravel())
     return (1 - stay)*s.reshape(np.shape(E))
 
@@ -333,10 +335,18 @@ class Detector:
 
     def coarse(self, maps)->dict: raise NotImplementedError
 
-    def steps(self, im)->dict:  # PIL image
-        "Everything on the way: what `coarse` gives, with 'coarse' the soft map on the grid, then 'soft' and 'fallback'."
+    def maps(self, im)->list:  # PIL image
+        "The feature maps of each model."
         batch = image_batch(im, self.side)
-        r = self.coarse([m.features(batch) for m in self.features])
+        return [m.features(batch) for m in self.features]
+
+    def steps(self,
+        im,        # PIL image
+        maps=None, # Its feature maps, if they are there already
+    )->dict:
+        "Everything on the way: what `coarse` gives, with 'coarse' the soft map on the grid, then 'soft' and 'fallback'."
+        if maps is None: maps = self.maps(im)
+        with threadpool_limits(1, user_api='blas'): r = self.coarse(maps)
         r['soft'], r['fallback'] = refine(im, r['coarse'], self.refine), ''
         if not is_partial(r['soft']): r['soft'], r['fallback'] = refine(im, r['coarse'], None), 'unrefined'
         if not is_partial(r['soft']): r['soft'], r['fallback'] = oval(im.size), 'oval'
@@ -426,14 +436,13 @@ def make_masks(
     workers=None,# Photos at a time; default: the cores this process may use
 )->MaskStore:
     "A soft mask for each photo that can be read; `notes.json` lists those that were skipped or needed a fallback."
-    from threadpoolctl import threadpool_limits
     cards = [c.as_dict() for c in getattr(detector, 'cards', [])]
     stage = Stage(folder, dict(stage='saliency', work_side=WORK_SIDE, detector=detector.settings, cards=cards)).open()
     store, notes = MaskStore(stage.folder), Notes(stage.folder/'notes.json')
     unique = {e.sha: e for e in entries}
     todo = [e for sha, e in unique.items() if sha not in store]
     if stage.done and not todo: return store
-    with stage.working(), threadpool_limits(1), ThreadPoolExecutor(workers or _cores()) as pool:
+    with stage.working(), threadpool_limits(1, user_api='blas'), ThreadPoolExecutor(workers or _cores()) as pool:
         try:
             one = lambda e: _one_mask(e, detector, store, notes)
             made = chain(map(one, todo[:1]), _later(pool, one, todo[1:]))   # the first alone: it loads the teachers

@@ -3,6 +3,7 @@ import json, shutil
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest
+from threadpoolctl import threadpool_limits
 from PIL import Image
 from namedmask import saliency as S
 from namedmask.core import NamedMaskError
@@ -38,6 +39,10 @@ def blob_features(mask, noise=.05, seed=0):
     a, b = np.eye(8)[0], np.eye(8)[1]
     f = np.where(mask[..., None], a, b) + 5 + r.normal(0, noise, (*mask.shape, 8))
     return f.transpose(2, 0, 1)
+
+@pytest.fixture(autouse=True)
+def one_blas_thread():
+    with threadpool_limits(1, user_api='blas'): yield
 
 @pytest.fixture
 def blob():

@@ -1,0 +1,182 @@
+"Distillation: same seed same weights, kill -9 at random points, keys, class ids in the given order."
+import os, random, signal, subprocess, sys, textwrap, time
+from collections import namedtuple
+from pathlib import Path
+import numpy as np, pytest, torch
+from namedmask.core import NamedMaskError, read_json
+from namedmask.distillation import STUDENTS, class_ids, distil, student_dls, student_settings, student_stage
+from namedmask.images import MaskStore, content_hash, toy_scene
+from namedmask.segmenter import deeplabv3plus, load_segmenter
+
+Photo = namedtuple('Photo', 'name path sha')
+NAMES = ('star', 'circle')                                                # not sorted, not the toy order
+TINY = dict(encoder='test_resnet', iterations=12, batch_size=2, crop=32, encoder_lr_ratio=1., freeze_bn=False, scale=(.6, 1.),
+            blur={'p': 0}, side=32)
+
+class Archive:
+    "The part of an archive that distillation uses."
+    def __init__(self, names, entries, key='toy'): self.names, self.entries, self.key = list(names), entries, key
+    def kept(self, name=None): return [e for e in self.entries if name in (None, e.name)]
+
+def toy(folder, names=NAMES, n=6):
+    "(archive, masks) of `n` toy photos with their true masks."
+    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    masks, entries = MaskStore(folder/'masks'), []
+    for i in range(n):
+        name = names[i % len(names)]
+        im, labels = toy_scene(i, seed=1, size=48, names=(name,))
+        f = folder/f'{i}.png'; im.save(f)
+        entries.append(Photo(name, f, content_hash(f)))
+        masks.save(entries[-1].sha, (labels > 0).astype(np.float32))
+    return Archive(names, entries), masks
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory): return toy(tmp_path_factory.mktemp('toy'))
+
+@pytest.fixture(scope='module')
+def student(data, tmp_path_factory):
+    "A tiny student that is trained once for the module: (folder, segmenter)."
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp('student')
+    return folder, distil(*data, TINY, None, folder, seed=3, quiet=True)
+
+def same(a, b):
+    a, b = (o.model.state_dict() for o in (a, b))
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+# ---- settings and ids ------------------------------------------------------------------------------------------
+def test_paper_settings_are_the_papers():
+    s = STUDENTS['paper']
+    assert (s['encoder'], s['output_stride'], s['batch_size'], s['crop'], s['iterations']) == ('resnet50', 8, 16, 384, 20_000)
+    assert (s['scale'], s['lr'], s['encoder_lr_ratio'], s['wd'], s['max_objects'], s['band']) == ((.1, 1.), 5e-4, .1, 2e-4, 2, None)
+    assert STUDENTS['small'].keys() == s.keys()
+
+@pytest.mark.parametrize('bad,text', [('large', 'choose one of small, paper'), (dict(iteration=1), "no setting 'iteration'"),
+                                      (dict(iterations=0), 'at least 1 iteration'), (dict(batch_size=1), '2 samples')])
+def test_wrong_settings_say_so(bad, text):
+    with pytest.raises(NamedMaskError, match=text): student_settings(bad)
+
+def test_presets_are_not_changed_by_use():
+    before = repr(STUDENTS)
+    student_settings('paper', iterations=5); student_settings(dict(crop=32))
+    assert repr(STUDENTS) == before
+
+@pytest.mark.parametrize('names,text', [([], 'no name'), (['a', 'b', 'a'], "'a' is there twice"), ([str(i) for i in range(255)], 'more than the 254')])
+def test_wrong_names_say_so(names, text):
+    with pytest.raises(NamedMaskError, match=text): class_ids(names)
+
+def test_class_ids_follow_the_given_order(data):
+    assert class_ids(['sheep', 'cow', 'cat']) == {'sheep': 1, 'cow': 2, 'cat': 3}
+    archive, masks = data
+    for names in (('star', 'circle'), ('circle', 'star')):
+        only = Archive(names, archive.kept('star'))                       # stars alone, to see their number
+        dls = student_dls(only, masks, student_settings(TINY, max_objects=1, band=None), seed=0)
+        assert set(dls.one_batch()[1].unique().tolist()) - {0, 255} == {names.index('star') + 1}
+        assert dls.vocab == ['background', *names]
+
+# ---- data ------------------------------------------------------------------------------------------------------
+def test_objects_are_pasted_in_training_batches_only(data):
+    def several(max_objects, which):
+        dls = student_dls(*data, student_settings(TINY, max_objects=max_objects, batch_size=6), seed=1)
+        y = getattr(dls, which).one_batch()[1]
+        return sum(len(set(o.unique().tolist()) - {0, 255}) > 1 for o in y)
+    assert several(3, 'train') > 0 and several(1, 'train') == 0 and several(3, 'valid') == 0
+
+def test_batches_depend_on_seed_and_number_only(data):
+    s = student_settings(TINY)
+    it = iter(student_dls(*data, s, seed=5).train); next(it); next(it)
+    torch.manual_seed(123)                                                # whatever happened before
+    (x, y), (a, b) = next(it), student_dls(*data, s, seed=5, start=2).one_batch()
+    assert torch.equal(torch.Tensor(x), torch.Tensor(a)) and torch.equal(y.long(), b.long())
+    assert not torch.equal(torch.Tensor(student_dls(*data, s, seed=6, start=2).one_batch()[0]), torch.Tensor(a))
+
+# ---- training --------------------------------------------------------------------------------------------------
+def test_files_and_ledger(data, student, tmp_path):
+    folder, seg = student
+    assert seg.names == list(NAMES) and seg.classes == ['background', *NAMES]
+    assert {p.name for p in folder.iterdir()} == {'stage.json', 'losses.csv', 'model.safetensors', 'segmenter.json'}
+    assert len((folder/'losses.csv').read_text().splitlines()) == 1 + TINY['iterations']
+    im, _ = toy_scene(0, size=40)
+    assert seg.segment(im)[0].shape == (40, 40) and same(seg, load_segmenter(folder))
+
+def test_same_seed_same_weights_another_seed_others(data, student, tmp_path):
+    torch.manual_seed(99); np.random.seed(99); random.seed(99)            # whatever happened before
+    assert same(student[1], distil(*data, TINY, None, tmp_path/'a', seed=3, quiet=True))
+    assert not same(student[1], distil(*data, {**TINY, 'iterations': 2}, None, tmp_path/'b', seed=4, quiet=True))
+
+def test_nothing_changed_nothing_done(data, student, monkeypatch):
+    folder, seg = student
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    monkeypatch.setattr('namedmask.distillation.train', lambda *a, **k: pytest.fail('trained again'))
+    assert same(seg, distil(*data, TINY, None, folder, seed=3, quiet=True))
+    assert before == {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+
+def test_what_changes_the_key(data, tmp_path):
+    archive, masks = data
+    s = student_settings(TINY)
+    key = lambda archive=archive, masks=masks, s=s, init=None, seed=3, cards=(): student_stage(archive, masks, s, init, tmp_path, seed, cards).key
+    weights = {'w': torch.zeros(3)}
+    card = dict(name='t', role='student', supervision='nothing', licence='MIT', source='here')
+    assert key() == key() and key(init=weights) == key(init={'w': torch.zeros(3)})
+    other = toy(tmp_path/'other')[1]
+    assert key(masks=other) == key()                                      # made again and the same
+    other.save(archive.entries[0].sha, np.ones((48, 48), np.float32))
+    keys = [key(), key(s={**s, 'iterations': 13}), key(seed=4), key(init=weights), key(init={'w': torch.ones(3)}), key(masks=other), key(cards=[card]),
+            key(archive=Archive(NAMES, archive.entries, 'edited')), key(archive=Archive(NAMES[::-1], archive.entries))]
+    assert len(set(keys)) == len(keys)
+
+def test_changed_iterations_train_again(data, tmp_path):
+    for n in (2, 3):
+        distil(*data, {**TINY, 'iterations': n}, None, tmp_path, seed=0, quiet=True)
+        assert len((tmp_path/'losses.csv').read_text().splitlines()) == 1 + n
+    assert read_json(tmp_path/'stage.json')['iterations'] == 3
+
+def test_start_weights_and_card_are_used(data, tmp_path):
+    net = deeplabv3plus('test_resnet', 3, seed=8)
+    init = {k.removeprefix('encoder.model.'): v.clone() for k, v in net.state_dict().items() if k.startswith('encoder.model.')}
+    card = dict(name='tiny', role='student', supervision='nothing', licence='MIT', source='here')
+    seg = distil(*data, {**TINY, 'iterations': 1, 'freeze': 1.}, (init, card), tmp_path, quiet=True, cards=[{**card, 'name': 'finder'}])
+    got = seg.model.state_dict()
+    weights = [k for k in init if k.endswith('.weight')]
+    assert weights and all(torch.equal(got[f'encoder.model.{k}'], init[k]) for k in weights)
+    assert [c['name'] for c in read_json(tmp_path/'segmenter.json')['supervision']] == ['finder', 'tiny']
+
+def test_no_mask_at_all_says_so(data, tmp_path):
+    with pytest.raises(NamedMaskError, match='no photo with a mask'): distil(data[0], MaskStore(tmp_path/'none'), TINY, None, tmp_path/'s', quiet=True)
+
+# ---- kill -9 ---------------------------------------------------------------------------------------------------
+CHILD = '''
+import sys, torch, warnings
+warnings.filterwarnings('ignore')
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from test_distillation import TINY, toy
+from namedmask.distillation import distil
+data = toy(sys.argv[2])
+print('ready', flush=True)
+distil(*data, TINY, None, sys.argv[3], seed=3, quiet=True, every_s=0)
+print('finished', flush=True)
+'''
+
+def test_killed_at_a_random_point_the_result_is_the_same(data, student, tmp_path):
+    "A child trains with a checkpoint after each step, is killed after a random number of them, and this process continues."
+    folder, ref = tmp_path/'s', student[1]
+    losses = folder/'losses.csv'
+    p = subprocess.Popen([sys.executable, '-c', CHILD, str(Path(__file__).parent), str(tmp_path/'toy'), str(folder)],
+                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    try:
+        assert p.stdout.readline().strip() == 'ready'
+        wait_for = random.Random(time.time()).randrange(1, TINY['iterations'] - 2)
+        end = time.time() + 100
+        while time.time() < end and p.poll() is None:
+            if losses.exists() and len(losses.read_text().splitlines()) > wait_for: break
+            time.sleep(.002)
+    finally:
+        if p.poll() is None: os.kill(p.pid, signal.SIGKILL)
+        p.wait()
+    assert p.returncode == -signal.SIGKILL and not read_json(folder/'stage.json')['done']
+    done = torch.load(folder/'checkpoint.pt', weights_only=True)['iteration']
+    assert wait_for <= done < TINY['iterations']
+    seg = distil(*data, TINY, None, folder, seed=3, quiet=True)
+    assert same(seg, ref), f'killed after {done} steps'
+    assert len(losses.read_text().splitlines()) == 1 + TINY['iterations']

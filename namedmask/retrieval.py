@@ -517,7 +517,7 @@ def _verdict(e):
     return 'copy' if e.reason.startswith('repeats') else e.reason.removesuffix(' by hand').replace('moved ', '')
 
 def _caption(e):
-    return ' '.join(filter(None, (f'{e.rank or "-"}', '' if math.isnan(e.score) else f'{e.score:.2f}', _verdict(e))))
+    return ' '.join(filter(None, (f'#{e.rank or "-"}:', '' if math.isnan(e.score) else f'{e.score:.2f}', _verdict(e))))
 
 def _tile(e, size):
     "The photo fitted into a square with a frame that tells the decision; the path itself if it cannot be read."
@@ -547,8 +547,8 @@ class ArchiveExplorer:
     def __init__(self,
         archive,    # An `Archive`
         name=None,  # The name to begin with; the first by default
-        per_page=12,# Photos a page
-        size=128,   # Pixels of a photo's side
+        per_page=10,# Photos a page
+        size=140,   # Pixels of a photo's side
         ):
         import ipywidgets as w
         self.archive, self.per_page, self.size, self.page, self._looks = archive, per_page, size, 0, _card_looks(size)
@@ -562,7 +562,7 @@ class ArchiveExplorer:
         row = w.Layout(align_items='center', flex_flow='row wrap')
         self.widget = w.VBox([w.HBox([self._name, self._show, self._prev, self._where, self._next], layout=row),
                               self._grid, w.HBox([self._save, self._note], layout=row)])
-        self._name.options = self._labels()
+        self._name.options = archive.names
         self._name.value = archive._name(name or archive.names[0])
         for o in (self._name, self._show): o.observe(lambda _: self.refresh(), 'value')
         self._prev.on_click(lambda _: self.turn(-1)); self._next.on_click(lambda _: self.turn(1)); self._save.on_click(lambda _: self.save())
@@ -627,9 +627,6 @@ def _change(self:ArchiveExplorer, what, *args):
     self._note.value = f"{k} change{'s'*(k != 1)} not saved yet." if k else ''
 
 @patch
-def _labels(self:ArchiveExplorer): return [(f'{n} ({len(self.archive.kept(n))} kept)', n) for n in self.archive.names]
-
-@patch
 def _draw(self:ArchiveExplorer):
     "The photos of the page, and where we are."
     start = self.page*self.per_page
@@ -637,7 +634,7 @@ def _draw(self:ArchiveExplorer):
     now = [lines[p] for p in self.paths[start:start + self.per_page] if p in lines]
     old, self._grid.children = self._grid.children, [self._card(e) for e in now]
     for o in old: _close(o)
-    self._where.value = f'{start + 1}-{start + len(now)} of {len(self.paths)}' if now else 'no photo'
+    self._where.value = f'{start + 1}-{start + len(now)} of {len(self.paths)}, {len(self.archive.kept(self.name))} kept' if now else 'no photo'
     self._prev.disabled, self._next.disabled = not self.page, start + self.per_page >= len(self.paths)
 
 # %% ../nbs/04_retrieval.ipynb #0be8712d
@@ -670,6 +667,6 @@ def _card(self:ArchiveExplorer, e):
     text = w.Label(_caption(e), tooltip=f'{path}\n{e.reason or e.status}', layout=l['text'], style=l['small'])
     button = w.Button(description='drop' if e.kept else 'keep', tooltip=e.reason or e.status, layout=l['button'], style=l['plain button'])
     button.on_click(lambda _: (self.drop if e.kept else self.keep)(path))
-    to = w.Dropdown(options=[('move to', '')] + [n for n in self.archive.names if n != e.name], layout=l['menu'], style=l['plain menu'])
+    to = w.Dropdown(options=[('move to', '')] + [(n, n) for n in self.archive.names if n != e.name], layout=l['menu'], style=l['plain menu'])
     to.observe(lambda o: o['new'] and self.move(path, o['new']), 'value')
     return w.VBox([pic, text, w.HBox([button, to], layout=l['plain'])], layout=l[e.status])

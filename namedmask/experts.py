@@ -22,8 +22,8 @@ from .segmenter import deeplabv3plus, encoder_norm, forward, load_segmenter, sav
 EXPERTS = {
     'paper': dict(encoder='resnet50', output_stride=8, channels=256, n_iters=5000, batch_size=8, crop=384, scale=(.1, 1.), lr=5e-4, encoder_lr_ratio=.1,
                   wd=2e-4, freeze=0., freeze_bn=False, band=None, jitter={}, blur={}, side=None, flip=False, mix=0., empty=.002, full=.98, workers=4),
-    'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, n_iters=60, batch_size=8, crop=192, scale=(.25, 1.), lr=2e-3, encoder_lr_ratio=.1,
-                  wd=2e-4, freeze=1., freeze_bn=True, band=(.35, .65), jitter=dict(p=.5, hue=.1, grey=.1), blur=dict(p=.2, sigma=(.1, 1.)), side=288, flip=False,
+    'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, n_iters=60, batch_size=8, crop=192, scale=(.25, 1.), lr=2e-3, encoder_lr_ratio=.3,
+                  wd=2e-4, freeze=.5, freeze_bn=True, band=(.35, .65), jitter=dict(p=.5, hue=.1, grey=.1), blur=dict(p=.2, sigma=(.1, 1.)), side=288, flip=False,
                   mix=0., empty=.002, full=.98, workers=0)}
 
 def expert_settings(
@@ -81,7 +81,7 @@ def train_expert(
     group, seed = stage.settings['group'], seed_of(seed, 'expert', stage.settings['group'])
     model = deeplabv3plus(s['encoder'], 2, s['output_stride'], init, channels=s['channels'], seed=seed)
     dls = partial(training_dls, entries, masks, lambda e: 1, names=['background', group], seed=seed, norm=encoder_norm(s['encoder']),
-                  **{k: s[k] for k in ('n_iters', 'batch_size', 'crop', 'scale', 'band', 'jitter', 'blur', 'workers')})
+                  **{k: s[k] for k in ('n_iters', 'batch_size', 'crop', 'scale', 'side', 'band', 'jitter', 'blur', 'workers')})
     train(model, dls, stage.folder, what=f'expert {group}', every_s=every_s, quiet=quiet,
           **{k: s[k] for k in ('n_iters', 'lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
     save_segmenter(out, model, dict(names=[group], side=s['side']))

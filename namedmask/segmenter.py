@@ -11,7 +11,7 @@ __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilat
            'Checkpoint', 'ProgressLoss', 'train', 'argmax_at', 'fit_size', 'forward', 'segment', 'Segmenter',
            'save_segmenter', 'load_segmenter']
 
-# %% ../nbs/06_segmenter.ipynb #5eac054e
+# %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, time, warnings
 from collections import namedtuple
 from functools import partial
@@ -24,6 +24,7 @@ from fastai.basics import (Adam, Callback, CancelFitException, CancelValidExcept
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage, TensorMask, AddMaskCodes
 from fastai.vision.data import IntToFloatTensor, Normalize
+import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, load_image, palette
 
@@ -194,14 +195,15 @@ class ArchiveDataset:
         label_of,          # {name: class id} or a function of an entry
         n:int,             # How many samples
         crop:int=384,      # Side of the square, pixels
-        scale=(.1, 1.),    # Range of the random scale factor, of the photo, loaded with a shorter side of at most 512
+        scale=(.1, 1.),    # Range of the random scale factor
+        side:int=None,     # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512
         band=None,         # (lo, hi): soft values in between are ignored (`label_map`)
         seed:int=0,
         flip:float=.5,     # Share of mirrored samples
         ):
         self.entries = [e for e in entries if e.sha in masks]
         if not self.entries: raise NamedMaskError("There is no photo with a mask to train on: look at the archive and the saliency stage first.")
-        self.masks, self.n, self.crop, self.scale, self.band, self.seed, self.flip = masks, n, crop, tuple(scale), band, seed, flip
+        self.masks, self.n, self.crop, self.scale, self.side, self.band, self.seed, self.flip = masks, n, crop, tuple(scale), side, band, seed, flip
         self.label_of = label_of if callable(label_of) else lambda e: label_of[e.name]
 
     def __len__(self): return self.n
@@ -210,8 +212,9 @@ class ArchiveDataset:
         "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
         e = self.entries[rng.integers(len(self.entries))]
         s, u, v, f = rng.random(4)
-        x, m, pad = cut(load_image(e.path, WORK_SIDE), self.masks.load(e.sha), self.crop,
-                        self.scale[0] + s*(self.scale[1]-self.scale[0]), (u, v), f < self.flip)
+        im = load_image(e.path, self.side or WORK_SIDE)
+        unit = self.side/min(im.size) if self.side else 1.
+        x, m, pad = cut(im, self.masks.load(e.sha), self.crop, unit*(self.scale[0] + s*(self.scale[1]-self.scale[0])), (u, v), f < self.flip)
         y = label_map(m, self.label_of(e), self.band)
         y[pad] = IGNORE
         return x, y, e
@@ -325,7 +328,8 @@ def training_dls(
     n_iters:int,      # Batches in the whole training
     batch_size:int=16,
     crop:int=384,     # Side of a sample, pixels; a multiple of 16
-    scale=(.1, 1.),   # Random scale factor, of the photo, loaded with a shorter side of at most 512
+    scale=(.1, 1.),   # Range of the random scale factor
+    side:int=None,    # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512
     seed:int=0,
     start:int=0,      # First batch: where an interrupted training continues
     band=None,        # (lo, hi): soft values in between are ignored
@@ -343,7 +347,7 @@ def training_dls(
         names = ['background'] + [ids.get(i, str(i)) for i in range(1, max(ids)+1)]
     if crop % 16: raise NamedMaskError(f"The crop is {crop} pixels: choose a multiple of 16, {crop//16*16+16} say.")
     mean, std = norm or encoder_norm('')
-    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, band=band)
+    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band)
     train, valid = make(n_iters*batch_size, seed=seed), make(batch_size, seed=seed_of(seed, 'look'))
     device = torch.device(device) if device else default_device()
     tfms = [SeedBatch(seed), IntToFloatTensor(), *batch_tfms, Normalize.from_stats(mean, std, cuda=device.type == 'cuda')]

@@ -261,7 +261,7 @@ def _build(self:PredictionExplorer):
         b = w.ToggleButton(i in self.shown, description=name, tooltip=f'show or hide {name}', layout=w.Layout(width='auto'))
         b.observe(lambda c, name=name: self.toggle(name, c['new']), 'value')
         self._buttons.append(w.HBox([w.HTML(f'<span style="display:inline-block;width:1em;height:1em;background:rgb{tuple(palette(256)[i].tolist())}"></span>'), b]))
-    self._image, self._text = w.Image(format='png', layout=w.Layout(max_width='100%', object_fit='contain')), w.HTML()
+    self._image, self._text = w.Image(format='png', layout=w.Layout(max_width='100%', align_self='flex-start')), w.HTML()
     self._pick.observe(lambda c: self.select(c['new']), 'value')
     self._slider.observe(lambda c: self.set_alpha(c['new']), 'value')
     rows = w.HBox(self._buttons, layout=w.Layout(flex_flow='row wrap'))

@@ -6,16 +6,19 @@ Docs: https://namedmask.github.io/namedmask/teachers.html.md"""
 
 # %% auto #0
 __all__ = ['SUPERVISION', 'TEACHERS', 'TeacherCard', 'offline_weights', 'lite_state_dict', 'n_threads', 'onnx_session',
-           'EfficientNetLiteFeatures', 'imagenet_classes', 'class_named', 'conse', 'class_texts', 'MiniLM',
-           'ConSERetriever', 'TeacherSet', 'register_teachers', 'get_teachers']
+           'EfficientNetLiteFeatures', 'imagenet_classes', 'class_named', 'paper_templates', 'conse', 'class_texts',
+           'MiniLM', 'ConSERetriever', 'find_weights', 'OpenClipRetriever', 'TimmFeatures', 'TeacherSet',
+           'register_teachers', 'get_teachers']
 
 # %% ../nbs/02_teachers.ipynb #f9c3ec0e
 import hashlib, json, os, warnings
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Callable
 import numpy as np
+from fastcore.basics import patch
 from .core import NamedMaskError, atomic_path, cache_dir, explain_write
 
 # %% ../nbs/02_teachers.ipynb #ab6aea05
@@ -243,6 +246,14 @@ def class_named(
     "The classes that are a `name`, or a kind of it, according to WordNet."
     return [c['index'] for c in imagenet_classes() if name in c['lemmas'] or name in c['hypernyms']]
 
+# %% ../nbs/02_teachers.ipynb #8122bc9f
+@lru_cache
+def paper_templates()->tuple:
+    "The paper's 85 sentences with `{}` for the name (NamedMask, section 3.1)."
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+    scene = ('there is a {} in', 'there is the {} in', 'this is a {} in', 'this is the {} in', 'this is one {} in')
+    return (*(t('{}') for t in OPENAI_IMAGENET_TEMPLATES), *(f'{t} the scene.' for t in scene))
+
 # %% ../nbs/02_teachers.ipynb #e33e8374
 def conse(
     probs:np.ndarray,  # (N, K) probabilities of K classes, each row adds up to 1
@@ -279,10 +290,18 @@ class MiniLM:
             with _offline_hub(): from sentence_transformers import SentenceTransformer
         except ImportError as e:
             raise NamedMaskError('The offline retriever needs sentence-transformers: run pip install "namedmask[offline]".') from e
-        with _offline_hub(): self._model = SentenceTransformer(str(path), device='cpu', local_files_only=True)
+        with _offline_hub(), _no_bars(): self._model = SentenceTransformer(str(path), device='cpu', local_files_only=True)
 
 # %% ../nbs/02_teachers.ipynb #5560ba79
-from contextlib import contextmanager
+@contextmanager
+def _no_bars():
+    "Keep transformers' own progress bars away."
+    from transformers.utils import logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try: yield
+    finally:
+        if shown: logging.enable_progress_bar()
 
 @contextmanager
 def _offline_hub():
@@ -300,7 +319,7 @@ def _offline_hub():
 class ConSERetriever:
     "Photos and texts in MiniLM's space, through EfficientNet-Lite2's ten best classes (ConSE, Norouzi et al. 2014). Offline."
     dim, side, size = 384, 260, 260
-    templates = ('a photo of a {}',)
+    templates = property(lambda self: paper_templates())
     def __init__(self,
         engine:str='auto',   # 'auto', 'onnx' or 'torch'
         cache=None,          # Where the classes' vectors are kept; `cache_dir()` by default
@@ -335,15 +354,13 @@ class ConSERetriever:
 # %% ../nbs/02_teachers.ipynb #3e290d08
 def _to_float(im, mean, std):
     "A PIL RGB image as float32 (3,H,W), normalised."
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    x = np.asarray(im).transpose(2, 0, 1).astype(np.float32)
-    x *= (1/(255*std))[:, None, None]
-    x -= (mean/std)[:, None, None]
+    x = np.empty((3, im.height, im.width), np.float32)
+    for out, plane, m, s in zip(x, im.split(), mean, std):   # plane by plane: twice as fast as turning the axes round
+        np.multiply(np.asarray(plane), np.float32(1/(255*s)), out=out)
+        out -= np.float32(m/s)
     return x
 
 # %% ../nbs/02_teachers.ipynb #79f45f6d
-from fastcore.basics import patch
-
 @patch
 def _load_class_vectors(self:ConSERetriever):
     texts = class_texts()
@@ -382,6 +399,255 @@ def embed_texts(self:ConSERetriever,
     "The sentences' vectors."
     return self._texts(texts)
 
+# %% ../nbs/02_teachers.ipynb #195d1faa
+def find_weights(
+    what:str,           # The teacher's name, for the message
+    name:str,           # The file's name
+    url:str='',         # Where a person gets it
+    file=None,          # A local file, instead of looking for one
+    sha256:str=None,    # Checksum of the file, 64 hex digits
+    fetch:Callable=None,# () -> path: downloads the file
+)->Path:
+    "A local file of weights: `file`, or `cache_dir()/'weights'/name`, or what `fetch` brings; a `NamedMaskError` says which file to bring."
+    place = cache_dir()/'weights'/name
+    if file is not None:
+        if not Path(file).is_file(): raise NamedMaskError(f"There is no file {file} with the weights of {what}: check the path.")
+        return _check_sha256(file, sha256)
+    if place.is_file(): return _check_sha256(place, sha256)
+    try:
+        if fetch: return (got := fetch()) and _check_sha256(got, sha256)
+    except NamedMaskError: raise
+    except Exception as e: why = f"could not be fetched ({type(e).__name__})"
+    else: why = "are not on this machine"
+    raise NamedMaskError(f"The weights of {what} {why}: bring the file {name}{f' from {url}' if url else ''} "
+                         f"and put it at {place}, or pass file= with its path.")
+
+def _download(url):
+    "Fetch `url` into the cache, whole or not at all."
+    import torch
+    place = cache_dir()/'weights'/url.rsplit('/', 1)[-1]
+    with explain_write(place.parent): place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(f'.{place.name}.{os.getpid()}')
+    try: torch.hub.download_url_to_file(url, str(part)); os.replace(part, place)
+    finally: part.unlink(missing_ok=True)
+    return place
+
+# %% ../nbs/02_teachers.ipynb #56b58cc6
+def _load_state(path):
+    "The tensors in a file of weights, by name."
+    import torch, zipfile
+    if str(path).endswith('.safetensors'):
+        from safetensors.torch import load_file
+        return load_file(path)
+    try:
+        if zipfile.is_zipfile(path) and any('/code/' in n for n in zipfile.ZipFile(path).namelist()):
+            sd = torch.jit.load(path, map_location='cpu').state_dict()
+            return {k: v for k, v in sd.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}
+        sd = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as e:
+        raise NamedMaskError(f"The file {path} holds no weights that can be read safely ({type(e).__name__}): bring a state dict or safetensors.") from e
+    for k in ('state_dict', 'teacher', 'model'):
+        if isinstance(sd, dict) and isinstance(sd.get(k), dict): sd = sd[k]
+    return {k: v for k, v in sd.items() if torch.is_tensor(v)}
+
+# %% ../nbs/02_teachers.ipynb #cc5b1b31
+def _fit_names(sd, model, what, optional=()):
+    "Load `sd` into `model` under the names it wants: prefixes are tried, extra tensors left out, a missing one is an error."
+    own = model.state_dict()
+    need = {k for k in own if not k.endswith('num_batches_tracked') and not k.startswith(tuple(optional) or ('\0',))}
+    for prefix in ('', 'module.', 'backbone.', 'module.backbone.', 'module.encoder_q.', 'visual.'):
+        cut = {k[len(prefix):]: v for k, v in sd.items() if k.startswith(prefix)}
+        if need <= cut.keys(): break
+    else: raise NamedMaskError(f"The weights do not fit {what}: {sorted(need - sd.keys())[0]} is missing in the file.")
+    wrong = [k for k in need if cut[k].shape != own[k].shape]
+    if wrong: raise NamedMaskError(f"The weights do not fit {what}: {wrong[0]} has shape {tuple(cut[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}.")
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in cut.items() if k in own}, strict=False)
+    return model
+
+# %% ../nbs/02_teachers.ipynb #096b8ce9
+class OpenClipRetriever:
+    "An image-text model of open_clip: photos and texts in one space. The paper's is ViT-L/14 at 336 px by OpenAI."
+    templates = property(lambda self: paper_templates())
+    def __init__(self,
+        name:str='ViT-L-14-336-quickgelu', # A model of open_clip
+        pretrained:str='openai',           # Its weights in open_clip's list
+        file=None,                         # A local file of weights
+        sha256:str=None,                   # Its checksum
+        device=None,                       # A GPU where there is one
+        ):
+        import open_clip
+        self.cfg = dict(open_clip.get_pretrained_cfg(name, pretrained) or {})
+        shape = open_clip.get_model_config(name)
+        if shape is None: raise NamedMaskError(f"open_clip has no model {name!r}: see open_clip.list_pretrained().")
+        size = shape['vision_cfg'].get('image_size', 224)
+        self.name, self.pretrained, self.file, self.sha256, self.device = name, pretrained, file, sha256, device
+        self.dim, self.size, self._model = shape['embed_dim'], size if isinstance(size, int) else size[0], None
+        self.side = 2*self.size             # decoded at twice the size, so that CLIP's bicubic resize does the rest
+        url = self.cfg.get('url', '')
+        self.card = TeacherCard(f'{name} / {pretrained}', 'retriever', 'image-text pairs', 'MIT' if pretrained == 'openai' else "see the model's page",
+            str(file) if file else f"open_clip: {self.cfg.get('hf_hub') or url}", sha256 or '')
+        self._transform = self._make_transform()
+
+    @property
+    def settings(self)->dict:
+        "All that the vectors depend on, besides the weights."
+        return dict(size=self.size, quick_gelu=bool(self.cfg.get('quick_gelu')), transform=str(self._transform))
+
+    def preprocess(self, im)->np.ndarray: # im: a PIL image, RGB
+        "open_clip's own transform for these weights: float32 (3, size, size)."
+        return self._transform(im).numpy()
+
+# %% ../nbs/02_teachers.ipynb #732ea24b
+@patch
+def _make_transform(self:OpenClipRetriever):
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    known = {k: self.cfg[k] for k in ('mean', 'std', 'interpolation', 'resize_mode') if k in self.cfg}
+    return image_transform_v2(PreprocessCfg(size=self.size, **known), is_train=False)
+
+@patch
+def _load(self:OpenClipRetriever):
+    "Make the model and fill it."
+    if self._model is not None: return self._model
+    import open_clip, torch
+    url = self.cfg.get('url', '')
+    name = url.rsplit('/', 1)[-1] or f'{self.name}-{self.pretrained}.safetensors'.replace('/', '-')
+    path = find_weights(self.card.name, name, url or self.cfg.get('hf_hub', ''), self.file, self.sha256,
+                        (lambda: open_clip.download_pretrained(self.cfg)) if self.cfg else None)
+    import logging
+    with _offline_hub():
+        off, logging.root.disabled = logging.root.disabled, True   # it warns that the weights are random, and they are for a moment
+        try: model = open_clip.create_model(self.name, load_weights=False, pretrained=None, force_quick_gelu=bool(self.cfg.get('quick_gelu')))
+        finally: logging.root.disabled = off
+        self._tokens = open_clip.get_tokenizer(self.name)
+    from open_clip.convert import convert_state_dict
+    _fit_names(convert_state_dict(model, _load_state(path)), model, self.card.name)
+    self._on = self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    self._model = model.eval().to(self._on)
+    return self._model
+
+# %% ../nbs/02_teachers.ipynb #da84e04f
+@patch
+def _encode(self:OpenClipRetriever, how, x):
+    import torch
+    model, half = self._load(), str(self._on).startswith('cuda')
+    with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=half):
+        v = getattr(model, how)(x.to(self._on)).float()
+    return torch.nn.functional.normalize(v, dim=-1).cpu().numpy()
+
+@patch
+def embed(self:OpenClipRetriever,
+    batch:np.ndarray, # (N, 3, size, size) float32, from `preprocess`
+)->np.ndarray:        # (N, dim) float32, of length 1
+    "The photos' vectors."
+    import torch
+    return self._encode('encode_image', torch.from_numpy(np.ascontiguousarray(batch)))
+
+@patch
+def embed_texts(self:OpenClipRetriever,
+    texts:list, # Sentences, say "a photo of a cow"
+)->np.ndarray:  # (T, dim) float32, of length 1
+    "The sentences' vectors, 256 sentences at a time."
+    self._load()
+    texts = list(texts)
+    return np.concatenate([self._encode('encode_text', self._tokens(texts[i:i+256])) for i in range(0, len(texts), 256)])
+
+# %% ../nbs/02_teachers.ipynb #837f05f1
+_DINO = 'https://dl.fbaipublicfiles.com/dino/'
+
+def _guess_supervision(name):
+    tag = name.partition('.')[2]
+    if any(o in tag for o in ('clip', 'openai', 'laion', 'webli', 'datacomp')): return 'image-text pairs'
+    if any(o in tag for o in ('in1k', 'in12k', 'in21k', 'in22k')): return 'image labels'
+    if tag.startswith(('dino', 'mae', 'lvd')): return 'nothing'
+    raise NamedMaskError(f"It is not known how {name} was supervised: pass supervision=, one of {', '.join(SUPERVISION)}.")
+
+# %% ../nbs/02_teachers.ipynb #425f0469
+class TimmFeatures:
+    "One feature map of a timm model: patch tokens of a vision transformer, or the last map of a convolutional network."
+    def __init__(self,
+        name:str,              # A model of timm: 'vit_small_patch16_224.dino', 'resnet50'
+        file=None,             # A local file of weights
+        sha256:str=None,       # Its checksum
+        pretrained:bool=False, # Fetch timm's own weights if there is no file
+        source:str='last',     # 'last': the last layer's output; 'key': the keys of a transformer's last attention
+        stride:int=None,       # Pixels a place, for convolutional networks (8, 16 or 32), by dilation; the network's own if None
+        url:str=None,          # Where a file comes from that timm does not list
+        supervision:str=None,  # What it was supervised with; guessed from timm's tag if None
+        licence:str="see the model's page",
+        label:str=None,        # What the card calls it; `name` if None
+        engine:str='torch',    # 'auto', 'onnx' or 'torch'
+        threads:int=None, device=None,
+        ):
+        import timm
+        self.name, self.file, self.sha256, self.pretrained, self.source = name, file, sha256, pretrained, source
+        self.url, self.engine, self.threads, self.device, self._run = url, engine, threads, device, None
+        if not timm.is_model(name.partition('.')[0]): raise NamedMaskError(f"timm has no model {name!r}: see timm.list_models().")
+        if source not in ('last', 'key'): raise NamedMaskError(f"The source {source!r} of {name} is unknown: say last or key.")
+        trained = pretrained or file or url
+        self.card = TeacherCard(label or name, 'features', (supervision or _guess_supervision(name)) if trained else 'nothing', licence if trained else 'none',
+                                str(file or url or (f'timm: {name}' if pretrained else 'random numbers')), sha256 or '')
+        self._args = dict(num_classes=0) | (dict(output_stride=stride) if stride else {}) | (dict(dynamic_img_size=True) if 'vit' in name else {})
+        with _meta(): net = timm.create_model(name, **self._args)
+        self.is_vit, cfg = hasattr(net, 'patch_embed') and hasattr(net, 'blocks'), net.pretrained_cfg
+        self.stride = net.patch_embed.patch_size[0] if self.is_vit else stride or net.feature_info[-1]['reduction']
+        self.mean, self.std, self.sources = tuple(cfg['mean']), tuple(cfg['std']), (source,)
+        if source == 'key' and not self.is_vit: raise NamedMaskError(f"{name} has no attention, so it has no keys: say source='last'.")
+
+# %% ../nbs/02_teachers.ipynb #8b1c5103
+def _meta():
+    import torch
+    return torch.device('meta')
+
+@patch
+def _load(self:TimmFeatures):
+    "The timm model with its weights."
+    import timm
+    if not (self.file or self.url or self.pretrained): return timm.create_model(self.name, **self._args).eval()
+    cfg = timm.get_pretrained_cfg(self.name) if self.pretrained and not self.url else None
+    url = self.url or (cfg and cfg.url) or ''
+    name = url.rsplit('/', 1)[-1] or f'{self.name}.safetensors'
+    loaded = []
+    def fetch():
+        if self.url: return _download(self.url)
+        loaded.append(timm.create_model(self.name, pretrained=True, **self._args))
+        return None     # it is loaded, there is no file to read
+    path = find_weights(self.name, name, url, self.file, self.sha256, fetch)
+    return (loaded[0] if loaded else _fit_names(_load_state(path), timm.create_model(self.name, **self._args), self.name)).eval()
+
+# %% ../nbs/02_teachers.ipynb #1ea919e8
+@patch
+def _module(self:TimmFeatures):
+    "A module from a batch to (N, C, h, w)."
+    import torch
+    net, key = self._load(), self.source == 'key'
+    class Map(torch.nn.Module):
+        def __init__(self): super().__init__(); self.net = net
+        def forward(self, x):
+            if not key: return self.net.forward_intermediates(x, indices=1, norm=True, output_fmt='NCHW', intermediates_only=True)[-1]
+            got = []
+            hook = self.net.blocks[-1].attn.qkv.register_forward_hook(lambda m, i, o: got.append(o))
+            try: self.net.forward_features(x)
+            finally: hook.remove()
+            n, t, c = got[0].shape
+            k = got[0][:, self.net.num_prefix_tokens:, c//3:2*c//3]
+            h = x.shape[2]//self.net.patch_embed.patch_size[0]
+            return k.transpose(1, 2).reshape(n, c//3, h, -1)
+    return Map().eval()
+
+@patch
+def features(self:TimmFeatures,
+    batch:np.ndarray, # (N, 3, H, W) float32 in [0, 1]; H and W multiples of the stride
+)->dict:
+    "`{source: (N, C, H/stride, W/stride)}`, float32."
+    _check_batch(batch, self.stride, self.name)
+    if self._run is None:
+        import torch
+        sha = self.card.sha256 or hashlib.sha256(self.card.source.encode()).hexdigest()
+        self._run = _runner(self._module(), torch.zeros(2, 3, *batch.shape[2:]), f"{self.name}-{self.source}-{self.stride}-{sha[:8]}",
+                            self.engine, self.device, self.threads)
+    mean, std = (np.array(o, np.float32)[:, None, None] for o in (self.mean, self.std))
+    return dict(zip(self.sources, self._run((batch - mean)/std)))
+
 # %% ../nbs/02_teachers.ipynb #a7af446b
 @dataclass(frozen=True)
 class TeacherSet:
@@ -389,25 +655,41 @@ class TeacherSet:
     name:str        # "offline"
     retriever:Callable # () -> a retriever
     features:Callable  # () -> list of feature models
-    student:Callable   # (encoder name of timm) -> (state dict or None, `TeacherCard`)
+    student:Callable   # (encoder name of timm) -> (function that gives a state dict, or None; `TeacherCard`)
     encoder:str = 'tf_efficientnet_lite0' # The student's encoder that `student` has weights for
 
     def cards(self)->list:
         "The cards of all teachers of the set."
-        return [self.retriever().card, *(f.card for f in self.features()), self.student_init(self.encoder)[1]]
+        return [self.retriever().card, *(f.card for f in self.features()), self.student(self.encoder)[1]]
 
     def student_init(self, encoder:str)->tuple: # A timm name
         "The weights that a student's encoder starts from, and their card; (None, card) where the set has none for it."
-        return self.student(encoder)
+        load, card = self.student(encoder.removeprefix('tu-'))
+        return (load() if callable(load) else load), card
 
 # %% ../nbs/02_teachers.ipynb #ffe98b73
 def _offline_student(encoder):
-    size = {'tf_efficientnet_lite0': 0, 'tf_efficientnet_lite2': 2}.get(encoder.removeprefix('tu-'))
+    size = {'tf_efficientnet_lite0': 0, 'tf_efficientnet_lite2': 2}.get(encoder)
     if size is None: return None, TeacherCard(f'{encoder}, untrained', 'student', 'nothing', 'none', 'random numbers')
-    return lite_state_dict(size), TeacherCard(f'EfficientNet-Lite{size}', 'student', 'image labels', _LITE_LICENCE,
+    return lambda: lite_state_dict(size), TeacherCard(f'EfficientNet-Lite{size}', 'student', 'image labels', _LITE_LICENCE,
         f'PyPI {_WHEELS[f"lite{size}"][0]} 0.1.0, trained on ImageNet-1k', _WHEELS[f'lite{size}'][2])
 
-TEACHERS = {'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(0), EfficientNetLiteFeatures(2)], _offline_student)}
+# %% ../nbs/02_teachers.ipynb #8ba482a4
+def _dino(name, folder, **kw):
+    return TimmFeatures(name, url=f'{_DINO}{folder}/{folder}.pth', supervision='nothing', licence='Apache-2.0', label=f'DINO {name}', **kw)
+
+def _paper_student(encoder):
+    "The paper starts its student from DINO's ResNet-50 (NamedMask, section 4.2)."
+    if encoder != 'resnet50':
+        return None, TeacherCard(f'{encoder}, untrained', 'student', 'nothing', 'none', 'random numbers')
+    dino = _dino('resnet50', 'dino_resnet50_pretrain')
+    return lambda: dino._load().state_dict(), TeacherCard('DINO ResNet-50', 'student', 'nothing', 'Apache-2.0', dino.url)
+
+# %% ../nbs/02_teachers.ipynb #e5e11e26
+TEACHERS = {
+    'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(0), EfficientNetLiteFeatures(2)], _offline_student),
+    'paper': TeacherSet('paper', OpenClipRetriever, lambda: [_dino('vit_small_patch16_224', 'dino_deitsmall16_pretrain'),
+                        _dino('resnet50', 'dino_resnet50_pretrain', stride=8)], _paper_student, 'resnet50')}
 
 # %% ../nbs/02_teachers.ipynb #ea6eb95d
 def register_teachers(

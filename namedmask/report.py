@@ -74,7 +74,7 @@ def section(
     **parts,   # What this kind shows
 )->dict:
     "A part of the page, as plain data."
-    return {'kind': kind, 'title': title, 'id': slug(title), 'see': see, **parts}
+    return {'kind': kind, 'title': title, 'id': slug(title.lower().replace(' ', '-')), 'see': see, **parts}
 
 def write_page(
     path,          # The HTML file to write
@@ -138,7 +138,7 @@ def archive_section(
         kept, out = archive.kept(name), archive.dropped(name)
         span = f', scores {kept[0].score:.3f} to {kept[-1].score:.3f}' if kept else ''
         subs.append({'id': 'archive-' + slug(name), 'title': name, 'tiles': [tile(e) for e in spread(kept, each)],
-                     'see': f'{len(kept)} photos{span}; {min(len(kept), each)} of them shown, from the first to the last.',
+                     'see': f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, from the first to the last.',
                      'dropped': [tile(e) for e in spread(out, max(2, each//3))], 'dropped_summary': f'{len(out)} dropped photos, and why'})
     rest = len(names) - shown
     return section('archives', 'Archives', 'The photos found for each name, by score; the caption gives rank and score. A photo of something else teaches '
@@ -198,7 +198,7 @@ def shade(share:float)->dict:
 def latest(results:list)->dict: # Lines of `results.jsonl`
     "{(benchmark, root): {what: the latest result}}; `what` is student, naive, masks, ceiling or retrieval."
     out = {}
-    for r in results: out.setdefault((r.get('benchmark', ''), r.get('root', '')), {})[r.get('what', 'student')] = r
+    for r in results: out.setdefault((r.get('benchmark') or '', Path(r.get('root') or '').name), {})[r.get('what', 'student')] = r
     return out
 
 # %% ../nbs/12_report.ipynb #2426c4e7
@@ -209,10 +209,11 @@ def evaluation_block(
     "One benchmark as the template wants it: a row a class with the student's IoU, and the naive baseline's beside it."
     show = lambda v: '–' if v is None else f'{v:.3f}'
     scored = {k: r for k, r in found.items() if r.get('iou')}
-    first = scored.get('student') or next(iter(scored.values()), {'iou': {}})
-    rows = [{'label': n, 'text': show(v), 'width': round(100*(v or 0), 1), 'others': [show(r['iou'].get(n)) for k, r in scored.items() if r is not first]}
-            for n, v in first['iou'].items()]
-    names, cm = list(first['iou']), np.asarray(first.get('confusion') or [], float)
+    first = scored.get('student') or next(iter(scored.values()), {'names': [], 'iou': []})
+    of = lambda r: dict(zip(r['names'], r['iou']))
+    rows = [{'label': n, 'text': show(v), 'width': round(100*(v or 0), 1), 'others': [show(of(r).get(n)) for k, r in scored.items() if r is not first]}
+            for n, v in of(first).items()]
+    names, cm = first['names'], np.asarray(first.get('confusion') or [], float)
     matrix = [{'name': n, 'cells': [shade(v) for v in r/max(r.sum(), 1)]} for n, r in zip(names, cm)] if len(names) <= 30 else []
     say = [f"{WHAT[k]}: mIoU {r['miou']:.3f} over {r['classes_in_mean']} classes, {r['photos']} photos" for k, r in scored.items() if k in WHAT]
     if 'masks' in found: say.append(f"pseudo-masks of the saliency stage: foreground IoU {found['masks']['mean_iou']:.3f}")
@@ -287,7 +288,7 @@ def curve_section(curves:dict)->dict: # title -> {name: losses}
 
 def settings_section(record:dict)->dict:
     "All that is needed to make the run again."
-    show = lambda o: json.dumps(o, indent=1, ensure_ascii=False)
+    show = lambda o: '\n'.join(f'{k}: {json.dumps(v, ensure_ascii=False)}' for k, v in o.items())
     return section('settings', 'Settings', rows=[{'title': 'settings', 'text': show(record.get('settings', {}))},
                                                  {'title': 'versions and machine', 'text': show(record.get('versions', {}))}])
 

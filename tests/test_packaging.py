@@ -1,0 +1,87 @@
+"What is installed: quick to import, one version, settings.ini and pyproject.toml in agreement, a README in step."
+import importlib.metadata, re, subprocess, sys, time, tomllib
+from configparser import ConfigParser
+import pytest
+from helpers import ROOT
+
+def python(code, **kw): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, **kw)
+
+def seconds(args, n=4):
+    "The quickest of a few tries: other work on the machine only ever adds."
+    best = 9e9
+    for _ in range(n):
+        start = time.perf_counter(); subprocess.run(args, capture_output=True, check=True, cwd=ROOT); best = min(best, time.perf_counter() - start)
+    return best
+
+def test_import_is_quick_and_loads_no_torch():
+    r = python("import sys, time; t = time.perf_counter(); import namedmask; print(time.perf_counter() - t, *[m for m in ('torch', 'fastai', 'timm', 'cv2') if m in sys.modules])")
+    spent, *heavy = r.stdout.split()
+    assert float(spent) < .5 and heavy == [], r.stdout + r.stderr
+
+@pytest.mark.parametrize('args', [['--help'], ['fit', '--help'], ['--version']])
+def test_help_is_quick_and_loads_no_torch(args):
+    r = python(f"import sys\nfrom namedmask.cli import main\ntry: main({args})\nexcept SystemExit: pass\nprint('heavy:', *[m for m in ('torch', 'fastai', 'timm', 'cv2', 'sklearn') if m in sys.modules])")
+    assert r.stdout.rstrip().endswith('heavy:'), r.stdout + r.stderr
+    bare = seconds([sys.executable, '-c', 'pass'])
+    assert seconds([sys.executable, '-c', f'from namedmask.cli import main; main({args})']) - bare < .5
+
+def test_console_script():
+    eps = {e.name: e.value for e in importlib.metadata.distribution('namedmask').entry_points if e.group == 'console_scripts'}
+    assert eps == {'namedmask': 'namedmask.cli:main'}
+
+def test_version_stands_in_one_place():
+    import namedmask
+    assert importlib.metadata.version('namedmask') == namedmask.__version__
+    places = [p for p in ('settings.ini', 'setup.py', 'pyproject.toml') if re.search(rf'\b{re.escape(namedmask.__version__)}\b(?!\.)', re.sub(r'.*==.*', '', (ROOT/p).read_text()))]
+    assert places == []
+
+def test_requirements_come_from_settings_ini():
+    ini = ConfigParser(delimiters=['=']); ini.read(ROOT/'settings.ini')
+    lines = lambda k: {re.split(r'[<>=]', l)[0].strip().lower() for l in ini['DEFAULT'][k].splitlines() if l.strip()}
+    meta = [re.match(r'([\w.-]+)(.*)', r).groups() for r in importlib.metadata.requires('namedmask')]
+    assert {n.lower() for n, rest in meta if 'extra' not in rest} == lines('requirements')
+    for extra in ('offline', 'dev'): assert {n.lower() for n, rest in meta if re.search(f"extra == .{extra}.", rest)} == lines(f'{extra}_requirements')
+
+def test_constraints_pin_every_requirement():
+    pinned = {re.split('==', l)[0].lower().replace('_', '-') for l in (ROOT/'.ci'/'constraints.txt').read_text().splitlines() if '==' in l}
+    ini = ConfigParser(delimiters=['=']); ini.read(ROOT/'settings.ini')
+    for key in ('requirements', 'offline_requirements', 'dev_requirements'):
+        for l in filter(None, map(str.strip, ini['DEFAULT'][key].splitlines())):
+            assert re.split(r'[<>=]', l)[0].lower().replace('_', '-') in pinned, l
+
+def test_what_nbdev_and_pip_need():
+    project = tomllib.loads((ROOT/'pyproject.toml').read_text())
+    assert project['project']['license'] == 'Apache-2.0' and project['tool']['nbdev']
+    assert set(project['project']['dynamic']) == {'version', 'dependencies', 'optional-dependencies', 'scripts', 'entry-points'}
+
+def test_data_files_are_installed():
+    from importlib.resources import files
+    assert files('namedmask').joinpath('data/report.html').is_file() and files('namedmask').joinpath('data/imagenet1k_wordnet.json').is_file()
+
+def test_readme_is_what_the_index_gives():
+    r = python("import runpy, json, pathlib; m = runpy.run_path('.ci/readme.py'); print(m['readme'](json.loads(pathlib.Path('nbs/index.ipynb').read_text(encoding='utf-8'))) == pathlib.Path('README.md').read_text(encoding='utf-8'))")
+    assert r.stdout.strip() == 'True', 'run make readme'
+
+def test_readme_names_the_commands_and_its_links_exist():
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    assert 'make test' in text and 'make demo' in text
+    for url in re.findall(r'\]\(([^)\s]+)\)|(?:href|src)="([^"]+)"', text):
+        url = url[0] or url[1]
+        if not re.match(r'[a-z]+:|#', url): assert (ROOT/url).exists(), url
+
+def test_readme_generator():
+    import runpy
+    m = runpy.run_path(str(ROOT/'.ci'/'readme.py'))
+    cell = lambda t, s, **kw: {'cell_type': t, 'source': s, **kw}
+    out = m['readme']({'cells': [cell('markdown', '# T\n[a](x.ipynb) [b](../LICENSE) [c](https://e.org) [d](#d)'), cell('code', '#| hide\nsecret'), cell('code', '#|hide\nsecret'),
+                                 cell('code', '#| eval: false\n1 + 1', outputs=[{'output_type': 'execute_result', 'data': {'text/plain': '2'}}])]})
+    assert '[a](nbs/x.ipynb) [b](LICENSE) [c](https://e.org) [d](#d)' in out
+    assert 'secret' not in out and '```python\n1 + 1\n```\n\n```\n2\n```' in out
+
+def test_a_stage_never_imports_a_later_one():
+    order = [re.match(r'(\d\d)_(\w+)', p.stem)[2] for p in sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))]
+    assert order[0] == 'core' and order[-1] == 'cli'
+    for i, name in enumerate(order):
+        text = (ROOT/'namedmask'/f'{name}.py').read_text(encoding='utf-8')
+        used = set(re.findall(r'^\s*from \.(\w+) import', text, re.M)) | set(re.findall(r'^\s*from namedmask\.(\w+) import', text, re.M))
+        assert used & set(order[i:]) == set(), f'{name} imports {used & set(order[i:])}'

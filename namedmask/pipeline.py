@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/pipeline.html.md"""
 
 # %% auto #0
 __all__ = ['STAGES', 'N_PHOTOS', 'Run', 'read_stage', 'read_losses', 'check_output', 'locked', 'make_detector', 'versions',
-           'run_settings', 'fit', 'find_segmenter', 'evaluate_run', 'result_text', 'draw_sheets']
+           'run_settings', 'fit', 'find_segmenter', 'evaluate_run', 'ceiling_run', 'result_text', 'draw_sheets']
 
 # %% ../nbs/13_pipeline.ipynb #e1d16952
 import csv, json, os, platform, shutil, sys, time
@@ -338,6 +338,27 @@ def evaluate_run(
         where = {k: v for k, v in dict(benchmark=benchmark, root=str(bench.root)).items() if k not in r}
         ev.log_result(run.folder/'results.jsonl', r, what=what, split=split, seed=run.settings['seed'], **where)
     return found
+
+# %% ../nbs/13_pipeline.ipynb #b00ba636
+def ceiling_run(
+    run:Run,       # Its student's settings, names and seed are used
+    photos, masks, # Folders of photos and of their true masks (VOC ids)
+    root=None,     # A benchmark to score the ceiling on
+    split='val',   # Which list of photos
+    quiet=False,
+)->dict:           # {'ceiling': result}, or {} without a benchmark
+    "Train the run's student with true masks instead of pseudo-masks, and score it."
+    from namedmask import evaluation as ev
+    s, names = run.settings, parse_names(run.settings['names'])
+    bench = ev.VocBenchmark(root, names, split) if root else None
+    entries = ev.true_mask_entries(photos, masks, names, quiet=quiet)
+    if not entries: raise NamedMaskError(f"No mask in {masks} shows one of {', '.join(c.name for c in names)}: give masks of VOC's ids that do.")
+    init = get_teachers(s['teachers']).student_init(s['student']['encoder'])
+    segmenter = ev.train_ceiling(entries, s['student'], init, run.folder/'ceiling', seed=s['seed'], quiet=quiet)
+    if bench is None: return {}
+    found = ev.evaluate(segmenter, bench, run.folder/'evaluation'/'ceiling', quiet=quiet)
+    ev.log_result(run.folder/'results.jsonl', found, what='ceiling', split=split, seed=s['seed'])
+    return {'ceiling': found}
 
 # %% ../nbs/13_pipeline.ipynb #e83a60ea
 def result_text(found:dict)->str: # From `evaluate_run`

@@ -59,7 +59,8 @@ def test_missing_options_are_named(capsys):
 def test_user_errors_are_one_line_and_code_2(capsys, tmp_path, photos):
     fails(['frobnicate'], capsys, 'no command')
     fails(['report', tmp_path/'nowhere'], capsys, 'no run')
-    fails(['fit', '--images', tmp_path/'nowhere', '--names', 'cat', '--out', tmp_path/'o', '--teachers', 'toy'], capsys) if 'toy' in __import__('namedmask.teachers', fromlist=['TEACHERS']).TEACHERS else None
+    helpers.register()
+    fails(['fit', '--images', tmp_path/'nowhere', '--names', 'cat', '--out', tmp_path/'o', '--teachers', 'toy'], capsys, 'There is no folder')
     fails(['fit', '--images', photos, '--names', 'cat,cat', '--out', tmp_path/'o'], capsys, 'twice')
     fails(['fit', '--images', photos, '--names', 'cat', '--out', tmp_path/'o', '--teachers', 'magic'], capsys, 'magic')
     fails(['predict', tmp_path/'nowhere', photos, '--out', tmp_path/'o'], capsys, 'no run')
@@ -89,6 +90,8 @@ def test_the_main_job(photos, tmp_path, capsys):
     assert all(w in text for w in ('background', 'bird', 'boat', 'bottle', 'mean', 'naive', 'Foreground IoU'))
     assert len((out/'results.jsonl').read_text().splitlines()) == 3 and 'Scores' in (out/'report.html').read_text()
     assert cli.main(['naive', str(out), '--root', str(voc), '--quiet']) == 0
+    assert cli.main(['ceiling', str(out), '--photos', str(voc/'JPEGImages'), '--masks', str(voc/'SegmentationClass'), '--root', str(voc), '--quiet']) == 0
+    assert 'ceiling' in capsys.readouterr().out
     assert cli.main(['sheet', str(out), '--out', str(tmp_path/'sheets')]) == 0
     assert len(list((tmp_path/'sheets').iterdir())) == 3
     assert cli.main(['report', str(out)]) == 0

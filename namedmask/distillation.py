@@ -18,11 +18,12 @@ from .segmenter import deeplabv3plus, encoder_norm, load_segmenter, save_segment
 # %% ../nbs/09_distillation.ipynb #a906a658
 STUDENTS = {
     'small': dict(encoder='tf_efficientnet_lite0', output_stride=16,  # network
-                  iterations=300, batch_size=16, crop=192,            # how long, how much
+                  iterations=400, batch_size=16, crop=192,            # how long, how much
                   lr=1e-3, encoder_lr_ratio=1/30, wd=2e-4,            # Adam: η0 of the head; the encoder's share of it; λ
                   freeze=0., freeze_bn=True,                          # share of frozen encoder layers; frozen statistics
                   scale=(.3, 1.), band=(.25, .75), max_objects=2,     # samples
-                  jitter={}, blur={'sigma': (.1, 1.)}, side=320),     # colours; shorter side of a photo
+                  jitter=dict(brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.1), blur=dict(p=.3, sigma=(.1, 1.)), # colours: half the paper's, for a short training
+                  side=320),                                          # shorter side of a photo
     'paper': dict(encoder='resnet50', output_stride=8,
                   iterations=20_000, batch_size=16, crop=384,
                   lr=5e-4, encoder_lr_ratio=.1, wd=2e-4,
@@ -75,8 +76,6 @@ def student_dls(
     dls = training_dls(archive.kept(), masks, ids, n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
                        band=s['band'], seed=seed, start=start, names=['background', *ids], norm=encoder_norm(s['encoder']),
                        jitter=s['jitter'], blur=s['blur'], batch_tfms=[CopyPaste(s['max_objects'])], workers=workers, device=device)
-    for i, ds in enumerate((dls.train_ds, dls.valid_ds)):
-        ds.split_idx, ds.n_inp = i, 1       # fastai asks these: which transforms are for training only; and how many inputs a sample has
     return dls
 
 # %% ../nbs/09_distillation.ipynb #63817991

@@ -9,7 +9,7 @@ __all__ = ['VOC_NAMES', 'VOC_ALIASES', 'ConfusionMatrix', 'voc_id', 'voc_lut', '
            'JsonLines', 'model_key', 'predict_labels', 'evaluate', 'summary', 'log_result', 'NaiveSegmenter',
            'soft_mask', 'naive_baseline', 'foreground_iou', 'mask_iou', 'label_is', 'retrieval_precision',
            'read_labels', 'TrueMask', 'true_mask_entries', 'cut_labels', 'TrueMaskDataset', 'TrueMaskStore',
-           'true_mask_dls']
+           'true_mask_dls', 'train_ceiling']
 
 # %% ../nbs/10_evaluation.ipynb #929f43fc
 import csv, json, time
@@ -22,7 +22,9 @@ from fastcore.basics import patch
 from PIL import Image
 from .core import NamedMaskError, Stage, explain_write, progress, settings_key, write_text
 from .images import WORK_SIDE, content_hash, load_image, load_labels
-from .segmenter import IGNORE, ArchiveDataset, cut, place, training_dls
+from .copypaste import CopyPaste
+from .segmenter import (IGNORE, ArchiveDataset, Segmenter, cut, deeplabv3plus, encoder_norm, load_segmenter, place,
+                                 save_segmenter, train, training_dls)
 
 # %% ../nbs/10_evaluation.ipynb #d417acb6
 class ConfusionMatrix:
@@ -521,7 +523,8 @@ class TrueMaskDataset(ArchiveDataset):
     def draw(self, rng):
         e = self.entries[rng.integers(len(self.entries))]
         s, u, v, f = rng.random(4)
-        im, s, flip = load_image(e.path, WORK_SIDE), self.scale[0] + s*(self.scale[1] - self.scale[0]), f < self.flip
+        im, flip = load_image(e.path, self.side or WORK_SIDE), f < self.flip
+        s = (self.side/min(im.size) if self.side else 1.)*(self.scale[0] + s*(self.scale[1] - self.scale[0]))
         x = cut(im, np.zeros(im.size[::-1], np.uint8), self.crop, s, (u, v), flip)[0]
         return x, cut_labels(e.labels(), im.size, self.crop, s, (u, v), flip), e
 
@@ -545,5 +548,29 @@ def true_mask_dls(
     dls = training_dls(entries, store := TrueMaskStore(entries), label_of, **kwargs)
     for dl in dls.loaders:
         o = dl.dataset
-        dl.dataset = TrueMaskDataset(entries, store, label_of, o.n, o.crop, o.scale, None, o.seed, o.flip)
+        dl.dataset = TrueMaskDataset(entries, store, label_of, o.n, o.crop, o.scale, o.side, None, o.seed, o.flip)
+        dl.dataset.split_idx = o.split_idx
     return dls
+
+# %% ../nbs/10_evaluation.ipynb #d1f2168b
+def train_ceiling(
+    entries,         # From `true_mask_entries`
+    settings:dict,   # From `distillation.student_settings`: those of the student that it is the ceiling of
+    init,            # Start weights of the encoder: `(state dict, card)`
+    folder,          # Where it goes; a training there is continued
+    seed:int=0,
+    quiet:bool=False,
+)->Segmenter:
+    "The student's supervised ceiling: trained like the student, with true masks in the place of pseudo-masks."
+    s, names = settings, list(entries[0].plain)
+    stage = Stage(folder, dict(stage='ceiling', student=s, seed=seed, names=names, photos=settings_key([e.sha for e in entries]))).open()
+    if stage.done: return load_segmenter(stage.folder)
+    make = lambda start: true_mask_dls(entries, n_iters=s['iterations'], start=start, seed=seed, names=['background', *names], norm=encoder_norm(s['encoder']),
+                                       batch_tfms=[CopyPaste(s['max_objects'])], **{k: s[k] for k in ('batch_size', 'crop', 'scale', 'side', 'jitter', 'blur')})
+    with stage.working():
+        model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=init[0], seed=seed)
+        train(model, make, stage.folder, n_iters=s['iterations'], what='ceiling', quiet=quiet, **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
+        true = dict(name='true masks', role='labels of the ceiling', supervision='masks', licence="that of the benchmark's masks", source=str(entries[0].mask.parent.name), sha256='')
+        save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=[init[1].as_dict(), true], student=s, seed=seed))
+    stage.finish(photos=len(entries))
+    return load_segmenter(stage.folder)

@@ -24,7 +24,7 @@ EXPERTS = {
                   wd=2e-4, freeze=0., freeze_bn=False, band=None, jitter={}, blur={}, side=None, flip=False, mix=0., empty=.002, full=.98, workers=4),
     'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, n_iters=60, batch_size=8, crop=192, scale=(.25, 1.), lr=2e-3, encoder_lr_ratio=.3,
                   wd=2e-4, freeze=.5, freeze_bn=True, band=(.35, .65), jitter=dict(p=.5, hue=.1, grey=.1), blur=dict(p=.2, sigma=(.1, 1.)), side=288, flip=False,
-                  mix=0., empty=.002, full=.98, workers=0)}
+                  mix=.5, empty=.002, full=.98, workers=0)}
 
 def expert_settings(
     settings='small', # 'small', 'paper' or a dictionary with all or some of the keys of `EXPERTS['small']`

@@ -189,6 +189,7 @@ class TensorLabels(TensorMask):
 # %% ../nbs/06_segmenter.ipynb #e99fce17
 class ArchiveDataset:
     "Samples for training: item i depends on (seed, i) only, so any worker, in any order, after any interruption makes the same one."
+    n_inp, split_idx = 1, 0     # what fastai asks of a dataset: one input; 0 takes part in training-only transforms, 1 does not
     def __init__(self,
         entries,           # Photos: objects with .path, .sha, .name (an archive's kept entries)
         masks,             # `MaskStore` with a soft mask for each .sha; photos without one are left out
@@ -349,6 +350,7 @@ def training_dls(
     mean, std = norm or encoder_norm('')
     make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band)
     train, valid = make(n_iters*batch_size, seed=seed), make(batch_size, seed=seed_of(seed, 'look'))
+    valid.split_idx = 1
     device = torch.device(device) if device else default_device()
     tfms = [SeedBatch(seed), IntToFloatTensor(), *batch_tfms, Normalize.from_stats(mean, std, cuda=device.type == 'cuda')]
     looks = [ColourJitter(**(jitter or {})), GaussianBlur(**(blur or {}))]

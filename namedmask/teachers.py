@@ -687,7 +687,7 @@ def _paper_student(encoder):
 
 # %% ../nbs/02_teachers.ipynb #e5e11e26
 TEACHERS = {
-    'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(0), EfficientNetLiteFeatures(2)], _offline_student),
+    'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)], _offline_student),
     'paper': TeacherSet('paper', OpenClipRetriever, lambda: [_dino('vit_small_patch16_224', 'dino_deitsmall16_pretrain'),
                         _dino('resnet50', 'dino_resnet50_pretrain', stride=8)], _paper_student, 'resnet50')}
 

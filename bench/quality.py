@@ -1,0 +1,37 @@
+"""What the whole method reaches on real photos, beside the naive baseline and the supervised ceiling.
+
+    python bench/quality.py --shared ../shared/data --out runs/animals                     # the run of the README
+    python bench/quality.py --shared ../shared/data --out runs/animals-long --iterations 1500 --skip-naive   # a longer one
+
+Needs the photos (a pool without labels, a benchmark in VOC's layout, true masks for the ceiling). Nothing is chosen
+on the benchmark: it is only scored. Each part is resumable and kept, so the script may be stopped and run again.
+"""
+import argparse, os, time
+from pathlib import Path
+from namedmask.pipeline import ceiling_run, evaluate_run, fit, result_text
+from namedmask.report import write_report
+
+NAMES = 'cat,cow,dog,horse,person,sheep'
+ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+ap.add_argument('--shared', default=os.environ.get('NAMEDMASK_SHARED', '../shared') + '/data', help='folder with photo_pool, dev_voc, ...')
+ap.add_argument('--out', default='runs/animals')
+ap.add_argument('--n', type=int, default=100, help='photos a name')
+ap.add_argument('--iterations', type=int, help="of the student; its settings' own without")
+ap.add_argument('--seed', type=int, default=0)
+ap.add_argument('--no-experts', action='store_true')
+ap.add_argument('--skip-naive', action='store_true', help='neither the naive baseline nor the mask score')
+ap.add_argument('--skip-ceiling', action='store_true')
+a = ap.parse_args()
+data = Path(a.shared)
+
+start = time.time()
+run = fit(data/'photo_pool', NAMES, a.out, n=a.n, iterations=a.iterations, seed=a.seed, experts=not a.no_experts)
+total = time.time() - start
+found = evaluate_run(run, data/'dev_voc', naive=not a.skip_naive, masks=not a.skip_naive, labels=data/'photo_pool_labels.csv')
+if not a.skip_ceiling:
+    found.update(ceiling_run(run, data/'unlabelled_scenes', data/'ceiling_masks', data/'dev_voc'))
+write_report(run)
+print(result_text(found))
+seconds = run.seconds()
+print('Seconds of each stage: ' + ', '.join(f'{k} {v:.0f}' for k, v in seconds.items()) + f'; in all {sum(seconds.values()):.0f} ({total:.0f} in this process)')
+print('Load average at the end: {:.1f}'.format(os.getloadavg()[0]))

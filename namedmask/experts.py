@@ -101,14 +101,15 @@ def redraw(
     new = np.asarray(Image.fromarray(np.round(p*255).astype(np.uint8)).resize(old.shape[::-1], Image.BILINEAR))
     if s['mix']: new = np.round((1-s['mix'])*new + s['mix']*old.astype(np.float32)).astype(np.uint8)
     a, b = old >= 128, new >= 128
-    status = 'empty' if b.mean() < s['empty'] else 'full' if b.mean() > s['full'] else 'new'
+    undecided = ((new > 63) & (new < 192)).mean() > .9      # trained too shortly to tell object and background apart
+    status = 'unsure' if undecided else 'empty' if b.mean() < s['empty'] else 'full' if b.mean() > s['full'] else 'new'
     iou = (a & b).sum()/max(1, (a | b).sum())
     return (new if status == 'new' else old), dict(status=status, iou=round(float(iou), 4), before=round(float(a.mean()), 4), after=round(float(b.mean()), 4))
 
 # %% ../nbs/07_experts.ipynb #2161e64a
 def refined(
     folder,     # Of one expert, or of all
-)->list: # One dict for each photo: name, sha, status ('new', 'empty', 'full', 'unreadable'), iou of old and new mask, before, after (share of object)
+)->list: # One dict for each photo: name, sha, status ('new', 'empty', 'full', 'unsure', 'unreadable'), iou of old and new mask, before, after (share of object)
     "The records of the masks that were drawn again."
     folder, out = Path(folder), []
     for f in ([folder/'refined.jsonl'] if (folder/'refined.jsonl').exists() else sorted(folder.glob('*/refined.jsonl'))):

@@ -21,10 +21,10 @@ from .segmenter import deeplabv3plus, encoder_norm, forward, load_segmenter, sav
 # %% ../nbs/07_experts.ipynb #539cb4b6
 EXPERTS = {
     'paper': dict(encoder='resnet50', output_stride=8, channels=256, n_iters=5000, batch_size=8, crop=384, scale=(.1, 1.), lr=5e-4, encoder_lr_ratio=.1,
-                  wd=2e-4, freeze=0., freeze_bn=False, band=None, jitter={}, blur={}, side=None, flip=False, mix=0., empty=.002, full=.98, workers=4),
+                  wd=2e-4, freeze=0., freeze_bn=False, band=None, jitter={}, blur={}, side=None, flip=False, mix=0., empty=.002, full=.98, unsure=.9, workers=4),
     'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, n_iters=60, batch_size=8, crop=192, scale=(.25, 1.), lr=2e-3, encoder_lr_ratio=.3,
                   wd=2e-4, freeze=.5, freeze_bn=True, band=(.35, .65), jitter=dict(p=.5, hue=.1, grey=.1), blur=dict(p=.2, sigma=(.1, 1.)), side=288, flip=False,
-                  mix=.5, empty=.002, full=.98, workers=0)}
+                  mix=.5, empty=.002, full=.98, unsure=.9, workers=0)}
 
 def expert_settings(
     settings='small', # 'small', 'paper' or a dictionary with all or some of the keys of `EXPERTS['small']`
@@ -93,16 +93,16 @@ def redraw(
     model,         # The expert
     im,            # PIL image
     old,           # uint8 HxW soft mask
-    settings:dict, # 'side', 'flip', 'mix', 'empty', 'full'
+    settings:dict, # 'side', 'flip', 'mix', 'empty', 'full', 'unsure'
 )->tuple: # (soft mask uint8 HxW of the size of the old one, record: dict with status, iou, share before and after)
     "A new soft mask for one photo."
     s = settings
     p = forward(model, im, s['side'], flip=s['flip']).softmax(0)[1].numpy()
     new = np.asarray(Image.fromarray(np.round(p*255).astype(np.uint8)).resize(old.shape[::-1], Image.BILINEAR))
+    seen, undecided = (new >= 128).mean(), ((new > 63) & (new < 192)).mean()
+    status = 'unsure' if undecided > s['unsure'] else 'empty' if seen < s['empty'] else 'full' if seen > s['full'] else 'new'
     if s['mix']: new = np.round((1-s['mix'])*new + s['mix']*old.astype(np.float32)).astype(np.uint8)
     a, b = old >= 128, new >= 128
-    undecided = ((new > 63) & (new < 192)).mean() > .9      # trained too shortly to tell object and background apart
-    status = 'unsure' if undecided else 'empty' if b.mean() < s['empty'] else 'full' if b.mean() > s['full'] else 'new'
     iou = (a & b).sum()/max(1, (a | b).sum())
     return (new if status == 'new' else old), dict(status=status, iou=round(float(iou), 4), before=round(float(a.mean()), 4), after=round(float(b.mean()), 4))
 

@@ -8,7 +8,7 @@ from namedmask.images import MaskStore
 import namedmask.experts as ex
 from test_segmenter import Fake, toy
 
-TINY = dict(encoder='resnet10t', channels=16, n_iters=3, batch_size=2, crop=32, scale=(.5, 1.), freeze=1., lr=1e-3, side=32, jitter=dict(p=0), blur=dict(p=0), empty=0., full=1.)
+TINY = dict(encoder='resnet10t', channels=16, n_iters=3, batch_size=2, crop=32, scale=(.5, 1.), freeze=1., lr=1e-3, side=32, jitter=dict(p=0), blur=dict(p=0), empty=0., full=1., unsure=1., mix=0.)
 
 def run(archive, folder, **kw): return refine_masks(*archive, settings={**TINY, **kw.pop('settings', {})}, folder=folder, quiet=True, every_s=0, **kw)
 
@@ -76,6 +76,9 @@ def test_an_expert_that_sees_nothing_or_everything_keeps_the_old_mask():
     assert r['status'] == 'new' and r['iou'] == 1 and ((soft >= 128) == (old >= 128)).all()
     soft, r = redraw(Fake(), Image.new('RGB', (30, 20), 'white'), old, {**s, 'side': None, 'full': 1., 'mix': .6})
     assert ((soft >= 128) == (old >= 128)).all()                               # .4 of the new everywhere, .6 of the old
+    grey = Image.new('RGB', (30, 20), (128,)*3)                                # nothing but .5: it cannot tell
+    soft, r = redraw(Fake(), grey, old, {**s, 'unsure': .9, 'full': 1.1})
+    assert r['status'] == 'unsure' and (soft == old).all()
 
 def test_groups_and_settings_are_checked():
     assert make_groups(['a', 'b', 'c'], {'g': ['c', 'a']}) == {'g': ['c', 'a'], 'b': ['b']}

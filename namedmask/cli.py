@@ -35,6 +35,7 @@ def fit(
     iterations:int=None,    # Training steps of the student; those of its settings by default
     expert_iterations:int=None, # Training steps of each expert
     experts:bool=True,      # Leave out the experts
+    votes:int=None,         # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
     saliency:str='auto',    # evidence (needs a classifier), spectral (needs only features), or auto
     seed:int=0,             # The same seed gives the same result
     batch_size:int=32,      # Photos at a time while indexing
@@ -45,7 +46,7 @@ def fit(
     "From names and a folder of photos to a segmenter. Stopped or killed, the same command continues."
     from namedmask import pipeline
     pipeline.fit(split_sources(images), names, out, teachers=teachers, n=n, student=student, iterations=iterations, expert_iterations=expert_iterations,
-                 experts=experts, saliency=saliency, seed=seed, batch_size=batch_size, workers=workers, report=report, quiet=quiet)
+                 experts=experts, saliency=saliency, votes=votes, seed=seed, batch_size=batch_size, workers=workers, report=report, quiet=quiet)
 
 # %% ../nbs/14_cli.ipynb #d2ab40da
 def predict(

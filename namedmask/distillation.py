@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from .core import NamedMaskError, Stage, settings_key
 from .copypaste import CopyPaste
-from .segmenter import deeplabv3plus, encoder_norm, load_segmenter, save_segmenter, train, training_dls
+from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, load_segmenter, save_segmenter, train, training_dls
 
 # %% ../nbs/09_distillation.ipynb #a906a658
 STUDENTS = {
@@ -107,7 +107,7 @@ def student_stage(
     "The stage of a student, with the key that says what its weights depend on."
     state, card = _split_init(init)
     names = list(class_ids(archive.names))
-    key = dict(stage='distillation', version=1, student=settings, seed=seed, names=names, archive=archive.key,
+    key = dict(stage='distillation', version=2, student=settings, seed=seed, names=names, archive=archive.key,
                masks=_masks_key(archive.kept(), masks), init=_weights_key(state), cards=settings_key([*map(_as_dict, cards), card]))
     return Stage(folder, key)
 
@@ -136,7 +136,7 @@ def distil(
     stage.open()
     s = settings
     with stage.working():
-        model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=state, seed=seed)
+        model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=state, rates=aspp_rates(s['crop'], s['output_stride']), seed=seed)
         learn = train(model, lambda start: student_dls(archive, masks, s, seed, start, workers, device), stage.folder, n_iters=s['iterations'],
                       what='student', every_s=every_s, quiet=quiet, lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'],
                       freeze=s['freeze'], freeze_bn=s['freeze_bn'])

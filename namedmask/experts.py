@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from .core import NamedMaskError, Stage, explain_write, progress, seed_of, settings_key, slug
 from .images import WORK_SIDE, MaskStore, load_image
-from .segmenter import deeplabv3plus, encoder_norm, forward, load_segmenter, save_segmenter, train, training_dls, weights_key
+from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, forward, load_segmenter, save_segmenter, train, training_dls, weights_key
 
 # %% ../nbs/07_experts.ipynb #539cb4b6
 EXPERTS = {
@@ -64,7 +64,7 @@ def expert_stage(
     "The stage of one expert; it starts afresh when its photos, masks, settings or first weights have changed."
     photos = [(e.sha, hashlib.sha256(masks.path(e.sha).read_bytes()).hexdigest()[:16]) for e in entries]
     used = {k: v for k, v in settings.items() if k != 'workers'}
-    return Stage(Path(folder)/slug(group), dict(stage='expert', group=group, photos=settings_key(photos), n=len(photos), init=weights_key(init), seed=seed, **used))
+    return Stage(Path(folder)/slug(group), dict(stage='expert', version=2, group=group, photos=settings_key(photos), n=len(photos), init=weights_key(init), seed=seed, **used))
 
 # %% ../nbs/07_experts.ipynb #c3db7b8b
 def train_expert(
@@ -79,7 +79,7 @@ def train_expert(
     s, out = settings, stage.folder/'model'
     if (out/'segmenter.json').exists(): return out
     group, seed = stage.settings['group'], seed_of(seed, 'expert', stage.settings['group'])
-    model = deeplabv3plus(s['encoder'], 2, s['output_stride'], init, channels=s['channels'], seed=seed)
+    model = deeplabv3plus(s['encoder'], 2, s['output_stride'], init, aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], seed=seed)
     dls = partial(training_dls, entries, masks, lambda e: 1, names=['background', group], seed=seed, norm=encoder_norm(s['encoder']),
                   **{k: s[k] for k in ('n_iters', 'batch_size', 'crop', 'scale', 'side', 'band', 'jitter', 'blur', 'workers')})
     train(model, dls, stage.folder, what=f'expert {group}', every_s=every_s, quiet=quiet,

@@ -287,6 +287,7 @@ def build_index(
     batch_size:int=32,  # Photos a forward pass
     workers:int=2,      # Threads that read and decode
     quiet:bool=False,   # Show no progress bar
+    what:str='index',   # What the progress bar says
 )->Index:
     "Make or bring up to date the index of `sources` in `folder`. Run it again after a crash, or after the photos have changed: only what is new is embedded."
     stage = Stage(folder, dict(retriever=retriever.card.as_dict(), dim=retriever.dim, side=retriever.side, how=getattr(retriever, 'settings', {})))
@@ -295,7 +296,7 @@ def build_index(
         store = _Store(stage.folder, retriever.dim)
         try:
             total = sum(1 for _ in find_images(sources))
-            embedded = _fill(store, find_images(sources, lambda *o: store.write([], [], skipped=[tuple(map(str, o))])), retriever, batch_size, workers, total, quiet)
+            embedded = _fill(store, find_images(sources, lambda *o: store.write([], [], skipped=[tuple(map(str, o))])), retriever, batch_size, workers, total, quiet, what)
             store.tidy()
             content = store.content()
             n, bad = store.slots, store.db.execute('select count(*), min(reason) from skipped').fetchone()
@@ -305,7 +306,7 @@ def build_index(
     return Index(folder)
 
 # %% ../nbs/03_index.ipynb #f1aa7ff5
-def _fill(store, listing, retriever, batch_size, workers, total, quiet):
+def _fill(store, listing, retriever, batch_size, workers, total, quiet, what):
     "Walk the listing; returns how many photos were embedded."
     store.start_listing()
     embedded, flying, batch = 0, None, _Batch()      # `flying`: (batch, its vectors to come)
@@ -314,7 +315,7 @@ def _fill(store, listing, retriever, batch_size, workers, total, quiet):
             if flying: flying[0].write(flying[1] and flying[1].result(), store)
         def launch(b): return b, net.submit(lambda: retriever.embed(np.stack(b.fresh))) if b.fresh else None
         try:
-            for seq, what, done in progress(_jobs(listing, store, pool, retriever, 2*batch_size), 'index', total, quiet=quiet):
+            for seq, what, done in progress(_jobs(listing, store, pool, retriever, 2*batch_size), what, total, quiet=quiet):
                 batch.add(seq, what, done, store, flying and flying[0])
                 if batch.full(batch_size):
                     following = launch(batch)        # queued behind the one that flies, so the network goes straight on

@@ -18,7 +18,7 @@ from . import __version__
 from .core import NamedMaskError, atomic_path, explain_write, read_json, rng_of, slug, write_json
 from .images import MaskStore
 from .report import clock, write_report
-from .retrieval import Archive, build_archive, embed_names, parse_names
+from .retrieval import Archive, Looks, build_archive, embed_names, parse_names
 from .teachers import get_teachers
 
 # %% ../nbs/13_pipeline.ipynb #f423b6fe
@@ -174,7 +174,7 @@ N_PHOTOS = {'paper': 500}   # Photos for each name, where it is not 100
 
 # %% ../nbs/13_pipeline.ipynb #92717410
 def run_settings(
-    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16,
+    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None,
 )->dict: # What `fit` was asked for, with every default filled in
     "The settings of a run as JSON."
     from namedmask.distillation import student_settings
@@ -183,13 +183,14 @@ def run_settings(
     categories = parse_names(names)
     n = N_PHOTOS.get(teachers.name, 100) if n is None else int(n)
     if n < 1: raise NamedMaskError(f"{n} photos for each name are too few: say at least --n 1.")
+    if votes is not None and int(votes) < 0: raise NamedMaskError(f"{votes} neighbours cannot vote: say --votes 0 to ask nobody, or 20.")
     usual = 'paper' if teachers.name == 'paper' else 'small'
     student = student_settings(student or usual, **({'iterations': iterations} if iterations else {}))
     experts = expert_settings(usual if experts is True else experts) if experts else None
     if experts and expert_iterations: experts['n_iters'] = expert_iterations
     if groups: make_groups([c.name for c in categories], groups)
     return {'images': [str(Path(p).expanduser().resolve()) for p in images], 'names': {c.name: list(c.prompts) for c in categories},
-            'teachers': teachers.name, 'n': n, 'near': int(near), 'saliency': saliency if isinstance(saliency, str) else saliency.settings,
+            'teachers': teachers.name, 'n': n, 'near': int(near), 'votes': (0 if usual == 'paper' else 20) if votes is None else int(votes), 'saliency': saliency if isinstance(saliency, str) else saliency.settings,
             'experts': experts, 'groups': groups, 'student': student, 'seed': int(seed)}
 
 # %% ../nbs/13_pipeline.ipynb #3b7e9ae4
@@ -220,7 +221,7 @@ def _cards(retriever, detector, init):
     return [c if isinstance(c, dict) else c.as_dict() for c in cards if c is not None]
 
 # %% ../nbs/13_pipeline.ipynb #147cf470
-def _archive_stages(step, settings, categories, retriever, batch_size, workers, quiet):
+def _archive_stages(step, settings, categories, retriever, looks, batch_size, workers, quiet):
     "Index and archive."
     from namedmask.index import build_index
     index = step('index', lambda: build_index(settings['images'], retriever, step.out/'index', batch_size=batch_size, workers=workers, quiet=quiet),
@@ -231,7 +232,7 @@ def _archive_stages(step, settings, categories, retriever, batch_size, workers, 
         with atomic_path(step.out/'skipped.csv') as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f: csv.writer(f).writerows([('path', 'reason'), *index.skipped])
         step.warn(f"{len(index.skipped)} file{'s were' if len(index.skipped) > 1 else ' was'} skipped, the first: {why} (all of them: skipped.csv)")
     else: (step.out/'skipped.csv').unlink(missing_ok=True)
-    archive = step('archive', lambda: build_archive(index, retriever, categories, settings['n'], step.out/'archive', near=settings['near'], quiet=True),
+    archive = step('archive', lambda: build_archive(index, retriever, categories, settings['n'], step.out/'archive', near=settings['near'], quiet=quiet, looks=looks, votes=settings['votes'], warn=False),
                    lambda a: ', '.join(f'{n} {len(a.kept(n))}' for n in a.names[:12]) + (' …' if len(a.names) > 12 else ''))
     step.warn(*archive.warnings)
     empty = [n for n in archive.names if not archive.kept(n)]
@@ -267,6 +268,7 @@ def fit(
     iterations:int=None,        # Of the student, if not those of its settings
     expert_iterations:int=None, # Of each expert, if not the default
     near:int=16,       # Photos whose difference hashes differ in at most so many of 256 bits are near-duplicates
+    votes:int=None,    # Nearest photos that are asked whether a photo looks like its name; 20, with the paper's teachers 0, as published
     batch_size:int=32, # Photos at a time while indexing
     workers:int=2,     # Threads that decode photos while indexing
     report:bool=True,  # Write report.html
@@ -274,14 +276,15 @@ def fit(
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
     teachers = get_teachers(teachers)
-    settings, categories = run_settings(images, names, teachers, n, student, experts, groups, saliency, seed, iterations, expert_iterations, near), parse_names(names)
+    settings, categories = run_settings(images, names, teachers, n, student, experts, groups, saliency, seed, iterations, expert_iterations, near, votes), parse_names(names)
     check_output(out, 200_000_000 + 100_000*settings['n']*len(categories))
     with locked(out), _continue_hint(quiet):
         step = _Steps(out, {'settings': settings, 'versions': versions(), 'teachers': [], 'warnings': []}, quiet)
         step.save()
         retriever, detector, init = teachers.retriever(), make_detector(teachers, saliency), teachers.student_init(settings['student']['encoder'])
         step.save(teachers=(cards := _cards(retriever, detector, init)))
-        archive = _archive_stages(step, settings, categories, retriever, batch_size, workers, quiet)
+        looks = Looks(teachers.features()[0]) if settings['votes'] else None
+        archive = _archive_stages(step, settings, categories, retriever, looks, batch_size, workers, quiet)
         _mask_stages(step, settings, teachers, archive, detector, init, cards[:-1], quiet)
         step.save(finished=time.strftime('%Y-%m-%d %H:%M:%S'))
         run = Run(out)

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from namedmask.core import NamedMaskError
-from namedmask.images import dhash
+from namedmask.images import content_hash, dhash
 from namedmask import retrieval as R
-from namedmask.retrieval import Archive, ArchiveExplorer, Category, archive_sheet, build_archive, embed_names, parse_names, top_n
+from namedmask.retrieval import Archive, ArchiveExplorer, Category, Looks, archive_sheet, build_archive, embed_names, neighbour_votes, parse_names, top_n
+from namedmask.teachers import TeacherCard
 
 Photo = namedtuple('Photo', 'row root rel sha dhash width height bytes')
 
@@ -327,3 +328,58 @@ def test_an_archive_with_nothing_left_is_shown(world):
     a = world('cat', 1); a.drop('0.jpg')
     x = ArchiveExplorer(a); assert x._where.value == 'no photo'
     assert archive_sheet(a, 'cat').width > 0
+
+class Eyes:
+    "A feature model that sees the colour of a photo, whatever the retriever says."
+    stride, sources = 16, ('last',)
+    card = TeacherCard('eyes', 'features', 'nothing', 'Apache-2.0', 'this test')
+    def features(self, batch):
+        return {'last': batch.mean((2, 3))[..., None, None]*np.ones((1, 1, 2, 2), np.float32)}
+
+@pytest.fixture
+def likeness(tmp_path):
+    "30 red and 30 blue photos; photo 3 is red but the retriever takes it for the best dog there is."
+    folder = tmp_path/'photos'; folder.mkdir()
+    rng, photos, v = np.random.default_rng(0), [], []
+    for i in range(60):
+        red = i < 30
+        colour = np.array([200, 20, 20] if red else [20, 20, 200]) + rng.integers(-15, 15, 3)
+        f = folder/f'{i:02}.png'; Image.fromarray(np.full((20, 20, 3), colour, np.uint8)).save(f)
+        photos.append((f, content_hash(f)))
+        v.append((0, 1, 0) if i == 3 else (1 - .01*i, .1, 0) if red else (.1, 1 - .005*i, 0))
+    index = Fake(of(*v))
+    index.all = [p._replace(root=str(folder), rel=f.name, sha=sha) for p, (f, sha) in zip(index.all, photos)]
+    return index
+
+def test_outvoted_by_its_neighbours(likeness, tmp_path):
+    plain = build_archive(likeness, words(), 'cat,dog', 12, tmp_path/'a', quiet=True)
+    assert plain.kept('dog')[0].rel == '03.png'
+    a = build_archive(likeness, words(), 'cat,dog', 12, tmp_path/'b', quiet=True, looks=Looks(Eyes(), size=32), votes=5)
+    lost = [e for e in a.dropped('dog') if e.rel == '03.png']
+    assert len(lost) == 1 and lost[0].reason == 'looks like cat (5 of 5 nearest photos, 0 for dog)'
+    assert [len(a.kept(n)) for n in a.names] == [12, 12]             # the next photo has come in
+    assert all(int(e.rel[:2]) < 30 for e in a.kept('cat')) and all(int(e.rel[:2]) >= 30 for e in a.kept('dog'))
+    assert archive_sheet(a, 'dog').size[0] > 0
+    nobody = build_archive(likeness, words(), 'cat,dog', 12, tmp_path/'c', quiet=True, looks=Looks(Eyes(), size=32), votes=0)
+    assert nobody.key == plain.key
+    one = build_archive(likeness, words(), 'dog', 12, tmp_path/'d', quiet=True, looks=Looks(Eyes(), size=32))
+    assert one.kept('dog')[0].rel == '03.png'                         # with one name there is nothing to vote between
+
+def test_a_second_opinion_is_not_asked_twice(likeness, tmp_path):
+    class Counting(Eyes):
+        n = 0
+        def features(self, batch): Counting.n += len(batch); return super().features(batch)
+    build_archive(likeness, words(), 'cat,dog', 8, tmp_path/'a', quiet=True, looks=Looks(Counting(), size=32), votes=5)
+    seen = Counting.n
+    again = build_archive(likeness, words(), 'cat,dog', 9, tmp_path/'a', quiet=True, looks=Looks(Counting(), size=32), votes=5)
+    assert len(again.kept('dog')) == 9 and Counting.n - seen <= 4     # two or three new photos, and one to learn the size of a vector
+
+def test_votes_against_a_slow_count():
+    rng = np.random.default_rng(3)
+    v = rng.standard_normal((300, 8)).astype(np.float32); v /= np.linalg.norm(v, axis=1, keepdims=True)
+    names, jury = rng.integers(0, 4, 300), rng.random(300) < .7
+    _, counts = neighbour_votes(v, names, jury, 9)
+    for i in range(0, 300, 17):
+        near = sorted((j for j in np.flatnonzero(jury) if j != i), key=lambda j: -float(v[i]@v[j]))[:9]
+        assert counts[i].tolist() == np.bincount(names[near], minlength=4).tolist()
+    assert (neighbour_votes(v[:1], names[:1], [True], 9)[1] == 0).all()

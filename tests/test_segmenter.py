@@ -82,6 +82,34 @@ def test_frozen_layers_and_statistics_do_not_move(tmp_path):
     moved = {k for k in first if not torch.equal(first[k], half[k])}
     assert any(k.startswith('encoder.model.layer4') for k in moved) and not any('encoder.model.conv1' in k or 'encoder.model.bn1' in k for k in moved)
 
+@pytest.mark.parametrize('encoder', ['tf_efficientnet_lite0', 'resnet10t'])    # timm's norms come with and without children
+def test_everything_in_the_encoder_can_be_frozen(encoder):
+    m = deeplabv3plus(encoder, 2, channels=16)
+    norms = [o for o in m.encoder.modules() if isinstance(o, torch.nn.BatchNorm2d)]
+    assert len(freeze_encoder(m, 0., bn=True)) == len(norms) > 5 and all(p.requires_grad for p in m.encoder.parameters())
+    assert freeze_encoder(m, 0.) == []
+    assert len(freeze_encoder(m, 1.)) == len(norms) and not any(p.requires_grad for p in m.encoder.parameters())
+    freeze_encoder(m, .5)
+    train = [p.requires_grad for p in m.encoder.parameters()]
+    assert train == sorted(train) and .2 < sum(train)/len(train) < .8          # the first ones are frozen, the rest are not
+
+def test_statistics_of_the_offline_encoder_do_not_move(tmp_path):
+    entries, masks = toy(tmp_path/'photos')
+    m = deeplabv3plus('tf_efficientnet_lite0', 3, channels=16)
+    old = {k: v.clone() for k, v in m.state_dict().items() if 'running' in k}
+    train(m, partial(training_dls, entries, masks, {'circle': 1, 'square': 2}, n_iters=2, batch_size=2, crop=32, device='cpu'), tmp_path/'o', n_iters=2, quiet=True, freeze_bn=True)
+    moved = {k for k, v in m.state_dict().items() if k in old and not torch.equal(v, old[k])}
+    assert moved and not any(k.startswith('encoder.') for k in moved)
+
+@pytest.mark.parametrize('crop,stride', [(384, 8), (384, 16), (192, 16), (64, 16), (32, 16)])
+def test_every_tap_of_aspp_sees_something_in_a_crop(crop, stride):
+    m = deeplabv3plus('resnet10t', 2, stride, rates=aspp_rates(crop, stride), channels=8).train()
+    for o in m.modules():
+        if isinstance(o, torch.nn.Dropout): o.p = 0
+    m(torch.randn(2, 3, crop, crop)).square().mean().backward()
+    taps = [o for o in m.decoder.aspp[0].modules() if isinstance(o, torch.nn.Conv2d) and o.kernel_size == (3, 3)]
+    assert len(taps) == 3 and all((o.weight.grad.abs().amax((0, 1)) > 0).all() for o in taps)
+
 def test_a_loss_that_is_no_number_is_said(tmp_path):
     with pytest.raises(NamedMaskError, match='^The loss became nan at iteration 0'):
         entries, masks = toy(tmp_path/'photos')

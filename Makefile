@@ -6,6 +6,7 @@ VENV   := $(CURDIR)/.venv
 STAMP  := $(VENV)/.namedmask-installed
 export PATH := $(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
+export GOMP_SPINCOUNT ?= 20000
 export MPLBACKEND ?= agg
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1

@@ -8,6 +8,7 @@ on the benchmark: it is only scored. Each part is resumable and kept, so the scr
 """
 import argparse, os, time
 from pathlib import Path
+os.environ.setdefault('GOMP_SPINCOUNT', '20000')   # as the command line does, before torch is loaded
 from namedmask.pipeline import ceiling_run, evaluate_run, fit, result_text
 from namedmask.report import write_report
 

@@ -9,7 +9,7 @@ __all__ = ['Sources', 'Needed', 'Folder', 'COMMANDS', 'split_sources', 'fit', 'p
            'report', 'index', 'usage', 'main', 'run_command']
 
 # %% ../nbs/14_cli.ipynb #421f1401
-import sys
+import os, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -171,6 +171,7 @@ def run_command(f, argv)->int:
     for k in ('pdb', 'xtra'): args.pop(k, None)
     import warnings
     warnings.simplefilter('ignore', FutureWarning)     # of libraries to their developers
+    os.environ.setdefault('GOMP_SPINCOUNT', '20000')   # OpenMP's threads wait a little and then sleep: beside another busy process a training step took 1.5 s instead of 3.2 s
     from namedmask.core import NamedMaskError
     try: f(**args)
     except NamedMaskError as e: print(f"namedmask: {' '.join(str(e).split())}", file=sys.stderr); return 2

@@ -354,9 +354,10 @@ class ConSERetriever:
 # %% ../nbs/02_teachers.ipynb #3e290d08
 def _to_float(im, mean, std):
     "A PIL RGB image as float32 (3,H,W), normalised."
+    import cv2
     x = np.empty((3, im.height, im.width), np.float32)
-    for out, plane, m, s in zip(x, im.split(), mean, std):   # plane by plane: twice as fast as turning the axes round
-        np.multiply(np.asarray(plane), np.float32(1/(255*s)), out=out)
+    for out, plane, m, s in zip(x, cv2.split(np.asarray(im)), mean, std):   # plane by plane: faster than turning the axes round
+        np.multiply(plane, np.float32(1/(255*s)), out=out)
         out -= np.float32(m/s)
     return x
 

@@ -417,23 +417,20 @@ def neighbour_votes(
     looks,        # (N, D) float32: vectors of the photos, of length 1
     names,        # (N,) whole numbers: the name each photo was retrieved for
     jury,         # (N,) bool: the photos that vote
-    k:int=20,     # Neighbours that are asked
-)->tuple:         # (N, C) float32 weighted votes for each name; (N, C) whole numbers: the votes themselves
+    k:int=20,     # Neighbours that are asked, but no more than the jury has other photos of the same name
+)->np.ndarray:    # (N, C) whole numbers: votes for each name
     "How the nearest photos of the jury vote on each photo's name; nobody votes on itself (k-NN as in Caron et al. 2021, section 4.1)."
     looks, names, jury = np.asarray(looks, np.float32), np.asarray(names), np.flatnonzero(jury)
     C = names.max() + 1
-    size = np.bincount(names[jury], minlength=C)
-    weight = size.max()/np.maximum(size, 1)
     place = np.full(len(looks), -1); place[jury] = np.arange(len(jury))
-    counts = np.zeros((len(looks), C), int)
-    k = min(k, len(jury) - 1)
-    if k < 1: return counts.astype(np.float32), counts
+    others = np.bincount(names[jury], minlength=C)[names] - (place >= 0)
+    votes = np.zeros((len(looks), C), int)
     for i in range(0, len(looks), 1024):                        # a piece at a time: all pairs of 40,000 photos would be 6 GB
-        near = looks[i:i + 1024]@looks[jury].T
-        own = place[i:i + 1024]
+        near, own = looks[i:i + 1024]@looks[jury].T, place[i:i + 1024]
         near[np.flatnonzero(own >= 0), own[own >= 0]] = -2
-        for row, best in zip(counts[i:], np.argpartition(-near, k - 1, 1)[:, :k]): row += np.bincount(names[jury[best]], minlength=C)
-    return (counts*weight).astype(np.float32), counts
+        for row, dots, m in zip(votes[i:], near, np.minimum(k, others[i:])):
+            if m > 0: row += np.bincount(names[jury[np.argpartition(-dots, m - 1)[:m]]], minlength=C)
+    return votes
 
 # %% ../nbs/04_retrieval.ipynb #3e5e9422
 class _Search:
@@ -466,9 +463,9 @@ def _vote(search, names, looks, k, folder, quiet):
         rows = [r for r in rows if search.photos[r].sha in at]   # a photo that has gone in the meantime is not judged
         v = np.asarray(index.vectors, np.float32)[[at[search.photos[r].sha] for r in rows]]
         own = np.array([asked[r] for r in rows])
-        weighted, counts = neighbour_votes(v, own, np.array([r in jury for r in rows]), k)
-        for r, c, w, n in zip(rows, own, weighted, counts):
-            if r in new and w[c] < w.max(): search.outvoted[r] = f'looks like {names[w.argmax()]} ({n[w.argmax()]} of {n.sum()} nearest photos, {n[c]} for {names[c]})'
+        votes = neighbour_votes(v, own, np.array([r in jury for r in rows]), k)
+        for r, c, n in zip(rows, own, votes):
+            if r in new and n[c] < n.max(): search.outvoted[r] = f'looks like {names[n.argmax()]} ({n.max()} of {n.sum()} nearest photos, {n[c]} for {names[c]})'
         search.fill()
     return search
 

@@ -378,8 +378,10 @@ def test_votes_against_a_slow_count():
     rng = np.random.default_rng(3)
     v = rng.standard_normal((300, 8)).astype(np.float32); v /= np.linalg.norm(v, axis=1, keepdims=True)
     names, jury = rng.integers(0, 4, 300), rng.random(300) < .7
-    _, counts = neighbour_votes(v, names, jury, 9)
+    votes = neighbour_votes(v, names, jury, 9)
     for i in range(0, 300, 17):
         near = sorted((j for j in np.flatnonzero(jury) if j != i), key=lambda j: -float(v[i]@v[j]))[:9]
-        assert counts[i].tolist() == np.bincount(names[near], minlength=4).tolist()
-    assert (neighbour_votes(v[:1], names[:1], [True], 9)[1] == 0).all()
+        assert votes[i].tolist() == np.bincount(names[near], minlength=4).tolist()
+    assert (neighbour_votes(v[:1], names[:1], [True], 9) == 0).all()
+    rare = np.r_[np.zeros(297, int), np.ones(3, int)]                 # a name of three photos asks two neighbours
+    assert neighbour_votes(v, rare, np.ones(300, bool), 9).sum(1).tolist() == [9]*297 + [2]*3

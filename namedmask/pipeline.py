@@ -215,10 +215,11 @@ class _Steps:
         self.say(f"{name:10} {tell(result)}  ({'kept' if kept else clock(time.time() - start)})")
         return result
 
-def _cards(retriever, detector, init):
+def _cards(retriever, looks, detector, init):
     "The cards of a run's teachers, each once for each part it has."
-    cards = [retriever.card, *(getattr(detector, 'cards', None) or [getattr(detector, 'card', None)]), init[1]]
-    return [c if isinstance(c, dict) else c.as_dict() for c in cards if c is not None]
+    seen = getattr(detector, 'cards', None) or [getattr(detector, 'card', None)]
+    more = [looks.card] if looks and looks.card not in seen else []       # nearly always one of the detector's own
+    return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *more, *seen, init[1]) if c is not None]
 
 # %% ../nbs/13_pipeline.ipynb #147cf470
 def _archive_stages(step, settings, categories, retriever, looks, batch_size, workers, quiet):
@@ -282,8 +283,8 @@ def fit(
         step = _Steps(out, {'settings': settings, 'versions': versions(), 'teachers': [], 'warnings': []}, quiet)
         step.save()
         retriever, detector, init = teachers.retriever(), make_detector(teachers, saliency), teachers.student_init(settings['student']['encoder'])
-        step.save(teachers=(cards := _cards(retriever, detector, init)))
         looks = Looks(teachers.features()[0]) if settings['votes'] else None
+        step.save(teachers=(cards := _cards(retriever, looks, detector, init)))
         archive = _archive_stages(step, settings, categories, retriever, looks, batch_size, workers, quiet)
         _mask_stages(step, settings, teachers, archive, detector, init, cards[:-1], quiet)
         step.save(finished=time.strftime('%Y-%m-%d %H:%M:%S'))

@@ -11,6 +11,7 @@ __all__ = ['STAGES', 'N_PHOTOS', 'Run', 'read_stage', 'read_losses', 'check_outp
 # %% ../nbs/13_pipeline.ipynb #e1d16952
 import csv, json, os, platform, shutil, sys, time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from fastcore.basics import patch
@@ -217,9 +218,9 @@ class _Steps:
 
 def _cards(retriever, looks, detector, init):
     "The cards of a run's teachers, each once for each part it has."
-    seen = getattr(detector, 'cards', None) or [getattr(detector, 'card', None)]
-    more = [looks.card] if looks and looks.card not in seen else []       # nearly always one of the detector's own
-    return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *more, *seen, init[1]) if c is not None]
+    opinion = [replace(looks.card, role='second opinion')] if looks else []
+    finder = getattr(detector, 'cards', None) or [getattr(detector, 'card', None)]
+    return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *opinion, *finder, init[1]) if c is not None]
 
 # %% ../nbs/13_pipeline.ipynb #147cf470
 def _archive_stages(step, settings, categories, retriever, looks, batch_size, workers, quiet):

@@ -83,6 +83,7 @@ def _house(r, u):
     wins = [('window', box(x, eave+.15, x+.22, eave+.42)) for x in (-w*.75, w*.75-.22)]
     return chimney + [wall] + roof + wins + [('door', box(-.13 if door else -w*.7, h-.42, .13 if door else -w*.7+.26, h))]
 
+# %% ../nbs/15_world.ipynb #626ea80a
 def _tree(r, u):
     kind, tr = r.integers(3), u(.07, .13)
     trunk = ('trunk', poly((-tr*.7, -.2), (tr*.7, -.2), (tr*1.3, .95), (-tr*1.3, .95)))
@@ -95,6 +96,7 @@ def _tree(r, u):
     return [trunk] + [('crown', stroke(curve((bend, -.5), (bend+.5*math.cos(a), -.5+.5*math.sin(a)-.3), (bend+.85*math.cos(a), -.4+.5*math.sin(a)+.1)), np.linspace(.2, .03, 14)))
                       for a in np.linspace(-math.pi, 0, int(r.integers(5, 8))) + u(-.1, .1)]
 
+# %% ../nbs/15_world.ipynb #4b450e28
 def _fish(r, u):
     kind, l = r.integers(3), u(.55, .7)
     h = (u(.2, .3), u(.4, .5), u(.55, .7))[kind]
@@ -118,6 +120,7 @@ def _bird(r, u):
     return legs + [('tail', poly((-.2, .3), (-.65, .75), (-.35, .8), (0, .45))), ('body', ellipse(0, .1, body+.05, .5, .35)), ('body', ellipse(.2, -.42, .26, .25)),   # sitting, round
                    ('beak', poly((.42, -.5), (.72, -.38), (.42, -.32))), ('wing', ellipse(-.1, .12, .2, .38, .35)), ('eye', ellipse(.28, -.47, .05, .05))]
 
+# %% ../nbs/15_world.ipynb #8870d731
 def _mug(r, u):
     kind, w, h = r.integers(3), u(.38, .55), u(.45, .7)
     side = -1 if r.random() < .5 else 1
@@ -147,6 +150,7 @@ def _rocket(r, u):
     if kind == 2: out = [('body', box(s*(w+.16)-.1, -.3, s*(w+.16)+.1, .6)) for s in (-1, 1)] + [('fin', poly((s*(w+.16)-.1, -.3), (s*(w+.16), -.55), (s*(w+.16)+.1, -.3))) for s in (-1, 1)] + out
     return out + [('fin', nose[(nose[:, 1] < -.6)])] + [('window', ellipse(0, y, w*.45, w*.45)) for y in ((-.25,) if r.random() < .5 else (-.35, .05))]
 
+# %% ../nbs/15_world.ipynb #1a952489
 def _umbrella(r, u):
     kind = r.integers(2)
     if kind == 1:      # closed
@@ -176,6 +180,7 @@ def _chair(r, u):
     return legs[:1] + legs[-1:] + [('back', np.concatenate([ellipse(0, back+.3, w, .35, 0, math.pi, 2*math.pi), box(-w, seat, w, seat+.1)[[2, 3]]])),         # armchair
             ('seat', box(-w, seat-.05, w, seat+.4)), ('back', ellipse(-w, seat+.05, .16, .33)), ('back', ellipse(w, seat+.05, .16, .33))]
 
+# %% ../nbs/15_world.ipynb #77cd9b66
 def _flower(r, u):
     kind, y, bend = r.integers(3), u(-.5, -.35), u(-.2, .2)
     stem = [('stem', stroke(curve((0, .95), (bend, .4), (0, y)), .07))] + [('stem', ellipse(s*.25, u(.25, .6), .25, .09, -s*.5)) for s in ((-1, 1) if r.random() < .5 else (1,))]
@@ -187,6 +192,7 @@ def _flower(r, u):
         return stem + [('petal', poly((-w, y-.3), (-w*.4, y), (0, y-.38), (w*.4, y), (w, y-.3), (w*.8, y+.25), (0, y+.4), (-w*.8, y+.25)))]
     return stem + [('petal', ellipse(0, y+(i-1)*.2, .28-.07*abs(i-1), .14)) for i in range(-1, 4)]    # spike
 
+# %% ../nbs/15_world.ipynb #75b2e14a
 def _snail(r, u):
     s, k = u(.38, .5), int(r.integers(2, 4))
     foot = ('body', np.concatenate([curve((-.9, .72), (-.4, .45), (.4, .5), (.55, .1)), curve((.85, .1), (.8, .6), (.6, .75), (.3, .78)), [(-.9, .78)]]))

@@ -29,7 +29,7 @@ def fit(
     images:Sources=None,    # Folder of photos, or a .txt list of them; may be given several times
     names:Needed=None,      # "cat,dog,tv=television|tv monitor"
     out:Needed=None,        # The run's folder; the same command again continues there
-    teachers:str='offline', # offline (no download) or paper (CLIP, DINO)
+    teachers:str='offline', # offline (no download), paper (CLIP, DINO) or mini (for the mini world)
     n:int=None,             # Photos for each name; 100, with the paper's teachers 500
     student:str=None,       # small or paper; by default the one that goes with the teachers
     iterations:int=None,    # Training steps of the student; those of its settings by default
@@ -129,7 +129,7 @@ def report(
 def index(
     images:Sources=None,    # Folder of photos, or a .txt list of them; may be given several times
     out:Needed=None,        # The index's folder
-    teachers:str='offline', # Whose retriever embeds: offline or paper
+    teachers:str='offline', # Whose retriever embeds: offline, paper or mini
     batch_size:int=32,      # Photos at a time
     workers:int=2,          # Threads that decode photos
     quiet:bool=False,       # No progress bar

@@ -321,7 +321,8 @@ def run_sections(run)->list:
 
 # %% ../nbs/12_report.ipynb #f8c808a8
 def write_report(
-    run, # A `namedmask.pipeline.Run`
+    run,      # A `namedmask.pipeline.Run`
+    first=(), # More sections (`section`), before the others
 )->Path: # The page: `report.html` in the run's folder
     "Write the report of a run; it may be half done."
     record = run.record
@@ -329,4 +330,4 @@ def write_report(
     title = ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '') or 'namedmask'
     teachers = record.get('settings', {}).get('teachers', '?')
     return write_page(Path(run.folder)/'report.html', title, f"A namedmask run with the {teachers} teachers. Folder: {Path(run.folder).resolve()}",
-                      headline(run), run_sections(run))
+                      headline(run), [*first, *run_sections(run)])

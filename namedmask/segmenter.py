@@ -8,8 +8,8 @@ Docs: https://namedmask.github.io/namedmask/segmenter.html.md"""
 __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilation', 'weights_key', 'aspp_rates',
            'deeplabv3plus', 'label_map', 'place', 'cut', 'TensorLabels', 'ArchiveDataset', 'colour_matrix',
            'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'training_dls', 'PolySchedule', 'freeze_encoder',
-           'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train', 'argmax_at', 'fit_size', 'forward',
-           'segment', 'Segmenter', 'save_segmenter', 'load_segmenter']
+           'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably', 'argmax_at',
+           'fit_size', 'forward', 'segment', 'Segmenter', 'save_segmenter', 'load_segmenter']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, time, warnings
@@ -378,8 +378,11 @@ class PolySchedule(Callback):
         start:int=0,   # First t of this run
         power=.9,
         floor=1e-6,    # No rate falls below this
-        ): self.base, self.n_iters, self.t, self.power, self.floor = list(lrs), n_iters, start, power, floor
-    def rates(self, t): return [max(self.floor, lr*(1-t/self.n_iters)**self.power) if lr else 0. for lr in self.base]
+        warmup:int=0,  # Iterations over which the rates rise from nothing first
+        ): self.base, self.n_iters, self.t, self.power, self.floor, self.warmup = list(lrs), n_iters, start, power, floor, warmup
+    def rates(self, t):
+        rise = min(1., (t+1)/self.warmup) if self.warmup else 1.
+        return [max(self.floor, lr*rise*(1-t/self.n_iters)**self.power) if lr else 0. for lr in self.base]
     def before_batch(self):
         if self.training: self.opt.set_hypers(lr=self.rates(self.t))
     def after_batch(self):
@@ -505,16 +508,28 @@ def train(
     **kwargs,                 # For `segmenter_learner`: lr, encoder_lr_ratio, wd, freeze, freeze_bn
 )->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
     "Train, or continue a training that was interrupted: the weights are the same as without the interruption (on the CPU, with the same number of threads)."
+    return fit_resumably(lambda start: segmenter_learner(make_dls(start=start), model, cbs=cbs, **kwargs), model, folder,
+                         n_iters=n_iters, what=what, every_s=every_s, quiet=quiet)
+
+def fit_resumably(
+    make_learner,             # A function of `start` that gives the `Learner` for the iterations from there on; its `.start_rates` has a rate for each group
+    model,                    # What it trains; its state dict holds all that a checkpoint needs
+    folder,                   # Where the checkpoint and the losses go; a checkpoint there is continued
+    *,
+    n_iters:int, what:str='training', every_s:float=20., quiet:bool=False,
+    warmup:int=0,             # Iterations over which the rates rise first
+)->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
+    "Fit any `Learner` with checkpoints, the poly schedule and a bar with the time to go."
     ckpt = Checkpoint(folder, n_iters, every_s)
     state = ckpt.peek()
     start = state['iteration'] if state else 0
     if state: model.load_state_dict(state['model'])
-    learn = segmenter_learner(make_dls(start=start), model, cbs=cbs, **kwargs)
+    learn = make_learner(start)
     if start < n_iters:
         with explain_write(folder): Path(folder).mkdir(parents=True, exist_ok=True)
         try:
             with learn.no_bar(), learn.no_logging():
-                learn.fit(1, cbs=[ckpt, PolySchedule(learn.start_rates, n_iters, start), ProgressLoss(what, n_iters, start, quiet)])
+                learn.fit(1, cbs=[ckpt, PolySchedule(learn.start_rates, n_iters, start, warmup=warmup), ProgressLoss(what, n_iters, start, quiet)])
         except NamedMaskError as e: raise NamedMaskError(str(e).split('\n\t')[-1]) from e     # fastai puts the callback's name before it
     learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])
     return learn

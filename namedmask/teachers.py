@@ -11,7 +11,7 @@ __all__ = ['SUPERVISION', 'TEACHERS', 'TeacherCard', 'offline_weights', 'lite_st
            'register_teachers', 'get_teachers']
 
 # %% ../nbs/02_teachers.ipynb #f9c3ec0e
-import hashlib, json, os, warnings
+import hashlib, importlib, json, os, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -576,6 +576,7 @@ class TimmFeatures:
         supervision:str=None,  # What it was supervised with; guessed from timm's tag if None
         licence:str="see the model's page",
         label:str=None,        # What the card calls it; `name` if None
+        model_args:dict=None,  # More arguments of `timm.create_model`, say dict(img_size=96, patch_size=8, depth=3)
         engine:str='torch',    # 'auto', 'onnx' or 'torch'
         threads:int=None, device=None,
         ):
@@ -587,7 +588,7 @@ class TimmFeatures:
         trained = pretrained or file or url
         self.card = TeacherCard(label or name, 'features', (supervision or _guess_supervision(name)) if trained else 'nothing', licence if trained else 'none',
                                 str(file or url or (f'timm: {name}' if pretrained else 'random numbers')), sha256 or '')
-        self._args = dict(num_classes=0) | (dict(output_stride=stride) if stride else {}) | (dict(dynamic_img_size=True) if 'vit' in name else {})
+        self._args = dict(num_classes=0) | (dict(output_stride=stride) if stride else {}) | (dict(dynamic_img_size=True) if 'vit' in name else {}) | (model_args or {})
         with _meta(): net = timm.create_model(name, **self._args)
         self.is_vit, cfg = hasattr(net, 'patch_embed') and hasattr(net, 'blocks'), net.pretrained_cfg
         self.stride = net.patch_embed.patch_size[0] if self.is_vit else stride or net.feature_info[-1]['reduction']
@@ -643,7 +644,7 @@ def features(self:TimmFeatures,
     _check_batch(batch, self.stride, self.name)
     if self._run is None:
         import torch
-        sha = self.card.sha256 or hashlib.sha256(self.card.source.encode()).hexdigest()
+        sha = self.card.sha256 or hashlib.sha256(repr([self.card.source, self._args]).encode()).hexdigest()
         self._run = _runner(self._module(), torch.zeros(2, 3, *batch.shape[2:]), f"{self.name}-{self.source}-{self.stride}-{sha[:8]}",
                             self.engine, self.device, self.threads)
     mean, std = (np.array(o, np.float32)[:, None, None] for o in (self.mean, self.std))
@@ -658,6 +659,11 @@ class TeacherSet:
     features:Callable  # () -> list of feature models
     student:Callable   # (encoder name of timm) -> (function that gives a state dict, or None; `TeacherCard`)
     encoder:str = 'tf_efficientnet_lite0' # The student's encoder that `student` has weights for
+    recipe:str = 'small' # The settings of student and experts that go with it
+    n:int = 100          # Photos for each name
+    votes:int = 20       # Nearest photos that give a second opinion on each photo of an archive; 0 for none
+    side:int = 384       # Pixels of the square that the saliency's features see
+    detector:Callable = None # () -> a saliency detector of the set's own; without, one is built on the features
 
     def cards(self)->list:
         "The cards of all teachers of the set."
@@ -690,7 +696,8 @@ def _paper_student(encoder):
 TEACHERS = {
     'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)], _offline_student),
     'paper': TeacherSet('paper', OpenClipRetriever, lambda: [_dino('vit_small_patch16_224', 'dino_deitsmall16_pretrain'),
-                        _dino('resnet50', 'dino_resnet50_pretrain', stride=8)], _paper_student, 'resnet50')}
+                        _dino('resnet50', 'dino_resnet50_pretrain', stride=8)], _paper_student, 'resnet50', recipe='paper', n=500, votes=0),
+    'mini': 'namedmask.mini:mini_teachers'}   # "module:function" is looked up when it is asked for: a stage does not import a later one
 
 # %% ../nbs/02_teachers.ipynb #ea6eb95d
 def register_teachers(
@@ -706,4 +713,7 @@ def get_teachers(
     "The set of that name."
     if isinstance(which, TeacherSet): return which
     if which not in TEACHERS: raise NamedMaskError(f"There is no set of teachers {which!r}: say one of {', '.join(TEACHERS)}.")
+    if isinstance(TEACHERS[which], str):
+        module, _, function = TEACHERS[which].partition(':')
+        TEACHERS[which] = getattr(importlib.import_module(module), function)()
     return TEACHERS[which]

@@ -1,5 +1,5 @@
 # make test   everything that must hold: notebooks and library in step, the chapters' own tests, then pytest
-# make demo   the whole pipeline, once through, as a smoke run on four pictures that scikit-image ships
+# make demo   photos of scikit-image, segmented by the offline teachers; then the whole method on the painted mini world, with baseline and ceiling
 # Both make .venv on first use. Nothing but pip needs the network. `make PYTHON=python3.12 test` picks another Python.
 PYTHON ?= python3
 VENV   := $(CURDIR)/.venv

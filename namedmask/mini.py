@@ -145,9 +145,9 @@ def _learner(dls, model, loss, lr, wd, cbs):
 
 def train_mini_clip(
     folder,             # Checkpoint and losses go here; an interrupted training is continued
-    n_iters:int=6500,   # About five minutes on two cores
+    n_iters:int=6000,   # Five to six minutes on two cores
     world:World=None,   # Captioned pictures; 20,000 of the split `pairs` by default
-    batch_size:int=64, lr:float=3e-3, wd:float=.05, seed:int=0, workers:int=2, quiet:bool=False,
+    batch_size:int=64, lr:float=3e-3, wd:float=.1, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,
 )->tuple: # (the trained `open_clip.CLIP`, losses)
     "Train MiniCLIP on captions."
     import open_clip
@@ -156,7 +156,7 @@ def train_mini_clip(
     x, captions, _ = paint(world, CLIP_SIZE, workers, quiet)
     make = partial(pair_batch, x, open_clip.get_tokenizer(MINI_CLIP)(captions))
     learn = lambda start: _learner(batch_dls(Batches(make, len(x), n_iters, batch_size, seed, start), 2), model, clip_loss, lr, wd, [ClampScale()])
-    learn = fit_resumably(learn, model, folder, n_iters=n_iters, what='MiniCLIP', warmup=50, quiet=quiet)
+    learn = fit_resumably(learn, model, folder, n_iters=n_iters, what='MiniCLIP', warmup=50, every_s=every_s, quiet=quiet)
     return model.eval(), learn.loss_log
 
 # %% ../nbs/16_mini.ipynb #6a8b83cc
@@ -206,7 +206,7 @@ def dino_loss(
 
 class Ema(Callback):
     "After each step: the teacher follows the student, the centre follows the teacher's answers."
-    def __init__(self, n_iters, momentum=.99, centre_momentum=.9): self.n_iters, self.momentum, self.centre_momentum = n_iters, momentum, centre_momentum
+    def __init__(self, n_iters, momentum=.98, centre_momentum=.9): self.n_iters, self.momentum, self.centre_momentum = n_iters, momentum, centre_momentum
     def after_step(self):
         m = self.learn.model
         with torch.no_grad():
@@ -246,7 +246,7 @@ def train_mini_dino(
     which=MINI_VIT,      # (timm's name, arguments): `MINI_VIT` or `MINI_RESNET`
     n_iters:int=None,    # 800 for the transformer and 500 for the ResNet: about five and three minutes on two cores
     world:World=None,    # Pictures; 5,000 of the split `index` by default
-    batch_size:int=64, lr:float=1e-3, wd:float=.04, seed:int=0, workers:int=2, quiet:bool=False,
+    batch_size:int=64, lr:float=2e-3, wd:float=.04, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,
 )->tuple: # (the teacher's timm network, losses)
     "Train MiniDINO on pictures alone."
     world, n_iters = world or World('index', SCENES, seed=seed + 1, size=DINO_SIZE), n_iters or (800 if 'vit' in which[0] else 500)
@@ -254,7 +254,7 @@ def train_mini_dino(
     x = paint(world, None, workers, quiet)[0]
     loss = lambda out, target: dino_loss(*out, model.centre)
     learn = lambda start: _learner(batch_dls(Batches(partial(multi_crop, x), len(x), n_iters, batch_size, seed, start), 6), model, loss, lr, wd, [Ema(n_iters)])
-    learn = fit_resumably(learn, model, folder, n_iters=n_iters, what='MiniDINO', warmup=50, quiet=quiet)
+    learn = fit_resumably(learn, model, folder, n_iters=n_iters, what='MiniDINO', warmup=50, every_s=every_s, quiet=quiet)
     return model.teacher[0].eval(), learn.loss_log
 
 # %% ../nbs/16_mini.ipynb #ef6177a5

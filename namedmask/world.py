@@ -376,9 +376,9 @@ class Scene:
     caption:str        # A sentence about it
 
 SPLITS = {           # how many objects: (chances of 1, 2, 3, 4); smallest and largest object (share of the picture's side); share of occluders
-    'pairs':  dict(counts=(.8, .2, 0, 0), scale=(.6, 1.05), occluder=.08),
-    'index':  dict(counts=(.9, .1, 0, 0), scale=(.6, 1.05), occluder=.08),
-    'single': dict(counts=(1, 0, 0, 0), scale=(.6, 1.05), occluder=.08),
+    'pairs':  dict(counts=(.8, .2, 0, 0), scale=(.6, 1.05), occluder=.05),
+    'index':  dict(counts=(.9, .1, 0, 0), scale=(.6, 1.05), occluder=.05),
+    'single': dict(counts=(1, 0, 0, 0), scale=(.6, 1.05), occluder=.05),
     'test':   dict(counts=(0, .5, .3, .2), scale=(.35, .7), occluder=.1),
     'ood':    dict(counts=(.3, .4, .2, .1), scale=(.3, .75), occluder=.1)}
 
@@ -399,8 +399,9 @@ def write_caption(rng, names, colours, ground):
     "One of several kinds of sentences about a scene; not all tell all."
     things = [_a(f'{c} {n}' if rng.random() < .3 and c else n) for n, c in zip(names, colours)]
     if len(things) > 1 and rng.random() < .15: things = things[-1:]                          # who writes captions leaves things out
-    what, kind = _join(list(dict.fromkeys(things))), rng.integers(5)
-    return (what, f'a photo of {what}', f'{what} on {ground}', f'{what} in front of {ground}', f'a picture of {what} with {ground} behind')[kind]
+    what, kind = _join(list(dict.fromkeys(things))), rng.integers(8)
+    return (what, f'a photo of {what}', f'a picture of {what}', f'this is {what}', f'there is {what} in the scene',
+            f'{what} on {ground}', f'{what} in front of {ground}', f'a photo of {what} with {ground} behind')[kind]
 
 # %% ../nbs/15_world.ipynb #a8b6f15a
 def make_scene(
@@ -410,7 +411,7 @@ def make_scene(
     size:int=96,      # Pixels of a side
     bias:float=.7,    # Share of objects that stand on a ground they are at home on
     names=None,       # Names to choose from; all by default
-    habit:float=.8,   # Share of parts that look as such parts usually do
+    habit:float=.85,   # Share of parts that look as such parts usually do
     n_objects:int=None,# How many objects; drawn as the split says by default
 )->Scene:
     "Scene number `i` of a split: always the same for the same arguments."
@@ -452,7 +453,7 @@ def make_scene(
 # %% ../nbs/15_world.ipynb #4de97fe5
 class World:
     "Scenes 0 to n-1 of a split, painted when asked for."
-    def __init__(self, split:str='index', n:int=1000, seed:int=0, size:int=96, bias:float=.7, names=None, habit:float=.8):
+    def __init__(self, split:str='index', n:int=1000, seed:int=0, size:int=96, bias:float=.7, names=None, habit:float=.85):
         self.split, self.n, self.seed, self.size, self.bias, self.names, self.habit = split, n, seed, size, bias, tuple(names or WORLD_NAMES), habit
         if split not in SPLITS: raise NamedMaskError(f"The mini world has no split {split!r}: it has {', '.join(SPLITS)}.")
     def __len__(self): return self.n

@@ -288,3 +288,31 @@ def test_true_mask_dls_are_repeatable_and_continue(voc):
     assert len(a) == 3 and len(b) == 1
     assert all(torch.equal(x, y) for x, y in zip(a[2], b[0]))
     assert set(torch.cat([y.flatten() for _, y in a]).unique().tolist()) <= {0, 1, 2, 3, 4, 255}
+
+# ---- a folder with names of its own
+
+@pytest.fixture
+def world(tmp_path):
+    from namedmask.world import World, write_world
+    return write_world(World('test', 4, size=48, names=('fish', 'boat', 'bird')), tmp_path/'world', quiet=True)
+
+def test_names_txt_says_what_the_ids_are(world):
+    bench = VocBenchmark(world, 'boat,fish')                      # boat is 2 there; VOC's boat would be 4
+    for stem in bench.stems:
+        raw = np.array(Image.open(world/'SegmentationClass'/f'{stem}.png'))
+        assert (bench.labels(stem) == np.array([0, 2, 1, 255])[raw]).all()
+    assert bench.card['what'] == '2 of the 3 names in world/names.txt' and 'VOC' not in bench.card['ignored']
+    assert evaluate(Oracle(VocBenchmark(world, 'bird,boat,fish'), ['fish', 'bird', 'boat']), VocBenchmark(world, 'bird,boat,fish'), quiet=True)['miou'] == 1
+    with pytest.raises(NamedMaskError, match="no class 'car': it has fish, boat, bird"): VocBenchmark(world, 'car')
+
+def test_the_ceiling_reads_names_txt(world):
+    entries = true_mask_entries(world/'JPEGImages', world/'SegmentationClass', 'vessel=boat,bird', quiet=True)
+    assert entries and all(o.plain == ('vessel', 'bird') and o.names == ('boat', 'bird') for o in entries)
+    for e in entries:
+        raw = np.array(Image.open(e.mask))
+        assert (e.labels() == np.array([0, 255, 1, 2])[raw]).all()
+
+@pytest.mark.parametrize('text', ['', 'fish\nfish\n'])
+def test_names_txt_must_make_sense(world, text):
+    (world/'names.txt').write_text(text)
+    with pytest.raises(NamedMaskError, match='different names, one a line'): VocBenchmark(world, 'fish')

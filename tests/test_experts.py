@@ -86,3 +86,12 @@ def test_groups_and_settings_are_checked():
         with pytest.raises(NamedMaskError, match=word): make_groups(['a', 'b'], groups)
     with pytest.raises(NamedMaskError, match='lerning'): expert_settings({'lerning': 1})
     assert expert_settings('paper')['n_iters'] == 5000
+
+def test_names_are_grouped_by_their_texts():
+    from namedmask.experts import group_names
+    names, text = ['cat', 'boat', 'dog', 'ship', 'rock'], np.array([[1, 0, 0], [0, 1, 0], [.98, .1, 0], [.1, .97, 0], [0, 0, 1]])
+    assert group_names(names, text, 3) == {'cat and 1 more': ['cat', 'dog'], 'boat and 1 more': ['boat', 'ship'], 'rock': ['rock']}
+    assert group_names(names, text, 5) == {n: [n] for n in names} and list(group_names(names, text, 1).values()) == [names]
+    for k in (0, 6):
+        with pytest.raises(NamedMaskError, match='1 to 5'): group_names(names, text, k)
+    with pytest.raises(NamedMaskError, match='text vectors'): group_names(names, text[:2], 2)

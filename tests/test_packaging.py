@@ -81,6 +81,7 @@ def test_readme_generator():
 def test_a_stage_never_imports_a_later_one():
     order = [re.match(r'(\d\d)_(\w+)', p.stem)[2] for p in sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))]
     assert order[0] == 'core' and order.index('cli') == order.index('pipeline') + 1     # the mini world comes after the stages
+    order = [name for name in order if (ROOT/'namedmask'/f'{name}.py').exists() or name in order[:15]]       # the last chapters export nothing
     for i, name in enumerate(order):
         text = (ROOT/'namedmask'/f'{name}.py').read_text(encoding='utf-8')
         used = set(re.findall(r'^\s*from \.(\w+) import', text, re.M)) | set(re.findall(r'^\s*from namedmask\.(\w+) import', text, re.M))

@@ -1,0 +1,25 @@
+"Comparing runs: nothing is run twice, means and spreads are right, a whole small ablation runs."
+import numpy as np, pytest
+from namedmask.ablation import MiniLab, compare, spread, spread_text
+
+def test_compare_skips_what_is_there(tmp_path):
+    calls = []
+    def run(v, s):
+        calls.append((v, s))
+        if (v, s) == ('b', 1) and calls.count(('b', 1)) == 1: raise KeyboardInterrupt
+        return dict(x=ord(v) + s)
+    with pytest.raises(KeyboardInterrupt): compare('ab', (0, 1), run, tmp_path/'r.jsonl', quiet=True)
+    found = compare('ab', (0, 1), run, tmp_path/'r.jsonl', quiet=True)
+    assert calls == [('a', 0), ('b', 0), ('a', 1), ('b', 1), ('b', 1)]
+    assert [(r['variant'], r['seed'], r['x']) for r in found] == [('a', 0, 97), ('a', 1, 98), ('b', 0, 98), ('b', 1, 99)]
+    m = spread(found, 'x')
+    assert m['a'][0] == 97.5 and m['a'][1] == pytest.approx(np.std([97, 98], ddof=1)) and '97.500' in spread_text(found, ['x'])
+
+def test_a_small_lab(tmp_path):
+    lab = MiniLab(tmp_path, 0, n_scenes=90, n_test=3, iterations=2)
+    archive = lab.archive(2)
+    masks = lab.masks(archive)
+    student = lab.student('s', archive, masks, batch_size=2, crop=48)
+    r = lab.score(student)
+    assert set(archive.names) == set(lab.names) and len(masks) and 0 <= r['miou'] <= 1 and r['photos'] == 3 and 'names.txt' in r['protocol']['what']
+    assert MiniLab(tmp_path, 0, n_scenes=90, n_test=3, iterations=2).student('s', archive, masks, batch_size=2, crop=48).meta['key'] == student.meta['key']

@@ -52,9 +52,10 @@ def main():
         return hashlib.sha256(file.read_bytes()).hexdigest(), dict(trained_with='nothing')
     timed('saliency/model.safetensors', predictor)
 
-    blank = m.OpenClipRetriever(m.MINI_CLIP, 'namedmask'); blank._load = lambda: None
     import open_clip
-    m.add_mini_clip(); blank._model, blank._on, blank._tokens = m.mini_clip(a.seed).eval(), 'cpu', open_clip.get_tokenizer(m.MINI_CLIP)
+    m.add_mini_clip()
+    blank = m.OpenClipRetriever(m.MINI_CLIP, 'namedmask')
+    blank._model, blank._on, blank._tokens = m.mini_clip(a.seed).eval(), 'cpu', open_clip.get_tokenizer(m.MINI_CLIP)
     random_vit = m.TimmFeatures(m.MINI_VIT[0], model_args=m.MINI_VIT[1])
     torch.manual_seed(a.seed)
     iou = lambda d: round(float(m.world_mask_iou(d, test).mean()), 4)

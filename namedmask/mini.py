@@ -232,28 +232,32 @@ def multi_crop(
     x, g, idx,      # All pictures (n, 3, H, W) uint8; generator; picked indices
     large=48, small=24, n_small=4,  # Pixels of the two large crops, of the small ones, and how many of these
     split=.4,       # Share of the picture's area: small crops have less, large ones more
+    strength=.4,    # Of `recolour`; 0 leaves the colours alone
 ):
     "DINO's multi-crop: two large and some small crops of each picture, recoloured, in [-1, 1]; and a target for fastai that nobody looks at."
     B, im = len(idx), x[idx].float()/255
     def crop(lo, hi, size):
         side = (lo + (hi - lo)*torch.rand(B, generator=g)).sqrt()
         centre = (1 - side)[:, None]*(2*torch.rand(B, 2, generator=g) - 1)
-        return recolour(warp(im, side, centre, flip=torch.rand(B, generator=g) < .5, size=size), g)*2 - 1
+        out = warp(im, side, centre, flip=torch.rand(B, generator=g) < .5, size=size)
+        return (recolour(out, g, strength) if strength else out)*2 - 1
     return (*[crop(split, 1., large) for _ in range(2)], *[crop(.1, split, small) for _ in range(n_small)], torch.zeros(B))
 
 def train_mini_dino(
     folder,              # Checkpoint and losses go here; an interrupted training is continued
     which=MINI_VIT,      # (timm's name, arguments): `MINI_VIT` or `MINI_RESNET`
-    n_iters:int=None,    # 800 for the transformer and 500 for the ResNet: about five and three minutes on two cores
+    n_iters:int=None,    # 300 for the transformer and 500 for the ResNet: two and five minutes on two cores
+    strength:float=None, # Of the changes of colour; 0 for the transformer and .4 for the ResNet
     world:World=None,    # Pictures; 5,000 of the split `index` by default
-    batch_size:int=64, lr:float=2e-3, wd:float=.04, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,
+    batch_size:int=64, lr:float=1e-3, wd:float=.04, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,
 )->tuple: # (the teacher's timm network, losses)
     "Train MiniDINO on pictures alone."
-    world, n_iters = world or World('index', SCENES, seed=seed + 1, size=DINO_SIZE), n_iters or (800 if 'vit' in which[0] else 500)
+    world, n_iters = world or World('index', SCENES, seed=seed + 1, size=DINO_SIZE), n_iters or (300 if 'vit' in which[0] else 500)
+    strength = (0. if 'vit' in which[0] else .4) if strength is None else strength
     model = SelfDistiller(*which, seed=seed)
     x = paint(world, None, workers, quiet)[0]
     loss = lambda out, target: dino_loss(*out, model.centre)
-    learn = lambda start: _learner(batch_dls(Batches(partial(multi_crop, x), len(x), n_iters, batch_size, seed, start), 6), model, loss, lr, wd, [Ema(n_iters)])
+    learn = lambda start: _learner(batch_dls(Batches(partial(multi_crop, x, strength=strength), len(x), n_iters, batch_size, seed, start), 6), model, loss, lr, wd, [Ema(n_iters)])
     learn = fit_resumably(learn, model, folder, n_iters=n_iters, what='MiniDINO', warmup=50, every_s=every_s, quiet=quiet)
     return model.teacher[0].eval(), learn.loss_log
 

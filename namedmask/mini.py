@@ -247,8 +247,8 @@ def train_mini_dino(
     folder,              # Checkpoint and losses go here; an interrupted training is continued
     which=MINI_VIT,      # (timm's name, arguments): `MINI_VIT` or `MINI_RESNET`
     n_iters:int=None,    # 300 for the transformer and 500 for the ResNet: two and five minutes on two cores
-    strength:float=None, # Of the changes of colour; 0 for the transformer and .4 for the ResNet
     world:World=None,    # Pictures; 5,000 of the split `index` by default
+    strength:float=None, # Of the changes of colour; 0 for the transformer and .4 for the ResNet
     batch_size:int=64, lr:float=1e-3, wd:float=.04, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,
 )->tuple: # (the teacher's timm network, losses)
     "Train MiniDINO on pictures alone."

@@ -3,16 +3,26 @@
     python bench/mini_weights.py --out runs/mini_weights            # trains, measures, writes the files there
     python bench/mini_weights.py --out runs/mini_weights --install  # ... and copies them into the package
 
+    python bench/mini_weights.py --out runs/mini_weights --shipped  # trains only the control, and measures the weights that are in the package
+
 Killed and started again it continues. Two cores: about 20 minutes. The scenes that measure (split `single`, seed 10) are in no training.
 """
 import argparse, hashlib, json, os, shutil, time
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '2'); os.environ.setdefault('GOMP_SPINCOUNT', '20000')
 
+def _frozen(features, file):
+    "Write a network's random weights down, so that it is the same whenever it is loaded."
+    from safetensors.torch import save_file
+    if not file.exists(): save_file({k: v.contiguous() for k, v in features._load().state_dict().items()}, file)
+    return file
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--out', default='runs/mini_weights'); p.add_argument('--seed', type=int, default=0)
-    p.add_argument('--install', action='store_true', help='copy the files into namedmask/data/mini'); p.add_argument('--n', type=int, default=300, help='scenes to measure on')
+    p.add_argument('--install', action='store_true', help='copy the files into namedmask/data/mini')
+    p.add_argument('--shipped', action='store_true', help='start from the files in namedmask/data/mini')
+    p.add_argument('--n', type=int, default=300, help='scenes to measure masks on; names are asked of 1,000')
     a = p.parse_args()
     import numpy as np, torch
     from namedmask import mini as m
@@ -22,7 +32,9 @@ def main():
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
     out, test = Path(a.out), World('single', a.n, seed=10)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copy(Path(m.__file__).parent/'data'/'mini'/'mini-clip.json', out/'mini-clip.json')
+    package = Path(m.__file__).parent/'data'/'mini'
+    if a.shipped: shutil.copytree(package, out, dirs_exist_ok=True)
+    shutil.copy(package/'mini-clip.json', out/'mini-clip.json')
     found = read_json(out/'weights.json') or {}
     def timed(name, make):
         "Make a file unless it is there; seconds add up over interruptions only roughly."
@@ -56,19 +68,24 @@ def main():
     m.add_mini_clip()
     blank = m.OpenClipRetriever(m.MINI_CLIP, 'namedmask')
     blank._model, blank._on, blank._tokens = m.mini_clip(a.seed).eval(), 'cpu', open_clip.get_tokenizer(m.MINI_CLIP)
-    random_vit = m.TimmFeatures(m.MINI_VIT[0], model_args=m.MINI_VIT[1])
     torch.manual_seed(a.seed)
+    net = m.TimmFeatures(m.MINI_VIT[0], model_args=m.MINI_VIT[1])
+    random_vit = m.TimmFeatures(m.MINI_VIT[0], file=_frozen(net, out/'random-vit.safetensors'), supervision='nothing', model_args=m.MINI_VIT[1])
+    control = m.train_mini_predictor(out/'control', [random_vit], None, seed=a.seed)     # the same bootstrap on nothing: random ViT, random ResNet
+    names = World('single', 1000, seed=10)
     iou = lambda d: round(float(m.world_mask_iou(d, test).mean()), 4)
-    figures = {'scenes': f'{a.n} of World("single", seed=10)', 'zero-shot top-1': {'random weights': round(m.zero_shot_accuracy(blank, test), 4), 'MiniCLIP': round(m.zero_shot_accuracy(m.mini_retriever(), test), 4)},
-               'mask IoU': {'random ViT, spectral': iou(SpectralDetector([random_vit], side=m.MINI_SIDE)), 'MiniDINO, spectral': iou(SpectralDetector([m.mini_features()], side=m.MINI_SIDE)),
-                            'MiniDINO, bootstrapped': iou(m.mini_detector())}}
+    spectral = lambda f, refine: iou(SpectralDetector([f], refine=refine, side=m.MINI_SIDE))
+    figures = {'scenes': f'masks: {a.n} of World("single", seed=10), names: 1,000 of them',
+               'zero-shot top-1': {'random weights': round(m.zero_shot_accuracy(blank, names), 4), 'MiniCLIP': round(m.zero_shot_accuracy(m.mini_retriever(), names), 4)},
+               'mask IoU': {'random ViT, spectral, not refined': spectral(random_vit, None), 'MiniDINO, spectral, not refined': spectral(m.mini_features(), None),
+                            'random ViT, spectral': spectral(random_vit, 'grabcut'), 'MiniDINO, spectral': spectral(m.mini_features(), 'grabcut'),
+                            'bootstrapped from random weights': iou(m.PredictorDetector(control)), 'MiniDINO, bootstrapped': iou(m.mini_detector())}}
     found['figures'] = figures
     write_json(out/'weights.json', found)
     print(json.dumps(figures, indent=1))
     if a.install:
-        to = Path(m.__file__).parent/'data'/'mini'
-        (to/'saliency').mkdir(parents=True, exist_ok=True)
-        for f in (*[k for k in found if k != 'figures'], 'saliency/segmenter.json', 'weights.json'): shutil.copy(out/f, to/f)
-        print('installed,', sum(f.stat().st_size for f in to.rglob('*') if f.is_file()), 'bytes')
+        (package/'saliency').mkdir(parents=True, exist_ok=True)
+        for f in (*[k for k in found if k != 'figures'], 'saliency/segmenter.json', 'weights.json'): shutil.copy(out/f, package/f)
+        print('installed,', sum(f.stat().st_size for f in package.rglob('*') if f.is_file()), 'bytes')
 
 if __name__ == '__main__': main()

@@ -31,10 +31,10 @@ STUDENTS = {
                   scale=(.1, 1.), band=None, max_objects=2,
                   jitter={}, blur={'sigma': (.1, 2.)}, side=None),    # None: the photo's own size
     'mini': dict(encoder='test_resnet', output_stride=8, channels=64,
-                 iterations=400, batch_size=16, crop=96,
-                 lr=4e-3, encoder_lr_ratio=.5, freeze=0., freeze_bn=False, wd=2e-4,
+                 iterations=800, batch_size=16, crop=64,
+                 lr=4e-3, encoder_lr_ratio=.25, freeze=0., freeze_bn=False, wd=2e-4,
                  scale=(.5, 1.1), band=(.25, .75), max_objects=3,
-                 jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.), side=96),
+                 jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.), side=64),
 }
 
 # %% ../nbs/09_distillation.ipynb #1ac123cc

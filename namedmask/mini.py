@@ -349,13 +349,15 @@ def mini_detector()->PredictorDetector:
     return PredictorDetector(file.parent, [_card('MiniDINO, bootstrapped', 'saliency', 'nothing', file, entry)])
 
 def _mini_student(encoder):
+    "A student starts from MiniCLIP's image tower: see above for why not from MiniDINO."
     if encoder != MINI_RESNET[0]: return None, TeacherCard(f'{encoder}, untrained', 'student', 'nothing', 'none', 'random numbers')
-    file, entry = _shipped('mini-dino-resnet.safetensors')
-    return lambda: mini_features(MINI_RESNET)._load().state_dict(), _card('MiniDINO ResNet', 'student', 'nothing', file, entry)
+    file, entry = _shipped('mini-clip.safetensors')
+    tower = lambda: {k: v for k, v in mini_retriever()._load().visual.trunk.state_dict().items() if not k.startswith('fc.')}
+    return tower, _card("MiniCLIP's image tower", 'student', 'image-text pairs', file, entry)
 
 def mini_teachers()->TeacherSet:
     "The set `mini`: all stages on MiniCLIP and MiniDINO."
-    return TeacherSet('mini', mini_retriever, lambda: [mini_features(), mini_features(MINI_RESNET)][:1], _mini_student, MINI_RESNET[0], recipe='mini', n=40, votes=0, side=MINI_SIDE, detector=mini_detector)
+    return TeacherSet('mini', mini_retriever, lambda: [mini_features()], _mini_student, MINI_RESNET[0], recipe='mini', n=40, votes=0, side=MINI_SIDE, detector=mini_detector)
 
 # %% ../nbs/16_mini.ipynb #f1312dbd
 def zero_shot_accuracy(

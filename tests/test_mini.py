@@ -17,7 +17,10 @@ def test_shipped_weights_load_and_are_small():
     cards = set_.cards()
     assert {c.supervision for c in cards} == {'image-text pairs', 'nothing'} and all(len(c.sha256) == 64 for c in cards)
     state, card = set_.student_init('test_resnet')
-    assert state and card.supervision == 'nothing' and set_.student_init('resnet18')[0] is None
+    assert state and card.supervision == 'image-text pairs' and set_.student_init('resnet18')[0] is None
+    from namedmask.segmenter import deeplabv3plus
+    fed = deeplabv3plus('test_resnet', 3, 8, init=state, channels=16).encoder.model.state_dict()      # every tensor of the encoder comes from the tower
+    assert all(torch.equal(v, state[k]) for k, v in fed.items() if not k.endswith('num_batches_tracked'))
 
 def test_shipped_weights_know_names_and_shapes():
     test = World('single', 60, seed=50)

@@ -36,11 +36,11 @@ class Refined:
         self.unsure.append(float(((soft > .35) & (soft < .65)).mean()))
         return soft
 
-def table(title, detector, ious):
+def table(title, detector, ious, ways=HOW):
     "Measure every refinement; `ious(detector)` gives the IoU of each photo."
     refined, rows, base = Refined(detector), {}, None
     ious(refined.using(None))                                    # makes the coarse masks; not timed
-    for how in HOW:
+    for how in dict.fromkeys([None, *ways]):
         x = np.array(ious(refined.using(how)))
         base = x if base is None else base
         rows[str(how)] = dict(iou=x.mean(), gain=(x - base).mean(), se=(x - base).std()/np.sqrt(len(x)),
@@ -72,6 +72,7 @@ def main():
     p.add_argument('--root', help='folder in the layout of VOC: JPEGImages, SegmentationClass, ImageSets')
     p.add_argument('--seed', type=int, default=20, help='which mini world')
     p.add_argument('--pixels', type=int, default=256, help='side of the square with as many pixels as a photo is refined at')
+    p.add_argument('--how', nargs='*', choices=[h for h in HOW if h], default=HOW, help='only these refinements')
     p.add_argument('--json', help='write the figures here')
     a = p.parse_args()
     S.REFINE_PIXELS = a.pixels**2
@@ -81,9 +82,9 @@ def main():
     with threadpool_limits(1, user_api='blas'):
         out['speed'] = speed()
         on_world = lambda d: world_mask_iou(d, world)
-        out['mini world, spectral'] = table('mini world, spectral vote on MiniDINO', S.SpectralDetector([mini_features()], side=MINI_SIDE), on_world)
-        out['mini world, predictor'] = table('mini world, bootstrapped predictor', mini_detector(), on_world)
-        if a.root: out['voc'] = table('benchmark, evidence walk', S.EvidenceDetector(), lambda d: list(mask_iou(d, a.root, quiet=True)['per_photo'].values()))
+        out['mini world, spectral'] = table('mini world, spectral vote on MiniDINO', S.SpectralDetector([mini_features()], side=MINI_SIDE), on_world, a.how)
+        out['mini world, predictor'] = table('mini world, bootstrapped predictor', mini_detector(), on_world, a.how)
+        if a.root: out['voc'] = table('benchmark, evidence walk', S.EvidenceDetector(), lambda d: list(mask_iou(d, a.root, quiet=True)['per_photo'].values()), a.how)
     if a.json: Path(a.json).write_text(json.dumps(out, indent=1) + '\n')
 
 if __name__ == '__main__': main()

@@ -264,11 +264,14 @@ def uncertain_near_border(
     return np.where(mask, np.maximum(out, .502), np.minimum(out, .498)).astype(np.float32)
 
 # %% ../nbs/05_saliency.ipynb #2a96ef14
+from .refinement import bilateral_solver, dense_crf, pamr
+
 REFINE_PIXELS = 256**2   # pixels at which a mask is refined, aspect kept
 
 def _by_grabcut(rgb, soft): return uncertain_near_border(grabcut(rgb, soft), soft)
 def _by_guide(rgb, soft): return np.clip(guided_filter(rgb/255., soft), 0, 1)
-REFINERS = {'grabcut': _by_grabcut, 'guided': _by_guide, None: None}
+def _by_bilateral(rgb, soft): return bilateral_solver(rgb, soft >= .5)   # as NamedMask: the target is the binary mask, the answer is soft
+REFINERS = {'grabcut': _by_grabcut, 'guided': _by_guide, 'bilateral': _by_bilateral, 'pamr': pamr, 'crf': dense_crf, None: None}
 
 def resized(
     x,    # (h, w) float
@@ -281,11 +284,11 @@ def resized(
 def refine(
     im,            # PIL photo
     soft,          # (h, w) float in [0, 1], any size; foreground where at least .5
-    how='grabcut', # 'grabcut', 'guided' or None
+    how='grabcut', # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
 )->np.ndarray: # (H, W) float32 in [0, 1] at the photo's size
     "Bring a coarse soft mask to the photo's pixels."
     import cv2
-    if how not in REFINERS: raise NamedMaskError(f"There is no refinement {how!r}: choose 'grabcut', 'guided' or None.")
+    if how not in REFINERS: raise NamedMaskError(f"There is no refinement {how!r}: choose one of {', '.join(map(repr, REFINERS))}.")
     if REFINERS[how] is None: return np.clip(resized(soft, im.size), 0, 1)
     W, H = im.size
     scale = min(1, np.sqrt(REFINE_PIXELS/(W*H)))
@@ -316,10 +319,10 @@ class Detector:
     "What all detectors share: features, refinement, fallback. Subclasses fill in `coarse`."
     def __init__(self,
         features,         # Feature models (`namedmask.teachers`), on the same grid
-        refine='grabcut', # 'grabcut', 'guided' or None
+        refine='grabcut', # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
         side=384,         # Pixels of the square that the features see
         ):
-        if refine not in REFINERS: raise NamedMaskError(f"There is no refinement {refine!r}: choose 'grabcut', 'guided' or None.")
+        if refine not in REFINERS: raise NamedMaskError(f"There is no refinement {refine!r}: choose one of {', '.join(map(repr, REFINERS))}.")
         self.features, self.refine, self.side = list(features), refine, side
 
     @property
@@ -362,7 +365,7 @@ class SpectralDetector(Detector):
         features,         # Feature models
         ks=(2, 3, 4),     # Numbers of groups
         sources=None,     # Which maps: [(number of the model, name of the source), ...]; default all
-        refine='grabcut', # 'grabcut', 'guided' or None
+        refine='grabcut', # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
         side=384,         # Pixels of the square that the features see
         ):
         super().__init__(features, refine, side)
@@ -386,7 +389,7 @@ class EvidenceDetector(Detector):
         source='block',   # The source that the walk goes by
         power=4,          # Power of the cosines
         stay=.99,         # Chance that the walk goes on
-        refine='grabcut', # 'grabcut', 'guided' or None
+        refine='grabcut', # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
         side=384,         # Pixels of the square that the features see
         ):
         if features is None:

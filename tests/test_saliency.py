@@ -174,7 +174,7 @@ def test_a_detector_says_what_it_depends_on():
     a, b = S.EvidenceDetector([Colours()]), S.EvidenceDetector([Colours()], power=2)
     assert json.loads(json.dumps(a.settings)) == a.settings != b.settings
     assert [c.supervision for c in a.cards] == ['image labels'] and 'evidence' in a.cards[0].role
-    with pytest.raises(NamedMaskError, match='no refinement'): S.EvidenceDetector([Colours()], refine='crf')
+    with pytest.raises(NamedMaskError, match='no refinement'): S.EvidenceDetector([Colours()], refine='best')
 
 @pytest.mark.parametrize('colour', [(0, 0, 0), (255, 255, 255), (90, 120, 30)])
 def test_a_photo_of_one_colour_gets_an_oval(colour):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from .core import NamedMaskError, Stage, settings_key
 from .copypaste import CopyPaste
-from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, load_segmenter, save_segmenter, train, training_dls, weights_key
+from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load_segmenter, save_segmenter, train, training_dls, weights_key
 
 # %% ../nbs/09_distillation.ipynb #a906a658
 STUDENTS = {
@@ -58,10 +58,10 @@ def student_settings(
 def class_ids(
     names, # Names in the order in which they were given, without background
 )->dict: # {name: id}
-    "Class ids 1, 2, ... in the given order; 0 is background and 255 is kept for ignored pixels."
+    "Class ids 1, 2, ... in the given order; 0 is background."
     names = list(names)
     if not names: raise NamedMaskError("There is no name to learn: give at least one.")
-    if len(names) > 254: raise NamedMaskError(f"{len(names)} names are more than the 254 that an 8-bit label can hold: split them into several runs.")
+    if len(names) > 65_535: raise NamedMaskError(f"{len(names)} names are more than the 65535 that a 16-bit label can hold: split them into several runs.")
     twice = {o for o in names if names.count(o) > 1}
     if twice: raise NamedMaskError(f"The name {sorted(twice)[0]!r} is there twice: give each name once.")
     return {o: i for i, o in enumerate(names, 1)}
@@ -75,12 +75,14 @@ def student_dls(
     start:int=0,    # First batch: where an interrupted training continues
     workers:int=0,  # Processes that read photos
     device=None,    # torch device; fastai's default without
+    ignore_index:int=None, # The label that the loss ignores; `ignore_for` the number of names without
 ):
     "fastai `DataLoaders` for a student: samples of all archives, with objects pasted in."
     s, ids = settings, class_ids(archive.names)
+    ignore_index = ignore_index or ignore_for(len(ids))
     dls = training_dls(archive.kept(), masks, ids, n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
                        band=s['band'], seed=seed, start=start, names=['background', *ids], norm=encoder_norm(s['encoder']),
-                       jitter=s['jitter'], blur=s['blur'], batch_tfms=[CopyPaste(s['max_objects'])], workers=workers, device=device)
+                       jitter=s['jitter'], blur=s['blur'], batch_tfms=[CopyPaste(s['max_objects'], ignore_index)], workers=workers, device=device, ignore_index=ignore_index)
     return dls
 
 # %% ../nbs/09_distillation.ipynb #63817991

@@ -410,10 +410,10 @@ def training_dls(
 
 # %% ../nbs/06_segmenter.ipynb #74937e4c
 class PolySchedule(Callback):
-    "Set each group's rate to max(floor, rate · (1 - t/T)^power) before iteration t of T (NamedMask, section 4.2)."
+    "Set each group's rate to η_t = max(floor, η0·(1 - t/T)^power) before iteration t of T (NamedMask, section 4.2)."
     order = 60
     def __init__(self,
-        lrs,           # Start rates, one for each parameter group
+        lrs,           # η0: start rates, one for each parameter group
         n_iters:int,   # T
         start:int=0,   # First t of this run
         power=.9,

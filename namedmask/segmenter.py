@@ -288,11 +288,12 @@ def colour_matrix(
     h,        # (B,) turn of the hue, in whole turns; 0 changes nothing
     mean,     # (B,3) mean colour of each image
 )->tuple: # (B,3,3) matrix and (B,3,1) shift: new colour = matrix @ colour + shift
-    "Brightness, then saturation, hue and contrast, as one matrix and one shift for each image."
-    eye, grey = torch.eye(3).expand(len(b), 3, 3), _GREY.expand(3, 3)
+    "Brightness, then saturation, hue and contrast, as one matrix and one shift for each image, on the device of `mean`."
+    b, c, s, h, weights = (o.to(mean.device, non_blocking=True) for o in (b, c, s, h, _GREY))
+    eye, grey = torch.eye(3, device=mean.device).expand(len(b), 3, 3), weights.expand(3, 3)
     v = lambda t: t.view(-1, 1, 1)
     m = _turn(h*2*math.pi) @ (v(s)*eye + (1-v(s))*grey) * v(b)
-    level = (m @ mean[..., None] * _GREY.view(1, 3, 1)).sum(1, keepdim=True)     # mean grey after these steps
+    level = (m @ mean[..., None] * weights.view(1, 3, 1)).sum(1, keepdim=True)     # mean grey after these steps
     return m * v(c), (1-v(c)) * level.expand(-1, 3, 1)
 
 # %% ../nbs/06_segmenter.ipynb #4dac1365
@@ -312,9 +313,9 @@ class ColourJitter(Transform):
         b, c, s = (1 + on*a*(2*torch.rand(n)-1) for a in self.amount)
         h = on*self.hue*(2*torch.rand(n)-1)
         s = torch.where(torch.rand(n) < self.grey, 0., s)
-        m, shift = colour_matrix(b, c, s, h, torch.Tensor(x.mean((2, 3)).as_subclass(torch.Tensor).cpu()))
-        out = torch.baddbmm(shift.to(x.device), m.to(x.device), x.as_subclass(torch.Tensor).flatten(2))
-        return TensorImage(out.clamp_(0, 1).view(x.shape))
+        plain = x.as_subclass(torch.Tensor)
+        m, shift = colour_matrix(b, c, s, h, plain.mean((2, 3)))         # the random numbers come from the CPU, and nothing waits for the GPU
+        return TensorImage(torch.baddbmm(shift, m, plain.flatten(2)).clamp_(0, 1).view(x.shape))
 
 # %% ../nbs/06_segmenter.ipynb #87c5a2c0
 class GaussianBlur(Transform):

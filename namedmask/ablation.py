@@ -48,11 +48,11 @@ class MiniLab:
         from namedmask.retrieval import build_archive, parse_names
         n = n or self.teachers.n
         return build_archive(self.index, self.retriever, parse_names(','.join(self.names)), n, self.folder/f'archive{n}', near=-1, votes=0, warn=False, quiet=True)
-    def masks(self, archive):
+    def masks(self, archive, saliency:str='auto'): # As for `fit`
         "Saliency masks of its photos; those of all archives share a folder."
         from namedmask.pipeline import make_detector
         from namedmask.saliency import make_masks
-        return make_masks(archive.kept(), make_detector(self.teachers), self.folder/'masks', quiet=True)
+        return make_masks(archive.kept(), make_detector(self.teachers, saliency), self.folder/f'masks-{saliency}', quiet=True)
     def student(self, what:str, archive, masks, **changes):
         "A student, trained or loaded."
         from namedmask.distillation import STUDENTS, distil

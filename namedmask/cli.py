@@ -27,7 +27,7 @@ Folder  = Annotated[str, {'opt': False}]
 
 def fit(
     images:Sources=None,    # Folder of photos, or a .txt list of them; may be given several times
-    names:Needed=None,      # "cat,dog,tv=television|tv monitor"
+    names:str=None,         # "cat,dog,tv=television|tv monitor"; needed, unless --recipe has them
     out:Needed=None,        # The run's folder; the same command again continues there
     teachers:str='offline', # offline (no download), paper (CLIP, DINO) or mini (for the mini world)
     n:int=None,             # Photos for each name; 100, with the paper's teachers 500
@@ -37,6 +37,7 @@ def fit(
     experts:bool=True,      # Leave out the experts
     votes:int=None,         # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
     saliency:str='auto',    # evidence (needs a classifier), spectral (needs only features), or auto
+    recipe:str=None,        # A published configuration: voc2012, coco2017, coca, cityscapes, imagenet-s50 (300, 919), or voc2012-small and so on
     seed:int=0,             # The same seed gives the same result
     batch_size:int=32,      # Photos at a time while indexing
     workers:int=2,          # Threads that decode photos
@@ -46,7 +47,7 @@ def fit(
     "From names and a folder of photos to a segmenter. Stopped or killed, the same command continues."
     from namedmask import pipeline
     pipeline.fit(split_sources(images), names, out, teachers=teachers, n=n, student=student, iterations=iterations, expert_iterations=expert_iterations,
-                 experts=experts, saliency=saliency, votes=votes, seed=seed, batch_size=batch_size, workers=workers, report=report, quiet=quiet)
+                 experts=experts, saliency=saliency, votes=votes, recipe=recipe, seed=seed, batch_size=batch_size, workers=workers, report=report, quiet=quiet)
 
 # %% ../nbs/14_cli.ipynb #d2ab40da
 def predict(

@@ -65,13 +65,14 @@ def copy_paste(
 
 # %% ../nbs/08_copypaste.ipynb #f89a6b77
 def random_offset(
-    u,    # Two numbers in [0,1): for the row and for the column
-    box,  # (top, left, bottom, right), inclusive
+    u,    # (...,2) from `torch.rand`: one number in [0,1) for the row, one for the column
+    box,  # (...,4) whole numbers: (top, left, bottom, right), inclusive
     size, # (H, W) of the canvas
-):
-    "The `(row, column)` for the box's top left corner; every place inside the canvas is as likely as the others."
-    t, l, b, r = box
-    return tuple(min(int(ui*(L-n+1)), L-n) for ui, L, n in zip(u, size, (b-t+1, r-l+1)))
+): # (...,2) whole numbers, on the device of `box`
+    "The `(row, column)` for each box's top left corner: floor(u*(H-h+1)); every place inside the canvas is as likely as the others."
+    room = box.new_tensor(size) - (box[..., 2:] - box[..., :2])          # H-h+1: how many places there are
+    return ((u*2**24).long() * room) >> 24
+
 
 # %% ../nbs/08_copypaste.ipynb #a12f6aef
 def draw_pastes(
@@ -86,23 +87,46 @@ def draw_pastes(
     return counts, sources, torch.rand(rounds, n_samples, 2)
 
 # %% ../nbs/08_copypaste.ipynb #abbe1aeb
+def _paste_boxes(new_x, new_y, x, y, fg, boxes, i, j, at):
+    "A round of pasting, in place, one sample after the other."
+    boxes = boxes.tolist()
+    for i, j, offset in zip(i.tolist(), j.tolist(), at.tolist()):
+        if boxes[j][2] >= 0: _paste_(new_x[i], new_y[i], x[j], y[j], fg[j], boxes[j], offset)    # an empty box has nothing to cut out
+
+
+# %% ../nbs/08_copypaste.ipynb #69f92999
+def _paste_gather(new_x, new_y, x, y, fg, boxes, i, j, at):
+    "A round of pasting, in place, all samples at once; waits for nothing, so a GPU is never idle."
+    H, W = y.shape[-2:]
+    t, l, b, r = boxes[j].T[..., None]                                            # each (n,1)
+    row = torch.arange(H, device=x.device) - (at[:, :1] - t)                      # p - δ: (n,H) rows and (n,W) columns of the source
+    col = torch.arange(W, device=x.device) - (at[:, 1:] - l)
+    inside = ((row >= t) & (row <= b))[:, :, None] & ((col >= l) & (col <= r))[:, None]
+    p = (row.clamp(0, H-1)[:, :, None]*W + col.clamp(0, W-1)[:, None]).flatten(1)  # (n,H*W)
+    look_up = lambda o: o.flatten(1).gather(1, p).view(-1, H, W)
+    m = look_up(fg[j]) & inside
+    xs = torch.stack([look_up(x[j, c]) for c in range(x.shape[1])], 1)
+    new_x[i] = torch.where(m[:, None], xs, new_x[i])                              # x' = m·x_s + (1-m)·x_t
+    new_y[i] = torch.where(m, look_up(y[j]), new_y[i])
+
+# %% ../nbs/08_copypaste.ipynb #912db18c
 def copy_paste_batch(
     x,                    # (B,3,H,W): the pictures, on any device
     y,                    # (B,H,W) whole numbers: their labels
     max_objects:int=2,    # The most objects a sample may hold, its own included
     ignore_index:int=255, # The label that means "don't know"
+    paste=None,           # How a round is done; by boxes on a CPU, all at once elsewhere: the results are equal
 ):
     "A new `(x, y)`: onto each sample 0 to `max_objects - 1` objects of other samples are pasted, at random places."
-    counts, sources, places = (o.tolist() for o in draw_pastes(len(x), max_objects))
+    paste = paste or (_paste_boxes if x.device.type == 'cpu' else _paste_gather)
+    counts, sources, places = draw_pastes(len(x), max_objects)
     new_x, new_y = x.clone(), y.clone()
     if len(x) < 2: return new_x, new_y                        # there is no other sample
-    fg = foreground(y, ignore_index)
-    boxes = object_boxes(fg).tolist()
-    for i, n in enumerate(counts):
-        for k in range(n-1):
-            j = sources[k][i]
-            if boxes[j][2] < 0: continue                      # nothing to cut out
-            _paste_(new_x[i], new_y[i], x[j], y[j], fg[j], boxes[j], random_offset(places[k][i], boxes[j], y.shape[-2:]))
+    boxes = object_boxes(fg := foreground(y, ignore_index))
+    for k in range(max_objects - 1):
+        i = (counts > k+1).nonzero()[:, 0]
+        i, j, u = (o.to(x.device, non_blocking=True) for o in (i, sources[k, i], places[k, i]))
+        if len(i): paste(new_x, new_y, x, y, fg, boxes, i, j, random_offset(u, boxes[j], y.shape[-2:]))
     return new_x, new_y
 
 # %% ../nbs/08_copypaste.ipynb #d3c80b26

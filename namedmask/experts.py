@@ -6,15 +6,17 @@ Docs: https://namedmask.github.io/namedmask/experts.html.md"""
 
 # %% auto #0
 __all__ = ['EXPERTS', 'expert_settings', 'make_groups', 'group_names', 'expert_stage', 'train_expert', 'redraw', 'refined',
-           'train_experts', 'refine_masks']
+           'experts_at_once', 'train_experts', 'refine_masks']
 
 # %% ../nbs/07_experts.ipynb #0773a3cf
-import csv, hashlib, json, os
+import csv, hashlib, json, os, queue, subprocess, sys, tempfile, threading
+from collections import namedtuple
 from functools import partial
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from .core import NamedMaskError, Stage, explain_write, progress, seed_of, settings_key, slug
+from fastai.callback.core import Callback
+from .core import NamedMaskError, Stage, explain_write, progress, read_json, seed_of, settings_key, slug, write_json
 from .images import WORK_SIDE, MaskStore, load_image
 from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, forward, load_segmenter, save_segmenter, train, training_dls, weights_key
 
@@ -94,6 +96,7 @@ def train_expert(
     init,          # State dict of the encoder, or None for random weights
     settings:dict, # Full settings
     seed:int=0, every_s:float=20., quiet:bool=False,
+    cbs=(),        # More callbacks
 )->Path: # Folder of the trained network
     "Train one binary network on positives only (NamedMask, section 3.3), or continue where it was interrupted."
     s, out = settings, stage.folder/'model'
@@ -102,7 +105,7 @@ def train_expert(
     model = deeplabv3plus(s['encoder'], 2, s['output_stride'], init, aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], seed=seed)
     dls = partial(training_dls, entries, masks, lambda e: 1, names=['background', group], seed=seed, norm=encoder_norm(s['encoder']),
                   **{k: s[k] for k in ('n_iters', 'batch_size', 'crop', 'scale', 'side', 'band', 'jitter', 'blur', 'workers')})
-    train(model, dls, stage.folder, what=f'expert {group}', every_s=every_s, quiet=quiet,
+    train(model, dls, stage.folder, what=f'expert {group}', every_s=every_s, quiet=quiet, cbs=cbs,
           **{k: s[k] for k in ('n_iters', 'lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
     save_segmenter(out, model, dict(names=[group], side=s['side']))
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
@@ -153,6 +156,124 @@ def _repredict(stage, model_folder, entries, masks, out, settings, quiet):
             f.write(json.dumps(dict(name=e.name, sha=e.sha, **record), ensure_ascii=False) + '\n'); f.flush()
 
 # %% ../nbs/07_experts.ipynb #1b2d51d3
+def _complete(stage, entries, masks, init, settings, seed=0, every_s=20., quiet=False, store=None, cbs=()):
+    "Train one expert and, if there is a `store`, let it draw the masks of its photos."
+    if not stage.done:
+        with stage.working(): train_expert(stage, entries, masks, init, settings, seed, every_s, quiet, cbs)
+    if store is None or _drawn(stage, entries, store): return
+    with stage.working(): _repredict(stage, stage.folder/'model', entries, masks, store, settings, quiet)
+    rs = {r['sha']: r for r in refined(stage.folder)}.values()
+    stage.finish(photos=len(rs), kept_old=sum(r['status'] != 'new' for r in rs), iou_old_new=round(float(np.mean([r['iou'] for r in rs])), 4))
+
+def _drawn(stage, entries, store): return stage.done and all(e.sha in store for e in entries)
+
+
+# %% ../nbs/07_experts.ipynb #72117113
+def experts_at_once(
+    n:int,           # Experts that are still to be trained
+    settings:dict,   # Full settings
+    parallel='auto', # A number, or 'auto': as many as there is room for
+)->int: # 1: one after the other, in this process
+    "How many experts are trained side by side."
+    if parallel != 'auto':
+        if int(parallel) < 1: raise NamedMaskError(f"{parallel} experts at once are too few: say parallel='auto' or a number from 1.")
+        return max(1, min(int(parallel), n))
+    import torch
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    room = cores//4                                                       # four cores for each: beyond, a small network gains little
+    if torch.cuda.is_available(): room = min(room, int(torch.cuda.mem_get_info()[0]/(2e9 + 8e3*settings['batch_size']*settings['crop']**2)))
+    return max(1, min(room, n)) if settings['n_iters'] >= 30 else 1       # shorter ones are over before a second process is up
+
+# %% ../nbs/07_experts.ipynb #c00963cb
+_Photo = namedtuple('_Photo', 'name path sha')
+
+class _Tell(Callback):
+    "Print a line after each training step."
+    def after_batch(self):
+        if self.training: print('step', flush=True)
+
+def _worker(job):
+    "Complete experts of the job in a folder until none is left; runs in a process of its own."
+    import torch
+    from safetensors.torch import load_file
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+    job = Path(job); o = read_json(job/'job.json')
+    torch.set_num_threads(o['threads'])
+    init, masks, store = load_file(job/'init.safetensors') if o['init'] else None, MaskStore(o['masks']), o['store'] and MaskStore(o['store'])
+    for i, (group, entries) in enumerate(o['groups'].items()):
+        try: os.close(os.open(job/f'taken-{i}', os.O_CREAT | os.O_EXCL))
+        except FileExistsError: continue
+        entries = [_Photo(*e) for e in entries]
+        try: _complete(expert_stage(group, entries, masks, init, o['settings'], o['folder'], o['seed']), entries, masks, init, o['settings'], o['seed'], o['every_s'], True, store, [_Tell()])
+        except NamedMaskError as e: print('error', json.dumps(str(e)), flush=True); sys.exit(2)
+
+# %% ../nbs/07_experts.ipynb #f1f7d65a
+def _start_worker(job, threads):
+    "A worker process whose output goes into a pipe and whose errors go into a file."
+    path = os.pathsep.join(filter(None, [str(Path(sys.modules['namedmask'].__file__).parents[1]), os.environ.get('PYTHONPATH')]))
+    with open(job/'errors.txt', 'a') as err:
+        return subprocess.Popen([sys.executable, '-c', 'import sys; from namedmask.experts import _worker; _worker(sys.argv[1])', str(job)], text=True,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': str(threads)})
+
+def _listen(workers, lines):
+    "Put each line that a worker prints into the queue `lines`, and None when it has ended."
+    def hear(p):
+        for line in p.stdout: lines.put(line.strip())
+        lines.put(None)
+    for p in workers: threading.Thread(target=hear, args=(p,), daemon=True).start()
+
+def _follow(workers, bar, job):
+    "Show the steps of all workers until they have ended; one that fails ends the others."
+    lines, alive = queue.Queue(), len(workers)
+    _listen(workers, lines)
+    while alive:
+        line = lines.get()
+        if line is None: alive -= 1
+        elif line == 'step': bar.update()
+        elif line.startswith('error '): raise NamedMaskError(json.loads(line[6:]))
+    codes = [p.wait() for p in workers]
+    if any(codes):
+        raise NamedMaskError(f"A process that trained experts ended with code {[c for c in codes if c][0]} ({' '.join((job/'errors.txt').read_text().split())[-300:] or 'no message'}): "
+                             "run the same command again, with parallel=1 if memory was short; what was finished is kept.")
+
+# %% ../nbs/07_experts.ipynb #5579dde9
+def _side_by_side(k, todo, masks, init, settings, folder, seed, every_s, quiet, store):
+    "Complete the experts `todo`, {group: (Stage, entries)}, in `k` processes."
+    import torch
+    from safetensors.torch import save_file
+    threads, n = max(1, torch.get_num_threads()//k), settings['n_iters']
+    with tempfile.TemporaryDirectory() as job:
+        job = Path(job)
+        write_json(job/'job.json', dict(groups={g: [(e.name, str(e.path), e.sha) for e in es] for g, (_, es) in todo.items()}, settings=settings, seed=seed, every_s=every_s, threads=threads,
+                                        folder=str(folder), masks=str(masks.folder), store=None if store is None else str(store.folder), init=init is not None))
+        if init is not None: save_file({k: v.detach().cpu().contiguous() for k, v in init.items()}, job/'init.safetensors')
+        workers = [_start_worker(job, threads) for _ in range(k)]
+        done = sum(_steps(s) for s, _ in todo.values())
+        try:
+            with progress(None, f'{len(todo)} experts, {k} at a time', n*len(todo), done, 'step', quiet) as bar: _follow(workers, bar, job)
+        finally:
+            for p in workers: p.kill(); p.wait(); p.stdin.close(); p.stdout.close()
+
+def _steps(stage):
+    "How many steps an earlier run has done and kept."
+    f = stage.folder/'losses.csv'
+    return len(f.read_text().splitlines()) - 1 if f.exists() else 0
+
+# %% ../nbs/07_experts.ipynb #b54cd73a
+def _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store=None):
+    "Complete all experts: {group: (Stage, entries)}."
+    s, kept = expert_settings(settings), _kept(archive)
+    found = {g: [e for e in kept if e.name in names and e.sha in masks] for g, names in make_groups(_names(archive, kept), groups).items()}
+    found = {g: (expert_stage(g, es, masks, init, s, folder, seed).open(), es) for g, es in found.items() if es}     # a name may have no photo
+    todo = {g: (st, es) for g, (st, es) in found.items() if not (_drawn(st, es, store) if store is not None else st.done or (st.folder/'model'/'segmenter.json').exists())}
+    shas = [e.sha for _, es in todo.values() for e in es]
+    k = experts_at_once(len(todo), s, parallel) if isinstance(masks, MaskStore) and len(set(shas)) == len(shas) else 1
+    if k > 1: _side_by_side(k, todo, masks, init, s, folder, seed, every_s, quiet, store)
+    else:
+        for st, es in todo.values(): _complete(st, es, masks, init, s, seed, every_s, quiet, store)
+    return found
+
+# %% ../nbs/07_experts.ipynb #8e938f2b
 def train_experts(
     archive,           # `Archive`, or a list of its kept entries
     masks,             # `MaskStore` from the saliency stage
@@ -161,30 +282,20 @@ def train_experts(
     settings='small',  # See `expert_settings`
     folder='experts',  # One folder for each expert goes here
     seed:int=0, every_s:float=20., quiet:bool=False,
+    parallel='auto',   # Experts at the same time: a number, or 'auto' (`experts_at_once`); with the same threads for each the weights are the same
 )->dict: # {group: (Stage, entries, folder of the trained network)}
     "Train every expert that is not trained yet."
-    s, kept = expert_settings(settings), _kept(archive)
-    out = {}
-    for group, names in make_groups(_names(archive, kept), groups).items():
-        entries = [e for e in kept if e.name in names and e.sha in masks]
-        if not entries: continue                                          # a name nothing was found for
-        stage = expert_stage(group, entries, masks, init, s, folder, seed).open()
-        if not stage.done:
-            with stage.working(): train_expert(stage, entries, masks, init, s, seed, every_s, quiet)
-        out[group] = stage, entries, stage.folder/'model'
-    return out
+    found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel)
+    return {g: (stage, entries, stage.folder/'model') for g, (stage, entries) in found.items()}
 
 # %% ../nbs/07_experts.ipynb #8f479601
 def refine_masks(
-    archive, masks, groups=None, init=None, settings='small', folder='experts', seed:int=0, every_s:float=20., quiet:bool=False, # As for `train_experts`
+    archive, masks, groups=None, init=None, settings='small', folder='experts', seed:int=0, every_s:float=20., quiet:bool=False, parallel='auto', # As for `train_experts`
 )->MaskStore: # In `folder/masks`: a soft mask for each photo that had one
     "Train the experts and let each draw the masks of its own photos again. Continues after an interruption; does again only what depends on a change."
-    s, store, used = expert_settings(settings), MaskStore(Path(folder)/'masks'), set()
-    for group, (stage, entries, model) in train_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet).items():
-        used |= {e.sha for e in entries}
-        if stage.done and all(e.sha in store for e in entries): continue
-        with stage.working(): _repredict(stage, model, entries, masks, store, s, quiet)
-        rs = {r['sha']: r for r in refined(stage.folder)}.values()
-        stage.finish(photos=len(rs), kept_old=sum(r['status'] != 'new' for r in rs), iou_old_new=round(float(np.mean([r['iou'] for r in rs])), 4))
+    store = MaskStore(Path(folder)/'masks')
+    found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store)
+    used = {e.sha for _, entries in found.values() for e in entries}
     for sha in [o for o in store if o not in used]: store.path(sha).unlink()    # photos that have left the archive
     return store
+

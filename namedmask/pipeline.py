@@ -273,9 +273,13 @@ def fit(
     workers:int=2,     # Threads that decode photos while indexing
     report:bool=True,  # Write report.html
     quiet:bool=False,  # Say nothing
+    recipe:str=None,   # A published configuration (`recipes.recipe`): its names, n, student and experts where they are not given
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
     teachers = get_teachers(teachers)
+    if recipe:
+        from namedmask.recipes import filled
+        names, n, student, experts = filled(recipe, names, n, student, experts, teachers.name).values()
     settings, categories = run_settings(images, names, teachers, n, student, experts, groups, saliency, seed, iterations, expert_iterations, near, votes), parse_names(names)
     check_output(out, 200_000_000 + 100_000*settings['n']*len(categories))
     with locked(out), _continue_hint(quiet):

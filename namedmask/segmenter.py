@@ -6,10 +6,11 @@ Docs: https://namedmask.github.io/namedmask/segmenter.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilation', 'weights_key', 'aspp_rates',
-           'deeplabv3plus', 'label_map', 'place', 'cut', 'TensorLabels', 'ArchiveDataset', 'colour_matrix',
-           'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'training_dls', 'PolySchedule', 'freeze_encoder',
-           'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably', 'argmax_at',
-           'fit_size', 'forward', 'segment', 'Segmenter', 'save_segmenter', 'load_segmenter']
+           'deeplabv3plus', 'ignore_for', 'label_type', 'label_map', 'place', 'cut', 'TensorLabels', 'Pictures',
+           'ArchiveDataset', 'colour_matrix', 'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'training_dls',
+           'PolySchedule', 'freeze_encoder', 'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train',
+           'fit_resumably', 'argmax_at', 'fit_size', 'forward', 'segment', 'Segmenter', 'save_segmenter',
+           'load_segmenter']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, time, warnings
@@ -134,16 +135,31 @@ def deeplabv3plus(
     return quick_dilation(model)
 
 # %% ../nbs/06_segmenter.ipynb #0b6711cb
-IGNORE = 255  # The label of pixels that neither the loss nor the evaluation looks at
+IGNORE = 255  # The label of pixels that neither the loss nor the evaluation looks at, with up to 254 names
 
+def ignore_for(
+    n_names:int, # Names, without background
+)->int: # 255, or for more than 254 names 1000 (as ImageNet-S has it), or 32767
+    "The first usual ignore index that is no name's number."
+    return next(i for i in (IGNORE, 1000, 32767, 2**31-1) if n_names < i)
+
+def label_type(
+    largest:int, # The largest number that must fit, the ignore index included
+): # numpy dtype: uint8, int16 or int32 (torch has no full unsigned 16 bit)
+    "The smallest dtype for label maps that both numpy and torch can work with."
+    return next(np.dtype(t) for t in ('uint8', 'int16', 'int32') if largest <= np.iinfo(t).max)
+
+
+# %% ../nbs/06_segmenter.ipynb #ecfe2761
 def label_map(
     soft,      # uint8 array, 0..255: a soft mask
-    label:int, # The class of the object, 1..254
+    label:int, # The class of the object, from 1
     band=None, # (lo, hi) in [0,1]: soft values strictly between are ignored; None ignores nothing
-)->np.ndarray: # uint8, the same shape: 0, `label` or 255
-    "Labels for training from a soft mask: `label` from one half upwards, 0 below, 255 inside the band."
-    out = np.where(soft >= 128, label, 0).astype(np.uint8)
-    if band is not None: out[(soft > band[0]*255) & (soft < band[1]*255)] = IGNORE
+    ignore_index:int=IGNORE, # The label of ignored pixels
+)->np.ndarray: # the same shape, `label_type`: 0, `label` or `ignore_index`
+    "Labels for training from a soft mask: `label` from one half upwards, 0 below, `ignore_index` inside the band."
+    out = np.where(soft >= 128, label, 0).astype(label_type(max(label, ignore_index)))
+    if band is not None: out[(soft > band[0]*255) & (soft < band[1]*255)] = ignore_index
     return out
 
 # %% ../nbs/06_segmenter.ipynb #22cc45fc
@@ -181,18 +197,37 @@ def cut(
 
 # %% ../nbs/06_segmenter.ipynb #66bb08f2
 class TensorLabels(TensorMask):
-    "A label map (HxW, 255 = ignored) that draws itself in the VOC palette, ignored pixels in white, with the names in the title."
+    "A label map (HxW, numbers beyond the names = ignored) that draws itself in the VOC palette, ignored pixels in white, with the names in the title."
     def show(self, ctx=None, alpha=.6, **kwargs):
         import matplotlib.pyplot as plt
-        lab = to_np(self).astype(np.uint8)
-        rgba = np.concatenate([palette(256)[lab]/255, np.where(lab == 0, 0, alpha)[..., None]], -1)
-        rgba[lab == IGNORE, :3] = 1
+        lab, codes = to_np(self).astype(np.int64), getattr(self, 'codes', None)
+        rgba = np.concatenate([palette(max(256, int(lab.max())+1))[lab]/255, np.where(lab == 0, 0, alpha)[..., None]], -1)
+        rgba[lab >= len(codes) if codes is not None else lab == IGNORE, :3] = 1
         ctx = ctx or plt.subplots(figsize=(2, 2))[1]
         ctx.imshow(rgba)
         ctx.axis('off')
-        codes = getattr(self, 'codes', None)
         if codes is not None: ctx.set_title(', '.join(codes[i] for i in np.unique(lab) if 0 < i < len(codes)), fontsize=8)
         return ctx
+
+# %% ../nbs/06_segmenter.ipynb #36f83034
+class Pictures:
+    "Decoded photos with their masks; the first that are asked for stay in memory, up to a bound."
+    def __init__(self,
+        masks,       # `MaskStore` of soft masks
+        side:int,    # Shorter side, pixels, at which a photo is decoded (never enlarged)
+        room:int=0,  # Bytes to use, at most; 0 keeps nothing
+        ): self.masks, self.side, self.room, self.kept = masks, side, room, {}
+
+    def __call__(self, e):
+        "`(PIL image, uint8 soft mask)` of an entry; one that cannot be read is a `NamedMaskError` each time."
+        if e.sha in self.kept: im, soft = self.kept[e.sha]; return Image.fromarray(im), soft
+        im, soft = load_image(e.path, self.side), self.masks.load(e.sha)
+        need = 3*im.width*im.height + soft.nbytes
+        if need <= self.room:
+            self.room -= need
+            self.kept[e.sha] = np.asarray(im), soft
+        return im, soft
+    def __getstate__(self): return {**self.__dict__, 'kept': {}}      # a worker process fills its own
 
 # %% ../nbs/06_segmenter.ipynb #e99fce17
 class ArchiveDataset:
@@ -209,11 +244,14 @@ class ArchiveDataset:
         band=None,         # (lo, hi): soft values in between are ignored (`label_map`)
         seed:int=0,
         flip:float=.5,     # Share of mirrored samples
+        ignore_index:int=IGNORE, # The label of padding and of the band
+        cache:int=0,       # Bytes of memory for decoded photos and masks (`Pictures`)
         ):
         self.entries = [e for e in entries if e.sha in masks]
         if not self.entries: raise NamedMaskError("There is no photo with a mask to train on: look at the archive and the saliency stage first.")
         self.masks, self.n, self.crop, self.scale, self.side, self.band, self.seed, self.flip = masks, n, crop, tuple(scale), side, band, seed, flip
-        self.label_of = label_of if callable(label_of) else lambda e: label_of[e.name]
+        self.label_of, self.ignore_index = label_of if callable(label_of) else lambda e: label_of[e.name], ignore_index
+        self.pictures = Pictures(masks, side or WORK_SIDE, cache)
 
     def __len__(self): return self.n
 
@@ -221,11 +259,11 @@ class ArchiveDataset:
         "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
         e = self.entries[rng.integers(len(self.entries))]
         s, u, v, f = rng.random(4)
-        im = load_image(e.path, self.side or WORK_SIDE)
+        im, soft = self.pictures(e)
         unit = self.side/min(im.size) if self.side else 1.
-        x, m, pad = cut(im, self.masks.load(e.sha), self.crop, unit*(self.scale[0] + s*(self.scale[1]-self.scale[0])), (u, v), f < self.flip)
-        y = label_map(m, self.label_of(e), self.band)
-        y[pad] = IGNORE
+        x, m, pad = cut(im, soft, self.crop, unit*(self.scale[0] + s*(self.scale[1]-self.scale[0])), (u, v), f < self.flip)
+        y = label_map(m, self.label_of(e), self.band, self.ignore_index)
+        y[pad] = self.ignore_index
         return x, y, e
 
     def __getitem__(self, i):
@@ -233,7 +271,7 @@ class ArchiveDataset:
         for _ in range(10):
             try: x, y, _ = self.draw(rng)
             except NamedMaskError as e: why = str(e); continue          # a photo that has gone: take another
-            if (y != IGNORE).any(): return TensorImage(torch.from_numpy(x).permute(2, 0, 1).contiguous()), TensorLabels(torch.from_numpy(y))
+            if (y != self.ignore_index).any(): return TensorImage(torch.from_numpy(x).permute(2, 0, 1).contiguous()), TensorLabels(torch.from_numpy(y))
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
 
 # %% ../nbs/06_segmenter.ipynb #f77c7bff
@@ -250,11 +288,12 @@ def colour_matrix(
     h,        # (B,) turn of the hue, in whole turns; 0 changes nothing
     mean,     # (B,3) mean colour of each image
 )->tuple: # (B,3,3) matrix and (B,3,1) shift: new colour = matrix @ colour + shift
-    "Brightness, then saturation, hue and contrast, as one matrix and one shift for each image."
-    eye, grey = torch.eye(3).expand(len(b), 3, 3), _GREY.expand(3, 3)
+    "Brightness, then saturation, hue and contrast, as one matrix and one shift for each image, on the device of `mean`."
+    b, c, s, h, weights = (o.to(mean.device, non_blocking=True) for o in (b, c, s, h, _GREY))
+    eye, grey = torch.eye(3, device=mean.device).expand(len(b), 3, 3), weights.expand(3, 3)
     v = lambda t: t.view(-1, 1, 1)
     m = _turn(h*2*math.pi) @ (v(s)*eye + (1-v(s))*grey) * v(b)
-    level = (m @ mean[..., None] * _GREY.view(1, 3, 1)).sum(1, keepdim=True)     # mean grey after these steps
+    level = (m @ mean[..., None] * weights.view(1, 3, 1)).sum(1, keepdim=True)     # mean grey after these steps
     return m * v(c), (1-v(c)) * level.expand(-1, 3, 1)
 
 # %% ../nbs/06_segmenter.ipynb #4dac1365
@@ -274,9 +313,9 @@ class ColourJitter(Transform):
         b, c, s = (1 + on*a*(2*torch.rand(n)-1) for a in self.amount)
         h = on*self.hue*(2*torch.rand(n)-1)
         s = torch.where(torch.rand(n) < self.grey, 0., s)
-        m, shift = colour_matrix(b, c, s, h, torch.Tensor(x.mean((2, 3)).as_subclass(torch.Tensor).cpu()))
-        out = torch.baddbmm(shift.to(x.device), m.to(x.device), x.as_subclass(torch.Tensor).flatten(2))
-        return TensorImage(out.clamp_(0, 1).view(x.shape))
+        plain = x.as_subclass(torch.Tensor)
+        m, shift = colour_matrix(b, c, s, h, plain.mean((2, 3)))         # the random numbers come from the CPU, and nothing waits for the GPU
+        return TensorImage(torch.baddbmm(shift, m, plain.flatten(2)).clamp_(0, 1).view(x.shape))
 
 # %% ../nbs/06_segmenter.ipynb #87c5a2c0
 class GaussianBlur(Transform):
@@ -349,6 +388,8 @@ def training_dls(
     blur:dict=None,   # Settings of `GaussianBlur`
     workers:int=0,    # Processes that read photos
     device=None,
+    ignore_index:int=IGNORE, # The label that the loss ignores; with more than 254 names `ignore_for(n)`
+    cache:int=2**29,  # Bytes of memory for decoded pictures, all workers together
 )->DataLoaders: # x: TensorImage (B,3,crop,crop) normalised float, y: TensorLabels (B,crop,crop) long; `.vocab`
     "fastai `DataLoaders` of samples. `valid` holds one batch of other crops of the same photos, without changes of colour: to look at, not to measure."
     if names is None and isinstance(label_of, dict):
@@ -356,8 +397,8 @@ def training_dls(
         names = ['background'] + [ids.get(i, str(i)) for i in range(1, max(ids)+1)]
     if crop % 16: raise NamedMaskError(f"The crop is {crop} pixels: choose a multiple of 16, {crop//16*16+16} say.")
     mean, std = norm or encoder_norm('')
-    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band)
-    train, valid = make(n_iters*batch_size, seed=seed), make(batch_size, seed=seed_of(seed, 'look'))
+    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index)
+    train, valid = make(n_iters*batch_size, seed=seed, cache=cache//max(1, workers)), make(batch_size, seed=seed_of(seed, 'look'))
     valid.split_idx = 1
     device = torch.device(device) if device else default_device()
     tfms = [SeedBatch(seed), IntToFloatTensor(), *batch_tfms, Normalize.from_stats(mean, std, cuda=device.type == 'cuda')]
@@ -365,15 +406,15 @@ def training_dls(
     kw = dict(bs=batch_size, num_workers=workers, after_item=[AddMaskCodes(names)] if names else None, device=device)
     dls = DataLoaders(ArchiveDL(train, start=start, after_batch=tfms[:2]+looks+tfms[2:], **kw),
                       ArchiveDL(valid, after_batch=[t for t in tfms if not isinstance(t, SeedBatch)], **{**kw, 'num_workers': 0}), device=device)
-    dls.vocab = names
+    dls.vocab, dls.ignore_index = names, ignore_index
     return dls
 
 # %% ../nbs/06_segmenter.ipynb #74937e4c
 class PolySchedule(Callback):
-    "Set each group's rate to max(floor, rate · (1 - t/T)^power) before iteration t of T (NamedMask, section 4.2)."
+    "Set each group's rate to η_t = max(floor, η0·(1 - t/T)^power) before iteration t of T (NamedMask, section 4.2)."
     order = 60
     def __init__(self,
-        lrs,           # Start rates, one for each parameter group
+        lrs,           # η0: start rates, one for each parameter group
         n_iters:int,   # T
         start:int=0,   # First t of this run
         power=.9,
@@ -421,7 +462,7 @@ def segmenter_learner(
     cbs=(),                    # More callbacks
     path=None,
 )->Learner:
-    "A fastai `Learner`: cross-entropy without pixels labelled 255, Adam, encoder and decoder as two groups, channels-last; bfloat16 or float16 on a GPU."
+    "A fastai `Learner`: cross-entropy without ignored pixels, Adam, encoder and decoder as two groups, channels-last; bfloat16 or float16 on a GPU."
     still = freeze_encoder(model, freeze, freeze_bn)
     model.to(memory_format=torch.channels_last)
     def split(m):
@@ -429,7 +470,7 @@ def segmenter_learner(
         enc = [p for p in m.encoder.parameters() if p.requires_grad]
         return [enc, head] if enc else [head]
     lrs = [lr*encoder_lr_ratio, lr] if freeze < 1 else [lr]
-    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(axis=1, ignore_index=IGNORE), splitter=split, wd=wd, wd_bn_bias=True, train_bn=False,
+    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(axis=1, ignore_index=getattr(dls, 'ignore_index', IGNORE)), splitter=split, wd=wd, wd_bn_bias=True, train_bn=False,
                     opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False), lr=lr, path=path, cbs=[KeepEval(still), *cbs])
     learn.start_rates = lrs
     if torch.device(dls.device).type == 'cuda':
@@ -545,15 +586,15 @@ def argmax_at(
     logits,             # (C,h,w) float tensor
     size,               # (H, W) of the result
     budget:int=2**24,   # Largest number of scores held at once
-)->np.ndarray: # uint8 HxW
+)->np.ndarray: # HxW: uint8, or uint16 with more than 256 classes
     "Enlarge scores bilinearly to `size` and take the best class of each pixel, strip by strip."
     (C, h, w), (H, W) = logits.shape, size
-    out, n = np.empty((H, W), np.uint8), max(1, budget//(C*W))
+    out, n = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), max(1, budget//(C*W))
     for lo in range(0, H, n):
         hi = min(H, lo+n)
         i, j, f = _axis(h, H, lo, hi)
         rows = torch.lerp(logits[:, i], logits[:, j], f[None, :, None].to(logits))
-        out[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).byte().numpy()
+        out[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).numpy()
     return out
 
 # %% ../nbs/06_segmenter.ipynb #4b5db0b8
@@ -596,7 +637,7 @@ def segment(
     probs:bool=False,  # Also return the probabilities
     flip:bool=False,   # Average with the mirrored photo: better, twice the time
     max_side:int=2048, # Longest side at which the network works
-)->tuple: # (labels uint8 HxW at the photo's own size, probabilities float32 (C,h,w) at working size or None)
+)->tuple: # (labels HxW, uint8 or with more than 256 classes uint16, at the photo's own size, probabilities float32 (C,h,w) at working size or None)
     "The class of every pixel of a photo (NamedMask, section 4: one forward pass, no other step)."
     logits = forward(model, im, side, max_side, norm, flip)
     return argmax_at(logits, im.size[::-1]), (logits.softmax(0).numpy() if probs else None)

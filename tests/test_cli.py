@@ -47,6 +47,10 @@ def test_options_have_dashes_and_reach_fit(asked):
     k = asked[0][1]
     assert (k['n'], k['expert_iterations'], k['iterations'], k['experts'], k['report'], k['batch_size'], k['seed'], k['quiet']) == (7, 5, 9, False, False, 3, 4, True)
 
+def test_a_recipe_has_the_names(asked, capsys, tmp_path):
+    assert cli.main('fit --images x --recipe coca --teachers paper --out o'.split()) == 0
+    assert asked[0][0][1] is None and asked[0][1]['recipe'] == 'coca'
+
 def test_every_option_of_fit_exists_in_the_pipeline(monkeypatch):
     from inspect import signature
     from namedmask.pipeline import fit
@@ -63,6 +67,9 @@ def test_user_errors_are_one_line_and_code_2(capsys, tmp_path, photos):
     fails(['fit', '--images', tmp_path/'nowhere', '--names', 'cat', '--out', tmp_path/'o', '--teachers', 'toy'], capsys, 'There is no folder')
     fails(['fit', '--images', photos, '--names', 'cat,cat', '--out', tmp_path/'o'], capsys, 'twice')
     fails(['fit', '--images', photos, '--names', 'cat', '--out', tmp_path/'o', '--teachers', 'magic'], capsys, 'magic')
+    fails(['fit', '--images', photos, '--out', tmp_path/'o'], capsys, 'no name')
+    fails(['fit', '--images', photos, '--out', tmp_path/'o', '--recipe', 'voc2007'], capsys, 'choose one of voc2012')
+    fails(['fit', '--images', photos, '--out', tmp_path/'o', '--recipe', 'voc2012'], capsys, '--teachers paper')
     fails(['predict', tmp_path/'nowhere', photos, '--out', tmp_path/'o'], capsys, 'no run')
 
 def test_a_fault_of_ours_shows_its_traceback(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ from fastai.vision.all import DataLoaders, L, TensorImage, TensorMask, TfmdDL
 from namedmask.copypaste import CopyPaste, copy_paste, copy_paste_batch, draw_pastes, foreground, object_boxes, random_offset
 from namedmask.core import NamedMaskError
 from torch import tensor
+import namedmask.copypaste as cp
 
 def picture(labels, value): return torch.full((3, *labels.shape), float(value))
 
@@ -118,8 +119,15 @@ def test_offsets_are_uniform():
     assert chi2(counts) < 4 and counts.min() > 0
 
 def test_offset_stays_inside_at_the_edge_of_the_draw():
-    last = float(np.nextafter(np.float32(1), np.float32(0)))
-    for n in (1, 3, 384, 12_000): assert random_offset((0., last), (0, 0, 0, 0), (n, n)) == (0, n-1)
+    u = tensor([0., float(np.nextafter(np.float32(1), np.float32(0)))])
+    for n in (1, 3, 384, 12_000): assert random_offset(u, tensor([0, 0, 0, 0]), (n, n)).tolist() == [0, n-1]
+
+def test_offsets_are_the_exact_floor():
+    "floor(u*places) in exact fractions, where 32-bit floats would round up now and then."
+    from fractions import Fraction
+    u = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))
+    got = random_offset(u, tensor([2, 3, 4, 9]).expand(500, 4), (387, 5001))
+    assert got.tolist() == [[int(Fraction(a)*385), int(Fraction(b)*4995)] for a, b in u.tolist()]
 
 # ---- batches ---------------------------------------------------------------------------------------------------
 def batch(B=4, size=12):
@@ -182,6 +190,38 @@ def test_single_sample_and_one_object_do_nothing():
     x, y = batch(4)
     assert torch.equal(copy_paste_batch(x, y, max_objects=1)[1], y)
     with pytest.raises(NamedMaskError, match='choose 1 or more'): CopyPaste(max_objects=0)
+
+@pytest.mark.parametrize('B,size,most', [(4, (9, 9), 2), (5, (17, 33), 3), (8, (40, 24), 6)])
+@pytest.mark.parametrize('ignore', [255, 1000, -100])
+def test_both_ways_to_paste_give_the_same_bits(B, size, most, ignore):
+    g = torch.Generator().manual_seed(B)
+    x, y = torch.rand(B, 3, *size, generator=g), torch.randint(0, 1100, (B, *size), generator=g)
+    y *= torch.rand(B, *size, generator=g) > torch.linspace(.2, .999, B).view(-1, 1, 1)       # some full, some nearly empty
+    y[0] = 0; y[-1, 0, 0] = ignore
+    def run(how):
+        torch.manual_seed(7)
+        return copy_paste_batch(x, y, most, ignore, paste=how)
+    (a, b), (c, d) = run(cp._paste_boxes), run(cp._paste_gather)
+    assert torch.equal(a, c) and torch.equal(b, d) and (b != y).any()
+
+def test_gather_asks_for_no_number(monkeypatch):
+    "Nothing in the way for GPUs waits for a value: no tolist, item, nonzero or bool of a tensor that depends on the pictures."
+    x, y = batch(6)
+    def banned(*a, **k): raise AssertionError('waits')
+    args = x.clone(), y.clone(), x, y, foreground(y), object_boxes(foreground(y)), tensor([0, 3]), tensor([1, 2]), tensor([[0, 0], [4, 5]])
+    for name in ('tolist', 'item', 'nonzero', '__bool__', '__int__', 'cpu', 'numpy'): monkeypatch.setattr(torch.Tensor, name, banned)
+    cp._paste_gather(*args)
+
+def test_labels_above_255_are_pasted():
+    "The released code asks for 0 < label < 255 whatever the ignore index: names 255 and above are never pasted there."
+    x, y = batch(4)
+    y[y > 0] += 296
+    torch.manual_seed(0)
+    pasted = set()
+    for _ in range(20):
+        q = CopyPaste(2, ignore_index=1000)((x, y), split_idx=0)[1]
+        for i in range(4): pasted |= set(q[i].unique().tolist()) - {0, int(y[i].max())}
+    assert pasted == {297, 298, 299, 300}
 
 # ---- the transform ---------------------------------------------------------------------------------------------
 def test_in_data_loaders_training_only():

@@ -61,7 +61,7 @@ def test_presets_are_not_changed_by_use():
     student_settings('paper', iterations=5); student_settings(dict(crop=32))
     assert repr(STUDENTS) == before
 
-@pytest.mark.parametrize('names,text', [([], 'no name'), (['a', 'b', 'a'], "'a' is there twice"), ([str(i) for i in range(255)], 'more than the 254')])
+@pytest.mark.parametrize('names,text', [([], 'no name'), (['a', 'b', 'a'], "'a' is there twice"), ([str(i) for i in range(70_000)], 'more than the 65535')])
 def test_wrong_names_say_so(names, text):
     with pytest.raises(NamedMaskError, match=text): class_ids(names)
 
@@ -89,6 +89,43 @@ def test_batches_depend_on_seed_and_number_only(data):
     (x, y), (a, b) = next(it), student_dls(*data, s, seed=5, start=2).one_batch()
     assert torch.equal(torch.Tensor(x), torch.Tensor(a)) and torch.equal(y.long(), b.long())
     assert not torch.equal(torch.Tensor(student_dls(*data, s, seed=6, start=2).one_batch()[0]), torch.Tensor(a))
+
+def long_list(data, n=300, used=(280, 299)):
+    "The toy archive under a long list of names: its two names are number 281 and 300."
+    archive, masks = data
+    names = [f'name {i}' for i in range(n)]
+    called = {o: names[k] for o, k in zip(NAMES, used)}
+    return Archive(names, [e._replace(name=called[e.name]) for e in archive.kept()]), masks
+
+def test_names_beyond_255_are_labels_and_are_pasted(data):
+    "The released code never pastes labels of 255 and more."
+    s = student_settings(TINY, batch_size=6, max_objects=3, band=(.25, .75))
+    y = student_dls(*long_list(data), s, seed=1).one_batch()[1]
+    seen = [set(o.unique().tolist()) for o in y]
+    assert set().union(*seen) == {0, 281, 300, 1000} and y.dtype == torch.long
+    assert sum({281, 300} <= o for o in seen) > 0                         # no toy photo shows both
+    dls = student_dls(*long_list(data, 919, (0, 918)), s, seed=1)
+    assert set(dls.one_batch()[1].unique().tolist()) == {0, 1, 919, 1000} and dls.ignore_index == 1000
+
+def test_two_steps_with_300_names(data, tmp_path):
+    seg = distil(*long_list(data), {**TINY, 'iterations': 2, 'channels': 16, 'max_objects': 2}, None, tmp_path, quiet=True)
+    assert len(seg.names) == 300 and np.isfinite(np.loadtxt(tmp_path/'losses.csv', delimiter=',', skiprows=1)).all()
+    with torch.no_grad(): seg.model.segmentation_head[0].bias[281] = 100.    # what the network would say is now known
+    labels = seg.segment(toy_scene(0, size=40)[0])[0]
+    assert labels.dtype == np.uint16 and (labels == 281).all()
+
+def test_the_ignore_index_changes_nothing(data):
+    "Whatever number marks ignored pixels, the loss and its gradient are the same."
+    from namedmask.segmenter import segmenter_learner
+    losses = []
+    for ignore in (255, 1000):
+        dls = student_dls(*data, student_settings(TINY, band=(.25, .75)), seed=1, ignore_index=ignore)
+        learn = segmenter_learner(dls, deeplabv3plus('test_resnet', 3, channels=16))
+        x, y = dls.one_batch()
+        assert (y == ignore).any() and int(y.max()) == ignore
+        learn.model.eval()
+        losses.append(learn.loss_func(learn.model(x), y).item())
+    assert losses[0] == losses[1] and np.isfinite(losses[0])
 
 # ---- training --------------------------------------------------------------------------------------------------
 def test_files_and_ledger(data, student, tmp_path):

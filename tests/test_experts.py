@@ -1,5 +1,7 @@
 "Experts: groups, stages of their own, masks drawn again, what happens after an interruption or a change."
-import numpy as np, pytest
+import os, signal, subprocess, sys, time
+from pathlib import Path
+import numpy as np, pytest, torch
 from PIL import Image
 from namedmask.core import NamedMaskError, Stage
 from namedmask.experts import *
@@ -95,3 +97,83 @@ def test_names_are_grouped_by_their_texts():
     for k in (0, 6):
         with pytest.raises(NamedMaskError, match='1 to 5'): group_names(names, text, k)
     with pytest.raises(NamedMaskError, match='text vectors'): group_names(names, text[:2], 2)
+
+# ---- side by side ----------------------------------------------------------------------------------------------
+def everything(folder):
+    "The bytes of all that must not depend on how many experts were trained at a time."
+    return {str(p.relative_to(folder)): p.read_bytes() for pattern in ('*/model/*', '*/losses.csv', 'masks/*/*.png') for p in sorted(Path(folder).glob(pattern))}
+
+@pytest.fixture
+def one_thread():
+    n = torch.get_num_threads(); torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+def encoder_weights():
+    from namedmask.segmenter import deeplabv3plus
+    return {k.removeprefix('encoder.model.'): v for k, v in deeplabv3plus('resnet10t', 2, seed=5).state_dict().items() if k.startswith('encoder.model.')}
+
+def test_two_at_a_time_give_the_same_weights_as_one_after_the_other(archive, tmp_path, one_thread, capfd):
+    init = encoder_weights()
+    run(archive, tmp_path/'one', init=init, parallel=1)
+    refine_masks(*archive, settings=TINY, folder=tmp_path/'two', init=init, every_s=0, parallel=2)
+    assert '2 experts, 2 at a time' in capfd.readouterr().err
+    a, b = everything(tmp_path/'one'), everything(tmp_path/'two')
+    assert len(a) == 2*3 + 6 and a == b
+    assert all(Stage(p, {}).file.exists() and '"done": true' in (p/'stage.json').read_text() for p in (tmp_path/'two'/'circle', tmp_path/'two'/'square'))
+
+CHILD = """
+import sys, warnings; warnings.filterwarnings('ignore')
+sys.path.insert(0, sys.argv[1])
+import torch; torch.set_num_threads(1)
+from pathlib import Path
+from test_experts import TINY, refine_masks, toy
+refine_masks(*toy(Path(sys.argv[2]), n=6), settings={**TINY, 'n_iters': 12}, folder=sys.argv[3], quiet=True, every_s=0, parallel=2)
+"""
+
+def workers_of(folder):
+    "Processes whose command line has a job that names `folder`: their ids."
+    found = []
+    for p in Path('/proc').glob('[0-9]*'):
+        try:
+            args = (p/'cmdline').read_bytes().split(b'\0')
+            if b'_worker' in b' '.join(args) and str(folder) in (Path(args[-2].decode())/'job.json').read_text(): found.append(int(p.name))
+        except (OSError, IndexError): pass
+    return found
+
+@pytest.mark.skipif(not Path('/proc/self/cmdline').exists(), reason='looks into /proc')
+def test_killed_while_two_are_trained_no_worker_stays_and_the_result_is_the_same(archive, tmp_path, one_thread):
+    settings = {**TINY, 'n_iters': 12}
+    run(archive, tmp_path/'one', settings=settings)
+    p = subprocess.Popen([sys.executable, '-c', CHILD, str(Path(__file__).parent), str(tmp_path/'photos'), str(tmp_path/'two')], stderr=subprocess.DEVNULL,
+                         env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    end = time.time() + 200
+    while time.time() < end and p.poll() is None and not any(len(f.read_text().splitlines()) > 3 for f in tmp_path.glob('two/*/losses.csv')): time.sleep(.01)
+    assert p.poll() is None and workers_of(tmp_path/'two')
+    p.kill(); p.wait()
+    end = time.time() + 20
+    while workers_of(tmp_path/'two') and time.time() < end: time.sleep(.1)
+    assert workers_of(tmp_path/'two') == []
+    run(archive, tmp_path/'two', settings=settings, parallel=1)                 # continued in another way than it was begun
+    assert everything(tmp_path/'one') == everything(tmp_path/'two')
+
+def test_a_mistake_in_a_worker_is_said_in_one_sentence(archive, tmp_path):
+    with pytest.raises(NamedMaskError, match="Cannot build DeepLabV3.*'vit_nonsense'"): run(archive, tmp_path, settings=dict(encoder='vit_nonsense'), parallel=2)
+
+def test_how_many_at_once(archive, tmp_path, monkeypatch):
+    s = expert_settings({**TINY, 'n_iters': 100})
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    for cores, n, want in ((2, 9, 1), (4, 9, 1), (8, 9, 2), (64, 9, 9), (64, 1, 1)):
+        monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
+        assert experts_at_once(n, s) == want
+    assert experts_at_once(9, {**s, 'n_iters': 5}) == 1 and experts_at_once(0, s, 3) == 1
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    for free, want in ((80e9, 6), (11e9, 1), (1e9, 1)):
+        monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (free, 80e9))
+        assert experts_at_once(9, {**s, 'batch_size': 8, 'crop': 384}) == want
+    with pytest.raises(NamedMaskError, match='from 1'): run(archive, tmp_path, parallel=0)
+
+def test_a_photo_of_two_experts_is_drawn_in_turn(archive, tmp_path, monkeypatch):
+    entries, masks = archive
+    monkeypatch.setattr(ex, '_side_by_side', lambda *a: pytest.fail('would depend on who is faster'))
+    run((entries + [entries[0]._replace(name='square')], masks), tmp_path, parallel=2)

@@ -519,3 +519,14 @@ def test_write_toy_photos(tmp_path):
     voc = I.write_toy_photos(tmp_path/'voc', 3, size=48, voc='val', ids={'circle': 8, 'square': 12, 'triangle': 15})
     assert (tmp_path/'voc/ImageSets/Segmentation/val.txt').read_text().split() == ['circle_0000', 'square_0001', 'triangle_0002']
     assert [int(I.load_labels(tmp_path/f'voc/SegmentationClass/{o.stem}.png').max()) for o in voc] == [8, 12, 15]
+
+def test_label_maps_of_16_bits(tmp_path):
+    labels = np.arange(60*20, dtype=np.uint16).reshape(20, 60)
+    I.save_labels(tmp_path/'a.png', labels, ['background', 'cat'])
+    back = I.load_labels(tmp_path/'a.png')
+    assert back.dtype == np.uint16 and (back == labels).all()
+    with Image.open(tmp_path/'a.png') as im: assert im.info['names'] == '["background", "cat"]'
+    colours = I.palette(1200)
+    assert (colours[:256] == I.palette()).all() and len(np.unique(colours, axis=0)) == 1200
+    over = np.asarray(I.overlay(Image.new('RGB', (60, 20)), labels, alpha=1))
+    assert (over == colours[labels]).all()

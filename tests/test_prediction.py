@@ -198,3 +198,16 @@ def test_explorer_takes_images_and_survives_a_broken_photo(seg, tmp_path):
 def test_explorer_figure(explorer):
     import matplotlib; matplotlib.use('agg')
     assert len(explorer.figure((0, 1)).axes) == 2
+
+def test_more_names_than_8_bits_can_hold(tmp_path):
+    "Number 300 of 300 names comes out as 300, not as 44."
+    from namedmask.images import load_labels
+    from namedmask.prediction import predict_paths
+    class Sees:
+        names, key = [f'name {i}' for i in range(1, 301)], 'sees'
+        def predict(self, im): return np.where(np.asarray(im)[..., 0] > 128, 300, 0)
+    Image.new('RGB', (40, 30), 'white').save(tmp_path/'a.png')
+    legend = predict_paths(Sees(), tmp_path/'a.png', tmp_path/'out', quiet=True)
+    labels = load_labels(tmp_path/'out'/legend['photos'][0]['labels'])
+    assert labels.dtype == np.uint16 and (labels == 300).all() and legend['photos'][0]['pixels'] == {'name 300': 1200}
+    assert (tmp_path/'out'/'legend.png').exists() and (tmp_path/'out'/legend['photos'][0]['overlay']).exists()

@@ -253,3 +253,37 @@ def test_colour_jitter_equals_a_chain_of_steps():
     want = T.adjust_contrast(T.adjust_saturation(T.adjust_brightness(x, b), s), c)
     m, shift = colour_matrix(*(torch.tensor([v]) for v in (b, c, s, 0.)), x.mean((2, 3)))
     assert torch.allclose((m @ x.flatten(2) + shift).view(x.shape), want, atol=2e-3)
+
+# ---- labels of more than 8 bits, and pictures that stay in memory ---
+def test_label_maps_of_16_bits():
+    soft = np.array([[0, 100, 200, 255]], np.uint8)
+    assert label_map(soft, 254).dtype == np.uint8 and label_map(soft, 254, ignore_index=1000).dtype == np.int16
+    assert label_map(soft, 40_000, (.3, .7), 50_000).tolist() == [[0, 50_000, 40_000, 40_000]]
+    assert [ignore_for(n) for n in (1, 254, 255, 999, 1000, 32767)] == [255, 255, 1000, 1000, 32767, 2**31-1]
+    for C, dtype in ((256, np.uint8), (257, np.uint16)):
+        t = torch.zeros(C, 1, 1); t[-1] = 1
+        assert argmax_at(t, (2, 2)).dtype == dtype and (argmax_at(t, (2, 2)) == C-1).all()
+
+def test_long_lists_of_names_are_drawn(tmp_path):
+    import matplotlib; matplotlib.use('agg')
+    entries, masks = toy(tmp_path)
+    dls = training_dls(entries, masks, lambda e: 300, n_iters=1, batch_size=4, crop=32, ignore_index=1000, names=[str(i) for i in range(301)], device='cpu')
+    x, y = dls.one_batch()
+    assert set(y.unique().tolist()) == {0, 300, 1000}
+    dls.show_batch(max_n=2)
+
+def test_pictures_stay_in_memory_up_to_a_bound(tmp_path, monkeypatch):
+    import namedmask.segmenter as sg
+    entries, masks = toy(tmp_path)
+    reads, real = [], sg.load_image
+    monkeypatch.setattr(sg, 'load_image', lambda *a: (reads.append(a[0]), real(*a))[1])
+    one = 4*48*48
+    kw = dict(label_of={'circle': 1, 'square': 2}, n=60, crop=32, scale=(.5, 1.2), band=(.3, .7))
+    plain = [ArchiveDataset(entries, masks, **kw)[i] for i in range(60)]
+    assert len(reads) == 60
+    for room, kept in ((2*one, 2), (100*one, 6), (one-1, 0)):
+        reads.clear()
+        ds = ArchiveDataset(entries, masks, **kw, cache=room)
+        assert all(torch.equal(a, b) for i in range(60) for a, b in zip(ds[i], plain[i]))
+        assert len(ds.pictures.kept) == kept and sum(a.nbytes + b.nbytes for a, b in ds.pictures.kept.values()) <= room
+        assert (len(reads) == 6) == (kept == 6)

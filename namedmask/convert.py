@@ -20,7 +20,7 @@ from .retrieval import parse_names
 from .segmenter import PaperDeepLab, deeplabv3plus, load_segmenter, save_segmenter
 from .teachers import SUPERVISION, TeacherCard
 
-# %% ../nbs/11a_convert.ipynb #9badf979
+# %% ../nbs/11a_convert.ipynb #13c5830d
 def read_weights(
     path, # A .pt, .pth, .pth.tar or .safetensors file
 )->dict:  # What is in it: tensors by name, perhaps with other things around them
@@ -36,7 +36,7 @@ def read_weights(
         if more := re.search(r'GLOBAL ([\w.]+)', str(e)):
             raise NamedMaskError(f"{path} holds more than weights ({more[1]}), and to read that could run anything: "
                                  "ask for a plain state dict, or save one where you trust the file.") from e
-        raise NamedMaskError(f"{path} is damaged or holds no weights ({' '.join(str(e).split())[:120]}): fetch it again.") from e
+        raise NamedMaskError(f"{path} is damaged or holds no weights ({' '.join(str(e).split()).split('. ')[0][:120]}): fetch it again.") from e
     if not isinstance(found, dict): raise NamedMaskError(f"{path} holds a {type(found).__name__}, not tensors by name: save the network's state_dict().")
     return found
 
@@ -201,7 +201,7 @@ def released_deeplab(
     assert not extra and all(k.endswith('num_batches_tracked') for k in missing)     # the layout was checked before
     return model.eval()
 
-# %% ../nbs/11a_convert.ipynb #f9dea6e6
+# %% ../nbs/11a_convert.ipynb #936361e0
 _UNSTATED = 'not stated for the weights; code MIT'
 
 def _namedmask_cards(source, sha):
@@ -210,18 +210,19 @@ def _namedmask_cards(source, sha):
             TeacherCard('DINO ResNet-50', 'student', 'nothing', 'Apache-2.0', 'first weights of its encoder')]
 
 def _selfmask_cards(source, sha):
-    return [TeacherCard('SelfMask, as released', 'features', 'nothing', _UNSTATED, source or 'made its masks', sha),
+    return [TeacherCard('SelfMask, as released', 'features', 'nothing', _UNSTATED, source or 'made its masks; the checkpoint with the best IoU on DUTS-TE was kept', sha),
             TeacherCard('DINO ViT-S/8, DINO ViT-S/16, MoCo v2 and SwAV ResNet-50', 'features', 'nothing', "see each model's page", "SelfMask's first weights, and the voters on its pseudo-masks")]
 
 def encoder_supervision(
     fit:Fit,         # From `recognise`
     boxes=(),        # From `tensors_of`
+    file='',         # Its name: DINO's are called dino_…_pretrain.pth
 )->tuple: # (which it is, what it was supervised with); the latter None where the file does not tell
     "Who trained an encoder, as far as its file gives it away."
     names = fit.unused
     if any('projection_head' in k or k.startswith('prototypes') for k in names): return f'SwAV {fit.layout.name}', 'nothing'
     if 'encoder_q' in fit.prefix: return f'MoCo {fit.layout.name}', 'nothing'
-    if {'teacher', 'student'} & set(boxes) or any(re.match(r'(module\.)?head\.(mlp|last_layer)', k) for k in names): return f'DINO {fit.layout.name}', 'nothing'
+    if file.startswith('dino_') or {'teacher', 'student'} & set(boxes) or any(re.match(r'(module\.)?head\.(mlp|last_layer)', k) for k in names): return f'DINO {fit.layout.name}', 'nothing'
     if any(re.fullmatch(r'(fc|head)\.weight', k) for k in names): return f'{fit.layout.name} with a classifier', 'image labels'
     return fit.layout.name, None
 
@@ -299,12 +300,12 @@ def _write_segmenter(fit, out, meta, boxes, names, benchmark, supervision):
 def _one_file(out, what):
     if out.suffix != '.safetensors': raise NamedMaskError(f"This is {what}, not a segmenter, and makes one file: give a path that ends in .safetensors, not {out}.")
 
-# %% ../nbs/11a_convert.ipynb #0c127cee
+# %% ../nbs/11a_convert.ipynb #8fc5fc76
 def _write_encoder(fit, out, meta, boxes, names, benchmark, supervision):
     _one_file(out, f'an encoder ({fit.layout.name})')
-    who, known = encoder_supervision(fit, boxes)
+    who, known = encoder_supervision(fit, boxes, meta['source']['file'])
     if (supervision or known) is None:
-        raise NamedMaskError(f"{meta['source']['file']} is a {who}, and does not tell how it was trained: say --supervision nothing if it is DINO's, or 'image labels'.")
+        raise NamedMaskError(f"{meta['source']['file']} is a {who}, and does not tell how it was trained: say --supervision nothing if it is DINO's, or 'image labels' if it was trained with them.")
     card = TeacherCard(who, 'features', supervision or known, "see the model's page", meta['source']['file'], meta['source']['sha256'])
     meta |= dict(kind='encoder', encoder=fit.layout.encoder, supervision=[card.as_dict()])
     write_safetensors(out, fit.state, meta)

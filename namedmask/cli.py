@@ -153,7 +153,7 @@ def convert(
     from namedmask.convert import convert
     meta = convert(file, out, names, benchmark, supervision)
     print(f"{meta['source']['layout']}{', ' + str(len(meta['names'])) + ' names' if 'names' in meta else ''}: {out}")
-    for card in meta['supervision']: print(f"  {card['name']} learnt from {card['supervision']}")
+    for card in meta['supervision']: print(f"  {card['name']} was supervised with {card['supervision']}")
 
 # %% ../nbs/14_cli.ipynb #4bf490e8
 def _names_of(names, benchmark):

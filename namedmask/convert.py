@@ -7,7 +7,7 @@ Docs: https://namedmask.github.io/namedmask/convert.html.md"""
 # %% auto #0
 __all__ = ['LAYOUTS', 'read_weights', 'tensors_of', 'resnet50_layout', 'deeplab_layout', 'vit_small_layout', 'selfmask_layout',
            'Layout', 'Fit', 'Misfit', 'fit_layout', 'recognise', 'our_name', 'released_deeplab', 'encoder_supervision',
-           'class_names', 'benchmark_names', 'write_safetensors', 'read_header', 'convert']
+           'class_names', 'benchmark_names', 'benchmark_of', 'write_safetensors', 'read_header', 'convert']
 
 # %% ../nbs/11a_convert.ipynb #b2a1edea
 import argparse, hashlib, json, math, pickle, re
@@ -226,7 +226,7 @@ def encoder_supervision(
     if any(re.fullmatch(r'(fc|head)\.weight', k) for k in names): return f'{fit.layout.name} with a classifier', 'image labels'
     return fit.layout.name, None
 
-# %% ../nbs/11a_convert.ipynb #3c45b375
+# %% ../nbs/11a_convert.ipynb #84a67ba5
 def class_names(
     n_classes:int,   # Classes of the network, background included
     names=None,      # As for `parse_names`
@@ -242,11 +242,19 @@ def class_names(
                              f"give{'s' if names is None else ''} {len(found)} names: it needs {n_classes - 1}.")
     return found
 
-def benchmark_names(benchmark:str)->list: # 'voc2012', ...
-    "The names of a published benchmark, in the order of its classes (NamedMask, section 4.1)."
-    try: from namedmask.recipes import benchmark_names
+def benchmark_names(
+    benchmark:str, # 'voc2012', or as in the published files' names: 'cityscapes_object', 'imagenet_s50'
+)->list:
+    "The names of a published benchmark in the order of its classes (NamedMask, section 4.1)."
+    try: from namedmask.recipes import recipe
     except ImportError: raise NamedMaskError("This version has no lists of benchmarks: say --names.") from None
-    return list(benchmark_names(benchmark))
+    short = re.sub('^cityscapes_object$', 'cityscapes', benchmark).replace('_', '-')
+    return [c.name for c in parse_names(list(recipe(short).names))]
+
+def benchmark_of(file:str)->str: # A file's name
+    "The benchmark of a checkpoint under its published name, 'namedmask_voc2012.pt'; None for any other name."
+    m = re.fullmatch(r'namedmask_(\w+)\.pt', Path(file).name)
+    return m and m[1]
 
 # %% ../nbs/11a_convert.ipynb #e02e7def
 def write_safetensors(
@@ -284,10 +292,10 @@ def convert(
         raise NamedMaskError(f"The supervision {supervision!r} is unknown: say one of {', '.join(SUPERVISION)}.")
     return _WRITERS[fit.layout.kind](fit, Path(out), meta, boxes, names=names, benchmark=benchmark, supervision=supervision)
 
-# %% ../nbs/11a_convert.ipynb #80445e6f
+# %% ../nbs/11a_convert.ipynb #b1498b36
 def _write_segmenter(fit, out, meta, boxes, names, benchmark, supervision):
     n = fit.state['classifier.classifier.3.weight'].shape[0]
-    if n > 256: raise NamedMaskError(f"The network has {n} classes, and label maps here are 8-bit pictures with at most 256: use the published code for this one.")
+    if names is None: benchmark = benchmark or benchmark_of(meta['source']['file'])
     cards = _namedmask_cards(meta['source']['file'], meta['source']['sha256'])
     if supervision: cards = [TeacherCard(meta['source']['file'], 'student', supervision, 'not known', meta['source']['file'], meta['source']['sha256'])]
     meta |= dict(kind='segmenter', names=class_names(n, names, benchmark), supervision=[c.as_dict() for c in cards])

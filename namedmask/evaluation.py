@@ -257,12 +257,12 @@ def predict_labels(
     segmenter, # A `Segmenter`, or anything with `.segment(PIL) -> (labels, ...)` or `.predict(PIL) -> labels`
     im,        # An RGB image
 )->np.ndarray:
-    "Labels of `im`, (H,W) uint8 at its own size: 0 background, then `segmenter.names` from 1 on."
+    "Labels of `im`, (H,W) uint8 at its own size (uint16 for more than 255 names): 0 background, then `segmenter.names` from 1 on."
     out = segmenter.segment(im) if hasattr(segmenter, 'segment') else segmenter.predict(im)
     out = np.asarray(out[0] if isinstance(out, tuple) else out)
     if out.shape != (im.height, im.width):
         raise NamedMaskError(f"The segmenter returned labels of shape {out.shape} for an image of {(im.height, im.width)}: it must predict at the image's own size.")
-    return out.astype(np.uint8)
+    return out if out.dtype == np.uint16 else out.astype(np.uint8)
 
 # %% ../nbs/10_evaluation.ipynb #0ab59600
 def _match(segmenter, benchmark):

@@ -64,7 +64,7 @@ def published_logits(sd, x):
 
 @pytest.fixture(scope='module')
 def official(tmp_path_factory):
-    path = tmp_path_factory.mktemp('official')/'namedmask_voc2012.pt'
+    path = tmp_path_factory.mktemp('official')/'official.pt'
     torch.save(published_state(21), path)
     return path
 
@@ -113,7 +113,7 @@ def test_a_folder_and_a_file_hold_the_same_segmenter(official, tmp_path):
     folder, file = convert(official, tmp_path/'net', NAMES), convert(official, tmp_path/'net.safetensors', NAMES)
     assert {k: v for k, v in folder.items()} == file
     a, b = load_segmenter(tmp_path/'net'), load_segmenter(tmp_path/'net.safetensors')
-    assert a.names == b.names == NAMES and a.meta['source']['file'] == 'namedmask_voc2012.pt' and a.meta['side'] is None
+    assert a.names == b.names == NAMES and a.meta['source']['file'] == 'official.pt' and a.meta['side'] is None
     assert all(torch.equal(v, b.model.state_dict()[k]) for k, v in a.model.state_dict().items())
     levels = {c['name']: c['supervision'] for c in b.meta['supervision']}
     assert levels['NamedMask, as released'] == levels['CLIP ViT-L/14@336'] == 'image-text pairs' and levels['SelfMask, as released'] == 'nothing'
@@ -226,9 +226,26 @@ def test_names_must_fit(official, tmp_path):
     for kw, words in ((dict(), '20 of them'), (dict(names='cat'), '1 names'), (dict(names='cat,cat'), 'twice')):
         with pytest.raises(NamedMaskError, match=words): convert(official, tmp_path/'x', **kw)
 
-def test_more_classes_than_a_label_map_holds(tmp_path):
-    torch.save({k: torch.zeros(s) for k, s in deeplab_layout(301).items()}, tmp_path/'s300.pt')
-    with pytest.raises(NamedMaskError, match='301 classes'): convert(tmp_path/'s300.pt', tmp_path/'x', [str(i) for i in range(300)])
+def test_a_published_name_tells_the_benchmark(official, tmp_path):
+    recipes = pytest.importorskip('namedmask.recipes')
+    (tmp_path/'namedmask_voc2012.pt').symlink_to(official)
+    assert convert(tmp_path/'namedmask_voc2012.pt', tmp_path/'a.safetensors')['names'] == list(recipes.recipe('voc2012').names)
+    assert convert(official, tmp_path/'a.safetensors', benchmark='voc2012')['names'][0] == 'aeroplane'
+    for n, b in ((15, 'cityscapes_object'), (51, 'imagenet_s50'), (81, 'coca')): assert len(class_names(n, benchmark=b)) == n - 1
+    with pytest.raises(NamedMaskError, match='20 names: it needs 80'): class_names(81, benchmark='voc2012')
+
+def test_more_classes_than_eight_bits_hold(tmp_path):
+    "ImageNet-S has 300 and 919 names; the labels become 16-bit pictures."
+    from namedmask.images import load_labels, save_image, toy_scene
+    from namedmask.prediction import predict_paths
+    sd = published_state(301)
+    sd['classifier.classifier.3.bias'][299] += 100
+    torch.save(sd, tmp_path/'s300.pt')
+    convert(tmp_path/'s300.pt', tmp_path/'net', [f'n{i}' for i in range(1, 301)])
+    save_image(tmp_path/'photo.jpg', toy_scene(0, size=64)[0])
+    found = predict_paths(load_segmenter(tmp_path/'net'), tmp_path/'photo.jpg', tmp_path/'out', quiet=True)
+    labels = load_labels(tmp_path/'out'/'labels'/'photo.png')
+    assert labels.dtype == np.uint16 and (labels == 299).all() and found['new'] == 1
 
 def test_an_encoder_says_what_it_learnt_from(tmp_path):
     zeros = {k: torch.zeros(s) for k, s in resnet50_layout().items()}
@@ -266,3 +283,18 @@ def test_selfmask_becomes_one_file(tmp_path):
     with pytest.raises(NamedMaskError, match='no segmenter'): load_segmenter(tmp_path/'s.safetensors')
     selfmask = pytest.importorskip('namedmask.selfmask')                      # its loader takes the file as it is
     assert selfmask.load_selfmask(tmp_path/'s.safetensors') is not None
+
+# ---------------------------------------------------------------- the decoder itself
+
+def test_the_papers_decoder_trains_and_keeps(tmp_path):
+    from namedmask.segmenter import save_segmenter
+    net = deeplabv3plus('resnet18', 3, 8, head='paper')
+    net(torch.randn(2, 3, 33, 47)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+    same, other = deeplabv3plus('resnet18', 3, 8, head='paper').state_dict(), deeplabv3plus('resnet18', 3, 8, head='paper', seed=1).state_dict()
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in same.items() if 'running' not in k and 'tracked' not in k) and not torch.equal(same['head.low.0.weight'], other['head.low.0.weight'])
+    save_segmenter(tmp_path/'net', net.eval(), dict(names=['a', 'b']))
+    back, x = load_segmenter(tmp_path/'net'), torch.randn(1, 3, 50, 70)
+    with torch.no_grad(): assert torch.equal(back.model(x), net(x))
+    assert 'head' not in deeplabv3plus('resnet18', 3).spec                    # segmenters of before say nothing of it
+    with pytest.raises(NamedMaskError, match='decoder'): deeplabv3plus('resnet18', 3, head='vainf')

@@ -9,13 +9,14 @@ __all__ = ['LAYOUTS', 'read_weights', 'tensors_of', 'resnet50_layout', 'deeplab_
            'Layout', 'Fit', 'Misfit', 'fit_layout', 'recognise', 'our_name', 'released_deeplab', 'encoder_supervision',
            'class_names', 'benchmark_names', 'benchmark_of', 'write_safetensors', 'read_header', 'convert']
 
-# %% ../nbs/11a_convert.ipynb #b2a1edea
+# %% ../nbs/11a_convert.ipynb #bd1b1975
 import argparse, hashlib, json, math, pickle, re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 import torch
 from .core import NamedMaskError, atomic_path
+from .exchange import release_cards
 from .retrieval import parse_names
 from .segmenter import PaperDeepLab, deeplabv3plus, load_segmenter, save_segmenter
 from .teachers import SUPERVISION, TeacherCard
@@ -201,17 +202,14 @@ def released_deeplab(
     assert not extra and all(k.endswith('num_batches_tracked') for k in missing)     # the layout was checked before
     return model.eval()
 
-# %% ../nbs/11a_convert.ipynb #936361e0
-_UNSTATED = 'not stated for the weights; code MIT'
-
+# %% ../nbs/11a_convert.ipynb #1cf46cb4
 def _namedmask_cards(source, sha):
-    net = TeacherCard('NamedMask, as released', 'student', 'image-text pairs', _UNSTATED, source, sha)
-    return [net, TeacherCard('CLIP ViT-L/14@336', 'retriever', 'image-text pairs', 'MIT', 'OpenAI; picked the photos it was trained on'), *_selfmask_cards('', ''),
-            TeacherCard('DINO ResNet-50', 'student', 'nothing', 'Apache-2.0', 'first weights of its encoder')]
+    net = TeacherCard('NamedMask, as released', 'student', 'image-text pairs', 'not stated for the weights; code MIT', source, sha)
+    return [net, *release_cards(), TeacherCard('DINO ResNet-50', 'student', 'nothing', 'Apache-2.0', 'first weights of its encoder')]
 
 def _selfmask_cards(source, sha):
-    return [TeacherCard('SelfMask, as released', 'features', 'nothing', _UNSTATED, source or 'made its masks; the checkpoint with the best IoU on DUTS-TE was kept', sha),
-            TeacherCard('DINO ViT-S/8, DINO ViT-S/16, MoCo v2 and SwAV ResNet-50', 'features', 'nothing', "see each model's page", "SelfMask's first weights, and the voters on its pseudo-masks")]
+    _, net, voters = release_cards()
+    return [replace(net, source=f'{source}; the checkpoint with the best IoU on DUTS-TE was kept', sha256=sha), voters]
 
 def encoder_supervision(
     fit:Fit,         # From `recognise`

@@ -6,9 +6,9 @@ Docs: https://namedmask.github.io/namedmask/exchange.html.md"""
 
 # %% auto #0
 __all__ = ['run_lengths', 'rle_encode', 'rle_decode', 'read_lists', 'relative_to_root', 'archive_from_release',
-           'archive_to_release', 'masks_from_release', 'masks_to_release']
+           'archive_to_release', 'masks_from_release', 'masks_to_release', 'release_cards']
 
-# %% ../nbs/04b_exchange.ipynb #4ab32edc
+# %% ../nbs/04b_exchange.ipynb #6d2c74c3
 import json, os
 from collections import Counter
 from pathlib import Path
@@ -17,6 +17,7 @@ from PIL import Image
 from .core import NamedMaskError, Stage, atomic_path, progress, safe_join, settings_key, write_json, write_text
 from .images import MaskStore, content_hash
 from .retrieval import Archive, Category, Entry, parse_names
+from .teachers import TeacherCard
 
 # %% ../nbs/04b_exchange.ipynb #049282f1
 def run_lengths(
@@ -241,3 +242,11 @@ def masks_to_release(
         mask = head.as_stored(masks.load(e.sha, head.size)) >= 128
         write_text(safe_join(root, f'{split}_pseudo_masks_{kind}/{name}'), json.dumps(rle_encode(mask)))
     return sum(1 for sha in set(whose.values()) if sha in masks)
+
+# %% ../nbs/04b_exchange.ipynb #1fe6bc7a
+def release_cards()->list: # Of `TeacherCard`
+    "What went into the published lists and masks: CLIP picked the photos, SelfMask made the masks (NamedMask, section 3)."
+    unstated = 'not stated for the weights; code MIT'
+    return [TeacherCard('CLIP ViT-L/14@336', 'retriever', 'image-text pairs', 'MIT', 'OpenAI; picked the photos'),
+            TeacherCard('SelfMask, as released', 'features', 'nothing', unstated, 'made the masks; the checkpoint with the best IoU on DUTS-TE was kept'),
+            TeacherCard('DINO ViT-S/8, DINO ViT-S/16, MoCo v2 and SwAV ResNet-50', 'features', 'nothing', "see each model's page", "SelfMask's first weights, and the voters on its pseudo-masks")]

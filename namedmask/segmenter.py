@@ -591,7 +591,7 @@ def argmax_at(
     logits,             # (C,h,w) float tensor
     size,               # (H, W) of the result
     budget:int=2**24,   # Largest number of scores held at once
-)->np.ndarray: # uint8 HxW; uint16 for more than 256 classes
+)->np.ndarray: # HxW: uint8, or uint16 with more than 256 classes
     "Enlarge scores bilinearly to `size` and take the best class of each pixel, strip by strip."
     (C, h, w), (H, W) = logits.shape, size
     out, n = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), max(1, budget//(C*W))
@@ -599,7 +599,7 @@ def argmax_at(
         hi = min(H, lo+n)
         i, j, f = _axis(h, H, lo, hi)
         rows = torch.lerp(logits[:, i], logits[:, j], f[None, :, None].to(logits))
-        out[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).short().numpy()
+        out[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).numpy()
     return out
 
 # %% ../nbs/06_segmenter.ipynb #4b5db0b8

@@ -224,7 +224,7 @@ def encoder_supervision(
     if any(re.fullmatch(r'(fc|head)\.weight', k) for k in names): return f'{fit.layout.name} with a classifier', 'image labels'
     return fit.layout.name, None
 
-# %% ../nbs/11a_convert.ipynb #84a67ba5
+# %% ../nbs/11a_convert.ipynb #fccfb96a
 def class_names(
     n_classes:int,   # Classes of the network, background included
     names=None,      # As for `parse_names`
@@ -245,7 +245,9 @@ def benchmark_names(
 )->list:
     "The names of a published benchmark in the order of its classes (NamedMask, section 4.1)."
     try: from namedmask.recipes import recipe
-    except ImportError: raise NamedMaskError("This version has no lists of benchmarks: say --names.") from None
+    except ModuleNotFoundError as e:
+        if e.name != 'namedmask.recipes': raise
+        raise NamedMaskError("This version has no lists of benchmarks: say --names.") from e
     short = re.sub('^cityscapes_object$', 'cityscapes', benchmark).replace('_', '-')
     return [c.name for c in parse_names(list(recipe(short).names))]
 

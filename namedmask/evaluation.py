@@ -257,20 +257,21 @@ def predict_labels(
     segmenter, # A `Segmenter`, or anything with `.segment(PIL) -> (labels, ...)` or `.predict(PIL) -> labels`
     im,        # An RGB image
 )->np.ndarray:
-    "Labels of `im`, (H,W) uint8 at its own size (uint16 for more than 255 names): 0 background, then `segmenter.names` from 1 on."
+    "Labels of `im`, (H,W) uint8 (with more than 255 names uint16) at its own size: 0 background, then `segmenter.names` from 1 on."
     out = segmenter.segment(im) if hasattr(segmenter, 'segment') else segmenter.predict(im)
     out = np.asarray(out[0] if isinstance(out, tuple) else out)
     if out.shape != (im.height, im.width):
         raise NamedMaskError(f"The segmenter returned labels of shape {out.shape} for an image of {(im.height, im.width)}: it must predict at the image's own size.")
-    return out if out.dtype == np.uint16 else out.astype(np.uint8)
+    return out.astype(np.uint8 if len(segmenter.names) < 256 else np.uint16)
 
 # %% ../nbs/10_evaluation.ipynb #0ab59600
 def _match(segmenter, benchmark):
-    "(256,) uint8 from the segmenter's labels to the benchmark's."
+    "From the segmenter's labels to the benchmark's."
     theirs = [getattr(o, 'name', o) for o in segmenter.names]
     if sorted(theirs) != sorted(benchmark.names):
         raise NamedMaskError(f"The segmenter knows {', '.join(theirs)} but the benchmark scores {', '.join(benchmark.names)}: open the benchmark with the segmenter's names.")
-    lut = np.full(256, 255, np.uint8); lut[0] = 0
+    big = len(theirs) >= 255
+    lut = np.full(1 + len(theirs) if big else 256, 65535 if big else 255, np.uint16 if big else np.uint8); lut[0] = 0
     for i, name in enumerate(theirs, 1): lut[i] = 1 + benchmark.names.index(name)
     return lut
 

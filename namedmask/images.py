@@ -402,7 +402,7 @@ class MaskStore:
 def palette(
     n:int=256, # How many colours
 )->np.ndarray: # uint8 (n, 3)
-    "The colours of PASCAL VOC: black, maroon, green, olive, navy, ..."
+    "The colours of PASCAL VOC: black, maroon, green, olive, navy, ...; its rule goes on beyond 256."
     k, out = np.arange(n), np.zeros((n, 3), np.uint8)
     for bit in range(8):
         for c in range(3): out[:, c] |= (((k >> (3*bit + c)) & 1) << (7 - bit)).astype(np.uint8)
@@ -411,10 +411,10 @@ def palette(
 # %% ../nbs/01_images.ipynb #8c4b9577
 def save_labels(
     path,       # Where to write the PNG
-    labels,     # (H, W), a number a pixel: uint8, or uint16 for more than 256 of them
+    labels,     # uint8 (H, W), a number a pixel; uint16 for numbers above 255
     names=None, # The name of each number, background first; kept in the file as text
 ):
-    "Write a label map as a PNG with the VOC palette (uint16: in 16-bit grey, which has none), whole or not at all."
+    "Write a label map as a PNG with the VOC palette, one of 16 bits as a grey PNG, whole or not at all."
     a = np.asarray(labels)
     if a.ndim != 2 or a.dtype not in (np.uint8, np.uint16): raise ValueError(f"a label map is uint8 or uint16 of shape (H, W), not {a.dtype} {a.shape}")
     im, info = Image.fromarray(a), PngImagePlugin.PngInfo()
@@ -424,17 +424,17 @@ def save_labels(
 
 def load_labels(
     path,      # A PNG with a palette (as VOC's own) or grey
-)->np.ndarray: # uint8 (H, W); uint16 from 16-bit grey
+)->np.ndarray: # (H, W): uint8, or uint16 from a PNG of 16 bits
     "Read a label map: the numbers, not the colours."
     im = _open_png(path, 'label map')
-    if im.mode == 'I;16': return np.array(im)
+    if im.mode.startswith('I'): return np.array(im).astype(np.uint16)
     if im.mode not in ('P', 'L', '1'): raise NamedMaskError(f"{path} is a picture of mode {im.mode}, not a label map: save it as an 8-bit PNG with a palette, or in grey, whose values are the labels.")
     return np.array(im).astype(np.uint8)
 
 # %% ../nbs/01_images.ipynb #5c9b16c4
 def overlay(
     im:Image.Image,  # A picture
-    labels,          # uint8 (H, W) of the same size
+    labels,          # whole numbers (H, W) of the same size
     alpha:float=.5,  # How much of the colour: 0 shows the picture, 1 the colour
     shown=None,      # The numbers to colour; None is all but 0
 )->Image.Image:      # RGB, the picture's size
@@ -445,7 +445,7 @@ def overlay(
     p = np.pad(labels, 1, mode='edge')
     edge = (p[:-2, 1:-1] != labels) | (p[2:, 1:-1] != labels) | (p[1:-1, :-2] != labels) | (p[1:-1, 2:] != labels)
     k = np.where(on, np.where(edge, min(1, 2*alpha), alpha), 0).astype(np.float32)[..., None]
-    return Image.fromarray((a*(1 - k) + palette(max(256, int(labels.max(initial=0)) + 1))[labels]*k + .5).astype(np.uint8))
+    return Image.fromarray((a*(1 - k) + palette(max(256, int(labels.max()) + 1))[labels]*k + .5).astype(np.uint8))
 
 # %% ../nbs/01_images.ipynb #af480f17
 def _thumb(o, size):

@@ -48,7 +48,7 @@ def legend_box(
     w = max((int(font.getlength(o)) for o in texts), default=0)
     row = size + pad
     out = Image.new('RGB', (w + size + 3*pad, row*len(texts) + pad), 'white')
-    draw, colours = ImageDraw.Draw(out), palette(1024)
+    draw, colours = ImageDraw.Draw(out), palette(max(256, 1 + max(ids, default=0)))
     for k, (text, i) in enumerate(zip(texts, ids)):
         y = pad + k*row
         draw.rectangle((pad, y, pad + size - 1, y + size - 1), fill=tuple(colours[i].tolist()))
@@ -158,7 +158,7 @@ def _there(out, line): return all((out/line[k]).exists() for k in ('labels', 'ov
 # %% ../nbs/11_prediction.ipynb #06b992e3
 def _write_legend(out, names, model, lines, skipped):
     "Write legend.json, legend.csv and legend.png; returns what legend.json holds."
-    colours = palette(1024)
+    colours = palette(max(256, 1 + len(names)))
     legend = dict(model=model, names=[dict(label=i, name=o, colour='#%02x%02x%02x' % tuple(colours[i].tolist())) for i, o in enumerate(['background', *names])],
                   photos=[dict(photo=o['source'], **{k: o[k] for k in ('labels', 'overlay', 'width', 'height', 'pixels')}) for o in lines],
                   skipped=[dict(photo=p, why=w) for p, w in skipped])
@@ -260,7 +260,7 @@ def _build(self:PredictionExplorer):
     for i, name in enumerate(self.names, 1):
         b = w.ToggleButton(i in self.shown, description=name, tooltip=f'show or hide {name}', layout=w.Layout(width='auto'))
         b.observe(lambda c, name=name: self.toggle(name, c['new']), 'value')
-        self._buttons.append(w.HBox([w.HTML(f'<span style="display:inline-block;width:1em;height:1em;background:rgb{tuple(palette(1024)[i].tolist())}"></span>'), b]))
+        self._buttons.append(w.HBox([w.HTML(f'<span style="display:inline-block;width:1em;height:1em;background:rgb{tuple(palette(max(256, i + 1))[i].tolist())}"></span>'), b]))
     self._image, self._text = w.Image(format='png', layout=w.Layout(max_width='100%', align_self='flex-start')), w.HTML()
     self._pick.observe(lambda c: self.select(c['new']), 'value')
     self._slider.observe(lambda c: self.set_alpha(c['new']), 'value')

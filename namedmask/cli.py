@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Sources', 'Needed', 'Folder', 'COMMANDS', 'split_sources', 'fit', 'predict', 'evaluate', 'naive', 'ceiling', 'sheet',
-           'report', 'index', 'usage', 'main', 'run_command']
+           'report', 'index', 'convert', 'import_archive', 'export_archive', 'usage', 'main', 'run_command']
 
 # %% ../nbs/14_cli.ipynb #421f1401
 import os, sys
@@ -51,7 +51,7 @@ def fit(
 
 # %% ../nbs/14_cli.ipynb #d2ab40da
 def predict(
-    run:Folder,             # The run's folder, or a segmenter's
+    run:Folder,             # The run's folder, a segmenter's, or a .safetensors file that `convert` made
     sources:Annotated[str, {'opt': False, 'nargs': '+'}], # Photos, folders or .txt lists
     out:Needed=None,        # Where labels and overlays go
     quiet:bool=False,       # No progress bar
@@ -142,12 +142,75 @@ def index(
     print(f'{len(found):,} photos in {out}')
     for path, why in found.skipped: print(f'skipped: {path}: {why}')
 
+# %% ../nbs/14_cli.ipynb #906ea8e8
+def convert(
+    file:Folder,            # A published checkpoint: of NamedMask, an expert, SelfMask, DINO, MoCo v2 or SwAV
+    out:Folder,             # A folder for a segmenter, or a path that ends in .safetensors
+    names:str=None,         # The segmenter's names in the order of its classes: "aeroplane,bicycle,bird"
+    benchmark:str=None,     # Or the benchmark whose names they are: voc2012, coco2017, coca, cityscapes_object
+    supervision:str=None,   # What an encoder learnt from, if its file does not tell: "nothing" or "image labels"
+):
+    "Make a published checkpoint into a file of ours; one that does not fit is refused with the names that are in the way."
+    from namedmask.convert import convert
+    meta = convert(file, out, names, benchmark, supervision)
+    print(f"{meta['source']['layout']}{', ' + str(len(meta['names'])) + ' names' if 'names' in meta else ''}: {out}")
+    for card in meta['supervision']: print(f"  {card['name']} was supervised with {card['supervision']}")
+
+# %% ../nbs/14_cli.ipynb #4bf490e8
+def _names_of(names, benchmark):
+    if benchmark is None or names is not None: return names
+    from namedmask.convert import benchmark_names
+    return benchmark_names(benchmark)
+
+def import_archive(
+    file:Folder,            # The published list of photos: a JSON file {name: [path, ...]}
+    root:Needed=None,       # Your folder of photos, the one with train/ in it
+    out:Needed=None,        # Where the archive goes
+    names:str=None,         # The names in the order of their classes
+    benchmark:str=None,     # Or the benchmark whose names they are
+    replace:str=None,       # What the paths start with and the root takes the place of; by default their last three parts are looked for
+    masks:str=None,         # Also the masks: a folder like ImageNet2012/train_pseudo_masks_selfmask
+    masks_out:str=None,     # Where the masks go
+    quiet:bool=False,       # Say nothing
+):
+    "Read a published list of photos, and their masks, into an archive of ours."
+    from namedmask.core import NamedMaskError
+    from namedmask.exchange import archive_from_release, masks_from_release
+    if (masks is None) != (masks_out is None): raise NamedMaskError("The masks need two folders: say both --masks and --masks-out.")
+    archive = archive_from_release(file, root, out, _names_of(names, benchmark), replace, quiet=quiet)
+    if masks: masks_from_release(masks, archive, masks_out, quiet=quiet)
+    if not quiet: print(archive)
+
+# %% ../nbs/14_cli.ipynb #3ba03e5a
+def export_archive(
+    run:Folder,             # The run's folder, or an archive's
+    out:Needed=None,        # The JSON file to write
+    root:str=None,          # What the paths shall start with in place of the photos' folder
+    masks_out:str=None,     # Also the run's masks: the folder in which train_pseudo_masks_... is made
+    kind:str='selfmask',    # The end of that folder's name: selfmask, or experts/voc2012
+    quiet:bool=False,       # No progress bar
+):
+    "Write a run's list of photos, and their masks, as the published code reads them."
+    from namedmask.core import NamedMaskError
+    from namedmask.exchange import archive_to_release, masks_to_release
+    from namedmask.pipeline import Run
+    from namedmask.retrieval import Archive
+    only = (Path(run)/'manifest.csv').exists()
+    archive = Archive.open(run) if only else Run(run).archive
+    if archive is None or (masks_out and only): raise NamedMaskError(f"There {'is no archive' if archive is None else 'are no masks'} in {run}: give the folder of a run that has got so far.")
+    archive_to_release(archive, out, root)
+    if masks_out:
+        masks = Run(run).masks if kind == 'selfmask' else Run(run).final_masks
+        if masks is None: raise NamedMaskError(f"The run {run} has no masks yet: run the same `namedmask fit` again to finish it.")
+        print(f'{masks_to_release(masks, archive, masks_out, kind, quiet=quiet):,} masks in {masks_out}')
+    print(f'{len(archive.kept()):,} photos in {out}')
+
 # %% ../nbs/14_cli.ipynb #131ea9ef
-COMMANDS = {f.__name__: f for f in (fit, predict, evaluate, naive, ceiling, sheet, report, index)}
+COMMANDS = {f.__name__: f for f in (fit, predict, evaluate, naive, ceiling, sheet, report, index, convert, import_archive, export_archive)}
 
 def usage()->str:
     "What `namedmask --help` prints."
-    lines = [f'  {name:10} {f.__doc__.splitlines()[0]}' for name, f in COMMANDS.items()]
+    lines = [f'  {name:14} {f.__doc__.splitlines()[0]}' for name, f in COMMANDS.items()]
     return '\n'.join(['usage: namedmask COMMAND ...', '', 'From a list of names and a folder of unlabelled photos to a small semantic segmenter.', '',
                       'commands:', *lines, '', 'namedmask COMMAND --help shows the options of a command; namedmask --version the version.'])
 

@@ -304,11 +304,11 @@ def _continue_hint(quiet):
         raise
 
 # %% ../nbs/13_pipeline.ipynb #c0257822
-def find_segmenter(folder): # A run's folder, or one that `save_segmenter` made
+def find_segmenter(folder): # A run's folder, one that `save_segmenter` made, or a .safetensors file of `namedmask convert`
     "The segmenter in a folder."
     from namedmask.segmenter import load_segmenter
     folder = Path(folder)
-    if (folder/'segmenter.json').exists(): return load_segmenter(folder)
+    if folder.suffix == '.safetensors' or (folder/'segmenter.json').exists(): return load_segmenter(folder)
     segmenter = Run(folder).segmenter
     if segmenter is None: raise NamedMaskError(f"The run {folder} has no student yet: run the same `namedmask fit` again to finish it.")
     return segmenter

@@ -10,7 +10,7 @@ __all__ = ['REFINE_PIXELS', 'REFINERS', 'image_batch', 'unit_rows', 'affinity', 
            'candidates_of', 'candidates', 'spans_frame', 'framing_prior', 'iou_table', 'vote', 'scaled',
            'evidence_maps', 'transitions', 'walk', 'otsu', 'soften', 'box_mean', 'guided_filter', 'grabcut',
            'uncertain_near_border', 'resized', 'refine', 'oval', 'is_partial', 'Detector', 'BatchDetector',
-           'SpectralDetector', 'token_cut', 'TokenCutDetector', 'second_vectors', 'EvidenceDetector', 'Notes',
+           'SpectralDetector', 'token_cut', 'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'Notes',
            'make_masks']
 
 # %% ../nbs/05_saliency.ipynb #4694c6a6
@@ -678,36 +678,6 @@ def token_cut(
     parts, _ = label(side)
     return parts == parts[seed], side, seed
 
-# %% ../nbs/05_saliency.ipynb #5bc10053
-class TokenCutDetector(BatchDetector):
-    "Normalised cut of a graph with two kinds of edges (TokenCut, Wang et al. 2022), then a refinement. Uses features only."
-    role = 'saliency features'
-    def __init__(self,
-        features,         # Feature models; one source of one of them is used. The paper: the keys of DINO ViT-S/16
-        source=None,      # (number of the model, name of the source); default the first
-        tau=.2,           # Cosine above which two nodes are tied (their section 4)
-        eps=1e-5,         # Weight of all other edges
-        centre=False,     # Subtract the mean vector of each photo; False in TokenCut
-        refine='grabcut', # 'grabcut', 'guided' or None
-        side=384,         # Pixels of the square that the features see
-        budget=2**29,     # Bytes of memory for the photos solved together
-        device=None,      # Where the eigen-problems are solved: a GPU where there is one
-        ):
-        super().__init__(features, refine, side)
-        self.source, self.tau, self.eps, self.centre, self.budget, self.device = tuple(source or (0, self.features[0].sources[0])), tau, eps, centre, budget, device
-
-    @property
-    def cards(self): return [replace(self.features[self.source[0]].card, role=self.role)]
-    @property
-    def settings(self)->dict: return dict(super().settings, source=list(self.source), tau=self.tau, eps=self.eps, centre=self.centre)
-
-    def coarse_of(self, photos)->list:
-        i, s = self.source
-        maps = [m[i][s][0] for m in photos]
-        with _one_torch_thread(): vs = second_vectors(maps, self.tau, self.eps, self.centre, self.budget, self.device)
-        cuts = [(v, *token_cut(v)) for v in vs]
-        return [dict(vector=v, side=side, seed=seed, coarse=mask.astype(np.float64)) for v, mask, side, seed in cuts]
-
 # %% ../nbs/05_saliency.ipynb #5bc10054
 def second_vectors(
     maps,         # Feature maps of the photos, each (C, h, w), all of one shape
@@ -726,6 +696,37 @@ def second_vectors(
         A = torch.where(u @ u.mT > tau, 1., eps)
         out.append(smallest(MatrixGraph(torch.maximum(A, A.mT)), 2)[1][..., 1].cpu().numpy())
     return np.concatenate(out).reshape(len(maps), *maps[0].shape[1:])
+
+# %% ../nbs/05_saliency.ipynb #5bc10053
+class TokenCutDetector(BatchDetector):
+    "Normalised cut of a graph with two kinds of edges (TokenCut, Wang et al. 2022), then a refinement. Uses features only."
+    role = 'saliency features'
+    def __init__(self,
+        features,         # Feature models; one is used. The paper: the keys of DINO ViT-S/16
+        source=None,      # (number of the model, name of the source); default the keys of the first transformer, or else the last source of the last model
+        tau=.2,           # Cosine above which two nodes are tied (their section 4)
+        eps=1e-5,         # Weight of all other edges
+        centre=None,      # Subtract the mean vector of each photo; by default not for a transformer, as in TokenCut
+        refine='grabcut', # 'grabcut', 'guided' or None
+        side=384,         # Pixels of the square that the features see
+        budget=2**29,     # Bytes of memory for the photos solved together
+        device=None,      # Where the eigen-problems are solved: a GPU where there is one
+        ):
+        keys = [f.with_source('key') for f in features if getattr(f, 'is_vit', False)]
+        model = features[source[0]] if source else keys[0] if keys else features[-1]
+        super().__init__([model], refine, side)
+        self.source, self.tau, self.eps = source[1] if source else model.sources[-1], tau, eps
+        self.centre = not getattr(model, 'is_vit', False) if centre is None else centre
+        self.budget, self.device = budget, device
+
+    @property
+    def settings(self)->dict: return dict(super().settings, source=self.source, tau=self.tau, eps=self.eps, centre=self.centre)
+
+    def coarse_of(self, photos)->list:
+        maps = [m[0][self.source][0] for m in photos]
+        with _one_torch_thread(): vs = second_vectors(maps, self.tau, self.eps, self.centre, self.budget, self.device)
+        cuts = [(v, *token_cut(v)) for v in vs]
+        return [dict(vector=v, side=side, seed=seed, coarse=mask.astype(np.float64)) for v, mask, side, seed in cuts]
 
 # %% ../nbs/05_saliency.ipynb #c665b657
 class EvidenceDetector(Detector):

@@ -14,7 +14,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 from namedmask.core import progress
 from namedmask.images import WORK_SIDE, load_image
-from namedmask.saliency import EvidenceDetector, SpectralDetector, TokenCutDetector, oval, refine, resized, soften
+from namedmask.saliency import EvidenceDetector, SpectralDetector, TokenCutDetector, image_batch, oval, refine, resized, soften
 
 VARIANTS = ('oval in the middle', 'evidence, no walk', 'spectral vote', 'spectral vote + grabcut',
             'best of the candidates (uses the truth)', 'spectral vote, doubled grid', 'spectral vote, doubled grid + grabcut',
@@ -52,18 +52,21 @@ def measure(path, labels, evidence, spectral, fine, cut):
 
 def mini(n):
     "The detectors on scenes of the mini world, with MiniDINO's transformer."
-    from namedmask.mini import MINI_SIDE, mini_features, world_mask_iou
+    from namedmask.mini import MINI_SIDE, mini_features
     from namedmask.world import World
     vit, world = mini_features(), World('single', n, seed=20)
-    detectors = {f'spectral vote{", doubled grid" if up == 2 else ""}{"" if centre else ", not centred"}': SpectralDetector([vit], side=MINI_SIDE, upsample=up, centre=centre, refine=None)
-                 for up in (1, 2) for centre in (True, False)}
-    detectors |= {f'TokenCut, {s}{", centred" if centre else ""}': TokenCutDetector([vit.with_source(s)], (0, s), centre=centre, side=MINI_SIDE, refine=None)
-                  for s in ('key', 'last') for centre in (False, True)}
+    scenes = [world[i] for i in range(n)]
+    maps = {s: [[vit.with_source(s).features(image_batch(o.image, MINI_SIDE))] for o in scenes] for s in ('key', 'last')}
+    detectors = {f'TokenCut, {s}{", centred" if c else ""}': (s, TokenCutDetector([vit.with_source(s)], (0, s), centre=c, side=MINI_SIDE)) for s in ('key', 'last') for c in (False, True)}
+    detectors |= {f'spectral vote{", doubled grid" if up == 2 else ""}{"" if c else ", not centred"}': ('last', SpectralDetector([vit], side=MINI_SIDE, upsample=up, centre=c))
+                  for up in (1, 2) for c in (True, False)}
     print(f'{n} scenes of the mini world, mean foreground IoU per scene (± standard error): as it is, and with grabcut')
-    for name, d in detectors.items():
-        both = []
-        for d.refine in (None, 'grabcut'): both.append(world_mask_iou(d, world))
-        print(f'  {name:42s} ' + '   '.join(f'{x.mean():.3f} ± {x.std()/np.sqrt(len(x)):.3f}' for x in both), flush=True)
+    for name, (s, d) in detectors.items():
+        both, found = [], d.coarse_of(maps[s])
+        for d.refine in (None, 'grabcut'):
+            soft = [d.finish(o.image, dict(r))['soft'] >= .5 for o, r in zip(scenes, found)]
+            both.append(np.array([(m & (o.labels > 0)).sum()/(m | (o.labels > 0)).sum() for m, o in zip(soft, scenes)]))
+        print(f'  {name:42s} ' + '   '.join(f'{x.mean():.3f} ± {x.std()/np.sqrt(n):.3f}' for x in both), flush=True)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -159,7 +159,7 @@ def make_detector(
     features = teachers.features()
     known = all(hasattr(f, 'class_logits') for f in features)
     if saliency == 'evidence' and not known: raise NamedMaskError(f"The teachers {teachers.name!r} have no classifier to give evidence: say --saliency spectral.")
-    if saliency == 'tokencut': return TokenCutDetector(features, side=teachers.side)
+    if saliency == 'tokencut': return TokenCutDetector(features, side=teachers.side, centre=(teachers.spectral or {}).get('centre', True))
     if known and saliency != 'spectral': return EvidenceDetector(features, side=teachers.side)
     return SpectralDetector(features, side=teachers.side, **(teachers.spectral or {}))
 

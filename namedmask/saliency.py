@@ -104,6 +104,7 @@ def _along(P, X, h, w):
     X = (Py @ X.reshape(b, h, w*p)).reshape(b, len(Py), w, p)
     return (Px @ X).reshape(b, -1, p)
 
+# %% ../nbs/05_saliency.ipynb #5bc100a4
 @patch
 def up(self:FeatureGraph, X): # (B, h*w, p)
     "P X"
@@ -126,6 +127,7 @@ def cosines(self:FeatureGraph,
     inner = lambda X: one(G, X) if X.dtype == G.dtype else torch.stack([one(g.to(X), x) for g, x in zip(G, X)])  # one photo in float64 at a time
     return inner(X) if self.times == 1 else self.r.to(X)*self.up(inner(self.down(self.r.to(X)*X)))
 
+# %% ../nbs/05_saliency.ipynb #5bc100a5
 @patch
 def __call__(self:FeatureGraph, X): # (B, N, p)
     "A X"
@@ -143,6 +145,7 @@ def _range(self:FeatureGraph, i):
     found = [torch.aminmax(strip(s)) for s in rows.split(max(16, self.budget//(32*self.n)))]
     return torch.stack([a for a, _ in found]).amin(), torch.stack([b for _, b in found]).amax()
 
+# %% ../nbs/05_saliency.ipynb #5bc100a7
 @patch
 def _finish(self:FeatureGraph):
     "m, M, d and the bound. A photo without any contrast (M = m) gets A = 1 everywhere."
@@ -183,19 +186,22 @@ def ritz(
     w, V = w.flip(1)[:, None].to(Q), V.flip(2).to(Q)
     return w, Q @ V, Y @ V
 
+# %% ../nbs/05_saliency.ipynb #5bc100ae
 def _filtered(graph, k, width=16, degree=8, rounds=8, tol=1e-6):
-    "A block (B, N, width) that holds the eigenvectors after the first, float32."
+    "The eigenvectors after the first, float32: θ (B, 1, width), U (B, N, width), largest residual of the first k-1 (B)."
     import torch
     h, q = graph.d.rsqrt().float(), (graph.d/graph.d.sum(1, keepdim=True)).sqrt().float()
     M = lambda X: h*graph(h*X) - q @ (q.mT @ X)
     X = torch.randn(graph.n, width, generator=torch.Generator().manual_seed(0)).to(h).expand(len(h), -1, -1)
-    X, kept, done = M(M(X)), None, torch.zeros(len(h), dtype=torch.bool, device=h.device)
+    X, kept = M(M(X)), None
     for _ in range(rounds):
         Q = torch.linalg.qr(X)[0]
         w, X, Y = ritz(Q, M(Q))
-        kept = X if kept is None else torch.where(done[:, None, None], kept, X)
-        done = done | ((Y - w*X)[..., :k-1].norm(dim=1).amax(1) <= tol)
-        if done.all(): break
+        now = w, X, (Y - w*X)[..., :k-1].norm(dim=1).amax(1)
+        if kept is None: kept = now
+        done = kept[2] <= tol
+        kept = [torch.where(done.reshape(-1, *[1]*(o.ndim - 1)), o, n) for o, n in zip(kept, now)]    # who is done stays as it is
+        if (kept[2] <= tol).all(): break
         b = w[..., -1:].clamp_min(1e-6)
         X = chebyshev(M, X, graph.low.float(), b, w[..., :1].maximum(1.01*b), degree)
     return kept
@@ -212,13 +218,14 @@ def smallest(
     M = lambda X: h*graph(h*X)
     if n < 64: w, U = _in_full(M, len(h), n, h)
     else:
-        Q = torch.linalg.qr(torch.cat([q, _filtered(graph, k).double()], 2))[0]
-        w, U, Y = ritz(Q, M(Q))
-        bad = ((Y - w*U)[..., :k].norm(dim=1).amax(1) > tol)
-        if bad.any() and n <= 4096: full = _in_full(M, len(h), n, h, 17); w[bad], U[bad] = full[0][bad], full[1][bad]
+        w, U, error = _filtered(graph, k)
+        w, U = torch.cat([torch.ones_like(h[:, :1]), w.double()], 2), torch.cat([q, U.double()], 2)
+        bad = ~(error <= tol)
+        if bad.any() and n <= 4096: full = _in_full(M, len(h), n, h, w.shape[2]); w[bad], U[bad] = full[0][bad], full[1][bad]
     v = h*U[..., :k]
     return 1 - w[:, 0, :k], v*v.gather(1, v.abs().argmax(1, keepdim=True)).sign()
 
+# %% ../nbs/05_saliency.ipynb #5bc100af
 def _in_full(M, b, n, like, k=None):
     "All eigenvectors (or the first k), of the matrices written out."
     import torch
@@ -254,7 +261,8 @@ def embedding(
     import torch
     maps = [np.asarray(m, np.float32).reshape(m.shape[-3:]) for m in maps]
     c, h, w = maps[0].shape; n = h*w
-    each = 8*n*c + (12*n*n if n <= 2*c else 0) + (4*n*upsample**2*n if upsample > 1 else 0) + 500*n*upsample**2
+    many = n*upsample**2 if upsample > 1 else 0                      # nodes of the finer grid
+    each = 8*n*c + (12*n*n if n <= 2*c else 0) + 4*many*(n + c) + 500*max(n, many)
     device, together = device or ('cuda' if torch.cuda.is_available() else 'cpu'), max(1, budget//each)
     parts = [np.stack(maps[i:i+together]) for i in range(0, len(maps), together)]
     return torch.cat([smallest(FeatureGraph(torch.from_numpy(p).to(device), upsample, centre, budget), k)[1] for p in parts])
@@ -269,6 +277,7 @@ def _assign(x, c):
     for j in reversed(range(c.shape[1] - 1)): lab.masked_fill_(near[:, j], j)
     return lab
 
+# %% ../nbs/05_saliency.ipynb #5bc100a3
 def _relocate(x, c, lab, total, size):
     "A centre without nodes takes the node that is farthest from its own centre."
     for r in (size == 0).any(1).flatten().nonzero().flatten().tolist():
@@ -325,6 +334,7 @@ def plus_plus(
         near = near.minimum(((x[:, None] - c[-1][:, :, None])**2).sum(3))
     return torch.stack(c, 2)
 
+# %% ../nbs/05_saliency.ipynb #5bc100a6
 def kmeans(
     x,         # (N, d) or (B, N, d): points, array or tensor
     k,         # Number of groups
@@ -349,6 +359,7 @@ def to_grid(
     y, x = (np.arange(o)*s//o for o, s in ((h, masks.shape[-2]), (w, masks.shape[-1])))
     return masks[..., y[:, None], x]
 
+# %% ../nbs/05_saliency.ipynb #2ac193a4
 def _groups(maps, ks, seed, **kw):
     "The candidates of one source for each photo: a list of (sum(ks), h, w) bool."
     v, times = embedding(maps, max(ks), **kw), kw.get('upsample', 1)
@@ -356,6 +367,7 @@ def _groups(maps, ks, seed, **kw):
     labels = [kmeans(v[..., :k], k, seed=seed).reshape(-1, h, w) for k in ks]
     return [np.concatenate([l[i] == np.arange(k)[:, None, None] for l, k in zip(labels, ks)]) for i in range(len(maps))]
 
+# %% ../nbs/05_saliency.ipynb #2ac193b4
 def candidates_of(
     photos,       # For each photo its feature maps, each (C, h, w); the maps of one source have one shape for all photos
     ks=(2, 3, 4), # Numbers of groups
@@ -368,6 +380,7 @@ def candidates_of(
     together = [np.concatenate([to_grid(m, h, w) for m in of_photo]) for of_photo in zip(*found)]
     return [m[m.any((1, 2))] for m in together]
 
+# %% ../nbs/05_saliency.ipynb #2ac193c4
 def candidates(maps, ks=(2, 3, 4), seed=0, **kw)->np.ndarray:
     "The candidates of one photo: `maps` are its feature maps."
     return candidates_of([maps], ks, seed, **kw)[0]
@@ -627,6 +640,7 @@ def _one_torch_thread():
     try: yield
     finally: torch.set_num_threads(n)
 
+# %% ../nbs/05_saliency.ipynb #5bc100a1
 class BatchDetector(Detector):
     "A detector that works on several photos together. Subclasses fill in `coarse_of`."
     def coarse_of(self, photos)->list: raise NotImplementedError   # the feature maps of each photo -> a dict for each
@@ -706,7 +720,7 @@ class TokenCutDetector(BatchDetector):
         source=None,      # (number of the model, name of the source); default the keys of the first transformer, or else the last source of the last model
         tau=.2,           # Cosine above which two nodes are tied (their section 4)
         eps=1e-5,         # Weight of all other edges
-        centre=None,      # Subtract the mean vector of each photo; by default not for a transformer, as in TokenCut
+        centre=True,      # Subtract the mean vector of each photo; False in TokenCut
         refine='grabcut', # 'grabcut', 'guided' or None
         side=384,         # Pixels of the square that the features see
         budget=2**29,     # Bytes of memory for the photos solved together
@@ -716,8 +730,7 @@ class TokenCutDetector(BatchDetector):
         model = features[source[0]] if source else keys[0] if keys else features[-1]
         super().__init__([model], refine, side)
         self.source, self.tau, self.eps = source[1] if source else model.sources[-1], tau, eps
-        self.centre = not getattr(model, 'is_vit', False) if centre is None else centre
-        self.budget, self.device = budget, device
+        self.centre, self.budget, self.device = centre, budget, device
 
     @property
     def settings(self)->dict: return dict(super().settings, source=self.source, tau=self.tau, eps=self.eps, centre=self.centre)
@@ -763,6 +776,7 @@ def _photo_of(e, note):
         return im
     except NamedMaskError as err: note(e, 'skipped', str(err))
 
+# %% ../nbs/05_saliency.ipynb #d0ed56a6
 def _some_masks(entries, detector, store, note):
     "Make the masks of some entries; trouble with a photo becomes a note."
     ims = [(e, im) for e in entries if (im := _photo_of(e, note)) is not None]

@@ -381,8 +381,13 @@ def candidates_of(
     return [m[m.any((1, 2))] for m in together]
 
 # %% ../nbs/05_saliency.ipynb #2ac193c4
-def candidates(maps, ks=(2, 3, 4), seed=0, **kw)->np.ndarray:
-    "The candidates of one photo: `maps` are its feature maps."
+def candidates(
+    maps,         # The photo's feature maps, each (C, h, w)
+    ks=(2, 3, 4), # Numbers of groups
+    seed=0,       # For the starts of k-means
+    **kw,         # For `embedding`: upsample, centre, budget, device
+)->np.ndarray: # (M, h, w) bool
+    "The candidates of one photo."
     return candidates_of([maps], ks, seed, **kw)[0]
 
 # %% ../nbs/05_saliency.ipynb #96fdc128

@@ -203,6 +203,25 @@ def test_grids_are_brought_to_the_finest():
     assert c.shape == (4, 8, 8) and sorted(m.sum() for m in c) == [32]*4 and (c[:2].sum(0) == 1).all() and (c[0][:4].all() or c[1][:4].all())
     assert S.to_grid(np.eye(2, dtype=bool)[None], 4, 4)[0].astype(int).tolist() == [[1, 1, 0, 0]]*2 + [[0, 0, 1, 1]]*2
 
+def test_three_backbones_at_two_strides_give_27_candidates_on_one_grid():
+    from namedmask.teachers import TimmFeatures
+    im, m = red_disc()
+    nets = [TimmFeatures('vit_tiny_patch16_224', device='cpu'), *(TimmFeatures('resnet18', stride=8, device='cpu') for _ in range(2))]
+    d = S.SpectralDetector(nets, side=64, upsample=2, centre=False, device='cpu')
+    r = d.steps(im)
+    assert r['candidates'].shape == (27, 16, 16) and r['coarse'].shape == (16, 16) and r['soft'].shape == m.shape
+    assert d.settings['upsample'] == 2 and not d.settings['centre'] and len(d.cards) == 3
+
+def test_detectors_by_name():
+    from namedmask.pipeline import make_detector
+    from namedmask.teachers import get_teachers
+    d = make_detector(get_teachers('paper'), 'spectral')
+    assert (d.upsample, d.centre, d.ks, len(d.sources)) == (2, False, (2, 3, 4), 3)
+    d = make_detector(get_teachers('paper'), 'tokencut')
+    assert isinstance(d, S.TokenCutDetector) and (d.source, d.centre, d.tau) == ('key', False, .2) and 'ViT' in d.features[0].name.replace('vit', 'ViT')
+    assert make_detector(get_teachers('mini'), 'tokencut').centre and make_detector(get_teachers('mini'), 'spectral').upsample == 1
+    with pytest.raises(NamedMaskError, match='tokencut'): make_detector(get_teachers('mini'), 'magic')
+
 # --- TokenCut
 
 def test_token_cut_takes_the_seeds_side_and_the_part_that_holds_it():

@@ -149,17 +149,19 @@ def locked(out):
 # %% ../nbs/13_pipeline.ipynb #4e041d2c
 def make_detector(
     teachers,           # A `TeacherSet`
-    saliency='auto',    # 'auto', 'evidence', 'spectral', or a detector
+    saliency='auto',    # 'auto', 'evidence', 'spectral', 'tokencut', or a detector
 ):
     "The saliency detector over the set's feature models; 'auto' takes evidence where the models have a classifier."
-    from namedmask.saliency import EvidenceDetector, SpectralDetector
+    from namedmask.saliency import EvidenceDetector, SpectralDetector, TokenCutDetector
     if callable(saliency): return saliency
-    if saliency not in ('auto', 'evidence', 'spectral'): raise NamedMaskError(f"There is no saliency {saliency!r}: say auto, evidence or spectral.")
+    if saliency not in ('auto', 'evidence', 'spectral', 'tokencut'): raise NamedMaskError(f"There is no saliency {saliency!r}: say auto, evidence, spectral or tokencut.")
     if saliency == 'auto' and teachers.detector: return teachers.detector()
     features = teachers.features()
     known = all(hasattr(f, 'class_logits') for f in features)
     if saliency == 'evidence' and not known: raise NamedMaskError(f"The teachers {teachers.name!r} have no classifier to give evidence: say --saliency spectral.")
-    return (EvidenceDetector if known and saliency != 'spectral' else SpectralDetector)(features, side=teachers.side)
+    if saliency == 'tokencut': return TokenCutDetector(features, side=teachers.side, centre=(teachers.spectral or {}).get('centre', True))
+    if known and saliency != 'spectral': return EvidenceDetector(features, side=teachers.side)
+    return SpectralDetector(features, side=teachers.side, **(teachers.spectral or {}))
 
 # %% ../nbs/13_pipeline.ipynb #c2176e54
 def versions()->dict:

@@ -13,6 +13,7 @@ __all__ = ['SUPERVISION', 'TEACHERS', 'TeacherCard', 'offline_weights', 'lite_st
 # %% ../nbs/02_teachers.ipynb #f9c3ec0e
 import hashlib, importlib, json, os, warnings
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -637,6 +638,14 @@ def _module(self:TimmFeatures):
     return Map().eval()
 
 @patch
+def with_source(self:TimmFeatures, source): # 'last' or 'key'
+    "The same network, asked for another of its maps."
+    if source == 'key' and not self.is_vit: raise NamedMaskError(f"{self.name} has no attention, so it has no keys: say source='last'.")
+    other = copy(self)
+    other.source, other.sources, other._run = source, (source,), None
+    return other
+
+@patch
 def features(self:TimmFeatures,
     batch:np.ndarray, # (N, 3, H, W) float32 in [0, 1]; H and W multiples of the stride
 )->dict:
@@ -663,6 +672,7 @@ class TeacherSet:
     n:int = 100          # Photos for each name
     votes:int = 20       # Nearest photos that give a second opinion on each photo of an archive; 0 for none
     side:int = 384       # Pixels of the square that the saliency's features see
+    spectral:dict = None # Settings of the spectral detector that go with the features, say dict(upsample=2)
     detector:Callable = None # () -> a saliency detector of the set's own; without, one is built on the features
 
     def cards(self)->list:
@@ -685,6 +695,14 @@ def _offline_student(encoder):
 def _dino(name, folder, **kw):
     return TimmFeatures(name, url=f'{_DINO}{folder}/{folder}.pth', supervision='nothing', licence='Apache-2.0', label=f'DINO {name}', **kw)
 
+_MOCO = 'https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar'
+_SWAV = 'https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar'
+
+def _paper_features():
+    "The three teachers of SelfMask (section 3.1), the ResNets at stride 8. No label of any kind went into them."
+    resnet = lambda label, url: TimmFeatures('resnet50', url=url, stride=8, supervision='nothing', licence='CC BY-NC 4.0', label=label)
+    return [_dino('vit_small_patch16_224', 'dino_deitsmall16_pretrain'), resnet('MoCo v2 ResNet-50, 800 epochs', _MOCO), resnet('SwAV ResNet-50, 800 epochs', _SWAV)]
+
 def _paper_student(encoder):
     "The paper starts its student from DINO's ResNet-50 (NamedMask, section 4.2)."
     if encoder != 'resnet50':
@@ -695,8 +713,8 @@ def _paper_student(encoder):
 # %% ../nbs/02_teachers.ipynb #e5e11e26
 TEACHERS = {
     'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)], _offline_student),
-    'paper': TeacherSet('paper', OpenClipRetriever, lambda: [_dino('vit_small_patch16_224', 'dino_deitsmall16_pretrain'),
-                        _dino('resnet50', 'dino_resnet50_pretrain', stride=8)], _paper_student, 'resnet50', recipe='paper', n=500, votes=0),
+    'paper': TeacherSet('paper', OpenClipRetriever, _paper_features, _paper_student, 'resnet50', recipe='paper', n=500, votes=0,
+                        spectral=dict(upsample=2, centre=False)),
     'mini': 'namedmask.mini:mini_teachers'}   # "module:function" is looked up when it is asked for: a stage does not import a later one
 
 # %% ../nbs/02_teachers.ipynb #ea6eb95d

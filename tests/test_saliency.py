@@ -2,7 +2,8 @@
 import json, shutil
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np, pytest
+import numpy as np, pytest, torch
+from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 from PIL import Image
 from namedmask import saliency as S
@@ -83,6 +84,173 @@ def test_kmeans_does_not_fall_for_a_bad_start_or_equal_points():
     lab = S.kmeans(x, 3)
     assert [len(set(lab[s])) for s in (slice(0, 200), slice(200, 205), slice(205, 210))] == [1, 1, 1]
     assert set(S.kmeans(np.zeros((9, 2)), 3)) <= {0, 1, 2}
+
+# --- the eigen-problems of a batch
+
+def random_maps(n=4, c=12, h=11, w=13, seed=0, bias=0.):
+    "Smooth random feature maps: a few blobs of features, and noise."
+    r = np.random.default_rng(seed)
+    y, x = np.mgrid[:h, :w]
+    out = r.normal(0, .3, (n, c, h, w)) + bias
+    for m in out:
+        for _ in range(4): m += r.normal(0, 1, (c, 1, 1))*np.exp(-((y - r.uniform(0, h))**2 + (x - r.uniform(0, w))**2)/r.uniform(4, 20))
+    return torch.from_numpy(out.astype(np.float32))
+
+def plain(m, upsample=1, centre=True, k=4):
+    "The reference: scipy's generalised eigen-problem on the affinity written out. (A, λ, v)."
+    m = m - m.mean((1, 2), keepdim=True) if centre else m
+    if upsample > 1: m = torch.nn.functional.interpolate(m[None], scale_factor=upsample, mode='bilinear', align_corners=True)[0]
+    A = S.affinity(S.unit_rows(m.numpy(), centre=False)); D = np.diag(A.sum(1))
+    return (A, *eigh(D - A, D, subset_by_index=[0, k-1]))
+
+def angle(a, b, d):
+    "Sine of the largest angle between two spans in the inner product x'Dy."
+    a, b = (np.linalg.qr(np.sqrt(d)[:, None]*o)[0] for o in (a, b))
+    return np.linalg.norm(a - b @ (b.T @ a), 2)
+
+@pytest.mark.parametrize('upsample', [1, 2])
+@pytest.mark.parametrize('c, bias', [(12, 0.), (12, 3.), (300, 0.), (300, 3.)])     # few channels: by factors; many: by cosines. bias: no negative cosine
+@pytest.mark.parametrize('centre', [True, False])
+def test_the_batch_has_scipys_eigenvectors(upsample, c, bias, centre):
+    maps = random_maps(3, c, bias=bias)
+    g = S.FeatureGraph(maps, upsample, centre)
+    assert (g.K is None) == (c == 12) and g.n == 143*upsample**2
+    lam, v = S.smallest(g, 4)
+    for m, l, u in zip(maps, lam.numpy(), v.numpy()):
+        A, w, ref = plain(m, upsample, centre)
+        assert np.abs(l - w).max() < 2e-6 and angle(u, ref, A.sum(1)) < 1e-4
+        assert np.allclose(u.T @ (A.sum(1)[:, None]*u), np.eye(4), atol=1e-4)         # v'Dv = 1, as scipy has it
+        assert (u[np.abs(u).argmax(0), range(4)] > 0).all()
+
+def test_the_bound_below_holds():
+    for bias in (0., 3.):
+        g = S.FeatureGraph(random_maps(3, 12, bias=bias), centre=False)
+        for i, m in enumerate(random_maps(3, 12, bias=bias)):
+            A = plain(m, centre=False)[0]; d = A.sum(1)**-.5
+            assert np.linalg.eigvalsh(d[:, None]*A*d)[0] >= float(g.low[i]) - 1e-6
+
+@pytest.mark.parametrize('upsample', [1, 2])
+def test_an_image_does_not_see_its_batch_mates(upsample):
+    maps = random_maps(7, 40, seed=3)
+    maps[5] = torch.randn(40, 11, 13)                                                   # a hard one among them: more rounds
+    whole = S.smallest(S.FeatureGraph(maps, upsample))[1]
+    for some in ([0], [6, 2], [5, 3, 1]):
+        part = S.smallest(S.FeatureGraph(maps[some], upsample))[1]
+        assert torch.equal(part, whole[some])
+    photos = [[m.numpy()] for m in maps]
+    one = [S.candidates(p, upsample=upsample) for p in photos]
+    for budget in (2**29, 1): assert all((a == b).all() for a, b in zip(one, S.candidates_of(photos, upsample=upsample, budget=budget)))
+
+def test_what_does_not_converge_is_solved_in_full(monkeypatch):
+    maps = random_maps(3, 12)
+    monkeypatch.setattr(S, '_filtered', lambda graph, k: (torch.ones(len(graph.d), 1, 16), torch.randn(len(graph.d), graph.n, 16), torch.tensor([1., float('nan'), 1.])))
+    lam, v = S.smallest(S.FeatureGraph(maps))
+    for m, l, u in zip(maps, lam.numpy(), v.numpy()):
+        A, w, ref = plain(m)
+        assert np.abs(l - w).max() < 2e-6 and angle(u, ref, A.sum(1)) < 1e-4
+
+def test_photos_without_contrast_and_tiny_grids():
+    for maps in (torch.zeros(2, 5, 9, 9), torch.ones(2, 5, 9, 9), torch.randn(2, 5, 3, 3)):
+        for centre in (True, False):
+            lam, v = S.smallest(S.FeatureGraph(maps, centre=centre))
+            assert torch.isfinite(lam).all() and torch.isfinite(v).all() and abs(lam[0, 0]) < 1e-6
+
+def same_groups(a, b):
+    "Share of the nodes with the same label, under the best pairing of the labels."
+    from scipy.optimize import linear_sum_assignment
+    both = np.array([[(a == i)[b == j].sum() for j in range(b.max() + 1)] for i in range(a.max() + 1)])
+    i, j = linear_sum_assignment(-both)
+    return both[i, j].sum()/a.size
+
+def scenes_maps():
+    "Feature maps of toy scenes and of the mini world: colours of the cells, at two grids; and MiniDINO's."
+    from namedmask.mini import MINI_SIDE, mini_features
+    from namedmask.world import World
+    ims = [toy_scene(i, size=192)[0] for i in range(3)] + [World('single', 3, seed=8)[i].image for i in range(3)]
+    vit = mini_features()
+    return [torch.from_numpy(vit.features(S.image_batch(im, MINI_SIDE))['last'][0]) for im in ims]
+
+def test_candidates_are_those_of_scipy_and_scikit_learn():
+    "The same clustering from the same starts, up to the order of labels, on at least 95 % of the pixels of every image."
+    from sklearn.cluster import KMeans
+    for upsample in (1, 2):
+        for maps in (scenes_maps(), list(random_maps(3, 30, 16, 16, seed=2))):
+            v = S.embedding([m.numpy() for m in maps], 4, upsample=upsample)
+            for m, u in zip(maps, v):
+                ref = plain(m, upsample)[2]
+                ref = ref*np.sign((ref*u.numpy()).sum(0))                               # the sign is free
+                for k in (2, 3, 4):
+                    starts = S.plus_plus(u[None, :, :k], k)
+                    ours = S.kmeans(u[:, :k], k)
+                    fits = [KMeans(k, init=c.numpy(), n_init=1, max_iter=300).fit(ref[:, :k]) for c in starts[0]]
+                    assert same_groups(ours, min(fits, key=lambda f: f.inertia_).labels_) >= .95
+
+def test_lloyd_is_scikit_learns_even_with_a_centre_that_loses_all_points():
+    from sklearn.cluster import KMeans
+    x = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (2, 90, 3)))
+    c = torch.cat([S.plus_plus(x, 4, 5), x[:, None, :4] + 0*x[:, None, :1]], 1)
+    c[:, -1, 2] = 50.                                                                    # far from everything: empty at once
+    lab, cost = S.lloyd(x, c)
+    for b in range(2):
+        for s in range(6):
+            ref = KMeans(4, init=c[b, s].numpy(), n_init=1).fit(x[b].numpy())
+            assert (lab[b, s].numpy() == ref.labels_).all() and float(cost[b, s]) == pytest.approx(ref.inertia_)
+
+def test_grids_are_brought_to_the_finest():
+    a, b = np.zeros((8, 4, 4)), np.zeros((8, 8, 8))
+    a[0, :2], a[1, 2:], b[0, :, :4], b[1, :, 4:] = 1, 1, 1, 1
+    c = S.candidates([a, b], ks=(2,))
+    assert c.shape == (4, 8, 8) and sorted(m.sum() for m in c) == [32]*4 and (c[:2].sum(0) == 1).all() and (c[0][:4].all() or c[1][:4].all())
+    assert S.to_grid(np.eye(2, dtype=bool)[None], 4, 4)[0].astype(int).tolist() == [[1, 1, 0, 0]]*2 + [[0, 0, 1, 1]]*2
+
+def test_three_backbones_at_two_strides_give_27_candidates_on_one_grid():
+    from namedmask.teachers import TimmFeatures
+    im, m = red_disc()
+    nets = [TimmFeatures('vit_tiny_patch16_224', device='cpu'), *(TimmFeatures('resnet18', stride=8, device='cpu') for _ in range(2))]
+    d = S.SpectralDetector(nets, side=64, upsample=2, centre=False, device='cpu')
+    r = d.steps(im)
+    assert r['candidates'].shape == (27, 16, 16) and r['coarse'].shape == (16, 16) and r['soft'].shape == m.shape
+    assert d.settings['upsample'] == 2 and not d.settings['centre'] and len(d.cards) == 3
+
+def test_detectors_by_name():
+    from namedmask.pipeline import make_detector
+    from namedmask.teachers import get_teachers
+    d = make_detector(get_teachers('paper'), 'spectral')
+    assert (d.upsample, d.centre, d.ks, len(d.sources)) == (2, False, (2, 3, 4), 3)
+    d = make_detector(get_teachers('paper'), 'tokencut')
+    assert isinstance(d, S.TokenCutDetector) and (d.source, d.centre, d.tau) == ('key', False, .2) and 'ViT' in d.features[0].name.replace('vit', 'ViT')
+    assert make_detector(get_teachers('mini'), 'tokencut').centre and make_detector(get_teachers('mini'), 'spectral').upsample == 1
+    with pytest.raises(NamedMaskError, match='tokencut'): make_detector(get_teachers('mini'), 'magic')
+
+# --- TokenCut
+
+def test_token_cut_takes_the_seeds_side_and_the_part_that_holds_it():
+    v = np.full((6, 6), -.1); v[1:3, 1:3] = .8; v[5, 5] = .7
+    mask, side, seed = S.token_cut(v)
+    assert mask.sum() == 4 and side.sum() == 5 and seed == (1, 1)
+    assert (S.token_cut(-v)[0] == mask).all()                                            # the sign of an eigenvector is free
+    v[3, 3] = .6; assert not S.token_cut(v)[0][3, 3]                                     # corners do not join
+
+def test_token_cut_vector_is_scipys(blob):
+    maps = [blob_features(blob, .3, s) for s in range(3)]
+    for centre in (True, False):
+        vs = S.second_vectors(maps, .2, centre=centre)
+        for m, v in zip(maps, vs):
+            u = S.unit_rows(m, centre); A = np.where(u @ u.T > .2, 1, 1e-5); D = np.diag(A.sum(1))
+            w, ref = eigh(D - A, D, subset_by_index=[0, 2])
+            if w[2] - w[1] > 1e-4: assert min(np.abs(v.ravel() - s*ref[:, 1]).max() for s in (1, -1)) < 1e-3*np.abs(ref[:, 1]).max()
+    assert (S.token_cut(S.second_vectors([blob_features(blob, .1)], .2, centre=True)[0])[0] == blob).all()
+
+def test_token_cut_detector():
+    im, m = red_disc()
+    d = S.TokenCutDetector([Colours('nothing')])
+    assert iou(d(im) >= .5, m) > .9 and d.settings['tau'] == .2 and [c.supervision for c in d.cards] == ['nothing']
+    assert d.source == 'head' and d.centre
+    from namedmask.teachers import TimmFeatures
+    cnn, vit = TimmFeatures('resnet18'), TimmFeatures('vit_tiny_patch16_224', device='cpu')
+    d = S.TokenCutDetector([cnn, vit], side=64)
+    assert d.source == 'key' and d.centre and d.features[0].name == vit.name and vit.source == 'last'
+    assert d(im).shape == m.shape
 
 @pytest.mark.parametrize('rows,cols,spans', [((0, 6), (2, 3), True), ((2, 3), (0, 6), True), ((0, 3), (0, 3), False), ((0, 5), (1, 6), False)])
 def test_framing_prior(rows, cols, spans):
@@ -229,6 +397,34 @@ def test_one_worker_or_four_make_the_same_masks(tmp_path):
     entries = archive(tmp_path/'photos', 8)
     for w in (1, 4): S.make_masks(entries, Counting(), tmp_path/str(w), quiet=True, workers=w)
     assert masks_of(tmp_path/'1') == masks_of(tmp_path/'4')
+
+class CountingBatches(S.SpectralDetector):
+    def __init__(self, stop_at=None, **kw): super().__init__([Colours('nothing')], **kw); self.sizes, self.stop_at = [], stop_at
+    def batch(self, ims):
+        self.sizes.append(len(ims))
+        if self.stop_at and len(self.sizes) > self.stop_at: raise KeyboardInterrupt
+        return super().batch(ims)
+
+def test_batches_make_the_same_masks_and_a_killed_run_continues(tmp_path):
+    entries = archive(tmp_path/'photos', 8)
+    one = S.SpectralDetector([Colours('nothing')])
+    for n, size, workers in ((1, 1, 1), (2, 3, 1), (3, 8, 4)):
+        d = CountingBatches(); S.make_masks(entries, d, tmp_path/str(n), quiet=True, batch_size=size, workers=workers)
+        assert sorted(d.sizes) == sorted({1: [1]*8, 3: [1, 3, 3, 1], 8: [1, 7]}[size])
+        assert masks_of(tmp_path/str(n)) == masks_of(tmp_path/'1')
+    from namedmask.images import MaskStore, load_image
+    assert (MaskStore(tmp_path/'3').load(entries[5].sha) == (one(load_image(entries[5].path))*255).round().astype(np.uint8)).all()
+    with pytest.raises(KeyboardInterrupt): S.make_masks(entries, CountingBatches(stop_at=2), tmp_path/'cut', quiet=True, workers=1, batch_size=3)
+    assert len(masks_of(tmp_path/'cut')) == 4
+    d = CountingBatches(); S.make_masks(entries, d, tmp_path/'cut', quiet=True, batch_size=3)
+    assert sum(d.sizes) == 4 and masks_of(tmp_path/'cut') == masks_of(tmp_path/'1')
+
+def test_a_broken_photo_does_not_stop_its_batch(tmp_path):
+    entries = archive(tmp_path/'photos', 3)
+    (tmp_path/'text.jpg').write_text('hello')
+    entries.insert(2, SimpleNamespace(path=tmp_path/'text.jpg', sha=content_hash(tmp_path/'text.jpg')))
+    store = S.make_masks(entries, S.SpectralDetector([Colours('nothing')]), tmp_path/'m', quiet=True)
+    assert [e.sha in store for e in entries] == [True, True, False, True]
 
 def test_another_setting_makes_all_masks_anew_and_new_photos_only_themselves(tmp_path):
     entries = archive(tmp_path/'photos')

@@ -183,6 +183,45 @@ def test_dino_layouts(cache, tmp_path, wrap):
     with torch.no_grad(): ref = net.forward_features((torch.tensor(x) - mean)/std).numpy()
     assert f.stride == 32 and np.allclose(f.features(x)['last'], ref, atol=1e-4) and f.card.supervision == 'nothing'
 
+def resnet_and_layouts(kind):
+    "A small ResNet, and a file's content in the layout of MoCo v2's or SwAV's release."
+    import timm
+    torch.manual_seed(2)
+    net = timm.create_model('resnet18', num_classes=0, output_stride=8).eval()
+    own, z = net.state_dict(), torch.zeros
+    if kind == 'swav': return net, {**{f'module.{k}': v for k, v in own.items()}, 'module.projection_head.0.weight': z(8, 512),
+                                    'module.projection_head.1.running_mean': z(8), 'module.prototypes.weight': z(16, 4)}
+    sd = {**{f'module.encoder_q.{k}': v for k, v in own.items()}, 'module.encoder_q.fc.0.weight': z(8, 512), 'module.encoder_q.fc.0.bias': z(8), 'module.encoder_q.fc.2.weight': z(4, 8)}
+    sd |= {k.replace('encoder_q', 'encoder_k'): v + 1 for k, v in sd.items()}
+    return net, dict(epoch=800, arch='resnet50', optimizer=torch.optim.SGD(net.parameters(), .03, momentum=.9).state_dict(),
+                     state_dict=sd | {'module.queue': z(4, 16), 'module.queue_ptr': z(1, dtype=torch.long)})
+
+@pytest.mark.parametrize('kind', ['moco', 'swav'])
+@pytest.mark.parametrize('zipped', [True, False])                    # the releases are of before PyTorch's zip format
+def test_moco_and_swav_layouts(cache, tmp_path, kind, zipped):
+    net, content = resnet_and_layouts(kind)
+    torch.save(content, tmp_path/'w.pth.tar', _use_new_zipfile_serialization=zipped)
+    f = T.TimmFeatures('resnet18', file=tmp_path/'w.pth.tar', stride=8, supervision='nothing', device='cpu')
+    x = np.random.default_rng(0).random((1, 3, 64, 48), dtype=np.float32)
+    mean, std = (torch.tensor(o)[:, None, None] for o in (f.mean, f.std))
+    with torch.no_grad(): ref = net.forward_features((torch.tensor(x) - mean)/std).numpy()
+    got = f.features(x)['last']
+    assert got.shape == (1, 512, 8, 6) and np.allclose(got, ref, atol=1e-4)
+
+def test_the_paper_s_three_feature_teachers(cache):
+    f = T.get_teachers('paper').features()
+    assert [o.stride for o in f] == [16, 8, 8] and [o.card.supervision for o in f] == ['nothing']*3
+    assert [o.card.licence for o in f] == ['Apache-2.0', 'CC BY-NC 4.0', 'CC BY-NC 4.0']
+    assert [o.card.source.rsplit('/', 1)[1] for o in f] == ['dino_deitsmall16_pretrain.pth', 'moco_v2_800ep_pretrain.pth.tar', 'swav_800ep_pretrain.pth.tar']
+    assert T.get_teachers('paper').spectral == dict(upsample=2, centre=False)
+
+def test_dilation_is_the_one_of_selfmask(cache):
+    "Stride 8: layer3 with dilation 2 and layer4 with 4, their first block with half of it."
+    import timm
+    net = timm.create_model('resnet50', output_stride=8)
+    assert [[b.conv2.dilation[0] for b in getattr(net, f'layer{i}')] for i in (2, 3, 4)] == [[1]*4, [1, 2, 2, 2, 2, 2], [2, 4, 4]]
+    assert all(b.conv2.stride == (1, 1) for i in (3, 4) for b in getattr(net, f'layer{i}'))
+
 def test_vit_tokens_and_keys(cache, tmp_path):
     import timm
     torch.manual_seed(1)
@@ -195,7 +234,10 @@ def test_vit_tokens_and_keys(cache, tmp_path):
     with torch.no_grad(): tokens = net.forward_features((torch.tensor(x) - mean)/std)[:, 1:].numpy()
     got = f.features(x)['last']
     assert got.shape == (1, 192, 14, 14) and np.allclose(got.reshape(1, 192, -1).transpose(0, 2, 1), tokens, atol=1e-3)
-    assert make('key').features(x[..., :96])['key'].shape == (1, 192, 14, 6)       # other sizes than in training
+    keys = make('key').features(x[..., :96])['key']
+    assert keys.shape == (1, 192, 14, 6)                                           # other sizes than in training
+    assert np.array_equal(f.with_source('key').features(x[..., :96])['key'], keys) and f.sources == ('last',)
+    with pytest.raises(NamedMaskError, match='no keys'): T.TimmFeatures('resnet18').with_source('key')
 
 def test_timm_says_what_is_wrong(cache, tmp_path, monkeypatch):
     torch.save({'a': torch.zeros(2)}, tmp_path/'w.pth')
@@ -208,7 +250,7 @@ def test_timm_says_what_is_wrong(cache, tmp_path, monkeypatch):
     def no_network(*a, **k): raise OSError('no route to host')
     monkeypatch.setattr(torch.hub, 'download_url_to_file', no_network)
     for f in T.get_teachers('paper').features():
-        with pytest.raises(NamedMaskError, match='dino_.*_pretrain.pth from https://dl.fbaipublicfiles.com.* put it at'): f.features(x)
+        with pytest.raises(NamedMaskError, match=r'(dino_deitsmall16_pretrain.pth|moco_v2_800ep_pretrain.pth.tar|swav_800ep_pretrain.pth.tar) from https://dl.fbaipublicfiles.com.* put it at'): f.features(x)
     with pytest.raises(NamedMaskError, match='dino_resnet50_pretrain.pth'): T.get_teachers('paper').student_init('tu-resnet50')
 
 def test_guessed_supervision():

@@ -18,18 +18,19 @@ from PIL import Image
 from fastai.callback.core import Callback
 from .core import NamedMaskError, Stage, explain_write, progress, read_json, seed_of, settings_key, slug, write_json
 from .images import WORK_SIDE, MaskStore, load_image
+from .saliency import refine
 from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, forward, load_segmenter, save_segmenter, train, training_dls, weights_key
 
 # %% ../nbs/07_experts.ipynb #539cb4b6
 EXPERTS = {
     'paper': dict(encoder='resnet50', output_stride=8, channels=256, n_iters=5000, batch_size=8, crop=384, scale=(.1, 1.), lr=5e-4, encoder_lr_ratio=.1,
-                  wd=2e-4, freeze=0., freeze_bn=False, band=None, jitter={}, blur={}, side=None, flip=False, mix=0., empty=.002, full=.98, unsure=.9, workers=4),
+                  wd=2e-4, freeze=0., freeze_bn=False, band=None, jitter={}, blur={}, side=None, flip=False, mix=0., refine=None, empty=.002, full=.98, unsure=.9, workers=4),
     'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, n_iters=60, batch_size=8, crop=192, scale=(.25, 1.), lr=2e-3, encoder_lr_ratio=.3,
                   wd=2e-4, freeze=.5, freeze_bn=True, band=(.35, .65), jitter=dict(p=.5, hue=.1, grey=.1), blur=dict(p=.2, sigma=(.1, 1.)), side=288, flip=False,
-                  mix=.5, empty=.002, full=.98, unsure=.9, workers=0),
-    'mini': dict(encoder='test_resnet', output_stride=8, channels=64, n_iters=80, batch_size=16, crop=96, scale=(.7, 1.3), lr=4e-3, encoder_lr_ratio=.5,
-                 wd=2e-4, freeze=0., freeze_bn=False, band=(.35, .65), jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.), side=96, flip=True,
-                 mix=.5, empty=.002, full=.98, unsure=.9, workers=0)}
+                  mix=.5, refine=None, empty=.002, full=.98, unsure=.9, workers=0),
+    'mini': dict(encoder='test_resnet', output_stride=8, channels=64, n_iters=160, batch_size=16, crop=64, scale=(.7, 1.3), lr=4e-3, encoder_lr_ratio=.5,
+                 wd=2e-4, freeze=0., freeze_bn=False, band=(.35, .65), jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.), side=64, flip=True,
+                 mix=.5, refine='grabcut', empty=.002, full=.98, unsure=.9, workers=0)}
 
 def expert_settings(
     settings='small', # 'small', 'paper' or a dictionary with all or some of the keys of `EXPERTS['small']`
@@ -116,7 +117,7 @@ def redraw(
     model,         # The expert
     im,            # PIL image
     old,           # uint8 HxW soft mask
-    settings:dict, # 'side', 'flip', 'mix', 'empty', 'full', 'unsure'
+    settings:dict, # 'side', 'flip', 'mix', 'refine', 'empty', 'full', 'unsure'
 )->tuple: # (soft mask uint8 HxW of the size of the old one, record: dict with status, iou, share before and after)
     "A new soft mask for one photo."
     s = settings
@@ -125,6 +126,8 @@ def redraw(
     seen, undecided = (new >= 128).mean(), ((new > 63) & (new < 192)).mean()
     status = 'unsure' if undecided > s['unsure'] else 'empty' if seen < s['empty'] else 'full' if seen > s['full'] else 'new'
     if s['mix']: new = np.round((1-s['mix'])*new + s['mix']*old.astype(np.float32)).astype(np.uint8)
+    if s['refine']: new = np.round(255*refine(im, np.asarray(Image.fromarray(new).resize(im.size, Image.BILINEAR))/255, s['refine'])).astype(np.uint8)
+    if new.shape != old.shape: new = np.asarray(Image.fromarray(new).resize(old.shape[::-1], Image.BILINEAR))
     a, b = old >= 128, new >= 128
     iou = (a & b).sum()/max(1, (a | b).sum())
     return (new if status == 'new' else old), dict(status=status, iou=round(float(iou), 4), before=round(float(a.mean()), 4), after=round(float(b.mean()), 4))

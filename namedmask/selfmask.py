@@ -8,7 +8,7 @@ Docs: https://namedmask.github.io/namedmask/selfmask.html.md"""
 __all__ = ['SELFMASK', 'patch_tokens', 'DecoderLayer', 'SelfMask', 'gathered', 'dice_loss', 'ranking_loss', 'selfmask_loss',
            'MaskedPhotos', 'selfmask_dls', 'PolyToZero', 'selfmask_learner', 'selfmask_settings', 'dino_vits8',
            'selfmask_over', 'predictor_card', 'selfmask_stage', 'train_selfmask', 'save_selfmask', 'selfmask_spec',
-           'selfmask_from_release', 'load_selfmask']
+           'selfmask_from_release', 'load_selfmask', 'SelfMaskDetector']
 
 # %% ../nbs/06a_selfmask.ipynb #2870205a
 import json, math, re
@@ -22,6 +22,7 @@ from fastai.basics import Adam, DataLoaders, Learner, default_device
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
 from fastai.vision.data import IntToFloatTensor, Normalize
+from fastcore.basics import patch
 from .core import NamedMaskError, Stage, atomic_path, rng_of, seed_of, settings_key
 from .images import WORK_SIDE, load_image
 from .saliency import Detector
@@ -77,8 +78,8 @@ def _vit(name, model_args, seed):
         torch.manual_seed(seed_of(seed, 'encoder'))
         try: vit = timm.create_model(name.partition('.')[0], num_classes=0, dynamic_img_size=True, **(model_args or {}))
         except (RuntimeError, ValueError, KeyError, TypeError) as e: raise NamedMaskError(f"Cannot build SelfMask over {name!r} ({e}): name a vision transformer of timm, vit_small_patch8_224 say.") from e
-    if getattr(vit, 'pos_embed', None) is None or not hasattr(vit, 'fc_norm'):
-        raise NamedMaskError(f"Cannot build SelfMask over {name!r}: it needs a plain vision transformer with a learned position embedding, vit_small_patch8_224 say.")
+    if type(vit).__name__ != 'VisionTransformer' or vit.pos_embed is None:
+        raise NamedMaskError(f"Cannot build SelfMask over {name!r}: it needs a plain vision transformer with a position embedding, vit_small_patch8_224 say.")
     return vit
 
 class SelfMask(nn.Module):
@@ -106,8 +107,6 @@ class SelfMask(nn.Module):
             self.objectness = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, 1))
 
 # %% ../nbs/06a_selfmask.ipynb #d7573a6d
-from fastcore.basics import patch
-
 @patch
 def forward(self:SelfMask,
     x, # (B, 3, H, W) normalised float
@@ -413,6 +412,43 @@ def load_selfmask(
     model = SelfMask(**(about['spec'] if about else selfmask_spec(state, heads)))
     if trouble := _misfits(state, model.state_dict()): raise NamedMaskError(f"The weights in {file} do not fit what its header describes ({trouble}): restore it from a copy.")
     model.load_state_dict(state)
-    model.cards = [TeacherCard(**c) for c in about['cards']] if about else [TeacherCard('SelfMask as published (its checkpoint was chosen with true masks of DUTS-TE)', 'saliency',
-                   'nothing', "see the authors' page", str(file), _sha256(file))]
+    model.cards = [TeacherCard(**c) for c in about['cards']] if about else [TeacherCard('SelfMask, published', 'saliency', 'nothing', "see the authors' page",
+        f"{file}; the authors' training keeps the checkpoint with the best IoU on DUTS-TE", _sha256(file))]
     return model.to(device or 'cpu').eval()
+
+# %% ../nbs/06a_selfmask.ipynb #634974bb
+class SelfMaskDetector(Detector):
+    "SelfMask's predictor as a saliency detector: the mask of the query with the highest objectness, then a refinement."
+    role = 'saliency'
+    def __init__(self,
+        model=None,        # `SelfMask` with `.cards`, or a file for `load_selfmask`; None: the published weights
+        refine='bilateral',# One of `namedmask.saliency.REFINERS`; the paper's by default
+        side=512,          # Shorter side at which the network sees a photo, pixels; the longer one is at most 2048
+        hard=None,         # Hand the refinement 0 and 1 instead of probabilities; without, only to 'bilateral'
+        device=None,       # Default: a GPU if there is one
+        ):
+        super().__init__([], refine, side)
+        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        self.model = (model if isinstance(model, SelfMask) else load_selfmask(model)).to(device).eval()
+        self.device, self.hard, self._cards = device, refine == 'bilateral' if hard is None else hard, list(getattr(self.model, 'cards', []))
+        self._key = weights_key(self.model.state_dict())
+
+    @property
+    def cards(self): return self._cards
+    @property
+    def settings(self)->dict: return dict(super().settings, hard=self.hard, weights=self._key)
+
+    @torch.inference_mode()
+    def maps(self, im):
+        "Masks (n, h, w) and objectness (n,) of the last layer, and the (H, W) that the network saw."
+        size = fit_size(im.size, self.side)
+        mean, std = (torch.tensor(o).view(3, 1, 1) for o in self.model.spec['norm'])
+        x = torch.from_numpy(np.asarray(im.convert('RGB').resize(size, Image.BILINEAR, reducing_gap=3)).copy()).permute(2, 0, 1)
+        masks, s = self.model(((x/255 - mean)/std)[None].to(self.device))
+        return masks[0, -1].float().cpu(), s[0, -1].float().cpu(), size[::-1]
+
+    def coarse(self, maps)->dict:
+        masks, s, (H, W) = maps
+        best = int(s.argmax())
+        p = F.interpolate(masks[None, [best]], scale_factor=self.model.patch/2, mode='bilinear', align_corners=False)[0, 0, :H, :W].numpy()
+        return dict(queries=masks.numpy(), objectness=s.sigmoid().numpy(), best=best, coarse=(p > .5).astype(np.float64) if self.hard else p.astype(np.float64))

@@ -368,3 +368,13 @@ def test_settings_tell_weights_apart_and_masks_are_made(photos, tmp_path):
 
 def test_an_unknown_refinement_is_refused():
     with pytest.raises(NamedMaskError, match='no refinement'): S.SelfMaskDetector(tiny_net(), 'magic')
+
+def test_the_bilateral_solver_gets_zeros_and_ones_and_is_the_default(monkeypatch):
+    from namedmask import saliency
+    got = []
+    monkeypatch.setitem(saliency.REFINERS, 'bilateral', lambda rgb, soft: got.append(soft) or soft)
+    masks = torch.full((1, 1, 2, 8, 8), .3); masks[0, 0, 1, 2:6, 2:6] = .8
+    detect = S.SelfMaskDetector(Known(masks, torch.tensor([[[0., 1.]]])), side=32)
+    assert detect.settings['refine'] == 'bilateral' and detect.settings['hard']
+    detect(Image.new('RGB', (32, 32)))
+    assert set(np.unique(got[0])) == {0., 1.}

@@ -16,7 +16,7 @@ def real_photos():
     from namedmask.saliency import EvidenceDetector
     from namedmask.teachers import get_teachers
     retriever, names = get_teachers('offline').retriever(), parse_names(NAMES)
-    naive = NaiveSegmenter(retriever, embed_names(retriever, names), EvidenceDetector(), names)
+    naive = NaiveSegmenter(retriever, embed_names(retriever, names), EvidenceDetector(refine='bilateral'), names)
     photos = [Image.fromarray(getattr(data, p)()) for p in PHOTOS]
     return [(im, naive.predict(im), naive.names) for im in photos]
 

@@ -156,12 +156,12 @@ def make_detector(
     if callable(saliency): return saliency
     if saliency not in ('auto', 'evidence', 'spectral', 'tokencut'): raise NamedMaskError(f"There is no saliency {saliency!r}: say auto, evidence, spectral or tokencut.")
     if saliency == 'auto' and teachers.detector: return teachers.detector()
-    features = teachers.features()
+    features, common = teachers.features(), dict(side=teachers.side, refine=teachers.refine)
     known = all(hasattr(f, 'class_logits') for f in features)
     if saliency == 'evidence' and not known: raise NamedMaskError(f"The teachers {teachers.name!r} have no classifier to give evidence: say --saliency spectral.")
-    if saliency == 'tokencut': return TokenCutDetector(features, side=teachers.side, centre=(teachers.spectral or {}).get('centre', True))
-    if known and saliency != 'spectral': return EvidenceDetector(features, side=teachers.side)
-    return SpectralDetector(features, side=teachers.side, **(teachers.spectral or {}))
+    if saliency == 'tokencut': return TokenCutDetector(features, **common, centre=(teachers.spectral or {}).get('centre', True))
+    if known and saliency != 'spectral': return EvidenceDetector(features, **common)
+    return SpectralDetector(features, **common, **(teachers.spectral or {}))
 
 # %% ../nbs/13_pipeline.ipynb #c2176e54
 def versions()->dict:

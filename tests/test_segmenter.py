@@ -287,3 +287,16 @@ def test_pictures_stay_in_memory_up_to_a_bound(tmp_path, monkeypatch):
         assert all(torch.equal(a, b) for i in range(60) for a, b in zip(ds[i], plain[i]))
         assert len(ds.pictures.kept) == kept and sum(a.nbytes + b.nbytes for a, b in ds.pictures.kept.values()) <= room
         assert (len(reads) == 6) == (kept == 6)
+
+@pytest.mark.parametrize('size', [(9, 40), (33, 7)])
+def test_both_ways_to_blur_agree(size):
+    from scipy.ndimage import gaussian_filter
+    import namedmask.segmenter as sg
+    x, sigma = torch.rand(5, 3, *size), torch.tensor([.1, .3, .9, 1.4, 2.])
+    t = torch.arange(-6, 7)
+    k = torch.exp(-t**2/(2*sigma[:, None]**2)); k /= k.sum(1, keepdim=True)
+    assert (sg._blur_sums(x, k) - sg._blur_conv(x, k)).abs().max() < 1e-5
+    got = sg._blur(x, sigma, 6)
+    for i, s in enumerate(sigma.tolist()):
+        want = gaussian_filter(x[i].numpy(), (0, s, s), mode='nearest', radius=(0, *[int(np.ceil(np.float32(3*s)))]*2))
+        assert np.abs(got[i].numpy() - want).max() < 1e-4

@@ -18,20 +18,20 @@ from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load
 
 # %% ../nbs/09_distillation.ipynb #a906a658
 STUDENTS = {
-    'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=256,  # network
+    'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=256, head='smp',  # network
                   iterations=400, batch_size=16, crop=192,            # how long, how much
                   lr=1e-3, encoder_lr_ratio=1/30, wd=2e-4,            # Adam: η0 of the head; the encoder's share of it; λ
                   freeze=0., freeze_bn=True,                          # share of frozen encoder layers; frozen statistics
                   scale=(.3, 1.), band=(.25, .75), max_objects=2,     # samples
                   jitter=dict(brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.1), blur=dict(p=.3, sigma=(.1, 1.)), # colours: half the paper's, for a short training
                   side=320),                                          # shorter side of a photo
-    'paper': dict(encoder='resnet50', output_stride=8, channels=256,
+    'paper': dict(encoder='resnet50', output_stride=8, channels=256, head='paper',
                   iterations=20_000, batch_size=16, crop=384,
                   lr=5e-4, encoder_lr_ratio=.1, wd=2e-4,
                   freeze=0., freeze_bn=False,
                   scale=(.1, 1.), band=None, max_objects=2,
                   jitter={}, blur={'sigma': (.1, 2.)}, side=None),    # None: the photo's own size
-    'mini': dict(encoder='test_resnet', output_stride=8, channels=64,
+    'mini': dict(encoder='test_resnet', output_stride=8, channels=64, head='smp',
                  iterations=800, batch_size=16, crop=64,
                  lr=4e-3, encoder_lr_ratio=.25, freeze=0., freeze_bn=False, wd=2e-4,
                  scale=(.5, 1.1), band=(.25, .75), max_objects=3,
@@ -118,7 +118,7 @@ def student_stage(
     "The stage of a student, with the key that says what its weights depend on."
     state, card = _split_init(init)
     names = list(class_ids(archive.names))
-    known = {k: v for k, v in settings.items() if (k, v) != ('channels', 256)}     # a setting that older runs do not name
+    known = {k: v for k, v in settings.items() if (k, v) not in (('channels', 256), ('head', 'smp'))}     # a setting that older runs do not name
     key = dict(stage='distillation', version=2, student=known, seed=seed, names=names, archive=archive.key,
                masks=_masks_key(archive.kept(), masks), init=weights_key(state) or None, cards=settings_key([*map(_as_dict, cards), card]))
     return Stage(folder, key)
@@ -148,7 +148,7 @@ def distil(
     stage.open()
     s = settings
     with stage.working():
-        model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=state, rates=aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], seed=seed)
+        model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=state, rates=aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], head=s['head'], seed=seed)
         learn = train(model, lambda start: student_dls(archive, masks, s, seed, start, workers, device), stage.folder, n_iters=s['iterations'],
                       what='student', every_s=every_s, quiet=quiet, lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'],
                       freeze=s['freeze'], freeze_bn=s['freeze_bn'])

@@ -583,13 +583,13 @@ def train_ceiling(
 )->Segmenter:
     "The student's supervised ceiling: trained like the student, with true masks in the place of pseudo-masks."
     s, names = settings, list(entries[0].plain)
-    known = {k: v for k, v in s.items() if (k, v) != ('channels', 256)}     # as in `distillation.student_stage`
+    known = {k: v for k, v in s.items() if (k, v) not in (('channels', 256), ('head', 'smp'))}     # as in `distillation.student_stage`
     stage = Stage(folder, dict(stage='ceiling', version=2, student=known, seed=seed, names=names, photos=settings_key([e.sha for e in entries]))).open()
     if stage.done: return load_segmenter(stage.folder)
     make = lambda start: true_mask_dls(entries, n_iters=s['iterations'], start=start, seed=seed, names=['background', *names], norm=encoder_norm(s['encoder']),
                                        batch_tfms=[CopyPaste(s['max_objects'])], **{k: s[k] for k in ('batch_size', 'crop', 'scale', 'side', 'jitter', 'blur')})
     with stage.working():
-        model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=init[0], rates=aspp_rates(s['crop'], s['output_stride']), channels=s.get('channels', 256), seed=seed)
+        model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=init[0], rates=aspp_rates(s['crop'], s['output_stride']), channels=s.get('channels', 256), head=s.get('head', 'smp'), seed=seed)
         train(model, make, stage.folder, n_iters=s['iterations'], what='ceiling', quiet=quiet, **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
         true = dict(name='true masks', role='labels of the ceiling', supervision='masks', licence="that of the benchmark's masks", source=str(entries[0].mask.parent.name), sha256='')
         save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=[init[1].as_dict(), true], student=s, seed=seed))

@@ -23,12 +23,12 @@ from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, forward, load_se
 
 # %% ../nbs/07_experts.ipynb #539cb4b6
 EXPERTS = {
-    'paper': dict(encoder='resnet50', output_stride=8, channels=256, n_iters=5000, batch_size=8, crop=384, scale=(.1, 1.), lr=5e-4, encoder_lr_ratio=.1,
+    'paper': dict(encoder='resnet50', output_stride=8, channels=256, head='paper', n_iters=5000, batch_size=8, crop=384, scale=(.1, 1.), lr=5e-4, encoder_lr_ratio=.1,
                   wd=2e-4, freeze=0., freeze_bn=False, band=None, jitter={}, blur={}, side=None, flip=False, mix=0., refine=None, empty=.002, full=.98, unsure=.9, workers=4),
-    'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, n_iters=60, batch_size=8, crop=192, scale=(.25, 1.), lr=2e-3, encoder_lr_ratio=.3,
+    'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, head='smp', n_iters=60, batch_size=8, crop=192, scale=(.25, 1.), lr=2e-3, encoder_lr_ratio=.3,
                   wd=2e-4, freeze=.5, freeze_bn=True, band=(.35, .65), jitter=dict(p=.5, hue=.1, grey=.1), blur=dict(p=.2, sigma=(.1, 1.)), side=288, flip=False,
                   mix=.5, refine=None, empty=.002, full=.98, unsure=.9, workers=0),
-    'mini': dict(encoder='test_resnet', output_stride=8, channels=64, n_iters=160, batch_size=16, crop=64, scale=(.7, 1.3), lr=4e-3, encoder_lr_ratio=.5,
+    'mini': dict(encoder='test_resnet', output_stride=8, channels=64, head='smp', n_iters=160, batch_size=16, crop=64, scale=(.7, 1.3), lr=4e-3, encoder_lr_ratio=.5,
                  wd=2e-4, freeze=0., freeze_bn=False, band=(.35, .65), jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.), side=64, flip=True,
                  mix=.5, refine='grabcut', empty=.002, full=.98, unsure=.9, workers=0)}
 
@@ -103,7 +103,7 @@ def train_expert(
     s, out = settings, stage.folder/'model'
     if (out/'segmenter.json').exists(): return out
     group, seed = stage.settings['group'], seed_of(seed, 'expert', stage.settings['group'])
-    model = deeplabv3plus(s['encoder'], 2, s['output_stride'], init, aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], seed=seed)
+    model = deeplabv3plus(s['encoder'], 2, s['output_stride'], init, aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], head=s['head'], seed=seed)
     dls = partial(training_dls, entries, masks, lambda e: 1, names=['background', group], seed=seed, norm=encoder_norm(s['encoder']),
                   **{k: s[k] for k in ('n_iters', 'batch_size', 'crop', 'scale', 'side', 'band', 'jitter', 'blur', 'workers')})
     train(model, dls, stage.folder, what=f'expert {group}', every_s=every_s, quiet=quiet, cbs=cbs,

@@ -25,7 +25,7 @@ def real_section(found):
     from namedmask.images import overlay
     from namedmask.report import data_uri, said, section
     rows = [{'images': [{'src': data_uri(im, 320), 'alt': 'photo'}, {'src': data_uri(overlay(im, lab), 320), 'alt': 'labels'}], 'caption': said(lab, names)} for im, lab, names in found]
-    return section('masks', 'Real photos', "Photos that scikit-image ships, named and outlined by the offline teachers alone (networks trained with ImageNet's image labels; no mask, no training here).",
+    return section('masks', 'Real photos', "Photos that scikit-image ships, named and outlined by the offline teachers alone (networks trained with ImageNet's image labels; no mask, no training here). They are not chosen for success: the thin rocket is lost in its sky.",
                    three=False, subs=[{'id': 'real-photos', 'title': '', 'groups': rows}])
 
 def main():

@@ -58,7 +58,7 @@ def main():
     timed('mini-dino-resnet.safetensors', dino(m.MINI_RESNET))
     m.DATA = out      # from here on the new files are the shipped ones
     def predictor(file):
-        folder = m.train_mini_predictor(out/'predictor', [m.mini_features()], m._mini_student(m.MINI_RESNET[0])[0](), seed=a.seed)
+        folder = m.train_mini_predictor(out/'predictor', [m.mini_features()], m.mini_features(m.MINI_RESNET)._load().state_dict(), seed=a.seed)
         (out/'saliency').mkdir(exist_ok=True)
         for f in ('model.safetensors', 'segmenter.json'): shutil.copy(folder/f, out/'saliency'/f)
         return hashlib.sha256(file.read_bytes()).hexdigest(), dict(trained_with='nothing')

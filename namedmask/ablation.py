@@ -28,7 +28,7 @@ class MiniLab:
         iterations:int=250,# Of each student
         teachers='mini',
         ):
-        self.folder, self.seed, self.n_scenes, self.n_test, self.iterations = Path(folder)/f'seed{seed}', seed, n_scenes, n_test, iterations
+        self.folder, self.seed, self.n_scenes, self.n_test, self.iterations = Path(folder)/f'seed{seed}-{n_scenes}-{n_test}', seed, n_scenes, n_test, iterations
         self.teachers, self.names = get_teachers(teachers), World().names
 
     def scenes(self, split:str, n:int)->Path:

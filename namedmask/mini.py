@@ -363,11 +363,10 @@ def mini_teachers()->TeacherSet:
 def zero_shot_accuracy(
     retriever,   # An image-text model
     world:World, # Scenes with one object each
-    prompts=None,# Sentences with {}; the retriever's own by default
 )->float: # Top-1, 0 to 1
     "How often the best of the world's names is the right one."
     from namedmask.retrieval import embed_names, parse_names
-    text = embed_names(retriever, parse_names(','.join(world.names)), **({'templates': prompts} if prompts else {}))
+    text = embed_names(retriever, parse_names(','.join(world.names)))
     right = 0
     for i in range(0, len(world), 200):
         some = [world[j] for j in range(i, min(i + 200, len(world)))]

@@ -460,6 +460,8 @@ class World:
     def __getitem__(self, i):
         if not 0 <= i < self.n: raise IndexError(i)
         return make_scene(i, self.split, self.seed, self.size, self.bias, self.names, self.habit)
+    @property
+    def settings(self)->dict: return dict(split=self.split, seed=self.seed, size=self.size, bias=self.bias, habit=self.habit, names=list(self.names)) # All but how many
     def __repr__(self): return f'World({self.split}: {self.n} scenes of {len(self.names)} names, {self.size} pixels, seed {self.seed})'
 
 def write_world(
@@ -468,13 +470,17 @@ def write_world(
     split='val',  # Name of the list
     quiet=False,
 )->Path:
-    "Write a world in VOC's layout; labels count from 1 in the order of names.txt. Scenes that are there already are kept."
-    from namedmask.core import write_text
+    "Write a world in VOC's layout; labels count from 1 in the order of names.txt. Scenes that are there already are kept; a folder of another world is a `NamedMaskError`."
+    from namedmask.core import read_json, write_json, write_text
     from namedmask.images import save_labels
     folder, lut = Path(folder), np.zeros(256, np.uint8)
+    told, known = world.settings, read_json(folder/'world.json')
+    if known not in (None, told): raise NamedMaskError(f"{folder} holds another world ({known}, not {told}): choose another folder, or delete this one.")
     for k, n in enumerate(world.names): lut[1 + WORLD_NAMES.index(n)] = k + 1
     for sub in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'): (folder/sub).mkdir(parents=True, exist_ok=True)
+    write_json(folder/'world.json', told)
     stems, captions = [f'{world.split}_{world.seed}_{i:06}' for i in range(len(world))], []
+    write_text(folder/'ImageSets'/'Segmentation'/f'{split}.txt', '\n'.join(stems) + '\n')
     for i, stem in enumerate(progress(stems, 'painting', len(stems), quiet=quiet)):
         photo, mask = folder/'JPEGImages'/f'{stem}.jpg', folder/'SegmentationClass'/f'{stem}.png'
         s = world[i]
@@ -482,7 +488,6 @@ def write_world(
         if not (photo.exists() and mask.exists()):
             s.image.save(photo, quality=95, subsampling=0)
             save_labels(mask, lut[s.labels])
-    write_text(folder/'ImageSets'/'Segmentation'/f'{split}.txt', '\n'.join(stems) + '\n')
     write_text(folder/'names.txt', '\n'.join(world.names) + '\n')
     write_text(folder/'captions.txt', '\n'.join(captions) + '\n')
     return folder

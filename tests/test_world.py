@@ -64,6 +64,12 @@ def test_folder_in_vocs_layout(tmp_path):
     write_world(w, tmp_path/'w', split='train', quiet=True)
     assert first.stat().st_mtime_ns == before                                          # kept, not painted again
 
+def test_a_folder_of_another_world_is_not_mixed(tmp_path):
+    write_world(World('test', 2, size=24), tmp_path/'w', quiet=True)
+    assert write_world(World('test', 3, size=24), tmp_path/'w', quiet=True).exists()          # more of the same
+    for other in (World('test', 2, size=32), World('test', 2, size=24, bias=0.), World('test', 2, size=24, names=('fish',)), World('test', 2, size=24, seed=1)):
+        with pytest.raises(NamedMaskError, match='another world'): write_world(other, tmp_path/'w', quiet=True)
+
 def test_wrong_words():
     with pytest.raises(NamedMaskError, match='no split'): World('train')
     with pytest.raises(NamedMaskError, match="no 'zebra'"): object_parts('zebra', rng_of(0))

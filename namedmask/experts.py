@@ -87,7 +87,7 @@ def expert_stage(
     "The stage of one expert; it starts afresh when its photos, masks, settings or first weights have changed."
     photos = [(e.sha, hashlib.sha256(masks.path(e.sha).read_bytes()).hexdigest()[:16]) for e in entries]
     used = {k: v for k, v in settings.items() if k != 'workers'}
-    return Stage(Path(folder)/slug(group), dict(stage='expert', version=2, group=group, photos=settings_key(photos), n=len(photos), init=weights_key(init), seed=seed, **used))
+    return Stage(Path(folder)/slug(group), dict(stage='expert', version=3, group=group, photos=settings_key(photos), n=len(photos), init=weights_key(init), seed=seed, **used))
 
 # %% ../nbs/07_experts.ipynb #c3db7b8b
 def train_expert(
@@ -126,8 +126,9 @@ def redraw(
     seen, undecided = (new >= 128).mean(), ((new > 63) & (new < 192)).mean()
     status = 'unsure' if undecided > s['unsure'] else 'empty' if seen < s['empty'] else 'full' if seen > s['full'] else 'new'
     if s['mix']: new = np.round((1-s['mix'])*new + s['mix']*old.astype(np.float32)).astype(np.uint8)
-    if s['refine']: new = np.round(255*refine(im, np.asarray(Image.fromarray(new).resize(im.size, Image.BILINEAR))/255, s['refine'])).astype(np.uint8)
-    if new.shape != old.shape: new = np.asarray(Image.fromarray(new).resize(old.shape[::-1], Image.BILINEAR))
+    if s['refine']:
+        sharp = refine(im, np.asarray(Image.fromarray(new).resize(im.size, Image.BILINEAR))/255, s['refine'])
+        if s['empty'] <= (sharp >= .5).mean() <= s['full']: new = np.asarray(Image.fromarray(np.round(255*sharp).astype(np.uint8)).resize(old.shape[::-1], Image.BILINEAR))   # a refinement may lose the object
     a, b = old >= 128, new >= 128
     iou = (a & b).sum()/max(1, (a | b).sum())
     return (new if status == 'new' else old), dict(status=status, iou=round(float(iou), 4), before=round(float(a.mean()), 4), after=round(float(b.mean()), 4))

@@ -82,6 +82,17 @@ def test_an_expert_that_sees_nothing_or_everything_keeps_the_old_mask():
     soft, r = redraw(Fake(), grey, old, {**s, 'unsure': .9, 'full': 1.1})
     assert r['status'] == 'unsure' and (soft == old).all()
 
+def test_a_refinement_that_loses_the_object_is_not_taken(monkeypatch):
+    import namedmask.experts as ex
+    a = np.zeros((20, 30, 3), np.uint8); a[5:15, 5:15] = 255
+    old = a[..., 0].copy()
+    for lost in (0., 1.):
+        monkeypatch.setattr(ex, 'refine', lambda im, soft, how: np.full(soft.shape, lost))
+        soft, r = redraw(Fake(), Image.fromarray(a), old, {**expert_settings(TINY), 'side': None, 'refine': 'grabcut'})
+        assert r['status'] == 'new' and ((soft >= 128) == (old >= 128)).all()
+    monkeypatch.setattr(ex, 'refine', lambda im, soft, how: np.pad(soft[:, 2:], ((0, 0), (0, 2))))   # one that moves it is
+    assert redraw(Fake(), Image.fromarray(a), old, {**expert_settings(TINY), 'side': None, 'refine': 'grabcut'})[1]['iou'] < .9
+
 def test_groups_and_settings_are_checked():
     assert make_groups(['a', 'b', 'c'], {'g': ['c', 'a']}) == {'g': ['c', 'a'], 'b': ['b']}
     for groups, word in [({'g': ['z']}, "'z'"), ({'g': ['a'], 'h': ['a']}, 'two expert groups'), ({'b': ['a']}, "called 'b'")]:

@@ -88,10 +88,10 @@ def test_a_refinement_that_loses_the_object_is_not_taken(monkeypatch):
     old = a[..., 0].copy()
     for lost in (0., 1.):
         monkeypatch.setattr(ex, 'refine', lambda im, soft, how: np.full(soft.shape, lost))
-        soft, r = redraw(Fake(), Image.fromarray(a), old, {**expert_settings(TINY), 'side': None, 'refine': 'grabcut'})
+        soft, r = redraw(Fake(), Image.fromarray(a), old, {**expert_settings(TINY), 'side': None, 'refine': 'grabcut', 'empty': .01, 'full': .98})
         assert r['status'] == 'new' and ((soft >= 128) == (old >= 128)).all()
     monkeypatch.setattr(ex, 'refine', lambda im, soft, how: np.pad(soft[:, 2:], ((0, 0), (0, 2))))   # one that moves it is
-    assert redraw(Fake(), Image.fromarray(a), old, {**expert_settings(TINY), 'side': None, 'refine': 'grabcut'})[1]['iou'] < .9
+    assert redraw(Fake(), Image.fromarray(a), old, {**expert_settings(TINY), 'side': None, 'refine': 'grabcut', 'empty': .01, 'full': .98})[1]['iou'] < .9
 
 def test_groups_and_settings_are_checked():
     assert make_groups(['a', 'b', 'c'], {'g': ['c', 'a']}) == {'g': ['c', 'a'], 'b': ['b']}

@@ -149,12 +149,15 @@ def locked(out):
 # %% ../nbs/13_pipeline.ipynb #4e041d2c
 def make_detector(
     teachers,           # A `TeacherSet`
-    saliency='auto',    # 'auto', 'evidence', 'spectral', 'tokencut', or a detector
+    saliency='auto',    # 'auto', 'evidence', 'spectral', 'tokencut', 'selfmask' (the published predictor), or a detector
 ):
     "The saliency detector over the set's feature models; 'auto' takes evidence where the models have a classifier."
     from namedmask.saliency import EvidenceDetector, SpectralDetector, TokenCutDetector
     if callable(saliency): return saliency
-    if saliency not in ('auto', 'evidence', 'spectral', 'tokencut'): raise NamedMaskError(f"There is no saliency {saliency!r}: say auto, evidence, spectral or tokencut.")
+    if saliency not in ('auto', 'evidence', 'spectral', 'tokencut', 'selfmask'): raise NamedMaskError(f"There is no saliency {saliency!r}: say auto, evidence, spectral, tokencut or selfmask.")
+    if saliency == 'selfmask':
+        from namedmask.selfmask import SelfMaskDetector
+        return SelfMaskDetector()
     if saliency == 'auto' and teachers.detector: return teachers.detector()
     features, common = teachers.features(), dict(side=teachers.side, refine=teachers.refine)
     known = all(hasattr(f, 'class_logits') for f in features)

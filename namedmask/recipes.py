@@ -25,7 +25,7 @@ class Recipe:
     benchmark:str         # What it is, in words
     names:tuple           # In evaluation order: the first is class 1
     n:int=500             # Photos for each name (NamedMask, section 4.1)
-    teachers:str='paper'  # Whose networks: 'paper' (CLIP, SelfMask, DINO) or 'offline'
+    teachers:str='paper'  # Whose networks: 'paper' (CLIP, DINO, MoCo v2, SwAV; `fit(saliency='selfmask')` takes the paper's detector) or 'offline'
     student:str='paper'   # A name of `STUDENTS`
     experts:str='paper'   # A name of `EXPERTS`: one for each name, without copy-paste
     ignore_index:int=255  # The label that the benchmark ignores
@@ -122,6 +122,6 @@ def filled(
 )->dict: # names, n, student, experts
     "The arguments of `pipeline.fit` with what a recipe says where nothing was said."
     r = recipe(name)
-    if student is None and r.teachers == 'paper' and teachers == 'offline':
-        raise NamedMaskError(f"The recipe {name} starts from the paper's teachers: say --teachers paper with it, or --recipe {name}-small for the offline ones.")
+    if teachers in ('paper', 'offline', 'mini') and teachers != r.teachers and (student is None or experts is True):   # their first weights do not fit the recipe's networks, which would start from random ones
+        raise NamedMaskError(f"The recipe {name} starts from the {r.teachers} teachers: say --teachers {r.teachers} with it" + (f', or --recipe {name}-small for the offline ones.' if r.teachers == 'paper' else '.'))
     return dict(names=names or list(r.names), n=n or r.n, student=student or r.student, experts=r.experts if experts is True else experts)

@@ -549,7 +549,7 @@ REFINE_PIXELS = 256**2   # pixels at which a mask is refined, aspect kept
 
 def _by_grabcut(rgb, soft): return uncertain_near_border(grabcut(rgb, soft), soft)
 def _by_guide(rgb, soft): return np.clip(guided_filter(rgb/255., soft), 0, 1)
-def _by_bilateral(rgb, soft): return bilateral_solver(rgb, soft >= .5)   # as NamedMask: the target is the binary mask, the answer is soft
+def _by_bilateral(rgb, soft): return bilateral_solver(rgb, soft >= .5)   # as NamedMask: a binary target, a soft answer; but on a photo about half as large, so a box covers more of it
 REFINERS = {'grabcut': _by_grabcut, 'guided': _by_guide, 'bilateral': _by_bilateral, 'pamr': pamr, 'crf': dense_crf, None: None}
 
 def resized(

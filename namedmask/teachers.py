@@ -715,7 +715,7 @@ def _paper_student(encoder):
 TEACHERS = {
     'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)], _offline_student, refine='bilateral'),
     'paper': TeacherSet('paper', OpenClipRetriever, _paper_features, _paper_student, 'resnet50', recipe='paper', n=500, votes=0,
-                        spectral=dict(upsample=2, centre=False), refine='bilateral'),   # the solver of NamedMask's own code
+                        spectral=dict(upsample=2, centre=False), refine='bilateral'),   # as NamedMask's own code does
     'mini': 'namedmask.mini:mini_teachers'}   # "module:function" is looked up when it is asked for: a stage does not import a later one
 
 # %% ../nbs/02_teachers.ipynb #ea6eb95d

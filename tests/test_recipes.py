@@ -55,5 +55,7 @@ def test_archives_in_order(tmp_path):
 
 def test_what_is_given_stays():
     assert filled('voc2012', n=7, experts=False, teachers='paper') == dict(names=list(recipe('voc2012').names), n=7, student='paper', experts=False)
-    assert filled('voc2012', student='small', teachers='offline')['student'] == 'small'
+    assert filled('voc2012', student='small', experts=False, teachers='offline')['student'] == 'small'
+    for wrong in (dict(name='voc2012', student='small', teachers='offline'), dict(name='voc2012-small', teachers='paper'), dict(name='voc2012', teachers='mini')):   # experts or a student from random weights
+        with pytest.raises(NamedMaskError, match='starts from the'): filled(**wrong)
     with pytest.raises(NamedMaskError, match='--teachers paper'): filled('coca', teachers='offline')

@@ -329,8 +329,8 @@ def train_selfmask(
         return learn.add_cb(PolyToZero(learn.start_rates, n_iters, start, s['warmup']))
     with stage.working(): fit_resumably(learner, model, stage.folder, n_iters=n_iters, what='SelfMask', every_s=every_s, quiet=quiet)
     save_selfmask(file, model, [predictor_card(cards), *cards])
+    stage.finish(iterations=n_iters)                                 # before the checkpoint goes: killed in between, nothing is trained twice
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
-    stage.finish(iterations=n_iters)
     return load_selfmask(file, device=device)
 
 # %% ../nbs/06a_selfmask.ipynb #0c11c604

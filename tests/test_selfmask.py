@@ -310,6 +310,19 @@ def test_a_killed_training_gives_the_same_weights(photos, tmp_path, monkeypatch)
     monkeypatch.setattr(S, 'selfmask_loss', real)
     assert weights_key(S.train_selfmask(entries, masks, tiny_features(), tmp_path/'b', **kw).state_dict()) == weights_key(whole.state_dict())
 
+def test_the_checkpoint_stays_until_the_stage_is_finished(photos, tmp_path, monkeypatch):
+    entries, masks = photos
+    kw = dict(settings={**QUICK, 'epochs': 1}, quiet=True)
+    def dies(self, **result): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(S.Stage, 'finish', dies)
+        with pytest.raises(KeyboardInterrupt): S.train_selfmask(entries, masks, tiny_features(), tmp_path, **kw)
+    assert (tmp_path/'checkpoint.pt').exists()
+    with monkeypatch.context() as m:                          # the next call trains nothing
+        m.setattr(S, 'selfmask_loss', dies)
+        S.train_selfmask(entries, masks, tiny_features(), tmp_path, **kw)
+    assert not (tmp_path/'checkpoint.pt').exists()
+
 def test_other_settings_start_afresh(photos, tmp_path):
     entries, masks = photos
     stage = lambda **kw: S.selfmask_stage(entries, masks, tiny_features(), [], S.selfmask_settings({**QUICK, **kw}), tmp_path).key

@@ -211,6 +211,22 @@ def _selfmask_cards(source, sha):
     _, net, voters = release_cards()
     return [replace(net, source=f'{source}; the checkpoint with the best IoU on DUTS-TE was kept', sha256=sha), voters]
 
+_PUBLISHED = dict(segmenter=r'namedmask_(cityscapes_object|coca|coco2017|voc2012|imagenet_s(50|300|919))\.pt|expert_[a-z_]+\.pt', saliency=r'selfmask_nq(10|20)\.pt')
+
+def _published(meta, kind): return bool(re.fullmatch(_PUBLISHED[kind], meta['source']['file']))
+
+def _stated(meta, said, known, what):
+    "What a file was supervised with: what its user says, but never less than the file shows."
+    file = meta['source']['file']
+    if (said or known) is None:
+        raise NamedMaskError(f"{file} is a {what}, and does not tell how it was trained: say it with --supervision, one of {', '.join(SUPERVISION)}; 'nothing' if only photos went in.")
+    if said and known and SUPERVISION.index(said) < SUPERVISION.index(known):
+        raise NamedMaskError(f"{file} is a {what}, which learnt from {known}: --supervision {said!r} says less than that; leave it out.")
+    return said or known
+
+def _card(meta, name, role, supervision, licence):
+    return TeacherCard(name, role, supervision, licence, meta['source']['file'], meta['source']['sha256'], allow_masks=supervision == 'masks')   # said, not hidden
+
 def encoder_supervision(
     fit:Fit,         # From `recognise`
     boxes=(),        # From `tensors_of`
@@ -218,10 +234,10 @@ def encoder_supervision(
 )->tuple: # (which it is, what it was supervised with); the latter None where the file does not tell
     "Who trained an encoder, as far as its file gives it away."
     names = fit.unused
+    if any(re.fullmatch(r'(module\.)?((fc|head)\.|head\.fc\.)weight', k) for k in names): return f'{fit.layout.name} with a classifier', 'image labels'   # whatever else it is called
     if any('projection_head' in k or k.startswith('prototypes') for k in names): return f'SwAV {fit.layout.name}', 'nothing'
     if 'encoder_q' in fit.prefix: return f'MoCo {fit.layout.name}', 'nothing'
     if file.startswith('dino_') or {'teacher', 'student'} & set(boxes) or any(re.match(r'(module\.)?head\.(mlp|last_layer)', k) for k in names): return f'DINO {fit.layout.name}', 'nothing'
-    if any(re.fullmatch(r'(fc|head)\.weight', k) for k in names): return f'{fit.layout.name} with a classifier', 'image labels'
     return fit.layout.name, None
 
 # %% ../nbs/11a_convert.ipynb #fccfb96a
@@ -281,7 +297,7 @@ def convert(
     out,               # A folder for a segmenter; or a path that ends in .safetensors
     names=None,        # The segmenter's names in the order of its classes, as for `parse_names`
     benchmark=None,    # Or the benchmark whose names they are
-    supervision=None,  # An encoder's: 'nothing', 'image-text pairs', 'image labels' or 'masks', where its file does not tell
+    supervision=None,  # 'nothing', 'image-text pairs', 'image labels' or 'masks', where the file does not tell; never less than it shows
 )->dict: # The description that was written
     "Make a published checkpoint into a file of ours; anything that is not in a published layout is refused by name."
     state, boxes = tensors_of(read_weights(file))
@@ -296,9 +312,11 @@ def convert(
 def _write_segmenter(fit, out, meta, boxes, names, benchmark, supervision):
     n = fit.state['classifier.classifier.3.weight'].shape[0]
     if names is None: benchmark = benchmark or benchmark_of(meta['source']['file'])
-    cards = _namedmask_cards(meta['source']['file'], meta['source']['sha256'])
-    if supervision: cards = [TeacherCard(meta['source']['file'], 'student', supervision, 'not known', meta['source']['file'], meta['source']['sha256'])]
-    meta |= dict(kind='segmenter', names=class_names(n, names, benchmark), supervision=[c.as_dict() for c in cards])
+    names, what = class_names(n, names, benchmark), 'DeepLabV3+ of the published layout'
+    released = 'image-text pairs' if _published(meta, 'segmenter') else None
+    level = _stated(meta, supervision, released, what)
+    cards = _namedmask_cards(meta['source']['file'], meta['source']['sha256']) if level == released else [_card(meta, what, 'student', level, 'not known')]
+    meta |= dict(kind='segmenter', names=names, supervision=[c.as_dict() for c in cards])
     model = released_deeplab(fit.state)
     if out.suffix != '.safetensors': return save_segmenter(out, model, meta).meta
     meta |= dict(model=model.spec)
@@ -312,16 +330,17 @@ def _one_file(out, what):
 def _write_encoder(fit, out, meta, boxes, names, benchmark, supervision):
     _one_file(out, f'an encoder ({fit.layout.name})')
     who, known = encoder_supervision(fit, boxes, meta['source']['file'])
-    if (supervision or known) is None:
-        raise NamedMaskError(f"{meta['source']['file']} is a {who}, and does not tell how it was trained: say --supervision nothing if it is DINO's, or 'image labels' if it was trained with them.")
-    card = TeacherCard(who, 'features', supervision or known, "see the model's page", meta['source']['file'], meta['source']['sha256'])
+    card = _card(meta, who, 'features', _stated(meta, supervision, known, who), "see the model's page")
     meta |= dict(kind='encoder', encoder=fit.layout.encoder, supervision=[card.as_dict()])
     write_safetensors(out, fit.state, meta)
     return meta
 
 def _write_saliency(fit, out, meta, boxes, names, benchmark, supervision):
     _one_file(out, 'a saliency network (SelfMask)')
-    meta |= dict(kind='saliency', queries=fit.state['query_embed'].shape[0], supervision=[c.as_dict() for c in _selfmask_cards(meta['source']['file'], meta['source']['sha256'])])
+    released = 'nothing' if _published(meta, 'saliency') else None
+    level = _stated(meta, supervision, released, 'SelfMask')
+    cards = _selfmask_cards(meta['source']['file'], meta['source']['sha256']) if level == released else [_card(meta, 'SelfMask, from a file', 'saliency', level, 'not known')]
+    meta |= dict(kind='saliency', queries=fit.state['query_embed'].shape[0], supervision=[c.as_dict() for c in cards])
     write_safetensors(out, fit.state, meta)
     return meta
 

@@ -126,12 +126,23 @@ def _entry(name, rank, root, rel):
     if not path.is_file(): raise NamedMaskError(f"There is no file {path}: check the folder.")
     return Entry(name, rank, float('nan'), 'kept', '', str(root), rel, content_hash(path), *_Header(path).size)
 
-def _entries(lists, categories, root, replace, quiet):
+def _wanted(lists, categories, replace):
+    "(name, rank, relative path) of each photo of the lists."
+    return [(c.name, rank, rel) for c in categories for rank, rel in enumerate(dict.fromkeys(relative_to_root(p, replace) for p in lists[c.name]), 1)]
+
+def _there(root, rels):
+    "[relative path, size, time of the last change] of the files that exist: another list means other work. A path that leaves the folder ends it all."
+    out = []
+    for rel in dict.fromkeys(map(str, rels)):
+        try: s = safe_join(root, rel).stat()
+        except OSError: continue
+        out.append([rel, s.st_size, s.st_mtime_ns])
+    return out
+
+def _entries(wanted, root, quiet):
     "(entries, relative paths of photos that cannot be read)."
     out, gone = [], []
-    wanted = [(c.name, rank, rel) for c in categories for rank, rel in enumerate(dict.fromkeys(relative_to_root(p, replace) for p in lists[c.name]), 1)]
     for name, rank, rel in progress(wanted, 'photos', quiet=quiet):
-        safe_join(root, rel)                                       # a path that leaves the folder ends it all
         try: out.append(_entry(name, rank, root, rel))
         except NamedMaskError: gone.append(rel)
     return out, list(dict.fromkeys(gone))
@@ -150,20 +161,31 @@ def archive_from_release(
     categories = parse_names(names) if names is not None else [Category(n, (n,)) for n in lists]
     if absent := [c.name for c in categories if c.name not in lists]:
         raise NamedMaskError(_few(f"{file} has no list for", absent) + f": it has {', '.join(lists)}.")
-    stage = Stage(folder, dict(stage='retrieval', release=settings_key(lists), root=root, replace=replace, categories=[[c.name, list(c.prompts)] for c in categories]))
-    if stage.done: return Archive.open(folder)
+    wanted = _wanted(lists, categories, replace)
+    there = _there(root, (rel for _, _, rel in wanted))            # photos that come, go or change later make it another import
+    if not there: raise _none_there(root, wanted)
+    stage = Stage(folder, dict(stage='retrieval', release=settings_key(lists), photos=settings_key(there), root=root, replace=replace, categories=[[c.name, list(c.prompts)] for c in categories]))
+    if stage.done: return _told(Archive.open(folder), quiet)
     stage.open(keep=('edits.csv',))
-    with stage.working(): entries, gone = _entries(lists, categories, root, replace, quiet)
-    if not entries: raise NamedMaskError(_few(f"None of the {len(gone):,} photos is in {root}: it lacks", gone) + "; give the folder with train/ in it, or say what to --replace.")
+    with stage.working(): entries, gone = _entries(wanted, root, quiet)
+    if not entries: raise _none_there(root, wanted)
     warnings = _import_warnings(lists, categories, entries, gone, root, names)
     write_text(stage.folder/'missing.txt', ''.join(f'{o}\n' for o in gone))
     archive = Archive(folder, categories, entries, warnings)
     archive.save()
     stage.finish(kept={c.name: len(archive.kept(c.name)) for c in categories}, dropped={}, warnings=warnings)
-    if not quiet: print(*warnings, sep='\n')
-    return archive
+    return _told(archive, quiet)
 
 # %% ../nbs/04b_exchange.ipynb #2433c375
+def _none_there(root, wanted):
+    gone = list(dict.fromkeys(rel for _, _, rel in wanted))
+    return NamedMaskError(_few(f"None of the {len(gone):,} photos is in {root}: it lacks", gone) + "; give the folder with train/ in it, or say what to --replace.")
+
+def _told(archive, quiet):
+    "The archive, its warnings printed: also where it was made by an earlier call."
+    if archive.warnings and not quiet: print(*archive.warnings, sep='\n')
+    return archive
+
 def _import_warnings(lists, categories, entries, gone, root, names):
     out, mine = [], {c.name for c in categories}
     if gone: out.append(_few(f"Photos of the file that are not in {root} or cannot be read: {len(gone):,}, namely", gone) + " (all of them: missing.txt).")
@@ -207,8 +229,10 @@ def masks_from_release(
     "The published masks of an archive's photos; photos without one are counted, and train nothing."
     source, store = Path(source), MaskStore(folder)
     if not source.is_dir(): raise NamedMaskError(f"There is no folder {source}: give the one that holds n02084071/n02084071_1.json.")
-    stage = Stage(folder, dict(stage='saliency', release=str(source.resolve()), archive=archive.key))
-    if stage.done: return store
+    there = _there(source, (_mask_name(e.path)[1] for e in archive.kept()))
+    if not there: raise NamedMaskError(_few(f"None of the photos has a mask in {source}: it lacks", list(dict.fromkeys(_mask_name(e.path)[1] for e in archive.kept()))) + ".")
+    stage = Stage(folder, dict(stage='saliency', release=str(source.resolve()), files=settings_key(there), archive=archive.key))
+    if stage.done: return _missing_masks(stage, source, store, quiet)
     stage.open()
     gone = []
     with stage.working():
@@ -218,8 +242,12 @@ def masks_from_release(
             if not path.exists(): gone.append(path.relative_to(source)); continue
             head = _Header(e.path)
             store.save(e.sha, head.upright(_read_rle(path, head.stored)))
-    if not len(store): raise NamedMaskError(_few(f"None of the photos has a mask in {source}: it lacks", gone) + ".")
     stage.finish(masks=len(store), missing=[str(o) for o in dict.fromkeys(gone)])
+    return _missing_masks(stage, source, store, quiet)
+
+def _missing_masks(stage, source, store, quiet):
+    "The store, the photos without a mask printed: also where it was made by an earlier call."
+    gone = stage.record.get('missing', [])
     if gone and not quiet: print(_few(f"Photos without a mask in {source}: {len(gone):,}, namely", gone) + ".")
     return store
 

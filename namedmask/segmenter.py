@@ -756,9 +756,12 @@ def load_segmenter(
     folder = Path(folder)
     file, meta = (folder, _header(folder)) if folder.suffix == '.safetensors' else (folder/'model.safetensors', read_json(folder/'segmenter.json'))
     if meta is None: raise NamedMaskError(f"There is no segmenter in {folder}: `namedmask fit` makes one; give the folder with segmenter.json, or a file that `namedmask convert` made of a published one.")
-    spec = {k: v for k, v in meta['model'].items() if k not in ('mean', 'std')}
-    model = deeplabv3plus(**spec)
-    model.spec.update(meta['model'])
-    try: model.load_state_dict(load_file(file))
+    try:
+        spec = {k: v for k, v in meta['model'].items() if k not in ('mean', 'std')}
+        if set(':/') & set(spec['encoder']): raise ValueError(f"the encoder {spec['encoder']!r} is none of timm's own models")   # a name with these would fetch one
+        model = deeplabv3plus(**spec)
+        model.spec.update(meta['model'])
+        model.load_state_dict(load_file(file))
+    except NamedMaskError: raise
     except Exception as e: raise NamedMaskError(f"Cannot read the weights in {file} ({str(e)[:200]}): restore the file from a copy.") from e
     return Segmenter(model.to(device or 'cpu').to(memory_format=torch.channels_last).eval(), meta)

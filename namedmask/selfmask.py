@@ -71,9 +71,15 @@ class DecoderLayer(nn.Module):
         return self.norm3(q + self.linear2(F.relu(self.linear1(q))))
 
 # %% ../nbs/06a_selfmask.ipynb #e9b562fe
+_VIT_ARGS = ('img_size', 'patch_size', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'class_token', 'global_pool')  # sizes only: a file's header may say them
+
 def _vit(name, model_args, seed):
     "A timm vision transformer with random weights, for photos of any size."
     import timm
+    if not isinstance(name, str) or set(name) & set(':/') or not timm.is_model(name.partition('.')[0]):
+        raise NamedMaskError(f"Cannot build SelfMask over {name!r}: it is none of timm's own models; name a vision transformer of timm, vit_small_patch8_224 say.")
+    if odd := sorted(set(model_args or {}) - set(_VIT_ARGS)):
+        raise NamedMaskError(f"Cannot build SelfMask over {name!r} with {', '.join(map(str, odd))}: only {', '.join(_VIT_ARGS)} may differ from timm's own.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, 'encoder'))
         try: vit = timm.create_model(name.partition('.')[0], num_classes=0, dynamic_img_size=True, **(model_args or {}))
@@ -329,8 +335,8 @@ def train_selfmask(
         return learn.add_cb(PolyToZero(learn.start_rates, n_iters, start, s['warmup']))
     with stage.working(): fit_resumably(learner, model, stage.folder, n_iters=n_iters, what='SelfMask', every_s=every_s, quiet=quiet)
     save_selfmask(file, model, [predictor_card(cards), *cards])
+    stage.finish(iterations=n_iters)                                 # before the checkpoint goes: killed in between, nothing is trained twice
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
-    stage.finish(iterations=n_iters)
     return load_selfmask(file, device=device)
 
 # %% ../nbs/06a_selfmask.ipynb #0c11c604
@@ -390,30 +396,50 @@ def selfmask_from_release(
 _RELEASE = 'https://github.com/NoelShin/selfmask/releases/download/v1.0.0/selfmask_nq20.pt'
 
 def _about(file):
-    "What `save_selfmask` wrote into the header, or None."
+    "What `save_selfmask` or `namedmask convert` wrote into the header: {'spec', 'cards'} or {'cards'}; {} without one."
     from safetensors import safe_open
-    if not str(file).endswith('.safetensors'): return None
+    if not str(file).endswith('.safetensors'): return {}
     try:
-        with safe_open(str(file), 'pt') as f: return json.loads((f.metadata() or {}).get('namedmask.selfmask', 'null'))
+        with safe_open(str(file), 'pt') as f: held = f.metadata() or {}
+        if own := json.loads(held.get('namedmask.selfmask', 'null')): return dict(spec=own['spec'], cards=own['cards'])
+        cards = json.loads(held.get('namedmask', '{}')).get('supervision')
+        return dict(cards=[dict(c, allow_masks=c['supervision'] == 'masks') for c in cards]) if cards else {}
     except Exception as e: raise NamedMaskError(f"Cannot read {file} ({str(e)[:120]}): restore it from a copy.") from e
 
+def _cards_of(file, about, supervision):
+    "What a file's weights learnt from: as its header says, or its published name, or else its user."
+    from namedmask.teachers import _sha256
+    if about:
+        if supervision is not None: raise NamedMaskError(f"{file} says itself what it learnt from: leave supervision= out.")
+        try: return [TeacherCard(**c) for c in about['cards']]
+        except TypeError as e: raise NamedMaskError(f"The header of {file} does not say what it learnt from ({e}): restore it from a copy.") from e
+    if supervision is None and re.fullmatch(r'selfmask_nq(10|20)\.pt', Path(file).name):
+        return [TeacherCard('SelfMask, published', 'saliency', 'nothing', "see the authors' page", f"{file}; the authors' training keeps the checkpoint with the best IoU on DUTS-TE", _sha256(file))]
+    if supervision is None: raise NamedMaskError(f"{file} does not say what it learnt from: pass supervision= to load_selfmask, one of {', '.join(SUPERVISION)}.")
+    return [TeacherCard('SelfMask, from a file', 'saliency', supervision, 'not known', str(file), _sha256(file), allow_masks=supervision == 'masks')]
+
+def _from_header(file, spec):
+    "The network that a file's header describes."
+    try: return SelfMask(**spec)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as e: raise NamedMaskError(f"The header of {file} describes no SelfMask ({str(e)[:120]}): restore it from a copy.") from e
+
 def load_selfmask(
-    file=None,   # Made by `save_selfmask`, or the release's .pt, or that as .safetensors; None: the published `selfmask_nq20.pt`, fetched once
+    file=None,   # Made by `save_selfmask` or `namedmask convert`, or the release's .pt; None: the published `selfmask_nq20.pt`, fetched once
     sha256=None, # Its checksum, if known
     heads=None,  # For files without a header, see `selfmask_spec`
     device=None,
+    supervision=None, # What a file of another than the published names learnt from, if it has no header: one of `SUPERVISION`
 )->SelfMask: # In evaluation mode, with `.cards`
     "Read a predictor; no file can run code."
-    from namedmask.teachers import _download, _load_state, _sha256
+    from namedmask.teachers import _download, _load_state
     file = find_weights('SelfMask', 'selfmask_nq20.pt', _RELEASE, file, sha256, lambda: _download(_RELEASE))
     about = _about(file)
     state = _load_state(file)
-    if not about: state = selfmask_from_release(state, heads)
-    model = SelfMask(**(about['spec'] if about else selfmask_spec(state, heads)))
+    if 'spec' not in about: state = selfmask_from_release(state, heads)
+    model = _from_header(file, about['spec']) if 'spec' in about else SelfMask(**selfmask_spec(state, heads))
     if trouble := _misfits(state, model.state_dict()): raise NamedMaskError(f"The weights in {file} do not fit what its header describes ({trouble}): restore it from a copy.")
     model.load_state_dict(state)
-    model.cards = [TeacherCard(**c) for c in about['cards']] if about else [TeacherCard('SelfMask, published', 'saliency', 'nothing', "see the authors' page",
-        f"{file}; the authors' training keeps the checkpoint with the best IoU on DUTS-TE", _sha256(file))]
+    model.cards = _cards_of(file, about, supervision)
     return model.to(device or 'cpu').eval()
 
 # %% ../nbs/06a_selfmask.ipynb #634974bb

@@ -68,7 +68,7 @@ def official(tmp_path_factory):
     torch.save(published_state(21), path)
     return path
 
-NAMES = [f'name {i}' for i in range(20)]
+NAMES, SAID = [f'name {i}' for i in range(20)], dict(supervision='image-text pairs')
 
 # ---------------------------------------------------------------- logits
 
@@ -98,7 +98,7 @@ def test_the_ordinary_decoder_would_not_do():
 
 def test_photos_run_at_their_own_size(official, tmp_path):
     "Through the file and `forward`: no padding, no resizing, ImageNet's mean and deviation."
-    convert(official, tmp_path/'net.safetensors', NAMES)
+    convert(official, tmp_path/'net.safetensors', NAMES, **SAID)
     s = load_segmenter(tmp_path/'net.safetensors')
     im = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8))
     x = torch.from_numpy(np.asarray(im)/255.).float().permute(2, 0, 1)[None]
@@ -110,10 +110,11 @@ def test_photos_run_at_their_own_size(official, tmp_path):
 # ---------------------------------------------------------------- files
 
 def test_a_folder_and_a_file_hold_the_same_segmenter(official, tmp_path):
-    folder, file = convert(official, tmp_path/'net', NAMES), convert(official, tmp_path/'net.safetensors', NAMES)
+    released = tmp_path/'namedmask_voc2012.pt'; released.symlink_to(official)
+    folder, file = convert(released, tmp_path/'net', NAMES), convert(released, tmp_path/'net.safetensors', NAMES)
     assert {k: v for k, v in folder.items()} == file
     a, b = load_segmenter(tmp_path/'net'), load_segmenter(tmp_path/'net.safetensors')
-    assert a.names == b.names == NAMES and a.meta['source']['file'] == 'official.pt' and a.meta['side'] is None
+    assert a.names == b.names == NAMES and a.meta['source']['file'] == 'namedmask_voc2012.pt' and a.meta['side'] is None
     assert all(torch.equal(v, b.model.state_dict()[k]) for k, v in a.model.state_dict().items())
     levels = {c['name']: c['supervision'] for c in b.meta['supervision']}
     assert levels['NamedMask, as released'] == levels['CLIP ViT-L/14@336'] == 'image-text pairs' and levels['SelfMask, as released'] == 'nothing'
@@ -122,9 +123,9 @@ def test_predict_takes_both(official, tmp_path, capsys):
     from namedmask import cli
     from namedmask.images import load_labels, save_image, toy_scene
     save_image(tmp_path/'photo.jpg', toy_scene(0, size=80)[0])
-    assert cli.main(['convert', str(official), str(tmp_path/'net'), '--names', ','.join(NAMES)]) == 0
+    assert cli.main(['convert', str(official), str(tmp_path/'net'), '--names', ','.join(NAMES), '--supervision', 'image-text pairs']) == 0
     assert 'image-text pairs' in capsys.readouterr().out
-    assert cli.main(['convert', str(official), str(tmp_path/'net.safetensors'), '--names', ','.join(NAMES)]) == 0
+    assert cli.main(['convert', str(official), str(tmp_path/'net.safetensors'), '--names', ','.join(NAMES), '--supervision', 'image-text pairs']) == 0
     for i, net in enumerate(('net', 'net.safetensors')):
         assert cli.main(['predict', str(tmp_path/net), str(tmp_path/'photo.jpg'), '--out', str(tmp_path/f'out{i}'), '--quiet']) == 0
     a, b = (load_labels(tmp_path/f'out{i}'/'labels'/'photo.png') for i in (0, 1))
@@ -132,8 +133,8 @@ def test_predict_takes_both(official, tmp_path, capsys):
 
 def test_wrapped_in_data_parallel_and_half_precision(tmp_path):
     sd = published_state(2, seed=1)
-    torch.save({'state_dict': {f'module.{k}': v.half() if v.is_floating_point() else v for k, v in sd.items()}, 'epoch': 3}, tmp_path/'expert.pt')
-    meta = convert(tmp_path/'expert.pt', tmp_path/'expert', 'cat')
+    torch.save({'state_dict': {f'module.{k}': v.half() if v.is_floating_point() else v for k, v in sd.items()}, 'epoch': 3}, tmp_path/'expert_cat.pt')
+    meta = convert(tmp_path/'expert_cat.pt', tmp_path/'expert', 'cat')
     assert meta['names'] == ['cat'] and meta['model']['n_classes'] == 2
     assert all(p.dtype == torch.float32 for p in load_segmenter(tmp_path/'expert').model.parameters())
 
@@ -230,7 +231,7 @@ def test_a_published_name_tells_the_benchmark(official, tmp_path):
     recipes = pytest.importorskip('namedmask.recipes')
     (tmp_path/'namedmask_voc2012.pt').symlink_to(official)
     assert convert(tmp_path/'namedmask_voc2012.pt', tmp_path/'a.safetensors')['names'] == list(recipes.recipe('voc2012').names)
-    assert convert(official, tmp_path/'a.safetensors', benchmark='voc2012')['names'][0] == 'aeroplane'
+    assert convert(official, tmp_path/'a.safetensors', benchmark='voc2012', **SAID)['names'][0] == 'aeroplane'
     for n, b in ((15, 'cityscapes_object'), (51, 'imagenet_s50'), (81, 'coca')): assert len(class_names(n, benchmark=b)) == n - 1
     with pytest.raises(NamedMaskError, match='20 names: it needs 80'): class_names(81, benchmark='voc2012')
 
@@ -241,7 +242,7 @@ def test_more_classes_than_eight_bits_hold(tmp_path):
     sd = published_state(301)
     sd['classifier.classifier.3.bias'][299] += 100
     torch.save(sd, tmp_path/'s300.pt')
-    convert(tmp_path/'s300.pt', tmp_path/'net', [f'n{i}' for i in range(1, 301)])
+    convert(tmp_path/'s300.pt', tmp_path/'net', [f'n{i}' for i in range(1, 301)], **SAID)
     save_image(tmp_path/'photo.jpg', toy_scene(0, size=64)[0])
     found = predict_paths(load_segmenter(tmp_path/'net'), tmp_path/'photo.jpg', tmp_path/'out', quiet=True)
     labels = load_labels(tmp_path/'out'/'labels'/'photo.png')
@@ -253,11 +254,34 @@ def test_an_encoder_says_what_it_learnt_from(tmp_path):
     torch.save({**zeros, 'fc.weight': torch.zeros(1000, 2048), 'fc.bias': torch.zeros(1000)}, tmp_path/'labels.pth')
     with pytest.raises(NamedMaskError, match='supervision'): convert(tmp_path/'plain.pth', tmp_path/'a.safetensors')
     with pytest.raises(NamedMaskError, match='unknown'): convert(tmp_path/'plain.pth', tmp_path/'a.safetensors', supervision='magic')
-    with pytest.raises(NamedMaskError, match='masks'): convert(tmp_path/'plain.pth', tmp_path/'a.safetensors', supervision='masks')
     with pytest.raises(NamedMaskError, match='.safetensors'): convert(tmp_path/'plain.pth', tmp_path/'folder', supervision='nothing')
     card = lambda name, **kw: convert(tmp_path/name, tmp_path/'a.safetensors', **kw)['supervision'][0]['supervision']
     assert card('plain.pth', supervision='nothing') == 'nothing' and card('dino_resnet50_pretrain.pth') == 'nothing' and card('labels.pth') == 'image labels'
     assert read_header(tmp_path/'a.safetensors')['encoder'] == 'resnet50'
+
+def test_a_classifier_counts_more_than_names(tmp_path):
+    zeros = {k: torch.zeros(s) for k, s in resnet50_layout().items()}
+    labelled = {**zeros, 'fc.weight': torch.zeros(1000, 2048), 'fc.bias': torch.zeros(1000)}
+    for name, found in (('a.pth', {'student': labelled}), ('b.pth', {'teacher': {f'module.{k}': v for k, v in labelled.items()}}), ('dino_resnet50_pretrain.pth', labelled)):
+        torch.save(found, tmp_path/name)
+        assert convert(tmp_path/name, tmp_path/'x.safetensors')['supervision'][0]['supervision'] == 'image labels'
+        for less in ('nothing', 'image-text pairs'):
+            with pytest.raises(NamedMaskError, match='says less'): convert(tmp_path/name, tmp_path/'y.safetensors', supervision=less)
+    torch.save({'student': zeros}, tmp_path/'c.pth')
+    assert convert(tmp_path/'c.pth', tmp_path/'x.safetensors')['supervision'][0]['supervision'] == 'nothing'
+    said = convert(tmp_path/'c.pth', tmp_path/'x.safetensors', supervision='masks')['supervision'][0]      # more than it shows may be said
+    assert said['supervision'] == 'masks' and not (tmp_path/'y.safetensors').exists()
+
+def test_released_is_what_has_a_published_name(official, tmp_path):
+    with pytest.raises(NamedMaskError, match='--supervision'): convert(official, tmp_path/'a.safetensors', NAMES)
+    for level in ('image labels', 'masks'):
+        assert [(c['name'], c['supervision']) for c in convert(official, tmp_path/'a.safetensors', NAMES, supervision=level)['supervision']] == [('DeepLabV3+ of the published layout', level)]
+    (tmp_path/'namedmask_coca.pt').symlink_to(official)
+    with pytest.raises(NamedMaskError, match='says less'): convert(tmp_path/'namedmask_coca.pt', tmp_path/'b.safetensors', NAMES, supervision='nothing')
+    assert not (tmp_path/'b.safetensors').exists()
+    torch.save({k: torch.zeros(s) for k, s in selfmask_layout(20).items()}, tmp_path/'mine.pt')
+    with pytest.raises(NamedMaskError, match='--supervision'): convert(tmp_path/'mine.pt', tmp_path/'b.safetensors')
+    assert convert(tmp_path/'mine.pt', tmp_path/'b.safetensors', supervision='masks')['supervision'][0]['name'] == 'SelfMask, from a file'
 
 def test_a_converted_encoder_starts_a_student_and_a_teacher(tmp_path):
     from namedmask.teachers import TimmFeatures
@@ -282,7 +306,7 @@ def test_selfmask_becomes_one_file(tmp_path):
     assert back.keys() == state.keys() and all(torch.equal(back[k], v) for k, v in state.items())
     with pytest.raises(NamedMaskError, match='no segmenter'): load_segmenter(tmp_path/'s.safetensors')
     selfmask = pytest.importorskip('namedmask.selfmask')                      # its loader takes the file as it is
-    assert selfmask.load_selfmask(tmp_path/'s.safetensors') is not None
+    assert [c.as_dict() for c in selfmask.load_selfmask(tmp_path/'s.safetensors').cards] == meta['supervision']
 
 # ---------------------------------------------------------------- the decoder itself
 

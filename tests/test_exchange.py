@@ -242,6 +242,39 @@ def test_two_photos_with_one_mask_name(tmp_path):
     for e in a.kept(): store.save(e.sha, np.ones((e.height, e.width)))
     with pytest.raises(NamedMaskError, match='share'): masks_to_release(store, a, tmp_path/'out', quiet=True)
 
+# ---------------------------------------------------------------- a second call
+
+def test_photos_that_come_later_are_found(world, capsys):
+    tmp, root, _ = world
+    late, text = root/'train'/'n02'/'n02_0.JPEG', (root/'train'/'n02'/'n02_0.JPEG').read_bytes()
+    late.unlink()
+    call = lambda quiet=True: archive_from_release(tmp/'lists.json', root, tmp/'archive', names='b', quiet=quiet)
+    assert len(call().kept()) == 1
+    made = (tmp/'archive'/'manifest.csv').stat().st_mtime_ns
+    assert len(call(quiet=False).kept()) == 1 and 'n02_0' in capsys.readouterr().out        # nothing new: read, and said again
+    assert (tmp/'archive'/'manifest.csv').stat().st_mtime_ns == made
+    late.write_bytes(text)
+    assert len(call().kept()) == 2 and (tmp/'archive'/'missing.txt').read_text() == ''
+    helpers.disc_photo('green', 7)[0].save(late, 'JPEG')                                     # another photo under the same name
+    assert call().kept()[1].sha == content_hash(late)
+    with pytest.raises(NamedMaskError, match='None of the'): archive_from_release(tmp/'lists.json', tmp/'unplugged', tmp/'archive', names='b', quiet=True)
+    assert len(Archive.open(tmp/'archive').kept()) == 2                                      # a wrong folder empties nothing
+
+def test_masks_that_come_later_are_found(world, archive, capsys):
+    tmp, root, _ = world
+    truth, source = published_masks(root), root/'train_pseudo_masks_selfmask'
+    late = source/'n02'/'n02_0.json'
+    text = late.read_text(); late.unlink()
+    call = lambda quiet=True: masks_from_release(source, archive, tmp/'masks', quiet=quiet)
+    assert len(call()) == 4
+    made = (tmp/'masks'/'stage.json').stat().st_mtime_ns
+    assert len(call(quiet=False)) == 4 and 'n02_0' in capsys.readouterr().out and (tmp/'masks'/'stage.json').stat().st_mtime_ns == made
+    late.write_text(text)
+    assert len(call()) == 5
+    photo = root/'train'/'n02'/'n02_0.JPEG'
+    late.write_text(json.dumps(rle_encode(~truth[photo])))                                   # another mask under the same name
+    assert np.array_equal(call().load(content_hash(photo)), ~truth[photo]*np.uint8(255))
+
 # ---------------------------------------------------------------- what comes of it
 
 def test_an_imported_archive_trains(world, archive, tmp_path):

@@ -245,6 +245,16 @@ def test_save_and_load(tmp_path):
     with pytest.raises(NamedMaskError, match='Cannot read the weights'): load_segmenter(tmp_path/'s')
     with pytest.raises(NamedMaskError, match='no segmenter'): load_segmenter(tmp_path/'nothing')
 
+@pytest.mark.parametrize('change, words', [({'encoder': 'hf-hub:someone/something'}, 'hf-hub'), ({'encoder': 'local-dir:/tmp/x'}, 'local-dir'), ({'encoder': 'a/b'}, 'a/b'), ({'checkpoint_path': '/tmp/x.pth'}, 'checkpoint_path')])
+def test_a_described_network_is_built_from_sizes_only(tmp_path, monkeypatch, change, words):
+    from namedmask import segmenter
+    m = deeplabv3plus('resnet10t', 3, channels=16)
+    save_segmenter(tmp_path/'s', m, dict(names=list(NAMES)))
+    meta = json.loads((tmp_path/'s'/'segmenter.json').read_text())
+    (tmp_path/'s'/'segmenter.json').write_text(json.dumps({**meta, 'model': {**meta['model'], **change}}))
+    if 'encoder' in change: monkeypatch.setattr(segmenter, 'deeplabv3plus', lambda **kw: pytest.fail('it was built'))
+    with pytest.raises(NamedMaskError, match=words): load_segmenter(tmp_path/'s')
+
 def test_colour_jitter_equals_a_chain_of_steps():
     "The one matrix equals brightness, saturation, contrast done one after the other (no hue: torchvision turns it otherwise)."
     import torchvision.transforms.functional as T

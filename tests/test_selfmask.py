@@ -181,8 +181,8 @@ def test_other_heads_can_be_said():
                                   lambda s: {k.replace('query_embed', 'query_embed.weight'): v for k, v in s.items()}])
 def test_all_wrappings_of_the_release_load(tmp_path, wrap):
     ref, x = Reference().eval(), torch.randn(1, 3, 40, 40)
-    torch.save(wrap(ref.state_dict()), tmp_path/'selfmask_nq5.pt')
-    net = S.load_selfmask(tmp_path/'selfmask_nq5.pt')
+    torch.save(wrap(ref.state_dict()), tmp_path/'selfmask_nq10.pt')
+    net = S.load_selfmask(tmp_path/'selfmask_nq10.pt')
     with torch.no_grad(): assert (net(x)[0] - ref(x)[0]).abs().max() < 1e-4
     assert net.cards[0].supervision == 'nothing' and len(net.cards[0].sha256) == 64 and 'DUTS-TE' in net.cards[0].source
 
@@ -190,7 +190,24 @@ def test_a_converted_file_without_a_header_loads(tmp_path):
     from safetensors.torch import save_file
     ref, x = Reference().eval(), torch.randn(1, 3, 40, 40)
     save_file(S.selfmask_from_release(ref.state_dict()), tmp_path/'a.safetensors')
-    with torch.no_grad(): assert (S.load_selfmask(tmp_path/'a.safetensors')(x)[0] - ref(x)[0]).abs().max() < 1e-4
+    with torch.no_grad(): assert (S.load_selfmask(tmp_path/'a.safetensors', supervision='nothing')(x)[0] - ref(x)[0]).abs().max() < 1e-4
+
+def test_a_file_of_any_name_does_not_pass_for_the_published_one(tmp_path):
+    torch.save(Reference().state_dict(), tmp_path/'mine.pt')
+    with pytest.raises(NamedMaskError, match='supervision='): S.load_selfmask(tmp_path/'mine.pt')
+    with pytest.raises(NamedMaskError, match='unknown'): S.load_selfmask(tmp_path/'mine.pt', supervision='magic')
+    for level in ('nothing', 'image labels', 'masks'):
+        c = S.load_selfmask(tmp_path/'mine.pt', supervision=level).cards
+        assert [(o.name, o.supervision) for o in c] == [('SelfMask, from a file', level)] and len(c[0].sha256) == 64
+
+@pytest.mark.parametrize('level', ['image labels', 'masks'])
+def test_the_header_of_a_converted_file_is_read(tmp_path, level):
+    from safetensors.torch import save_file
+    import json
+    told = dict(name='SelfMask, from a file', role='saliency', supervision=level, licence='not known', source='mine.pt', sha256='0'*64)   # as `namedmask convert` writes it
+    save_file({k: v.contiguous() for k, v in Reference().state_dict().items()}, tmp_path/'selfmask_nq20.safetensors', {'namedmask': json.dumps(dict(kind='saliency', supervision=[told]))})
+    assert [c.as_dict() for c in S.load_selfmask(tmp_path/'selfmask_nq20.safetensors').cards] == [told]
+    with pytest.raises(NamedMaskError, match='leave supervision= out'): S.load_selfmask(tmp_path/'selfmask_nq20.safetensors', supervision='nothing')
 
 def test_the_published_shapes_are_the_default_network():
     with torch.device('meta'): state = Reference(384, 12, 6, 8, 28, 20, 6).state_dict()
@@ -222,6 +239,18 @@ def test_bad_files_end_in_a_sentence(tmp_path):
     for name in ('a.pt', 'a.safetensors'):
         (tmp_path/name).write_bytes(b'nonsense')
         with pytest.raises(NamedMaskError, match=name): S.load_selfmask(tmp_path/name)
+
+@pytest.mark.parametrize('spec, words', [
+    (dict(encoder='hf-hub:someone/something'), 'timm'), (dict(encoder='local-dir:/tmp/x'), 'timm'), (dict(encoder='timm/vit_small_patch8_224'), 'timm'), (dict(encoder=3), 'timm'),
+    (dict(model_args={**TINY, 'pretrained': True}), 'pretrained'), (dict(model_args={**TINY, 'checkpoint_path': '/tmp/x.pth'}), 'checkpoint_path'), (dict(pretrained=True), 'describes no SelfMask')])
+def test_a_header_may_say_sizes_and_nothing_else(tmp_path, monkeypatch, spec, words):
+    import timm
+    net = tiny_net()
+    net.spec = {**net.spec, **spec}
+    S.save_selfmask(tmp_path/'a.safetensors', net, [card('a', 'saliency')])
+    def never(*a, **k): raise AssertionError('timm was asked')
+    monkeypatch.setattr(timm, 'create_model', never)
+    with pytest.raises(NamedMaskError, match=words): S.load_selfmask(tmp_path/'a.safetensors')
 
 def test_code_in_a_file_is_not_run(tmp_path):
     class Evil:
@@ -309,6 +338,19 @@ def test_a_killed_training_gives_the_same_weights(photos, tmp_path, monkeypatch)
     assert torch.load(tmp_path/'b'/'checkpoint.pt', weights_only=True)['iteration'] == 5
     monkeypatch.setattr(S, 'selfmask_loss', real)
     assert weights_key(S.train_selfmask(entries, masks, tiny_features(), tmp_path/'b', **kw).state_dict()) == weights_key(whole.state_dict())
+
+def test_the_checkpoint_stays_until_the_stage_is_finished(photos, tmp_path, monkeypatch):
+    entries, masks = photos
+    kw = dict(settings={**QUICK, 'epochs': 1}, quiet=True)
+    def dies(self, **result): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(S.Stage, 'finish', dies)
+        with pytest.raises(KeyboardInterrupt): S.train_selfmask(entries, masks, tiny_features(), tmp_path, **kw)
+    assert (tmp_path/'checkpoint.pt').exists()
+    with monkeypatch.context() as m:                          # the next call trains nothing
+        m.setattr(S, 'selfmask_loss', dies)
+        S.train_selfmask(entries, masks, tiny_features(), tmp_path, **kw)
+    assert not (tmp_path/'checkpoint.pt').exists()
 
 def test_other_settings_start_afresh(photos, tmp_path):
     entries, masks = photos

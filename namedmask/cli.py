@@ -148,7 +148,7 @@ def convert(
     out:Folder,             # A folder for a segmenter, or a path that ends in .safetensors
     names:str=None,         # The segmenter's names in the order of its classes: "aeroplane,bicycle,bird"
     benchmark:str=None,     # Or the benchmark whose names they are: voc2012, coco2017, coca, cityscapes_object
-    supervision:str=None,   # What an encoder learnt from, if its file does not tell: "nothing" or "image labels"
+    supervision:str=None,   # What the network learnt from, where the file does not tell: nothing, image-text pairs, image labels or masks
 ):
     "Make a published checkpoint into a file of ours; one that does not fit is refused with the names that are in the way."
     from namedmask.convert import convert

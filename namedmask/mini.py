@@ -145,7 +145,7 @@ def _learner(dls, model, loss, lr, wd, cbs):
 
 def train_mini_clip(
     folder,             # Checkpoint and losses go here; an interrupted training is continued
-    n_iters:int=6000,   # Five to six minutes on two cores
+    n_iters:int=6000,   # Three to four minutes on two idle cores
     world:World=None,   # Captioned pictures; 20,000 of the split `pairs` by default
     batch_size:int=64, lr:float=3e-3, wd:float=.1, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,
 )->tuple: # (the trained `open_clip.CLIP`, losses)
@@ -246,7 +246,7 @@ def multi_crop(
 def train_mini_dino(
     folder,              # Checkpoint and losses go here; an interrupted training is continued
     which=MINI_VIT,      # (timm's name, arguments): `MINI_VIT` or `MINI_RESNET`
-    n_iters:int=None,    # 300 for the transformer and 500 for the ResNet: two and five minutes on two cores
+    n_iters:int=None,    # 300 for the transformer and 500 for the ResNet: minutes on two cores
     world:World=None,    # Pictures; 5,000 of the split `index` by default
     strength:float=None, # Of the changes of colour; 0 for the transformer and .4 for the ResNet
     batch_size:int=64, lr:float=1e-3, wd:float=.04, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,

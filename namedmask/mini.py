@@ -246,7 +246,7 @@ def multi_crop(
 def train_mini_dino(
     folder,              # Checkpoint and losses go here; an interrupted training is continued
     which=MINI_VIT,      # (timm's name, arguments): `MINI_VIT` or `MINI_RESNET`
-    n_iters:int=None,    # 300 for the transformer and 500 for the ResNet: minutes on two cores
+    n_iters:int=None,    # 300 for the transformer and 500 for the ResNet: one and two minutes on two idle cores
     world:World=None,    # Pictures; 5,000 of the split `index` by default
     strength:float=None, # Of the changes of colour; 0 for the transformer and .4 for the ResNet
     batch_size:int=64, lr:float=1e-3, wd:float=.04, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,

@@ -300,7 +300,7 @@ def train_mini_predictor(
     root = write_world(World('index', n, seed=seed + 2, size=DINO_SIZE), Path(folder)/'scenes', quiet=quiet)
     entries = [SimpleNamespace(path=p, sha=content_hash(p), name='thing') for p in sorted((root/'JPEGImages').glob('*.jpg'))]    # the label pictures beside them are not opened
     masks = make_masks(entries, SpectralDetector(features, side=MINI_SIDE), Path(folder)/'masks', quiet=quiet)
-    settings = {**EXPERTS['mini'], 'n_iters': n_iters, 'lr': 3e-3, 'encoder_lr_ratio': 1., 'scale': (.7, 1.5)}
+    settings = {**EXPERTS['mini'], 'n_iters': n_iters, 'lr': 3e-3, 'encoder_lr_ratio': 1., 'scale': (.7, 1.5), 'crop': 96, 'side': 96}    # at the size that the scenes have: this network draws the masks
     return train_experts(entries, masks, {'all': ['thing']}, init, settings, Path(folder)/'predictor', seed, quiet=quiet)['all'][2]
 
 MINI_SIDE = 128    # Pixels of the square that MiniDINO sees: 16 x 16 patches

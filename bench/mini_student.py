@@ -9,8 +9,8 @@ import argparse, os, time
 from pathlib import Path
 os.environ.setdefault('GOMP_SPINCOUNT', '20000')
 
-ROWS = [('random numbers', {'iterations': 400, 'crop': 96, 'side': 96, 'encoder_lr_ratio': .25}), ('MiniDINO ResNet', {'iterations': 400, 'crop': 96, 'side': 96, 'encoder_lr_ratio': .25}),
-        ("MiniCLIP's tower", {'iterations': 400, 'crop': 96, 'side': 96, 'encoder_lr_ratio': .25}), ("MiniCLIP's tower", {'iterations': 800, 'crop': 64, 'side': 64, 'encoder_lr_ratio': .25})]
+ROWS = [('random numbers', {'iterations': 400, 'crop': 96, 'side': 96, 'encoder_lr_ratio': .5}), ('MiniDINO ResNet', {'iterations': 400, 'crop': 96, 'side': 96, 'encoder_lr_ratio': .5}),
+        ("MiniCLIP's tower", {'iterations': 400, 'crop': 96, 'side': 96, 'encoder_lr_ratio': .5}), ("MiniCLIP's tower", {'iterations': 800, 'crop': 64, 'side': 64, 'encoder_lr_ratio': .25})]
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,12 +1,13 @@
 """What the whole method reaches on real photos, beside the naive baseline and the supervised ceiling.
 
     python bench/quality.py --shared ../shared/data --out runs/animals                     # the run of the README
-    python bench/quality.py --shared ../shared/data --out runs/animals-long --iterations 1500 --skip-naive   # a longer one
+    python bench/quality.py --shared ../shared/data --out runs/animals-1 --seed 1 --stages-from runs/animals   # another seed
+    python bench/quality.py --shared ../shared/data --out runs/scenes --scenes    # name-and-image: scenes of the benchmark's kind join the archive
 
 Needs the photos (a pool without labels, a benchmark in VOC's layout, true masks for the ceiling). Nothing is chosen
 on the benchmark: it is only scored. Each part is resumable and kept, so the script may be stopped and run again.
 """
-import argparse, os, time
+import argparse, os, shutil, time
 from pathlib import Path
 os.environ.setdefault('GOMP_SPINCOUNT', '20000')   # as the command line does, before torch is loaded
 from namedmask.pipeline import ceiling_run, evaluate_run, fit, result_text
@@ -19,6 +20,8 @@ ap.add_argument('--out', default='runs/animals')
 ap.add_argument('--n', type=int, default=100, help='photos a name')
 ap.add_argument('--iterations', type=int, help="of the student; its settings' own without")
 ap.add_argument('--seed', type=int, default=0)
+ap.add_argument('--scenes', action='store_true', help='unlabelled scenes beside the pool: name-and-image transfer')
+ap.add_argument('--stages-from', help='a run with the same photos and names: its index, archive and masks, which no seed changes, are copied')
 ap.add_argument('--no-experts', action='store_true')
 ap.add_argument('--skip-naive', action='store_true', help='neither the naive baseline nor the mask score')
 ap.add_argument('--skip-ceiling', action='store_true')
@@ -26,9 +29,12 @@ a = ap.parse_args()
 data = Path(a.shared)
 
 start = time.time()
-run = fit(data/'photo_pool', NAMES, a.out, n=a.n, iterations=a.iterations, seed=a.seed, experts=not a.no_experts)
+for stage in ('index', 'archive', 'saliency') if a.stages_from else ():
+    if not (Path(a.out)/stage).exists(): shutil.copytree(Path(a.stages_from)/stage, Path(a.out)/stage)
+photos = [data/'photo_pool', data/'unlabelled_scenes'] if a.scenes else data/'photo_pool'
+run = fit(photos, NAMES, a.out, n=a.n, iterations=a.iterations, seed=a.seed, experts=not a.no_experts)
 total = time.time() - start
-found = evaluate_run(run, data/'dev_voc', naive=not a.skip_naive, masks=not a.skip_naive, labels=data/'photo_pool_labels.csv')
+found = evaluate_run(run, data/'dev_voc', naive=not a.skip_naive, masks=not a.skip_naive, labels=None if a.scenes else data/'photo_pool_labels.csv')
 if not a.skip_ceiling:
     found.update(ceiling_run(run, data/'unlabelled_scenes', data/'ceiling_masks', data/'dev_voc'))
 write_report(run)

@@ -328,8 +328,8 @@ def teachers(self:Run):
 def evaluate_run(
     run:Run,          # A finished run
     root,             # The benchmark's folder
-    benchmark='voc',  # Its layout
-    split='val',      # Which list of photos
+    benchmark='voc',  # Which it is, a key of `benchmarks.BENCHMARKS`
+    split=None,       # Which part of it; by default the one that is usually scored
     student=True,     # Score the student
     naive=False,      # Score the naive baseline
     masks=False,      # Score the saliency masks: foreground IoU
@@ -337,18 +337,30 @@ def evaluate_run(
     quiet=False,
 )->dict:              # what -> result; also added to results.jsonl
     "Score a run on labelled photos."
-    from namedmask import evaluation as ev
-    if benchmark != 'voc': raise NamedMaskError(f"There is no benchmark {benchmark!r}: say voc.")
-    names, found, folder = parse_names(run.settings['names']), {}, run.folder/'evaluation'
-    bench = ev.VocBenchmark(root, names, split)
-    if student: found['student'] = ev.evaluate(find_segmenter(run.folder), bench, folder/'student', quiet=quiet)
+    from namedmask import benchmarks as bm, evaluation as ev
+    kind, found = bm.kind_of(benchmark), {}
+    if kind in bm.SALIENCY: return _evaluate_saliency(run, bm.open_benchmark(kind, root, split=split), quiet)
+    if masks and kind != 'voc': raise NamedMaskError(f"The foreground IoU of masks (--masks) is measured on voc, not on {kind}: leave it out, or take a saliency set, say ecssd.")
+    bench = bm.open_benchmark(kind, root, parse_names(run.settings['names']), split)
+    folder = run.folder/'evaluation' if kind == 'voc' else run.folder/'evaluation'/slug(f'{kind}-{bench.split}')
+    if student: found['student'] = bm.evaluate_on(find_segmenter(run.folder), bench, folder/'student', quiet=quiet)
     if naive or masks: retriever, categories, detector = run.teachers()
-    if naive: found['naive'] = ev.naive_baseline(retriever, embed_names(retriever, categories), detector, bench, folder/'naive', supervision=run.record['teachers'][:-1], quiet=quiet)
+    if naive: found['naive'] = bm.evaluate_on(ev.NaiveSegmenter(retriever, embed_names(retriever, categories), detector, bench.names), bench, folder/'naive', supervision=run.record['teachers'][:-1], quiet=quiet)
     if masks: found['masks'] = {k: v for k, v in ev.mask_iou(detector, bench, quiet=quiet).items() if k != 'per_photo'}
     if labels: found['retrieval'] = ev.retrieval_precision(run.archive, labels, k=run.settings['n'])
+    return _logged(run, bench, found)
+
+def _evaluate_saliency(run, bench, quiet):
+    "The run's detector on a saliency set."
+    from namedmask.benchmarks import evaluate_saliency
+    return _logged(run, bench, {'saliency': evaluate_saliency(run.teachers()[2], bench, run.folder/'evaluation'/slug(f'{bench.kind}-{bench.split}'), quiet=quiet)})
+
+def _logged(run, bench, found):
+    "The results, added to the run's results.jsonl."
+    from namedmask.evaluation import log_result
     for what, r in found.items():
-        where = {k: v for k, v in dict(benchmark=benchmark, root=str(bench.root)).items() if k not in r}
-        ev.log_result(run.folder/'results.jsonl', r, what=what, split=split, seed=run.settings['seed'], **where)
+        where = {k: v for k, v in dict(benchmark=bench.kind, root=str(bench.root)).items() if k not in r}
+        log_result(run.folder/'results.jsonl', r, what=what, split=bench.split, seed=run.settings['seed'], **where)
     return found
 
 # %% ../nbs/13_pipeline.ipynb #b00ba636
@@ -386,7 +398,9 @@ def result_text(found:dict)->str: # From `evaluate_run`
         lines += [f"{'mean':{w}}  " + '  '.join(f"{show(r['miou']):>7}" for r in scored.values())]
         first = next(iter(scored.values()))
         lines.append(f"{first['photos']} photos; {first['protocol']['what']}.")
+        lines += [f"{by.removeprefix('by_')}: " + ', '.join(f"{g} {s['miou']:.3f} ({s['photos']} photos)" for g, s in r[by].items()) for r in scored.values() for by in ('by_size', 'by_objects') if by in r]
     if 'masks' in found: lines.append(f"Foreground IoU of the saliency masks: {found['masks']['mean_iou']:.3f} ({found['masks']['photos']} photos)")
+    if 'saliency' in found: lines.append(f"Saliency: {', '.join(f'{k} {v:.3f}' for k, v in found['saliency']['scores'].items())} ({found['saliency']['photos']} photos; {found['saliency']['protocol']['what']})")
     if 'retrieval' in found:
         r = found['retrieval']
         lines.append(f"Precision at {r['k']}: {r['mean_precision']:.3f} (" + ', '.join(f"{n} {v['precision']}" for n, v in r['names'].items()) + ')')

@@ -6,9 +6,9 @@ Docs: https://namedmask.github.io/namedmask/evaluation.html.md"""
 
 # %% auto #0
 __all__ = ['VOC_NAMES', 'VOC_ALIASES', 'folder_names', 'voc_id', 'voc_lut', 'VocBenchmark', 'voc_root', 'voc_stems', 'JsonLines',
-           'model_key', 'predict_labels', 'count_photo', 'add_cells', 'score', 'evaluate', 'summary', 'intervals',
-           'edges', 'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask', 'naive_baseline', 'mask_iou',
-           'label_is', 'retrieval_precision', 'read_labels', 'TrueMask', 'true_mask_entries', 'cut_labels',
+           'model_key', 'predict_labels', 'count_photo', 'add_cells', 'contract_of', 'score', 'evaluate', 'summary',
+           'intervals', 'edges', 'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask', 'naive_baseline',
+           'mask_iou', 'label_is', 'retrieval_precision', 'read_labels', 'TrueMask', 'true_mask_entries', 'cut_labels',
            'TrueMaskDataset', 'TrueMaskStore', 'true_mask_dls', 'train_ceiling', 'ConfusionMatrix', 'foreground_iou']
 
 # %% ../nbs/10_evaluation.ipynb #929f43fc
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
 from PIL import Image
+from . import __version__
 from .core import NamedMaskError, Stage, explain_write, progress, settings_key, write_text
 from .images import WORK_SIDE, content_hash, load_image, load_labels
 from .metrics import BoundaryMatrix, ConfusionMatrix, bootstrap_iou, foreground_iou, interval
@@ -235,13 +236,32 @@ def add_cells(
         right = i == j; inter[k[right], i[right]] = px[right]
     return torch.from_numpy(counts), inter, truth + pred - inter
 
+# %% ../nbs/10_evaluation.ipynb #10c00014
+def contract_of(
+    segmenter,        # What is scored
+    supervision=None, # Who was taught with what (JSON), if it does not say
+)->dict:
+    "What a system says of itself, for JSON: `names`, `protocol`, `cards`, from its attributes or a trained segmenter's `meta`, and the library's `version`; None where it says nothing."
+    meta = getattr(segmenter, 'meta', None) or {}
+    protocol, cards = getattr(segmenter, 'protocol', None), getattr(segmenter, 'cards', None)
+    if protocol is None and meta: protocol = _student_protocol(meta)
+    if cards is None: cards = meta.get('supervision')
+    cards = supervision or (None if cards is None else [c.as_dict() if hasattr(c, 'as_dict') else c for c in cards])
+    said = dict(names=[getattr(o, 'name', o) for o in segmenter.names], protocol=protocol, cards=cards, version=__version__)
+    return json.loads(json.dumps(said, ensure_ascii=False, default=str))
+
+def _student_protocol(meta):
+    side, masks = meta.get('side'), any((c['supervision'] if isinstance(c, dict) else c) == 'masks' for c in meta.get('supervision') or ())
+    return dict(background='class 0 of the network, argmax', resolution=f'shorter side {side}' if side else 'native', resizing='logits bilinear to the photo',
+                crf=False, transfer='true masks' if masks else 'name-only')
+
 # %% ../nbs/10_evaluation.ipynb #10c00005
 def score(
     predict,             # stem -> (H,W) labels, in the benchmark's order
     benchmark,           # As for `evaluate`
     key:str,             # Changes when the predictions do
     folder=None,         # Where to keep notes
-    supervision=None,    # Who was taught with what (JSON)
+    made_by=None,        # From `contract_of`
     quiet:bool=False,    # No progress bar
     boundary:bool=False, # Boundary IoU as well
 )->dict:
@@ -259,7 +279,8 @@ def score(
         if notes: notes.append(done[stem])
     cm, records = ConfusionMatrix(len(names), names), [done[s] for s in benchmark.stems]
     cm.counts, cm.ignored = add_cells(records, cm.n)[0], sum(o['ignored'] for o in records)
-    result = summary(cm, benchmark.card, records, supervision, key)
+    made_by = made_by or {}
+    result = dict(summary(cm, benchmark.card, records, made_by.get('cards'), key), made_by=made_by)
     if stage: stage.finish(**{k: result[k] for k in ('miou', 'pixel_accuracy', 'photos')})
     return result
 
@@ -268,14 +289,14 @@ def evaluate(
     segmenter,        # A `Segmenter`, or anything with `.names` that `predict_labels` understands
     benchmark,        # A `VocBenchmark`, or anything with `.names`, `.stems`, `.photo(stem)`, `.labels(stem)`, `.card`
     folder=None,      # Where to keep notes, so that an interrupted evaluation continues; None: keep none
-    supervision=None, # Who was taught with what (JSON); default: what the segmenter's `.meta` says
+    supervision=None, # Who was taught with what (JSON); default: what the segmenter's `.cards` or `.meta` say
     quiet:bool=False, # No progress bar
     boundary:bool=False, # Boundary IoU as well
 )->dict:
     "Score `segmenter`: IoU by class, mIoU, accuracy, intervals, the matrix, counts, and the protocol it was measured with."
-    lut, supervision = _match(segmenter, benchmark), supervision or (getattr(segmenter, 'meta', None) or {}).get('supervision')
+    lut, said = _match(segmenter, benchmark), contract_of(segmenter, supervision)
     predict = lambda stem: lut[predict_labels(segmenter, load_image(benchmark.photo(stem)))]
-    return score(predict, benchmark, model_key(segmenter), folder, supervision, quiet, boundary)
+    return score(predict, benchmark, model_key(segmenter), folder, said, quiet, boundary)
 
 # %% ../nbs/10_evaluation.ipynb #05d2137a
 def summary(
@@ -338,7 +359,7 @@ def evaluate_folder(
     if missing := [f for f in files.values() if not f.exists()]:
         raise NamedMaskError(f"{missing[0]} is missing, and {len(missing) - 1} more: predict all {len(files)} photos of the benchmark into {root}.")
     key = settings_key([names, [(s, content_hash(f)) for s, f in files.items()]])
-    return score(lambda stem: lut[load_labels(files[stem])], benchmark, key, supervision=supervision, quiet=quiet, boundary=boundary)
+    return score(lambda stem: lut[load_labels(files[stem])], benchmark, key, made_by=dict(names=names, cards=supervision), quiet=quiet, boundary=boundary)
 
 # %% ../nbs/10_evaluation.ipynb #9f953555
 class NaiveSegmenter:

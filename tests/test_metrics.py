@@ -1,0 +1,200 @@
+"Metrics: hand-counted cases, the definitions taken literally, torchmetrics and scikit-learn."
+import numpy as np, pytest, torch
+from namedmask.core import NamedMaskError
+from namedmask.metrics import (BoundaryMatrix, ConfusionMatrix, SaliencyScores, bootstrap_ci, bootstrap_iou, boundary, boundary_width, draws, f_beta,
+                               foreground_iou, interval, precision_recall, saliency_scores, sliding_max)
+
+
+def blobs(seed, size=(60, 80), C=4):
+    "A label map of smooth areas."
+    from scipy.ndimage import gaussian_filter
+    g = np.random.default_rng(seed)
+    return np.stack([gaussian_filter(g.normal(size=size), 5) for _ in range(C)]).argmax(0).astype(np.uint8)
+
+def soft_pair(seed, size=(30, 40)):
+    "A soft mask of 8-bit values (many ties with thresholds) and a truth that it resembles."
+    g = np.random.default_rng(seed)
+    truth = blobs(seed, size, 2) > 0
+    soft = (g.integers(0, 256, size)*.6 + 100*truth).astype(np.uint8).astype(np.float32)/255
+    return soft, truth
+
+
+# ---- where things live
+
+def test_the_old_places_still_work():
+    from namedmask import evaluation, metrics
+    assert evaluation.ConfusionMatrix is metrics.ConfusionMatrix and evaluation.foreground_iou is metrics.foreground_iou
+    assert {'ConfusionMatrix', 'foreground_iou'} <= set(evaluation.__all__)
+
+
+# ---- boundary IoU
+
+def test_boundary_width():
+    assert [boundary_width(s) for s in ((375, 500), (100, 100), (10, 10), (1, 1))] == [12, 3, 1, 1]    # 12.5 rounds to even, 2.83, .28
+    assert boundary_width((300, 400), .01) == 5
+
+def test_sliding_max_is_the_maximum_of_the_square():
+    from scipy.ndimage import maximum_filter
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 20, 30))).float()
+    want = maximum_filter(x.numpy(), size=(1, 1, 7, 7))[..., 3:-3, 3:-3]
+    assert np.array_equal(sliding_max(x, 3).numpy(), want)
+
+@pytest.mark.parametrize('size', [(60, 80), (200, 150)])
+def test_boundary_is_what_erosion_takes_from_each_class(size):
+    import cv2
+    labels = blobs(1, size)
+    d, found = boundary_width(size), boundary(labels).numpy()
+    for c in range(4):                                     # the definition, class by class: d erosions of one pixel, with zeros around the image
+        m = np.pad((labels == c).astype(np.uint8), 1)
+        inner = cv2.erode(m, np.ones((3, 3), np.uint8), iterations=d)[1:-1, 1:-1]
+        assert np.array_equal(found & (labels == c), (labels == c) & ~inner.astype(bool)), c
+
+def test_boundary_takes_batches():
+    a, b = blobs(2), blobs(3)
+    both = boundary(torch.from_numpy(np.stack([a, b])))
+    assert torch.equal(both[0], boundary(a)) and torch.equal(both[1], boundary(b))
+
+def test_boundary_iou_by_hand():
+    square = np.zeros((9, 9), np.uint8); square[2:7, 2:7] = 1              # d = 1: a ring of 16
+    small = np.zeros((9, 9), np.uint8); small[3:6, 3:6] = 1                # a ring of 8, inside of the other
+    wide = np.zeros((9, 9), np.uint8); wide[2:7, 2:8] = 1                  # one column more: a ring of 18; both: 5 + 4 + 4
+    assert BoundaryMatrix(2).update(small, square).iou()[1] == 0
+    assert BoundaryMatrix(2).update(wide, square).iou()[1] == pytest.approx(13/(16 + 18 - 13))
+    assert ConfusionMatrix(2).update(wide, square).iou()[1] == pytest.approx(25/30)
+
+def test_boundary_iou_is_the_formula():
+    pred, truth = blobs(4), np.where(blobs(5, C=2), blobs(4), 0).astype(np.uint8)
+    bm = BoundaryMatrix(4, list('abcd')).update(pred, truth)
+    g, p = boundary(truth).numpy(), boundary(pred).numpy()
+    for c in range(4):
+        G, P = g & (truth == c), p & (pred == c)
+        assert bm.iou()[c].item() == pytest.approx((G & P).sum()/(G | P).sum())
+    assert bm.miou() == pytest.approx(bm.iou().mean().item()) and bm.matrix.names[-1] == 'elsewhere'
+
+def test_boundary_adds_up_over_images():
+    pairs = [(blobs(i), blobs(i + 50)) for i in range(3)]
+    bm = BoundaryMatrix(4)
+    for p, t in pairs: bm.update(p, t)
+    batch = BoundaryMatrix(4).update(*(np.stack(o) for o in zip(*pairs)))
+    assert torch.equal(bm.matrix.counts, batch.matrix.counts)
+
+def test_boundary_without_unscored_pixels():
+    truth = blobs(6)
+    edge = boundary(truth, .01).numpy()
+    pred, hidden = truth.copy(), np.where(edge, 255, truth).astype(np.uint8)
+    pred[edge] = 3                                                          # anything, where nothing is scored
+    bm = BoundaryMatrix(4).update(pred, hidden)
+    assert bm.miou() == 1 and bm.matrix.ignored == edge.sum()
+    assert np.isnan(BoundaryMatrix(6).update(truth, truth).iou()[5])        # a class that is nowhere
+    with pytest.raises(NamedMaskError, match='label 4'): BoundaryMatrix(4).update(truth + 1, truth)
+    with pytest.raises(NamedMaskError, match='own size'): BoundaryMatrix(4).update(truth[1:], truth)
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_on_the_gpu():
+    pred, truth = torch.from_numpy(blobs(7)), torch.from_numpy(blobs(8))
+    cpu, gpu = BoundaryMatrix(4).update(pred, truth), BoundaryMatrix(4).update(pred.cuda(), truth.cuda())
+    assert gpu.matrix.counts.is_cuda and torch.equal(gpu.matrix.counts.cpu(), cpu.matrix.counts)
+    soft, fg = soft_pair(0)
+    assert saliency_scores(torch.tensor(soft).cuda(), fg) == pytest.approx(saliency_scores(soft, fg), abs=1e-6)
+
+
+# ---- masks without names
+
+def test_foreground_iou_of_tensors():
+    truth = np.array([[0, 8, 8, 255], [0, 12, 0, 255]], np.uint8)
+    mask = np.array([[0, 1, 1, 1], [0, 0, 1, 0]], bool)
+    assert foreground_iou(mask, truth) == pytest.approx(2/4) == foreground_iou(torch.tensor(mask), torch.tensor(truth))
+
+@pytest.mark.parametrize('seed', range(3))
+def test_saliency_like_torchmetrics_and_sklearn(seed):
+    from sklearn.metrics import accuracy_score, fbeta_score, jaccard_score, mean_absolute_error
+    from torchmetrics.classification import BinaryAccuracy, BinaryFBetaScore, BinaryJaccardIndex
+    soft, truth = soft_pair(seed)
+    s = saliency_scores(soft, truth)
+    m, t = (soft > .5).ravel(), truth.ravel()
+    assert s['iou'] == pytest.approx(jaccard_score(t, m), abs=1e-6) and s['acc'] == pytest.approx(accuracy_score(t, m))
+    assert s['mae'] == pytest.approx(mean_absolute_error(t.astype(float), soft.ravel()), abs=1e-6)
+    f = [fbeta_score(t, (soft > np.float32(k/255)).ravel(), beta=.3**.5, zero_division=0) for k in range(255)]
+    assert s['max_f'] == pytest.approx(max(f), abs=1e-5)
+    p, r = torch.tensor(soft), torch.tensor(truth).long()
+    assert s['iou'] == pytest.approx(BinaryJaccardIndex()(p, r).item(), abs=1e-6) and s['acc'] == pytest.approx(BinaryAccuracy()(p, r).item(), abs=1e-6)
+    curve = f_beta(*precision_recall(p, r.bool()))
+    for k in (0, 60, 127, 200): assert curve[k].item() == pytest.approx(BinaryFBetaScore(beta=.3**.5, threshold=np.float32(k/255).item())(p, r).item(), abs=1e-5)
+
+@pytest.mark.parametrize('kind', [np.float32, np.float64])
+def test_a_pixel_on_the_threshold_is_not_above_it(kind):
+    soft, truth = np.array([[100, 101, 102]], kind)/kind(255), np.array([[False, False, True]])
+    p, r = precision_recall(torch.tensor(soft), torch.tensor(truth))
+    assert p[99:103].tolist() == pytest.approx([1/3, 1/2, 1, 0], abs=1e-6) and r[99:103].tolist() == pytest.approx([1, 1, 1, 0], abs=1e-6)
+
+def test_f_as_published_squares_beta_twice():
+    half, truth = np.array([[1., 1.], [0., 0.]]), np.array([[1, 0], [0, 0]], bool)      # P = 1/2, R = 1
+    assert saliency_scores(half, truth)['max_f'] == pytest.approx(1.3*.5/(.3*.5 + 1), abs=1e-6)
+    assert saliency_scores(half, truth, as_published=True)['max_f'] == pytest.approx(1.09*.5/(.09*.5 + 1), abs=1e-6)
+    few = np.array([[1., 0.], [0., 0.]]), np.array([[1, 1], [1, 1]], bool)             # P = 1, R = 1/4
+    assert saliency_scores(*few, as_published=True)['max_f'] == pytest.approx(1.09*.25/(.09 + .25), abs=1e-6)
+    assert saliency_scores(*few)['max_f'] == pytest.approx(1.3*.25/(.3 + .25), abs=1e-6)
+
+def test_empty_masks():
+    none, some = np.zeros((3, 3), bool), np.eye(3, dtype=bool)
+    assert saliency_scores(np.zeros((3, 3)), none) == dict(iou=0, acc=1, max_f=0, mae=0)
+    assert saliency_scores(np.ones((3, 3)), none) == dict(iou=0, acc=0, max_f=0, mae=1)
+    assert saliency_scores(np.zeros((3, 3)), some)['max_f'] == 0
+
+def test_two_ways_to_the_maximum():
+    "Each photo is perfect at a threshold of its own; no threshold suits both."
+    truth = np.array([[True, True, False, False]])
+    a, b = np.array([[.4, .4, .2, .2]]), np.array([[.9, .9, .5, .5]])
+    found = SaliencyScores().update(a, truth).update(b, truth).mean()
+    assert found['max_f'] == pytest.approx(1, abs=1e-6) and found['photos'] == 2
+    assert found['dataset_max_f'] == pytest.approx((1 + 1.3*.5/(.15 + 1))/2, abs=1e-6)    # a threshold of .2 to .4: P of b is 1/2; above .4: F of a is 0
+    assert found['iou'] == pytest.approx((0 + 1)/2, abs=1e-6)
+    one = SaliencyScores(as_published=True).update(a, truth)
+    assert one.mean()['dataset_max_f'] == one.mean()['max_f'] == saliency_scores(a, truth, True)['max_f']
+
+def test_wrong_soft_masks_are_named():
+    truth = np.ones((2, 2), bool)
+    with pytest.raises(NamedMaskError, match='divide 8-bit'): saliency_scores(np.full((2, 2), 200), truth)
+    with pytest.raises(NamedMaskError, match='0 to 1'): saliency_scores(np.full((2, 2), np.nan), truth)
+    with pytest.raises(NamedMaskError, match='own size'): saliency_scores(np.ones((2, 3)), truth)
+    with pytest.raises(NamedMaskError, match='No photo'): SaliencyScores().mean()
+    assert saliency_scores(np.full((2, 2), 1 + 1e-6), truth)['mae'] == 0                   # rounding of an interpolation
+
+
+# ---- bootstrap
+
+def test_draws_are_with_replacement_and_repeatable():
+    w = draws(50, 2000, seed=3)
+    assert w.shape == (2000, 50) and (w.sum(1) == 50).all() and np.array_equal(w, draws(50, 2000, seed=3)) and not np.array_equal(w, draws(50, 2000))
+    assert abs((w == 0).mean() - np.exp(-1)) < .01                                         # an image is left out of a draw with (1-1/N)^N
+
+def test_interval_of_a_mean_like_scipy():
+    from scipy.stats import bootstrap
+    x = np.random.default_rng(0).beta(2, 5, 300)
+    theirs = bootstrap((x,), np.mean, n_resamples=4000, method='percentile', rng=np.random.default_rng(1)).confidence_interval
+    assert bootstrap_ci(x, n=4000) == pytest.approx(tuple(theirs), abs=1e-3)
+    low, high = bootstrap_ci(x, level=.5)
+    assert bootstrap_ci(x)[0] < low < x.mean() < high < bootstrap_ci(x)[1]
+
+def test_interval_of_the_miou_is_that_of_resampled_images():
+    g = np.random.default_rng(2)
+    counts = g.integers(0, 9, (20, 3, 3)); counts[:, 2] = counts[:, :, 2] = 0; counts[0, 2, 2] = 5     # class 2 only in the first image
+    samples = []
+    for row in draws(20, 300, seed=4):
+        cm = ConfusionMatrix(3); cm.counts = torch.tensor(sum(k*c for k, c in zip(row, counts)))
+        samples.append(cm.miou())                                                          # without class 2 where it was not drawn
+    assert bootstrap_ci(torch.tensor(counts), n=300, seed=4) == pytest.approx(tuple(np.quantile(samples, [.025, .975])))
+    inter = np.diagonal(counts, axis1=1, axis2=2)
+    iou = bootstrap_iou(inter, counts.sum(1) + counts.sum(2) - inter, 300, 4)
+    assert set(np.unique(iou[~np.isnan(iou[:, 2]), 2])) == {1} and .2 < np.isnan(iou[:, 2]).mean() < .5
+    assert interval(iou)[:, 2].tolist() == [1, 1] and np.isnan(interval(iou*np.nan)).all()
+
+def test_coverage_of_the_interval():
+    "Of 200 samples, about 95 % have the true mean inside their interval."
+    g = np.random.default_rng(5)
+    inside = [(lo <= .5 <= hi) for lo, hi in (bootstrap_ci(g.random(80), n=300, seed=i) for i in range(200))]
+    assert .89 < np.mean(inside) < .99
+
+def test_bootstrap_needs_images():
+    for bad in (np.zeros(0), np.zeros((2, 2))):
+        with pytest.raises(NamedMaskError, match='at least one image'): bootstrap_ci(bad)

@@ -245,7 +245,7 @@ def _archive_stages(step, settings, categories, retriever, looks, batch_size, wo
     return archive
 
 # %% ../nbs/13_pipeline.ipynb #ae7b5785
-def _mask_stages(step, settings, teachers, archive, detector, init, cards, quiet):
+def _mask_stages(step, settings, teachers, archive, detector, init, cards, parallel, quiet):
     "Saliency, experts and student."
     from namedmask.distillation import distil
     from namedmask.experts import refine_masks
@@ -253,7 +253,7 @@ def _mask_stages(step, settings, teachers, archive, detector, init, cards, quiet
     masks = step('saliency', lambda: make_masks(archive.kept(), detector, step.out/'saliency', quiet=quiet), lambda m: f'{len(m):,} masks')
     if settings['experts']:
         first = teachers.student_init(settings['experts']['encoder'])[0]
-        masks = step('experts', lambda m=masks: refine_masks(archive, m, settings['groups'], first, settings['experts'], step.out/'experts', settings['seed'], quiet=quiet),
+        masks = step('experts', lambda m=masks: refine_masks(archive, m, settings['groups'], first, settings['experts'], step.out/'experts', settings['seed'], quiet=quiet, parallel=parallel),
                      lambda m: f'{len(m):,} masks')
     return step('student', lambda: distil(archive, masks, settings['student'], init, step.out/'student', seed=settings['seed'], cards=cards, quiet=quiet),
                 lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
@@ -279,13 +279,16 @@ def fit(
     report:bool=True,  # Write report.html
     quiet:bool=False,  # Say nothing
     recipe:str=None,   # A published configuration (`recipes.recipe`): its names, n, student and experts where they are not given
+    parallel='auto',   # Experts trained at the same time: a number, or 'auto' for as many as there is room for (`experts.experts_at_once`); the result is the same
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
+    from namedmask.experts import experts_at_once
     teachers = get_teachers(teachers)
     if recipe:
         from namedmask.recipes import filled
         names, n, student, experts = filled(recipe, names, n, student, experts, teachers.name).values()
     settings, categories = run_settings(images, names, teachers, n, student, experts, groups, saliency, seed, iterations, expert_iterations, near, votes), parse_names(names)
+    if settings['experts']: experts_at_once(1, settings['experts'], parallel)    # a mistake is said now
     check_output(out, 200_000_000 + 100_000*settings['n']*len(categories))
     with locked(out), _continue_hint(quiet):
         step = _Steps(out, {'settings': settings, 'versions': versions(), 'teachers': [], 'warnings': []}, quiet)
@@ -294,7 +297,7 @@ def fit(
         looks = Looks(teachers.features()[0]) if settings['votes'] else None
         step.save(teachers=(cards := _cards(retriever, looks, detector, init)))
         archive = _archive_stages(step, settings, categories, retriever, looks, batch_size, workers, quiet)
-        _mask_stages(step, settings, teachers, archive, detector, init, cards[:-1], quiet)
+        _mask_stages(step, settings, teachers, archive, detector, init, cards[:-1], parallel, quiet)
         step.save(finished=time.strftime('%Y-%m-%d %H:%M:%S'))
         run = Run(out)
         if report: start = time.time(); page = write_report(run); step.say(f"{'report':10} {page}  ({clock(time.time() - start)})")

@@ -103,6 +103,18 @@ def test_one_more_name_keeps_masks_and_experts_of_the_others(tmp_path, photos):
     after = written(tmp_path/'run', 'saliency/**/*.png', 'experts/*/model/*')
     assert {k: after.get(k) for k in before} == before and len(after) > len(before)
 
+def test_experts_at_the_same_time_are_no_setting(run, photos, tmp_path, done, monkeypatch):
+    import namedmask.experts as ex
+    asked, real = [], ex.refine_masks
+    def spy(*a, parallel=None, **kw): asked.append(parallel); return real(*a, **kw)
+    monkeypatch.setattr(ex, 'refine_masks', spy)
+    before = written(run.folder, *WORK)
+    again = helpers.toy_fit(photos, run.folder, parallel=2)
+    helpers.toy_fit(photos, run.folder)
+    assert asked == [2, 'auto'] and written(run.folder, *WORK) == before and again.settings == done.settings
+    refused("'many' is no number of experts", photos, tmp_path/'new', parallel='many')
+    assert not (tmp_path/'new'/'index').exists()
+
 def test_edits_by_hand_are_kept_and_retrain(run, photos):
     path = run.archive.kept('red')[0].path
     run.archive.drop(path); run.archive.save()

@@ -20,6 +20,7 @@ from fastai.callback.core import Callback
 from .core import NamedMaskError, Stage, explain_write, progress, read_json, seed_of, settings_key, slug, write_json
 from .images import WORK_SIDE, MaskStore, load_image
 from .saliency import refine
+from .teachers import cards_of, keep_cards
 from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, forward, load_segmenter, save_segmenter, train, training_dls, weights_key
 
 # %% ../nbs/07_experts.ipynb #539cb4b6
@@ -295,22 +296,26 @@ def train_experts(
     archive,           # `Archive`, or a list of its kept entries
     masks,             # `MaskStore` from the saliency stage
     groups=None,       # {group: [names]} for names that share an expert
-    init=None,         # State dict for the encoder
+    init=None,         # State dict for the encoder, or `(state dict, TeacherCard)`
     settings='small',  # See `expert_settings`
     folder='experts',  # One folder for each expert goes here
     seed:int=0, every_s:float=20., quiet:bool=False,
     parallel='auto',   # Experts at the same time: a number, or 'auto' (`experts_at_once`); the weights do not depend on it
 )->dict: # {group: (Stage, entries, folder of the trained network)}
     "Train every expert that is not trained yet."
+    init = init[0] if isinstance(init, tuple) else init
     found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel)
     return {g: (stage, entries, stage.folder/'model') for g, (stage, entries) in found.items()}
 
 # %% ../nbs/07_experts.ipynb #8f479601
 def refine_masks(
     archive, masks, groups=None, init=None, settings='small', folder='experts', seed:int=0, every_s:float=20., quiet:bool=False, parallel='auto', # As for `train_experts`
-)->MaskStore: # In `folder/masks`: a soft mask for each photo that had one
+    cards=None, # `TeacherCard`s of what the old masks come from; those that lie with archive and masks without
+)->MaskStore: # In `folder/masks`: a soft mask for each photo that had one, and the cards of all that it comes from
     "Train the experts and let each draw the masks of its own photos again. Continues after an interruption; does again only what depends on a change."
     store = MaskStore(Path(folder)/'masks')
+    init, own = init if isinstance(init, tuple) else (init, None)
+    keep_cards(store.folder, [*(cards_of(archive, masks) if cards is None else cards), *([own] if own else [])])
     found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store)
     used = {e.sha for _, entries in found.values() for e in entries}
     for sha in [o for o in store if o not in used]: store.path(sha).unlink()    # photos that have left the archive

@@ -219,11 +219,11 @@ class _Steps:
         self.say(f"{name:10} {tell(result)}  ({'kept' if kept else clock(time.time() - start)})")
         return result
 
-def _cards(retriever, looks, detector, init):
-    "The cards of a run's teachers, each once for each part it has."
+def _cards(retriever, looks, detector, init, expert=None):
+    "The cards of a run's teachers, each once for each part it has; the student's is the last. `expert`: of the experts' first weights."
     opinion = [replace(looks.card, role='second opinion')] if looks else []
     finder = getattr(detector, 'cards', None) or [getattr(detector, 'card', None)]
-    return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *opinion, *finder, init[1]) if c is not None]
+    return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *opinion, *finder, *([replace(expert, role='expert')] if expert not in (None, init[1]) else []), init[1]) if c is not None]
 
 # %% ../nbs/13_pipeline.ipynb #147cf470
 def _archive_stages(step, settings, categories, retriever, looks, batch_size, workers, quiet):
@@ -252,7 +252,7 @@ def _mask_stages(step, settings, teachers, archive, detector, init, cards, paral
     from namedmask.saliency import make_masks
     masks = step('saliency', lambda: make_masks(archive.kept(), detector, step.out/'saliency', quiet=quiet), lambda m: f'{len(m):,} masks')
     if settings['experts']:
-        first = teachers.student_init(settings['experts']['encoder'])[0]
+        first = teachers.student_init(settings['experts']['encoder'])
         masks = step('experts', lambda m=masks: refine_masks(archive, m, settings['groups'], first, settings['experts'], step.out/'experts', settings['seed'], quiet=quiet, parallel=parallel),
                      lambda m: f'{len(m):,} masks')
     return step('student', lambda: distil(archive, masks, settings['student'], init, step.out/'student', seed=settings['seed'], cards=cards, quiet=quiet),
@@ -295,7 +295,8 @@ def fit(
         step.save()
         retriever, detector, init = teachers.retriever(), make_detector(teachers, saliency), teachers.student_init(settings['student']['encoder'])
         looks = Looks(teachers.features()[0]) if settings['votes'] else None
-        step.save(teachers=(cards := _cards(retriever, looks, detector, init)))
+        first = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None
+        step.save(teachers=(cards := _cards(retriever, looks, detector, init, first)))
         archive = _archive_stages(step, settings, categories, retriever, looks, batch_size, workers, quiet)
         _mask_stages(step, settings, teachers, archive, detector, init, cards[:-1], parallel, quiet)
         step.save(finished=time.strftime('%Y-%m-%d %H:%M:%S'))

@@ -26,6 +26,7 @@ from scipy.linalg import eigh, solve
 from threadpoolctl import threadpool_limits
 from .core import NamedMaskError, Stage, progress, read_json, rng_of, write_json
 from .images import MaskStore, WORK_SIDE, load_image
+from .teachers import keep_cards
 
 # %% ../nbs/05_saliency.ipynb #787ab87b
 def image_batch(
@@ -820,6 +821,7 @@ def make_masks(
     "A soft mask for each photo that can be read; `notes.json` lists those that were skipped or needed a fallback."
     cards = [c.as_dict() for c in getattr(detector, 'cards', [])]
     stage = Stage(folder, dict(stage='saliency', work_side=WORK_SIDE, detector=detector.settings, cards=cards)).open()
+    keep_cards(stage.folder, cards)
     store, notes = MaskStore(stage.folder), Notes(stage.folder/'notes.json')
     unique = {e.sha: e for e in entries}
     todo = [e for sha, e in unique.items() if sha not in store]

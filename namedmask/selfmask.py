@@ -28,7 +28,7 @@ from .images import WORK_SIDE, load_image
 from .saliency import Detector
 from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
                                  fit_size, weights_key)
-from .teachers import SUPERVISION, TeacherCard, TimmFeatures, find_weights
+from .teachers import SUPERVISION, TeacherCard, TimmFeatures, cards_of, find_weights
 
 # %% ../nbs/06a_selfmask.ipynb #7f9a7f1d
 def patch_tokens(
@@ -319,11 +319,11 @@ def train_selfmask(
     features:TimmFeatures, # What the encoder starts from
     folder,             # Checkpoint, losses and the result go here; an interrupted training is continued
     settings='paper',   # See `selfmask_settings`
-    mask_cards=(),      # The cards of what made the masks (`detector.cards`)
+    mask_cards=None,    # The cards of what made the masks (`detector.cards`); those that lie with the masks without
     seed:int=0, as_released:bool=False, every_s:float=20., device=None, quiet:bool=False,
 )->SelfMask: # In evaluation mode; `.cards` says what it learned from
     "Train SelfMask's predictor (section 3.2), or continue, or read what is there."
-    s, cards = selfmask_settings(settings), list(dict.fromkeys([features.card, *mask_cards]))
+    s, cards = selfmask_settings(settings), list(dict.fromkeys([features.card, *(cards_of(masks) if mask_cards is None else mask_cards)]))
     stage = selfmask_stage(entries, masks, features, cards, s, folder, seed, as_released).open()
     file = stage.folder/'selfmask.safetensors'
     if stage.done and file.exists(): return load_selfmask(file, device=device)

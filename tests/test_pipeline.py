@@ -54,6 +54,12 @@ def test_run_json_tells_supervision_settings_and_versions(done):
     assert r['settings']['seed'] == 3 and r['settings']['names'] == {'red': ['red'], 'green': ['green'], 'blue': ['blue']}
     assert r['versions']['torch'] and r['finished']
     assert done.segmenter.meta['supervision']
+    from namedmask.teachers import cards_of
+    assert [c.as_dict() for c in cards_of(done.archive, done.final_masks)] == r['teachers']        # the folders know it without the run
+
+def test_first_weights_of_the_experts_are_on_the_ledger(photos, tmp_path):
+    run = helpers.toy_fit(photos, tmp_path/'run', names='red,green', experts=dict(helpers.EXPERT, encoder='mobilenetv3_small_075', n_iters=1), student=dict(helpers.STUDENT, iterations=1))
+    assert [(c['role'], c['name'].split(',')[0]) for c in run.segmenter.meta['supervision'][-2:]] == [('expert', 'mobilenetv3_small_075'), ('student', helpers.ENCODER)]
 
 def test_report_is_one_page_that_asks_nothing_of_the_network(done):
     html = (done.folder/'report.html').read_text(encoding='utf-8')

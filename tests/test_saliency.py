@@ -393,6 +393,14 @@ def test_masks_are_made_once_and_an_interrupted_run_continues(tmp_path):
     again = Counting(); S.make_masks(entries + entries[:2], again, tmp_path/'cut', quiet=True)
     assert again.seen == 0
 
+def test_the_cards_of_the_detector_lie_with_the_masks(tmp_path):
+    from namedmask.teachers import cards_of
+    entries, detector = archive(tmp_path/'photos', 2), Counting()
+    store = S.make_masks(entries, detector, tmp_path/'masks', quiet=True)
+    assert cards_of(store) == detector.cards and cards_of(store)[0].role == S.EvidenceDetector.role
+    (tmp_path/'masks'/'cards.json').unlink()                               # made by an earlier version
+    assert cards_of(S.make_masks(entries, detector, tmp_path/'masks', quiet=True)) == detector.cards and len(store) == 2
+
 def test_one_worker_or_four_make_the_same_masks(tmp_path):
     entries = archive(tmp_path/'photos', 8)
     for w in (1, 4): S.make_masks(entries, Counting(), tmp_path/str(w), quiet=True, workers=w)

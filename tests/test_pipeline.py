@@ -81,6 +81,34 @@ def test_evaluation_goes_into_results_and_report(run, tmp_path):
     html = write_report(named).read_text(encoding='utf-8')
     assert '<h2>Scores</h2>' in html and 'Confusion matrix' in html
 
+def test_a_detector_given_as_an_object_is_made_again(photos, tmp_path):
+    from namedmask.saliency import SpectralDetector
+    voc, quick = helpers.write_voc(tmp_path/'voc', 1), dict(names=helpers.VOC_NAMES, experts=False, student=dict(helpers.STUDENT, iterations=1))
+    helpers.toy_fit(photos, tmp_path/'run', saliency=SpectralDetector([helpers.ColourFeatures()], ks=(2,), refine='guided', side=96), **quick)
+    run = Run(tmp_path/'run')
+    assert run.settings['saliency']['refine'] == 'guided' and run.teachers()[2].settings == SpectralDetector([helpers.ColourFeatures()], ks=(2,), refine='guided', side=96).settings
+    assert evaluate_run(run, voc, student=False, naive=True, quiet=True)['naive']['photos'] == 3
+    own = helpers.toy_fit(photos, tmp_path/'own', **quick)                      # a detector that nobody but its maker can make
+    for r in (own, Run(own.folder, helpers.ColourDetector())): assert evaluate_run(r, voc, student=False, naive=True, quiet=True)['naive']['miou'] > .9
+    with pytest.raises(NamedMaskError, match=r"by ColourDetector, which was given.*Run\('.*own', detector=...\)"): Run(own.folder).teachers()
+    with pytest.raises(NamedMaskError, match='other settings than ColourDetector'): Run(own.folder, run.teachers()[2]).teachers()
+
+def test_the_published_predictor_is_made_again(tmp_path, monkeypatch):
+    import torch
+    from test_selfmask import Reference
+    from namedmask.pipeline import detector_again
+    from namedmask.selfmask import SelfMaskDetector, load_selfmask
+    from namedmask.teachers import get_teachers
+    monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path))
+    monkeypatch.setattr('torch.hub.download_url_to_file', lambda *a, **k: pytest.fail('the network was asked'))
+    for place in (tmp_path/'weights', tmp_path/'mine'):
+        place.mkdir(); torch.save(Reference().state_dict(), place/'selfmask_nq20.pt')
+        for d in (SelfMaskDetector(None if place.name == 'weights' else place/'selfmask_nq20.pt', 'guided', side=64), SelfMaskDetector(load_selfmask(place/'selfmask_nq20.pt'))):
+            assert detector_again(get_teachers('paper'), json.loads(json.dumps(d.settings))).settings == d.settings
+    trained = {**d.settings, 'teachers': [{**d.settings['teachers'][0], 'name': 'SelfMask', 'source': 'trained here'}]}
+    assert detector_again(get_teachers('paper'), trained) is None
+    assert detector_again(get_teachers('paper'), {**d.settings, 'weights': 'other'}) is None
+
 # ---------------------------------------------------------------- what is re-run
 
 def test_the_same_again_touches_nothing(run, photos):

@@ -162,9 +162,9 @@ def make_detector(
     if saliency not in ('auto', 'evidence', 'spectral', 'tokencut', 'selfmask'): raise NamedMaskError(f"There is no saliency {saliency!r}: say auto, evidence, spectral, tokencut or selfmask.")
     if saliency == 'selfmask':
         from namedmask.selfmask import SelfMaskDetector
-        return SelfMaskDetector()
+        return SelfMaskDetector(refine_side=teachers.refine_side)
     if saliency == 'auto' and teachers.detector: return teachers.detector()
-    features, common = teachers.features(), dict(side=teachers.side, refine=teachers.refine)
+    features, common = teachers.features(), dict(side=teachers.side, refine=teachers.refine, refine_side=teachers.refine_side)
     known = all(hasattr(f, 'class_logits') for f in features)
     if saliency == 'evidence' and not known: raise NamedMaskError(f"The teachers {teachers.name!r} have no classifier to give evidence: say --saliency spectral.")
     if saliency == 'tokencut': return TokenCutDetector(features, **common, centre=(teachers.spectral or {}).get('centre', True))

@@ -452,8 +452,9 @@ class SelfMaskDetector(Detector):
         side=512,          # Shorter side at which the network sees a photo, pixels; the longer one is at most 2048
         hard=None,         # Hand the refinement 0 and 1 instead of probabilities; without, only to 'bilateral'
         device=None,       # Default: a GPU if there is one
+        refine_side=None,  # Shorter side at which the mask is refined: 512 in NamedMask's code; without, 256² pixels at most
         ):
-        super().__init__([], refine, side)
+        super().__init__([], refine, side, refine_side)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         self.model = (model if isinstance(model, SelfMask) else load_selfmask(model)).to(device).eval()
         self.device, self.hard, self._cards = device, refine == 'bilateral' if hard is None else hard, list(getattr(self.model, 'cards', []))

@@ -697,6 +697,7 @@ class TeacherSet:
     side:int = 384       # Pixels of the square that the saliency's features see
     spectral:dict = None # Settings of the spectral detector that go with the features, say dict(upsample=2)
     refine:str = 'grabcut' # How saliency masks are brought to the photo's pixels: a key of `saliency.REFINERS`
+    refine_side:int = None # Shorter side of the photo while that is done, in pixels; without, 256² pixels at most
     detector:Callable = None # () -> a saliency detector of the set's own; without, one is built on the features
 
     def cards(self)->list:
@@ -738,7 +739,7 @@ def _paper_student(encoder):
 TEACHERS = {
     'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)], _offline_student, refine='bilateral'),
     'paper': TeacherSet('paper', OpenClipRetriever, _paper_features, _paper_student, 'resnet50', recipe='paper', n=500, votes=0,
-                        spectral=dict(upsample=2, centre=False), refine='bilateral'),   # as NamedMask's own code does
+                        spectral=dict(upsample=2, centre=False), refine='bilateral', refine_side=512),   # as NamedMask's own code does
     'mini': 'namedmask.mini:mini_teachers'}   # "module:function" is looked up when it is asked for: a stage does not import a later one
 
 # %% ../nbs/02_teachers.ipynb #ea6eb95d

@@ -216,7 +216,8 @@ def test_detectors_by_name():
     from namedmask.pipeline import make_detector
     from namedmask.teachers import get_teachers
     d = make_detector(get_teachers('paper'), 'spectral')
-    assert (d.upsample, d.centre, d.ks, len(d.sources)) == (2, False, (2, 3, 4), 3)
+    assert (d.upsample, d.centre, d.ks, len(d.sources)) == (2, False, (2, 3, 4), 3) and (d.refine, d.refine_side) == ('bilateral', 512)
+    assert all(make_detector(get_teachers(t), s).refine_side is None for t in ('offline', 'mini') for s in ('auto', 'spectral'))
     d = make_detector(get_teachers('paper'), 'tokencut')
     assert isinstance(d, S.TokenCutDetector) and (d.source, d.centre, d.tau) == ('key', False, .2) and 'ViT' in d.features[0].name.replace('vit', 'ViT')
     assert make_detector(get_teachers('mini'), 'tokencut').centre and make_detector(get_teachers('mini'), 'spectral').upsample == 1

@@ -36,7 +36,7 @@ def fit(
     expert_iterations:int=None, # Training steps of each expert
     experts:bool=True,      # Leave out the experts
     votes:int=None,         # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
-    saliency:str='auto',    # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or auto
+    saliency:str='auto',    # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or auto: with the paper's teachers selfmask where its weights are, spectral where not
     recipe:str=None,        # A published configuration: voc2012, coco2017, coca, cityscapes, imagenet-s50 (300, 919), or voc2012-small and so on
     seed:int=0,             # The same seed gives the same result
     parallel:str='auto',    # Experts trained at the same time: a number, or auto for as many as there is room for; the result is the same

@@ -8,7 +8,7 @@ Docs: https://namedmask.github.io/namedmask/selfmask.html.md"""
 __all__ = ['SELFMASK', 'patch_tokens', 'DecoderLayer', 'SelfMask', 'gathered', 'dice_loss', 'ranking_loss', 'selfmask_loss',
            'MaskedPhotos', 'selfmask_dls', 'PolyToZero', 'selfmask_learner', 'selfmask_settings', 'dino_vits8',
            'selfmask_over', 'predictor_card', 'selfmask_stage', 'train_selfmask', 'save_selfmask', 'selfmask_spec',
-           'selfmask_from_release', 'load_selfmask', 'SelfMaskDetector']
+           'selfmask_from_release', 'published_selfmask', 'load_selfmask', 'SelfMaskDetector']
 
 # %% ../nbs/06a_selfmask.ipynb #2870205a
 import json, math, re
@@ -23,7 +23,7 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
 from fastai.vision.data import IntToFloatTensor, Normalize
 from fastcore.basics import patch
-from .core import NamedMaskError, Stage, atomic_path, rng_of, seed_of, settings_key
+from .core import NamedMaskError, Stage, atomic_path, cache_dir, rng_of, seed_of, settings_key
 from .images import WORK_SIDE, load_image
 from .saliency import Detector
 from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
@@ -395,6 +395,10 @@ def selfmask_from_release(
 # %% ../nbs/06a_selfmask.ipynb #2d18867e
 _RELEASE = 'https://github.com/NoelShin/selfmask/releases/download/v1.0.0/selfmask_nq20.pt'
 
+def published_selfmask()->Path:
+    "Where the published weights lie when they are on this machine."
+    return cache_dir()/'weights'/_RELEASE.rsplit('/', 1)[-1]
+
 def _about(file):
     "What `save_selfmask` or `namedmask convert` wrote into the header: {'spec', 'cards'} or {'cards'}; {} without one."
     from safetensors import safe_open
@@ -432,7 +436,7 @@ def load_selfmask(
 )->SelfMask: # In evaluation mode, with `.cards`
     "Read a predictor; no file can run code."
     from namedmask.teachers import _download, _load_state
-    file = find_weights('SelfMask', 'selfmask_nq20.pt', _RELEASE, file, sha256, lambda: _download(_RELEASE))
+    file = find_weights('SelfMask', published_selfmask().name, _RELEASE, file, sha256, lambda: _download(_RELEASE))
     about = _about(file)
     state = _load_state(file)
     if 'spec' not in about: state = selfmask_from_release(state, heads)

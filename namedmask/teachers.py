@@ -699,6 +699,7 @@ class TeacherSet:
     refine:str = 'grabcut' # How saliency masks are brought to the photo's pixels: a key of `saliency.REFINERS`
     refine_side:int = None # Shorter side of the photo while that is done, in pixels; without, 256² pixels at most
     detector:Callable = None # () -> a saliency detector of the set's own; without, one is built on the features
+    saliency:str = None    # What `fit` takes where nothing is said and its weights are there: 'selfmask', the published predictor
 
     def cards(self)->list:
         "The cards of all teachers of the set."
@@ -739,7 +740,7 @@ def _paper_student(encoder):
 TEACHERS = {
     'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)], _offline_student, refine='bilateral'),
     'paper': TeacherSet('paper', OpenClipRetriever, _paper_features, _paper_student, 'resnet50', recipe='paper', n=500, votes=0,
-                        spectral=dict(upsample=2, centre=False), refine='bilateral', refine_side=512),   # as NamedMask's own code does
+                        spectral=dict(upsample=2, centre=False), refine='bilateral', refine_side=512, saliency='selfmask'),   # as NamedMask's own code does
     'mini': 'namedmask.mini:mini_teachers'}   # "module:function" is looked up when it is asked for: a stage does not import a later one
 
 # %% ../nbs/02_teachers.ipynb #ea6eb95d

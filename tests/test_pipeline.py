@@ -109,6 +109,51 @@ def test_the_published_predictor_is_made_again(tmp_path, monkeypatch):
     assert detector_again(get_teachers('paper'), trained) is None
     assert detector_again(get_teachers('paper'), {**d.settings, 'weights': 'other'}) is None
 
+@pytest.fixture
+def like_paper(tmp_path, monkeypatch):
+    "Toy teachers that ask for SelfMask's predictor as the paper's do, and a function that brings (tiny) weights of it."
+    import torch
+    from dataclasses import replace
+    from test_selfmask import Reference
+    from namedmask.teachers import register_teachers
+    monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setattr('torch.hub.download_url_to_file', lambda *a, **k: pytest.fail('the network was asked'))
+    register_teachers(replace(helpers.register(), name='like-paper', saliency='selfmask', side=96, refine='guided', refine_side=128))
+    file = tmp_path/'cache'/'weights'/'selfmask_nq20.pt'
+    def bring(): file.parent.mkdir(parents=True, exist_ok=True); torch.save(Reference().state_dict(), file)
+    bring.file = file
+    return bring
+
+QUICK = dict(teachers='like-paper', saliency='auto', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1))
+
+def masks_by(run): return run.stage('saliency')['settings']['detector']['detector']
+
+def test_the_predictor_is_taken_where_its_weights_are(photos, tmp_path, like_paper):
+    from namedmask.pipeline import make_detector
+    from namedmask.teachers import get_teachers
+    assert get_teachers('paper').saliency == 'selfmask' and get_teachers('offline').saliency is None and get_teachers('mini').saliency is None
+    like_paper()
+    run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)
+    assert run.settings['saliency'] == 'selfmask' and masks_by(run) == 'SelfMaskDetector' and not run.record['warnings']
+    assert run.stage('saliency')['settings']['detector']['refine_side'] == 128 and 'SelfMask, published' in [c['name'] for c in run.segmenter.meta['supervision']]
+    assert type(make_detector(get_teachers('like-paper'))).__name__ == type(Run(run.folder).teachers()[2]).__name__ == 'SelfMaskDetector'
+    assert helpers.toy_fit(photos, tmp_path/'other', **{**QUICK, 'saliency': 'spectral'}).settings['saliency'] == 'spectral'
+
+def test_without_the_weights_the_run_says_so_and_stays_with_the_vote(photos, tmp_path, like_paper):
+    run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)
+    assert run.settings['saliency'] == 'spectral' and masks_by(run) == 'SpectralDetector'
+    note, = [w for w in run.record['warnings'] if 'SelfMask' in w]
+    assert str(like_paper.file) in note and 'https://' in note and '--saliency selfmask' in note
+    before = written(run.folder, 'saliency/**/*.png')
+    like_paper()                                                                # the file comes while the run is under way
+    run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)
+    assert run.settings['saliency'] == 'spectral' and written(run.folder, 'saliency/**/*.png') == before
+    assert any('began with it' in w and '--saliency selfmask' in w for w in run.record['warnings'])
+    run = helpers.toy_fit(photos, tmp_path/'run', **{**QUICK, 'saliency': 'selfmask'})
+    assert masks_by(run) == 'SelfMaskDetector' and not run.record['warnings']
+    run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)                      # and stays there, too
+    assert masks_by(run) == 'SelfMaskDetector' and run.settings['saliency'] == 'selfmask'
+
 # ---------------------------------------------------------------- what is re-run
 
 def test_the_same_again_touches_nothing(run, photos):

@@ -12,7 +12,7 @@ import os, time
 from functools import cached_property
 from pathlib import Path
 import numpy as np
-from .core import NamedMaskError, progress
+from .core import NamedMaskError, progress, settings_key
 from .evaluation import JsonLines, VocBenchmark, evaluate
 from .teachers import get_teachers
 from .world import World, write_world
@@ -30,6 +30,15 @@ class MiniLab:
         ):
         self.folder, self.seed, self.n_scenes, self.n_test, self.iterations = Path(folder)/f'seed{seed}-{n_scenes}-{n_test}', seed, n_scenes, n_test, iterations
         self.teachers, self.names = get_teachers(teachers), World().names
+
+    @property
+    def settings(self)->dict:
+        "All that the results of a lab depend on, but for its seed: sizes, student, experts, and the teachers' weights. For `compare`."
+        from namedmask.distillation import STUDENTS
+        from namedmask.experts import EXPERTS
+        t = self.teachers
+        return dict(version=1, n_scenes=self.n_scenes, n_test=self.n_test, iterations=self.iterations, teachers=t.name, n=t.n, cards=[c.as_dict() for c in t.cards()],
+                    student=STUDENTS[t.recipe], experts=EXPERTS[t.recipe])
 
     def scenes(self, split:str, n:int)->Path:
         "Scenes of a split as a folder in VOC's layout."
@@ -68,16 +77,17 @@ def compare(
     variants,    # Their names
     seeds,       # Whole numbers
     run,         # (variant, seed) -> dict of numbers
-    file,        # JSON lines; what is in there is not run again
+    file,        # JSON lines; what is in there with the same settings is not run again
     quiet=False,
-)->list:         # [{'variant', 'seed', 'seconds', and the numbers}, ...]
+    settings=None,# All else that the numbers depend on, as JSON can hold it
+)->list:         # [{'variant', 'seed', 'key' of the settings, 'seconds', and the numbers}, ...]
     "Run every variant with every seed, or only those that are missing."
-    log = JsonLines(file)
-    done = {(r['variant'], r['seed']): r for r in log.read()}
+    log, key = JsonLines(file), settings_key(settings)
+    done = {(r['variant'], r['seed']): r for r in log.read() if r.get('key') == key}
     todo = [(v, s) for s in seeds for v in variants if (v, s) not in done]
     for v, s in progress(todo, 'runs', len(variants)*len(seeds), len(variants)*len(seeds) - len(todo), unit='run', quiet=quiet):
         start = time.time()
-        done[v, s] = dict(variant=v, seed=s, **run(v, s), seconds=round(time.time() - start, 1))
+        done[v, s] = dict(variant=v, seed=s, key=key, **run(v, s), seconds=round(time.time() - start, 1))
         log.append(done[v, s])
     return [done[v, s] for v in variants for s in seeds]
 

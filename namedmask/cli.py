@@ -37,9 +37,10 @@ def fit(
     expert_iterations:int=None, # Training steps of each expert
     experts:bool=True,      # Leave out the experts
     votes:int=None,         # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
-    saliency:str='auto',    # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or auto
+    saliency:str='auto',    # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or auto: with the paper's teachers selfmask where its weights are, spectral where not
     recipe:str=None,        # A published configuration: voc2012, coco2017, coca, cityscapes, imagenet-s50 (300, 919), or voc2012-small and so on
     seed:int=0,             # The same seed gives the same result
+    parallel:str='auto',    # Experts trained at the same time: a number, or auto for as many as there is room for; the result is the same
     batch_size:int=32,      # Photos at a time while indexing
     workers:int=2,          # Threads that decode photos
     report:bool=True,       # Leave out the report
@@ -48,7 +49,7 @@ def fit(
     "From names and a folder of photos to a segmenter. Stopped or killed, the same command continues."
     from namedmask import pipeline
     pipeline.fit(split_sources(images), names, out, teachers=teachers, n=n, student=student, iterations=iterations, expert_iterations=expert_iterations,
-                 experts=experts, saliency=saliency, votes=votes, recipe=recipe, seed=seed, batch_size=batch_size, workers=workers, report=report, quiet=quiet)
+                 experts=experts, saliency=saliency, votes=votes, recipe=recipe, seed=seed, parallel=parallel, batch_size=batch_size, workers=workers, report=report, quiet=quiet)
 
 # %% ../nbs/14_cli.ipynb #d2ab40da
 def predict(

@@ -15,6 +15,7 @@ from fastai.basics import default_device
 from .core import NamedMaskError, Stage, settings_key
 from .copypaste import CopyPaste
 from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load_segmenter, save_segmenter, train, training_dls, weights_key
+from .teachers import cards_of
 
 # %% ../nbs/09_distillation.ipynb #a906a658
 STUDENTS = {
@@ -113,10 +114,10 @@ def student_stage(
     init,           # As for `distil`
     folder,         # The stage's folder
     seed:int=0,
-    cards=(),       # As for `distil`
+    cards=None,     # As for `distil`
 )->Stage:
     "The stage of a student, with the key that says what its weights depend on."
-    state, card = _split_init(init)
+    (state, card), cards = _split_init(init), _ledger(archive, masks, cards)
     names = list(class_ids(archive.names))
     known = {k: v for k, v in settings.items() if (k, v) not in (('channels', 256), ('head', 'smp'))}     # a setting that older runs do not name
     key = dict(stage='distillation', version=2, student=known, seed=seed, names=names, archive=archive.key,
@@ -124,6 +125,8 @@ def student_stage(
     return Stage(folder, key)
 
 def _as_dict(card): return card.as_dict() if hasattr(card, 'as_dict') else dict(card)
+
+def _ledger(archive, masks, cards): return cards_of(archive, masks) if cards is None else cards
 
 # %% ../nbs/09_distillation.ipynb #22b10058
 def distil(
@@ -134,7 +137,7 @@ def distil(
     folder,            # Where the student, its checkpoint and its losses go
     seed:int=0,        # Same seed, same student (on the CPU, with the same number of threads)
     *,
-    cards=(),          # `TeacherCard`s of the teachers before: the supervision ledger
+    cards=None,        # `TeacherCard`s of the teachers before, the supervision ledger; those that lie with archive and masks (`cards_of`) without
     quiet:bool=False,  # No progress bar
     every_s:float=20., # Least seconds between checkpoints
     workers:int=None,  # Processes that read photos; by default what `read_workers` says
@@ -143,6 +146,7 @@ def distil(
     "Train a student on all archives (NamedMask, section 3.3), or continue, or load the one that is there."
     settings = student_settings(settings)
     (state, card), names = _split_init(init), list(class_ids(archive.names))
+    cards = _ledger(archive, masks, cards)
     stage = student_stage(archive, masks, settings, init, folder, seed, cards)
     if stage.done: return load_segmenter(stage.folder, device)
     stage.open()

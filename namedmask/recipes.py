@@ -25,7 +25,7 @@ class Recipe:
     benchmark:str         # What it is, in words
     names:tuple           # In evaluation order: the first is class 1
     n:int=500             # Photos for each name (NamedMask, section 4.1)
-    teachers:str='paper'  # Whose networks: 'paper' (CLIP, DINO, MoCo v2, SwAV; `fit(saliency='selfmask')` takes the paper's detector) or 'offline'
+    teachers:str='paper'  # Whose networks: 'paper' (CLIP, SelfMask where its weights are there, DINO, MoCo v2, SwAV) or 'offline'
     student:str='paper'   # A name of `STUDENTS`
     experts:str='paper'   # A name of `EXPERTS`: one for each name, without copy-paste
     ignore_index:int=255  # The label that the benchmark ignores

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from .core import (NamedMaskError, Stage, atomic_path, progress, read_json, safe_join, settings_key)
+from .teachers import keep_cards
 from .images import contact_sheet, load_image
 
 # %% ../nbs/04_retrieval.ipynb #7c948ac0
@@ -528,6 +529,11 @@ def _settings(index, retriever, categories, n, near, looks, votes):
                 templates=settings_key(_templates(retriever)), categories=[[c.name, list(c.prompts)] for c in categories],
                 n=int(n), near=int(near), index=_index_key(index), **_votes_key(looks, votes))
 
+def _cards(retriever, looks):
+    "The cards of those who have picked the photos."
+    opinion = [{**looks.card.as_dict(), 'role': 'second opinion'}] if looks else []
+    return [c for c in (getattr(retriever, 'card', None), *opinion) if hasattr(c, 'as_dict') or isinstance(c, dict)]
+
 def _votes_key(looks, votes): return dict(votes=int(votes), looks=[looks.card.as_dict(), looks.settings]) if looks and votes else {}
 
 def _check(index, retriever, n, near):
@@ -555,8 +561,9 @@ def build_archive(
     categories = parse_names(categories)
     _check(index, retriever, n, near)
     stage = Stage(folder, _settings(index, retriever, categories, n, near, looks, votes))
-    if stage.done: return Archive.open(folder)
     stage.open(keep=('edits.csv', 'looks'))
+    keep_cards(stage.folder, _cards(retriever, looks if votes else None))
+    if stage.done: return Archive.open(folder)
     names = [c.name for c in categories]
     with stage.working():
         text = np.concatenate([embed_names(retriever, categories, quiet), embed_names(retriever, _NOTHING)])

@@ -9,9 +9,9 @@ __all__ = ['REFINE_PIXELS', 'REFINERS', 'image_batch', 'unit_rows', 'affinity', 
            'chebyshev', 'ritz', 'smallest', 'MatrixGraph', 'embedding', 'lloyd', 'plus_plus', 'kmeans', 'to_grid',
            'candidates_of', 'candidates', 'spans_frame', 'framing_prior', 'iou_table', 'vote', 'scaled',
            'evidence_maps', 'transitions', 'walk', 'otsu', 'soften', 'box_mean', 'guided_filter', 'grabcut',
-           'uncertain_near_border', 'resized', 'refine', 'oval', 'is_partial', 'Detector', 'BatchDetector',
-           'SpectralDetector', 'token_cut', 'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'Notes',
-           'make_masks']
+           'uncertain_near_border', 'refine_size', 'resized', 'refine', 'oval', 'is_partial', 'Detector',
+           'BatchDetector', 'SpectralDetector', 'token_cut', 'second_vectors', 'TokenCutDetector', 'EvidenceDetector',
+           'Notes', 'make_masks']
 
 # %% ../nbs/05_saliency.ipynb #4694c6a6
 import threading
@@ -26,6 +26,7 @@ from scipy.linalg import eigh, solve
 from threadpoolctl import threadpool_limits
 from .core import NamedMaskError, Stage, progress, read_json, rng_of, write_json
 from .images import MaskStore, WORK_SIDE, load_image
+from .teachers import keep_cards
 
 # %% ../nbs/05_saliency.ipynb #787ab87b
 def image_batch(
@@ -545,11 +546,19 @@ def uncertain_near_border(
 # %% ../nbs/05_saliency.ipynb #2a96ef14
 from .refinement import bilateral_solver, dense_crf, pamr
 
-REFINE_PIXELS = 256**2   # pixels at which a mask is refined, aspect kept
+REFINE_PIXELS = 256**2   # pixels at which a mask is refined, aspect kept; smaller photos stay as they are
+
+def refine_size(
+    size,      # (W, H) of the photo
+    side=None, # Its shorter side there, the longer one at most 2048; without, `REFINE_PIXELS`
+)->tuple: # (W, H)
+    "The size at which the mask of a photo is refined."
+    scale = min(side/min(size), 2048/max(size)) if side else min(1, np.sqrt(REFINE_PIXELS/(size[0]*size[1])))
+    return tuple(max(1, round(n*scale)) for n in size)
 
 def _by_grabcut(rgb, soft): return uncertain_near_border(grabcut(rgb, soft), soft)
 def _by_guide(rgb, soft): return np.clip(guided_filter(rgb/255., soft), 0, 1)
-def _by_bilateral(rgb, soft): return bilateral_solver(rgb, soft >= .5)   # as NamedMask: a binary target, a soft answer; but on a photo about half as large, so a box covers more of it
+def _by_bilateral(rgb, soft): return bilateral_solver(rgb, soft >= .5)   # as NamedMask: a binary target, a soft answer
 REFINERS = {'grabcut': _by_grabcut, 'guided': _by_guide, 'bilateral': _by_bilateral, 'pamr': pamr, 'crf': dense_crf, None: None}
 
 def resized(
@@ -564,16 +573,15 @@ def refine(
     im,            # PIL photo
     soft,          # (h, w) float in [0, 1], any size; foreground where at least .5
     how='grabcut', # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
+    refine_side=None,# Shorter side of the photo while it is refined, in pixels: 512 in NamedMask's code, which enlarges smaller photos; without, 256² pixels at most
 )->np.ndarray: # (H, W) float32 in [0, 1] at the photo's size
     "Bring a coarse soft mask to the photo's pixels."
     import cv2
     if how not in REFINERS: raise NamedMaskError(f"There is no refinement {how!r}: choose one of {', '.join(map(repr, REFINERS))}.")
     if REFINERS[how] is None: return np.clip(resized(soft, im.size), 0, 1)
-    W, H = im.size
-    scale = min(1, np.sqrt(REFINE_PIXELS/(W*H)))
-    small = max(1, round(W*scale)), max(1, round(H*scale))
-    rgb = cv2.resize(np.asarray(im.convert('RGB')), small, interpolation=cv2.INTER_AREA)
-    return np.clip(resized(REFINERS[how](rgb, np.clip(resized(soft, small), 0, 1)), im.size), 0, 1)
+    at = refine_size(im.size, refine_side)
+    rgb = cv2.resize(np.asarray(im.convert('RGB')), at, interpolation=cv2.INTER_AREA if min(at) < min(im.size) else cv2.INTER_LINEAR)
+    return np.clip(resized(REFINERS[how](rgb, np.clip(resized(soft, at), 0, 1)), im.size), 0, 1)
 
 # %% ../nbs/05_saliency.ipynb #668066b7
 def oval(
@@ -600,9 +608,11 @@ class Detector:
         features,         # Feature models (`namedmask.teachers`)
         refine='grabcut', # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
         side=384,         # Pixels of the square that the features see
+        refine_side=None, # As for `refine`
         ):
+        if refine_side is not None and not 16 <= refine_side <= 2048: raise NamedMaskError(f"A mask cannot be refined on a photo of {refine_side} pixels: say refine_side=None, or 16 to 2048.")
         if refine not in REFINERS: raise NamedMaskError(f"There is no refinement {refine!r}: choose one of {', '.join(map(repr, REFINERS))}.")
-        self.features, self.refine, self.side = list(features), refine, side
+        self.features, self.refine, self.side, self.refine_side = list(features), refine, side, refine_side
 
     @property
     def cards(self):
@@ -613,7 +623,7 @@ class Detector:
     def settings(self)->dict:
         "All that the masks depend on."
         return dict(detector=type(self).__name__, recipe=1, refine=self.refine, side=self.side,
-                    teachers=[c.as_dict() for c in self.cards])
+                    teachers=[c.as_dict() for c in self.cards], **({'refine_side': self.refine_side} if self.refine_side else {}))
 
     def coarse(self, maps)->dict: raise NotImplementedError
 
@@ -624,7 +634,7 @@ class Detector:
 
     def finish(self, im, r)->dict: # PIL image, what `coarse` gave
         "The soft map on the photo's pixels, never empty and never full."
-        r['soft'], r['fallback'] = refine(im, r['coarse'], self.refine), ''
+        r['soft'], r['fallback'] = refine(im, r['coarse'], self.refine, self.refine_side), ''
         if not is_partial(r['soft']): r['soft'], r['fallback'] = refine(im, r['coarse'], None), 'unrefined'
         if not is_partial(r['soft']): r['soft'], r['fallback'] = oval(im.size), 'oval'
         return r
@@ -672,8 +682,9 @@ class SpectralDetector(BatchDetector):
         centre=True,      # Subtract the mean vector of each photo; False in SelfMask
         budget=2**29,     # Bytes of memory for the photos solved together
         device=None,      # Where the eigen-problems are solved: a GPU where there is one
+        refine_side=None, # As for `refine`
         ):
-        super().__init__(features, refine, side)
+        super().__init__(features, refine, side, refine_side)
         self.ks, self.upsample, self.centre, self.budget, self.device = tuple(ks), upsample, centre, budget, device
         self.sources = [tuple(s) for s in sources] if sources else [(i, s) for i, m in enumerate(self.features) for s in m.sources]
 
@@ -733,10 +744,11 @@ class TokenCutDetector(BatchDetector):
         side=384,         # Pixels of the square that the features see
         budget=2**29,     # Bytes of memory for the photos solved together
         device=None,      # Where the eigen-problems are solved: a GPU where there is one
+        refine_side=None, # As for `refine`
         ):
         keys = [f.with_source('key') for f in features if getattr(f, 'is_vit', False)]
         model = features[source[0]] if source else keys[0] if keys else features[-1]
-        super().__init__([model], refine, side)
+        super().__init__([model], refine, side, refine_side)
         self.source, self.tau, self.eps = source[1] if source else model.sources[-1], tau, eps
         self.centre, self.budget, self.device = centre, budget, device
 
@@ -760,11 +772,12 @@ class EvidenceDetector(Detector):
         stay=.99,         # Chance that the walk goes on
         refine='grabcut', # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
         side=384,         # Pixels of the square that the features see
+        refine_side=None, # As for `refine`
         ):
         if features is None:
             from namedmask.teachers import EfficientNetLiteFeatures
             features = [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)]   # each core gets a photo of its own
-        super().__init__(features, refine, side)
+        super().__init__(features, refine, side, refine_side)
         self.source, self.power, self.stay = source, power, stay
 
     @property
@@ -820,6 +833,7 @@ def make_masks(
     "A soft mask for each photo that can be read; `notes.json` lists those that were skipped or needed a fallback."
     cards = [c.as_dict() for c in getattr(detector, 'cards', [])]
     stage = Stage(folder, dict(stage='saliency', work_side=WORK_SIDE, detector=detector.settings, cards=cards)).open()
+    keep_cards(stage.folder, cards)
     store, notes = MaskStore(stage.folder), Notes(stage.folder/'notes.json')
     unique = {e.sha: e for e in entries}
     todo = [e for sha, e in unique.items() if sha not in store]

@@ -8,7 +8,7 @@ Docs: https://namedmask.github.io/namedmask/selfmask.html.md"""
 __all__ = ['SELFMASK', 'patch_tokens', 'DecoderLayer', 'SelfMask', 'gathered', 'dice_loss', 'ranking_loss', 'selfmask_loss',
            'MaskedPhotos', 'selfmask_dls', 'PolyToZero', 'selfmask_learner', 'selfmask_settings', 'dino_vits8',
            'selfmask_over', 'predictor_card', 'selfmask_stage', 'train_selfmask', 'save_selfmask', 'selfmask_spec',
-           'selfmask_from_release', 'load_selfmask', 'SelfMaskDetector']
+           'selfmask_from_release', 'published_selfmask', 'load_selfmask', 'SelfMaskDetector']
 
 # %% ../nbs/06a_selfmask.ipynb #2870205a
 import json, math, re
@@ -23,12 +23,12 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
 from fastai.vision.data import IntToFloatTensor, Normalize
 from fastcore.basics import patch
-from .core import NamedMaskError, Stage, atomic_path, rng_of, seed_of, settings_key
+from .core import NamedMaskError, Stage, atomic_path, cache_dir, rng_of, seed_of, settings_key
 from .images import WORK_SIDE, load_image
 from .saliency import Detector
 from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
                                  fit_size, weights_key)
-from .teachers import SUPERVISION, TeacherCard, TimmFeatures, find_weights
+from .teachers import SUPERVISION, TeacherCard, TimmFeatures, cards_of, find_weights
 
 # %% ../nbs/06a_selfmask.ipynb #7f9a7f1d
 def patch_tokens(
@@ -319,11 +319,11 @@ def train_selfmask(
     features:TimmFeatures, # What the encoder starts from
     folder,             # Checkpoint, losses and the result go here; an interrupted training is continued
     settings='paper',   # See `selfmask_settings`
-    mask_cards=(),      # The cards of what made the masks (`detector.cards`)
+    mask_cards=None,    # The cards of what made the masks (`detector.cards`); those that lie with the masks without
     seed:int=0, as_released:bool=False, every_s:float=20., device=None, quiet:bool=False,
 )->SelfMask: # In evaluation mode; `.cards` says what it learned from
     "Train SelfMask's predictor (section 3.2), or continue, or read what is there."
-    s, cards = selfmask_settings(settings), list(dict.fromkeys([features.card, *mask_cards]))
+    s, cards = selfmask_settings(settings), list(dict.fromkeys([features.card, *(cards_of(masks) if mask_cards is None else mask_cards)]))
     stage = selfmask_stage(entries, masks, features, cards, s, folder, seed, as_released).open()
     file = stage.folder/'selfmask.safetensors'
     if stage.done and file.exists(): return load_selfmask(file, device=device)
@@ -395,6 +395,10 @@ def selfmask_from_release(
 # %% ../nbs/06a_selfmask.ipynb #2d18867e
 _RELEASE = 'https://github.com/NoelShin/selfmask/releases/download/v1.0.0/selfmask_nq20.pt'
 
+def published_selfmask()->Path:
+    "Where the published weights lie when they are on this machine."
+    return cache_dir()/'weights'/_RELEASE.rsplit('/', 1)[-1]
+
 def _about(file):
     "What `save_selfmask` or `namedmask convert` wrote into the header: {'spec', 'cards'} or {'cards'}; {} without one."
     from safetensors import safe_open
@@ -432,7 +436,7 @@ def load_selfmask(
 )->SelfMask: # In evaluation mode, with `.cards`
     "Read a predictor; no file can run code."
     from namedmask.teachers import _download, _load_state
-    file = find_weights('SelfMask', 'selfmask_nq20.pt', _RELEASE, file, sha256, lambda: _download(_RELEASE))
+    file = find_weights('SelfMask', published_selfmask().name, _RELEASE, file, sha256, lambda: _download(_RELEASE))
     about = _about(file)
     state = _load_state(file)
     if 'spec' not in about: state = selfmask_from_release(state, heads)
@@ -452,8 +456,9 @@ class SelfMaskDetector(Detector):
         side=512,          # Shorter side at which the network sees a photo, pixels; the longer one is at most 2048
         hard=None,         # Hand the refinement 0 and 1 instead of probabilities; without, only to 'bilateral'
         device=None,       # Default: a GPU if there is one
+        refine_side=None,  # Shorter side at which the mask is refined: 512 in NamedMask's code; without, 256² pixels at most
         ):
-        super().__init__([], refine, side)
+        super().__init__([], refine, side, refine_side)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         self.model = (model if isinstance(model, SelfMask) else load_selfmask(model)).to(device).eval()
         self.device, self.hard, self._cards = device, refine == 'bilateral' if hard is None else hard, list(getattr(self.model, 'cards', []))

@@ -1,6 +1,7 @@
 "Comparing runs: nothing is run twice, means and spreads are right, a whole small ablation runs."
 import numpy as np, pytest
 from namedmask.ablation import MiniLab, compare, spread, spread_text
+from namedmask.core import settings_key
 
 def test_compare_skips_what_is_there(tmp_path):
     calls = []
@@ -14,6 +15,23 @@ def test_compare_skips_what_is_there(tmp_path):
     assert [(r['variant'], r['seed'], r['x']) for r in found] == [('a', 0, 97), ('a', 1, 98), ('b', 0, 98), ('b', 1, 99)]
     m = spread(found, 'x')
     assert m['a'][0] == 97.5 and m['a'][1] == pytest.approx(np.std([97, 98], ddof=1)) and '97.500' in spread_text(found, ['x'])
+
+def test_changed_settings_are_run_again_and_old_lines_stay(tmp_path):
+    import json
+    calls, file = [], tmp_path/'r.jsonl'
+    def run(v, s): calls.append((v, s)); return dict(x=len(calls))
+    (file).write_text(json.dumps(dict(variant='a', seed=0, x=99.)) + '\n')          # of a version that kept no keys
+    few, many = dict(iterations=3), dict(iterations=4)
+    one = compare('ab', (0,), run, file, quiet=True, settings=few)
+    assert [r['x'] for r in one] == [1, 2] and len(calls) == 2
+    two = compare('ab', (0,), run, file, quiet=True, settings=many)
+    assert [r['x'] for r in two] == [3, 4] and {r['key'] for r in one}.isdisjoint(r['key'] for r in two)
+    assert compare('ab', (0,), run, file, quiet=True, settings=dict(few)) == one and compare('ba', (0,), run, file, quiet=True, settings=many) == two[::-1] and len(calls) == 4
+    assert [json.loads(l)['x'] for l in file.read_text().splitlines()] == [99, 1, 2, 3, 4]
+
+def test_the_settings_of_a_lab(tmp_path):
+    lab = lambda *a, **kw: settings_key(MiniLab(tmp_path, *a, **kw).settings)
+    assert lab(0) == lab(1) and len({lab(0), lab(0, n_scenes=9), lab(0, n_test=9), lab(0, iterations=9)}) == 4
 
 def test_a_small_lab(tmp_path):
     lab = MiniLab(tmp_path, 0, n_scenes=90, n_test=3, iterations=2)

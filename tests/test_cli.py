@@ -43,8 +43,9 @@ def test_images_several_times_and_with_commas(asked, tmp_path):
     assert asked[0][0] == (['x', 'y', f'{tmp_path}/a,b'], 'cat', 'o')
 
 def test_options_have_dashes_and_reach_fit(asked):
-    cli.main('fit --images x --names cat,dog --out o --n 7 --expert-iterations 5 --iterations 9 --no-experts --no-report --batch-size 3 --seed 4 --quiet'.split())
+    cli.main('fit --images x --names cat,dog --out o --n 7 --expert-iterations 5 --iterations 9 --no-experts --no-report --batch-size 3 --seed 4 --parallel 2 --quiet'.split())
     k = asked[0][1]
+    assert k['parallel'] == '2'
     assert (k['n'], k['expert_iterations'], k['iterations'], k['experts'], k['report'], k['batch_size'], k['seed'], k['quiet']) == (7, 5, 9, False, False, 3, 4, True)
 
 def test_a_recipe_has_the_names(asked, capsys, tmp_path):

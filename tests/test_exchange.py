@@ -5,7 +5,7 @@ import numpy as np, pytest
 from PIL import Image
 import helpers
 from namedmask.core import NamedMaskError
-from namedmask.exchange import (archive_from_release, archive_to_release, masks_from_release, masks_to_release, read_lists, relative_to_root,
+from namedmask.exchange import (archive_from_release, archive_to_release, masks_from_release, masks_to_release, read_lists, relative_to_root, release_cards,
                                 rle_decode, rle_encode, run_lengths)
 from namedmask.images import MaskStore, content_hash, load_image
 from namedmask.retrieval import Archive
@@ -287,6 +287,33 @@ def test_an_imported_archive_trains(world, archive, tmp_path):
     ds = ArchiveDataset(archive.kept(), store, label_of, n=40, crop=64, scale=(.9, 1.))
     seen = {int(v) for i in range(40) for v in np.unique(ds[i][1].numpy())}
     assert seen == {0, 1, 2, 3, 255} or seen == {0, 1, 2, 3}
+
+def test_what_is_trained_on_an_import_knows_its_supervision(world, archive):
+    from namedmask.distillation import distil
+    from namedmask.experts import refine_masks
+    from namedmask.teachers import cards_of
+    tmp, root, _ = world
+    published_masks(root); published_masks(root, 'experts/voc2012')
+    masks = masks_from_release(root/'train_pseudo_masks_selfmask', archive, tmp/'masks', quiet=True)
+    assert cards_of(archive, masks) == release_cards() and [c.name for c in cards_of(masks)] == [c.name for c in release_cards()[1:]]
+    by_experts = masks_from_release(root/'train_pseudo_masks_experts'/'voc2012', archive, tmp/'drawn', quiet=True)
+    assert [c.name for c in cards_of(by_experts)] == [*(c.name for c in release_cards()), 'DINO ResNet-50']
+    tiny = dict(encoder='test_resnet', batch_size=2, crop=32, scale=(.6, 1.), side=48)
+    ledger = lambda s: [(c['name'], c['supervision']) for c in s.meta['supervision']]
+    want = [(c.name, c.supervision) for c in release_cards()]
+    first = (None, helpers.card('first weights', 'student'))
+    assert ledger(distil(archive, masks, {**tiny, 'iterations': 1}, first, tmp/'student', quiet=True)) == [*want, ('first weights', 'nothing')]
+    drawn = refine_masks(archive, masks, {'all': ['a', 'b', 'c']}, first, {**tiny, 'n_iters': 1}, tmp/'experts', quiet=True)
+    assert [(c.name, c.supervision) for c in cards_of(drawn)] == [*want, ('first weights', 'nothing')]
+    assert ledger(distil(archive, masks, {**tiny, 'iterations': 1}, first, tmp/'told', cards=[helpers.card('mine', 'saliency', 'image labels')], quiet=True)) == [('mine', 'image labels'), ('first weights', 'nothing')]
+
+def test_an_import_may_come_from_elsewhere(world):
+    from namedmask.teachers import cards_of
+    tmp, root, _ = world
+    published_masks(root)
+    mine = helpers.card('mine', 'retriever', 'image labels')
+    archive = archive_from_release(tmp/'lists.json', root, tmp/'archive', names='a,b,c', quiet=True, cards=[mine])
+    assert cards_of(archive, masks_from_release(root/'train_pseudo_masks_selfmask', archive, tmp/'masks', quiet=True, cards=[mine])) == [mine]
 
 def test_commands(world, capsys):
     from namedmask import cli

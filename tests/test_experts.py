@@ -133,6 +133,18 @@ def test_two_at_a_time_give_the_same_weights_as_one_after_the_other(archive, tmp
     assert len(a) == 2*3 + 6 and a == b
     assert all(Stage(p, {}).file.exists() and '"done": true' in (p/'stage.json').read_text() for p in (tmp_path/'two'/'circle', tmp_path/'two'/'square'))
 
+def test_an_expert_has_the_same_threads_alone_and_beside_others(archive, tmp_path, monkeypatch):
+    seen = {}
+    def threads_of(parallel, mine):
+        before = torch.get_num_threads(); torch.set_num_threads(mine)
+        monkeypatch.setattr(ex, '_complete', lambda *a: seen.setdefault('alone', torch.get_num_threads()))
+        monkeypatch.setattr(ex, '_side_by_side', lambda *a: seen.setdefault('beside', a[-1]))
+        seen.clear()
+        try: run(archive, tmp_path/f'{parallel}{mine}', parallel=parallel); assert torch.get_num_threads() == mine
+        finally: torch.set_num_threads(before)
+        return seen
+    for mine, want in ((1, 1), (2, 2), (3, 3), (6, 4)): assert threads_of(1, mine) == {'alone': want} and threads_of(2, mine) == {'beside': want}
+
 CHILD = """
 import sys, warnings; warnings.filterwarnings('ignore')
 sys.path.insert(0, sys.argv[1])
@@ -182,7 +194,8 @@ def test_how_many_at_once(archive, tmp_path, monkeypatch):
     for free, want in ((80e9, 6), (11e9, 1), (1e9, 1)):
         monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (free, 80e9))
         assert experts_at_once(9, {**s, 'batch_size': 8, 'crop': 384}) == want
-    with pytest.raises(NamedMaskError, match='from 1'): run(archive, tmp_path, parallel=0)
+    for bad in (0, -2, 'two', 1.5):
+        with pytest.raises(NamedMaskError, match=f'{bad!r} is no number.*from 1'): run(archive, tmp_path, parallel=bad)
 
 def test_a_photo_of_two_experts_is_drawn_in_turn(archive, tmp_path, monkeypatch):
     entries, masks = archive

@@ -54,6 +54,12 @@ def test_run_json_tells_supervision_settings_and_versions(done):
     assert r['settings']['seed'] == 3 and r['settings']['names'] == {'red': ['red'], 'green': ['green'], 'blue': ['blue']}
     assert r['versions']['torch'] and r['finished']
     assert done.segmenter.meta['supervision']
+    from namedmask.teachers import cards_of
+    assert [c.as_dict() for c in cards_of(done.archive, done.final_masks)] == r['teachers']        # the folders know it without the run
+
+def test_first_weights_of_the_experts_are_on_the_ledger(photos, tmp_path):
+    run = helpers.toy_fit(photos, tmp_path/'run', names='red,green', experts=dict(helpers.EXPERT, encoder='mobilenetv3_small_075', n_iters=1), student=dict(helpers.STUDENT, iterations=1))
+    assert [(c['role'], c['name'].split(',')[0]) for c in run.segmenter.meta['supervision'][-2:]] == [('expert', 'mobilenetv3_small_075'), ('student', helpers.ENCODER)]
 
 def test_report_is_one_page_that_asks_nothing_of_the_network(done):
     html = (done.folder/'report.html').read_text(encoding='utf-8')
@@ -74,6 +80,79 @@ def test_evaluation_goes_into_results_and_report(run, tmp_path):
     assert 'bird' in text and 'naive' in text and 'Foreground IoU' in text
     html = write_report(named).read_text(encoding='utf-8')
     assert '<h2>Scores</h2>' in html and 'Confusion matrix' in html
+
+def test_a_detector_given_as_an_object_is_made_again(photos, tmp_path):
+    from namedmask.saliency import SpectralDetector
+    voc, quick = helpers.write_voc(tmp_path/'voc', 1), dict(names=helpers.VOC_NAMES, experts=False, student=dict(helpers.STUDENT, iterations=1))
+    helpers.toy_fit(photos, tmp_path/'run', saliency=SpectralDetector([helpers.ColourFeatures()], ks=(2,), refine='guided', side=96), **quick)
+    run = Run(tmp_path/'run')
+    assert run.settings['saliency']['refine'] == 'guided' and run.teachers()[2].settings == SpectralDetector([helpers.ColourFeatures()], ks=(2,), refine='guided', side=96).settings
+    assert evaluate_run(run, voc, student=False, naive=True, quiet=True)['naive']['photos'] == 3
+    own = helpers.toy_fit(photos, tmp_path/'own', **quick)                      # a detector that nobody but its maker can make
+    for r in (own, Run(own.folder, helpers.ColourDetector())): assert evaluate_run(r, voc, student=False, naive=True, quiet=True)['naive']['miou'] > .9
+    with pytest.raises(NamedMaskError, match=r"by ColourDetector, which was given.*Run\('.*own', detector=...\)"): Run(own.folder).teachers()
+    with pytest.raises(NamedMaskError, match='other settings than ColourDetector'): Run(own.folder, run.teachers()[2]).teachers()
+
+def test_the_published_predictor_is_made_again(tmp_path, monkeypatch):
+    import torch
+    from test_selfmask import Reference
+    from namedmask.pipeline import detector_again
+    from namedmask.selfmask import SelfMaskDetector, load_selfmask
+    from namedmask.teachers import get_teachers
+    monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path))
+    monkeypatch.setattr('torch.hub.download_url_to_file', lambda *a, **k: pytest.fail('the network was asked'))
+    for place in (tmp_path/'weights', tmp_path/'mine'):
+        place.mkdir(); torch.save(Reference().state_dict(), place/'selfmask_nq20.pt')
+        for d in (SelfMaskDetector(None if place.name == 'weights' else place/'selfmask_nq20.pt', 'guided', side=64), SelfMaskDetector(load_selfmask(place/'selfmask_nq20.pt'))):
+            assert detector_again(get_teachers('paper'), json.loads(json.dumps(d.settings))).settings == d.settings
+    trained = {**d.settings, 'teachers': [{**d.settings['teachers'][0], 'name': 'SelfMask', 'source': 'trained here'}]}
+    assert detector_again(get_teachers('paper'), trained) is None
+    assert detector_again(get_teachers('paper'), {**d.settings, 'weights': 'other'}) is None
+
+@pytest.fixture
+def like_paper(tmp_path, monkeypatch):
+    "Toy teachers that ask for SelfMask's predictor as the paper's do, and a function that brings (tiny) weights of it."
+    import torch
+    from dataclasses import replace
+    from test_selfmask import Reference
+    from namedmask.teachers import register_teachers
+    monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setattr('torch.hub.download_url_to_file', lambda *a, **k: pytest.fail('the network was asked'))
+    register_teachers(replace(helpers.register(), name='like-paper', saliency='selfmask', side=96, refine='guided', refine_side=128))
+    file = tmp_path/'cache'/'weights'/'selfmask_nq20.pt'
+    def bring(): file.parent.mkdir(parents=True, exist_ok=True); torch.save(Reference().state_dict(), file)
+    bring.file = file
+    return bring
+
+QUICK = dict(teachers='like-paper', saliency='auto', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1))
+
+def masks_by(run): return run.stage('saliency')['settings']['detector']['detector']
+
+def test_the_predictor_is_taken_where_its_weights_are(photos, tmp_path, like_paper):
+    from namedmask.pipeline import make_detector
+    from namedmask.teachers import get_teachers
+    assert get_teachers('paper').saliency == 'selfmask' and get_teachers('offline').saliency is None and get_teachers('mini').saliency is None
+    like_paper()
+    run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)
+    assert run.settings['saliency'] == 'selfmask' and masks_by(run) == 'SelfMaskDetector' and not run.record['warnings']
+    assert run.stage('saliency')['settings']['detector']['refine_side'] == 128 and 'SelfMask, published' in [c['name'] for c in run.segmenter.meta['supervision']]
+    assert type(make_detector(get_teachers('like-paper'))).__name__ == type(Run(run.folder).teachers()[2]).__name__ == 'SelfMaskDetector'
+    assert helpers.toy_fit(photos, tmp_path/'other', **{**QUICK, 'saliency': 'spectral'}).settings['saliency'] == 'spectral'
+
+def test_without_the_weights_the_run_says_so_and_stays_with_the_vote(photos, tmp_path, like_paper):
+    run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)
+    assert run.settings['saliency'] == 'spectral' and masks_by(run) == 'SpectralDetector'
+    note, = [w for w in run.record['warnings'] if 'SelfMask' in w]
+    assert str(like_paper.file) in note and 'https://' in note and '--saliency selfmask' in note
+    before = written(run.folder, 'saliency/**/*.png')
+    like_paper()                                                                # the file comes while the run is under way
+    run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)
+    assert run.settings['saliency'] == 'spectral' and written(run.folder, 'saliency/**/*.png') == before
+    assert any('began with it' in w and '--saliency selfmask' in w for w in run.record['warnings'])
+    run = helpers.toy_fit(photos, tmp_path/'run', **{**QUICK, 'saliency': 'selfmask'})
+    assert masks_by(run) == 'SelfMaskDetector' and not run.record['warnings']
+    run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)                      # and stays there, too
+    assert masks_by(run) == 'SelfMaskDetector' and run.settings['saliency'] == 'selfmask'
 
 # ---------------------------------------------------------------- what is re-run
 
@@ -102,6 +181,18 @@ def test_one_more_name_keeps_masks_and_experts_of_the_others(tmp_path, photos):
     helpers.toy_fit(photos, tmp_path/'run', names='red,green,blue')
     after = written(tmp_path/'run', 'saliency/**/*.png', 'experts/*/model/*')
     assert {k: after.get(k) for k in before} == before and len(after) > len(before)
+
+def test_experts_at_the_same_time_are_no_setting(run, photos, tmp_path, done, monkeypatch):
+    import namedmask.experts as ex
+    asked, real = [], ex.refine_masks
+    def spy(*a, parallel=None, **kw): asked.append(parallel); return real(*a, **kw)
+    monkeypatch.setattr(ex, 'refine_masks', spy)
+    before = written(run.folder, *WORK)
+    again = helpers.toy_fit(photos, run.folder, parallel=2)
+    helpers.toy_fit(photos, run.folder)
+    assert asked == [2, 'auto'] and written(run.folder, *WORK) == before and again.settings == done.settings
+    refused("'many' is no number of experts", photos, tmp_path/'new', parallel='many')
+    assert not (tmp_path/'new'/'index').exists()
 
 def test_edits_by_hand_are_kept_and_retrain(run, photos):
     path = run.archive.kept('red')[0].path

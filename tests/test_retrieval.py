@@ -204,6 +204,20 @@ def test_the_same_call_does_not_work_again_and_a_changed_one_does(tmp_path):
         build_archive(**(dict(index=index, retriever=r, categories='cat,dog', n=3, folder=tmp_path, quiet=True) | kw))
         assert r.calls > calls, kw
 
+def test_the_cards_of_those_who_picked_lie_with_the_archive(tmp_path):
+    from namedmask.teachers import cards_of
+    class Taught(Words): card = TeacherCard('words', 'retriever', 'image-text pairs', 'MIT', 'here')
+    class Eyes:
+        card, settings = TeacherCard('eyes', 'features', 'image labels', 'MIT', 'here'), {}
+    r, looks = Taught(cat=CAT, dog=DOG, object=NOTHING), Eyes()
+    a = build_archive(Fake(pets()), r, 'cat', 3, tmp_path/'a', quiet=True)
+    assert [c.name for c in cards_of(a)] == ['words']
+    (tmp_path/'a'/'cards.json').unlink()                                   # made by an earlier version
+    assert [c.name for c in cards_of(build_archive(Fake(pets()), r, 'cat', 3, tmp_path/'a', quiet=True))] == ['words']
+    b = build_archive(Fake(pets()), r, 'cat', 3, tmp_path/'b', looks=looks, votes=5, quiet=True)   # one name: nobody is asked, but may be the next time
+    assert [(c.name, c.role, c.supervision) for c in cards_of(b)] == [('words', 'retriever', 'image-text pairs'), ('eyes', 'second opinion', 'image labels')]
+    assert [c.name for c in cards_of(build_archive(Fake(pets()), r, 'cat', 3, tmp_path/'b', looks=looks, votes=0, quiet=True))] == ['words']
+
 KILL = """
 import os, sys; sys.path[:0] = [{here!r}]
 import torch; torch.set_num_threads(1)

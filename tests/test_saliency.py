@@ -216,7 +216,8 @@ def test_detectors_by_name():
     from namedmask.pipeline import make_detector
     from namedmask.teachers import get_teachers
     d = make_detector(get_teachers('paper'), 'spectral')
-    assert (d.upsample, d.centre, d.ks, len(d.sources)) == (2, False, (2, 3, 4), 3)
+    assert (d.upsample, d.centre, d.ks, len(d.sources)) == (2, False, (2, 3, 4), 3) and (d.refine, d.refine_side) == ('bilateral', 512)
+    assert all(make_detector(get_teachers(t), s).refine_side is None for t in ('offline', 'mini') for s in ('auto', 'spectral'))
     d = make_detector(get_teachers('paper'), 'tokencut')
     assert isinstance(d, S.TokenCutDetector) and (d.source, d.centre, d.tau) == ('key', False, .2) and 'ViT' in d.features[0].name.replace('vit', 'ViT')
     assert make_detector(get_teachers('mini'), 'tokencut').centre and make_detector(get_teachers('mini'), 'spectral').upsample == 1
@@ -392,6 +393,14 @@ def test_masks_are_made_once_and_an_interrupted_run_continues(tmp_path):
     assert masks_of(tmp_path/'cut') == masks_of(tmp_path/'whole')
     again = Counting(); S.make_masks(entries + entries[:2], again, tmp_path/'cut', quiet=True)
     assert again.seen == 0
+
+def test_the_cards_of_the_detector_lie_with_the_masks(tmp_path):
+    from namedmask.teachers import cards_of
+    entries, detector = archive(tmp_path/'photos', 2), Counting()
+    store = S.make_masks(entries, detector, tmp_path/'masks', quiet=True)
+    assert cards_of(store) == detector.cards and cards_of(store)[0].role == S.EvidenceDetector.role
+    (tmp_path/'masks'/'cards.json').unlink()                               # made by an earlier version
+    assert cards_of(S.make_masks(entries, detector, tmp_path/'masks', quiet=True)) == detector.cards and len(store) == 2
 
 def test_one_worker_or_four_make_the_same_masks(tmp_path):
     entries = archive(tmp_path/'photos', 8)

@@ -324,6 +324,15 @@ def test_training_learns_and_a_second_call_reads(photos, tmp_path):
     again = S.train_selfmask(entries, masks, tiny_features(), tmp_path/'m', QUICK, [labels], quiet=True)
     assert weights_key(again.state_dict()) == weights_key(net.state_dict()) and (tmp_path/'m'/'selfmask.safetensors').stat().st_mtime_ns == before
 
+def test_the_cards_of_the_masks_are_found(photos, tmp_path):
+    from namedmask.teachers import keep_cards
+    entries, masks = photos
+    own = MaskStore(tmp_path/'masks')
+    for e in entries: own.save(e.sha, masks.load(e.sha))
+    keep_cards(own.folder, [card('masks', 'saliency features', 'image labels')])
+    net = S.train_selfmask(entries, own, tiny_features(), tmp_path/'m', {**QUICK, 'epochs': 1}, quiet=True)
+    assert [(c.name, c.supervision) for c in net.cards] == [('SelfMask', 'image labels'), ('vit_small_patch8_224', 'nothing'), ('masks', 'image labels')]
+
 def test_a_killed_training_gives_the_same_weights(photos, tmp_path, monkeypatch):
     entries, masks = photos
     kw = dict(settings={**QUICK, 'epochs': 4}, quiet=True, every_s=0)

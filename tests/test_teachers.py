@@ -26,6 +26,20 @@ def test_cards_are_honest():
     assert by('paper') == dict(retriever='image-text pairs', features='nothing', student='nothing')
     assert all(c.licence and c.source for w in ('offline', 'paper') for c in T.get_teachers(w).cards())
 
+def test_cards_stay_with_what_was_made(tmp_path):
+    from types import SimpleNamespace
+    a, b = T.TeacherCard('a', 'retriever', 'image-text pairs', 'MIT', 'here', 'ab'), T.TeacherCard('b', 'features', 'masks', 'MIT', 'there', allow_masks=True)
+    T.keep_cards(tmp_path/'one', [a]); T.keep_cards(tmp_path/'two', [b.as_dict(), a])
+    assert T.cards_of(SimpleNamespace(folder=tmp_path/'one'), str(tmp_path/'two'), tmp_path/'three', [1, 2]) == [a, b]
+    stamp = (tmp_path/'one'/'cards.json').stat().st_mtime_ns
+    T.keep_cards(tmp_path/'one', [a]); T.keep_cards(tmp_path/'empty', [])
+    assert (tmp_path/'one'/'cards.json').stat().st_mtime_ns == stamp and not (tmp_path/'empty').exists()
+    T.keep_cards(tmp_path/'one', [])
+    assert T.cards_of(tmp_path/'one') == []
+    for text in ('[{"name": "x"}]', '[{"name": "x", "supervision": "masks"}]', '[1]', '{"a": 1}'):
+        (tmp_path/'one'/'cards.json').write_text(text)
+        with pytest.raises(NamedMaskError, match='cards.json does not hold the cards'): T.cards_of(tmp_path/'one')
+
 def test_sets():
     with pytest.raises(NamedMaskError, match='offline, paper'): T.get_teachers('clip')
     mine = T.TeacherSet('mine', list, list, lambda e: ({'a': 1}, None))

@@ -234,7 +234,7 @@ def _contrast(a, b, keys):
 def _published_file(): return json.loads((files('namedmask')/'data'/'published.json').read_text(encoding='utf-8'))
 
 def published(
-    benchmark:str,  # 'voc', 'coco2017', 'coca', 'cityscapes', 'imagenet-s50', 'imagenet-s300', 'imagenet-s919'
+    benchmark:str,  # 'voc', 'coco', 'coca', 'cityscapes', 'imagenet-s50', 'imagenet-s300', 'imagenet-s919'
     column:str=None,# Put them into this column, whatever its protocol
 )->list:
     "The figures of NamedMask's tables on a benchmark, as lines for `results_table`."

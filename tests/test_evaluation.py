@@ -5,9 +5,9 @@ from types import SimpleNamespace as NS
 import numpy as np, pytest, torch
 from PIL import Image
 from namedmask.core import NamedMaskError
-from namedmask.evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, NaiveSegmenter, TrueMaskStore, VocBenchmark, cut_labels, evaluate,
-                                  foreground_iou, label_is, log_result, mask_iou, model_key, naive_baseline, retrieval_precision,
-                                  true_mask_dls, true_mask_entries, voc_id)
+from namedmask.evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, NaiveSegmenter, TrueMaskStore, VocBenchmark, contract_of, cut_labels, evaluate,
+                                  evaluate_folder, foreground_iou, label_is, log_result, mask_iou, model_key, naive_baseline, retrieval_precision,
+                                  relabel, true_mask_dls, true_mask_entries, voc_id)
 from namedmask.images import MaskStore, content_hash, save_labels, write_toy_photos
 
 SHARED = Path(os.environ.get('NAMEDMASK_SHARED') or Path(__file__).parents[1].parent/'shared')
@@ -194,6 +194,59 @@ def test_interrupted_evaluation_continues(voc, tmp_path):
     third = Fragile(); evaluate(third, bench, tmp_path/'e', quiet=True); assert third.calls == 0
     fourth = Fragile(); fourth.key = 'other weights'
     evaluate(fourth, bench, tmp_path/'e', quiet=True); assert fourth.calls == 6
+
+class Stripes:
+    "Labels from the photo's grey values."
+    names, key, calls = ['tv', 'cat', 'bird'], 'stripes', 0
+    def predict(self, im): self.calls += 1; return (np.asarray(im)[..., 0] % 4).astype(np.uint8)
+
+def test_intervals_are_those_of_the_photos_counts(voc):
+    from namedmask.metrics import bootstrap_ci, bootstrap_iou, interval
+    bench = VocBenchmark(voc, ['tv', 'cat', 'bird'])
+    r = evaluate(Stripes(), bench, quiet=True)
+    counts = torch.stack([ConfusionMatrix(4).update(Stripes().predict(Image.open(bench.photo(s))), bench.labels(s)).counts for s in bench.stems])
+    assert counts.sum(0).tolist() == r['confusion'] and r['miou_ci'] == pytest.approx(bootstrap_ci(counts), abs=1e-6)
+    inter = counts.diagonal(dim1=1, dim2=2).numpy()
+    want = interval(bootstrap_iou(inter, counts.sum(1).numpy() + counts.sum(2).numpy() - inter))
+    assert np.array(r['iou_ci']) == pytest.approx(want.T, abs=1e-6) and r['miou_ci'][0] <= r['miou'] <= r['miou_ci'][1]
+    lone = VocBenchmark(voc, ['tv', 'cat', 'bird']); lone.stems = lone.stems[:1]
+    assert 'miou_ci' not in evaluate(Stripes(), lone, quiet=True)                   # one photo says nothing about others
+
+def test_the_outline_is_scored_on_request(voc, tmp_path):
+    from namedmask.metrics import BoundaryMatrix
+    bench, seg = VocBenchmark(voc, ['tv', 'cat', 'bird']), Stripes()
+    plain = evaluate(seg, bench, tmp_path/'e', quiet=True)
+    r = evaluate(seg, bench, tmp_path/'e', quiet=True, boundary=True)               # notes without outlines are made again
+    assert seg.calls == 12 and 'boundary_miou' not in plain and r['miou'] == plain['miou']
+    bm = BoundaryMatrix(4)
+    for s in bench.stems: bm.update(Stripes().predict(Image.open(bench.photo(s))), bench.labels(s))
+    assert r['boundary_miou'] == pytest.approx(bm.miou(), abs=1e-6) and r['boundary_iou'] == pytest.approx(bm.iou().tolist(), abs=1e-6)
+    assert evaluate(seg, bench, tmp_path/'e', quiet=True, boundary=True)['boundary_iou'] == r['boundary_iou'] and seg.calls == 12
+
+def test_label_maps_in_a_folder(voc, tmp_path):
+    bench, other = VocBenchmark(voc, ['tv', 'cat', 'bird']), ['bird', 'tv', 'cat']
+    lut = np.array([0, 2, 3, 1], np.uint8)
+    for s in bench.stems: save_labels(tmp_path/f'{s}.png', lut[Stripes().predict(Image.open(bench.photo(s)))])
+    a, b = evaluate_folder(tmp_path, bench, other, quiet=True), evaluate(Stripes(), bench, quiet=True)
+    assert a['confusion'] == b['confusion'] and a['miou_ci'] == b['miou_ci'] and a['model'] != b['model']
+    assert evaluate_folder(tmp_path, bench, quiet=True)['miou'] != b['miou']        # the same labels under other names
+    with pytest.raises(NamedMaskError, match='knows tv, dog'): evaluate_folder(tmp_path, bench, ['tv', 'dog'], quiet=True)
+    (tmp_path/f'{bench.stems[2]}.png').unlink()
+    with pytest.raises(NamedMaskError, match=f'{bench.stems[2]}.png is missing'): evaluate_folder(tmp_path, bench, other, quiet=True)
+
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16])
+def test_relabel(kind):
+    labels, lut = np.random.default_rng(0).integers(0, 256, (30, 40)).astype(kind), np.random.default_rng(1).permutation(256).astype(kind)
+    assert np.array_equal(relabel(labels, lut), lut[labels]) and relabel(labels, lut).dtype == kind
+    assert np.array_equal(relabel(labels.T[::-1], lut), lut[labels.T[::-1]])        # views too
+
+def test_a_result_says_what_the_system_says(voc):
+    bench = VocBenchmark(voc, ['tv', 'cat', 'bird'])
+    assert bench.card['classes'] == ['background', 'tvmonitor', 'cat', 'bird']      # VOC's words, whatever ours are
+    seg = Stripes(); seg.protocol = dict(transfer='zero-shot', thresholds=(.5, 'fixed')); seg.cards = [dict(name='eye', supervision='nothing')]
+    r = evaluate(seg, bench, quiet=True)
+    assert r['made_by']['protocol'] == dict(transfer='zero-shot', thresholds=[.5, 'fixed']) and r['protocol']['supervision'] == seg.cards
+    assert contract_of(Stripes()) | dict(version=0) == dict(names=Stripes.names, protocol=None, cards=None, version=0)
 
 def test_model_key_sees_weights_and_settings():
     m = torch.nn.Linear(2, 2)

@@ -2,7 +2,7 @@
 import numpy as np, pytest, torch
 from namedmask.core import NamedMaskError
 from namedmask.metrics import (BoundaryMatrix, ConfusionMatrix, SaliencyScores, bootstrap_ci, bootstrap_iou, boundary, boundary_width, draws, f_beta,
-                               foreground_iou, interval, precision_recall, saliency_scores, sliding_max)
+                               foreground_iou, interval, precision_recall, saliency_scores, sliding)
 
 
 def blobs(seed, size=(60, 80), C=4):
@@ -27,17 +27,34 @@ def test_the_old_places_still_work():
     assert {'ConfusionMatrix', 'foreground_iou'} <= set(evaluation.__all__)
 
 
+# ---- the matrix: its cases by hand are in test_evaluation.py
+
+@pytest.mark.parametrize('C', [2, 89, 90, 300])
+@pytest.mark.parametrize('n', [1, 3, 4, 1000, 4097])
+def test_counters_in_turn_lose_nothing(C, n):
+    g = np.random.default_rng(n)
+    truth, pred = g.integers(0, C + 1, n), g.integers(0, C, n)                  # label C is not scored
+    want = np.zeros((C, C), int); np.add.at(want, (truth[truth < C], pred[truth < C]), 1)
+    cm = ConfusionMatrix(C).update(pred, truth)
+    assert np.array_equal(cm.counts.numpy(), want) and cm.ignored == (truth == C).sum()
+
+def test_nothing_to_count():
+    assert ConfusionMatrix(3).update(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8)).counts.sum() == 0
+
+
 # ---- boundary IoU
 
 def test_boundary_width():
     assert [boundary_width(s) for s in ((375, 500), (100, 100), (10, 10), (1, 1))] == [12, 3, 1, 1]    # 12.5 rounds to even, 2.83, .28
     assert boundary_width((300, 400), .01) == 5
 
-def test_sliding_max_is_the_maximum_of_the_square():
-    from scipy.ndimage import maximum_filter
-    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 20, 30))).float()
-    want = maximum_filter(x.numpy(), size=(1, 1, 7, 7))[..., 3:-3, 3:-3]
-    assert np.array_equal(sliding_max(x, 3).numpy(), want)
+@pytest.mark.parametrize('d', [1, 2, 3, 8, 9])
+def test_sliding_is_the_maximum_of_the_square(d):
+    from scipy.ndimage import maximum_filter, minimum_filter
+    x = torch.from_numpy(np.random.default_rng(0).integers(0, 99, (2, 3, 20, 30)))
+    for ours, theirs in ((torch.maximum, maximum_filter), (torch.minimum, minimum_filter)):
+        want = theirs(x.numpy(), size=(1, 1, 2*d + 1, 2*d + 1))[..., d:-d, d:-d]
+        assert np.array_equal(sliding(ours, x, d).numpy(), want)
 
 @pytest.mark.parametrize('size', [(60, 80), (200, 150)])
 def test_boundary_is_what_erosion_takes_from_each_class(size):

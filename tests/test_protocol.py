@@ -169,13 +169,13 @@ def test_trouble_is_named(lines, tmp_path):
 def test_published_figures():
     found = {(o['system'], o['seed']): o['miou'] for o in published('voc')}
     assert found['NamedMask (published)', 'paper'] == .592 and found['NamedMask (published)', 'weights'] == .593 and found['MaskDistill (published)', None] == .458
-    for b in ('voc', 'coco2017', 'coca', 'cityscapes', 'imagenet-s50', 'imagenet-s300', 'imagenet-s919'):
+    for b in ('voc', 'coco', 'coca', 'cityscapes', 'imagenet-s50', 'imagenet-s300', 'imagenet-s919'):
         for o in published(b): assert 0 < o['miou'] < 1 and 'published, not run here: ' in o['note'] and card_of(o).benchmark == b
     with pytest.raises(NamedMaskError, match='there are for voc'): published('ade')
 
 def test_published_figures_agree_with_the_recipes():
     from namedmask.recipes import RECIPES
-    for key, b in (('voc2012', 'voc'), ('coco2017', 'coco2017'), ('coca', 'coca'), ('cityscapes', 'cityscapes'), ('imagenet-s50', 'imagenet-s50')):
+    for key, b in (('voc2012', 'voc'), ('coco2017', 'coco'), ('coca', 'coca'), ('cityscapes', 'cityscapes'), ('imagenet-s50', 'imagenet-s50')):
         found = {o['seed']: round(100*o['miou'], 1) for o in published(b) if o['system'].startswith('NamedMask ')}
         want = RECIPES[key].published
         assert all(found[k] == want[k] for k in ('paper', 'weights') if k in want), b

@@ -6,8 +6,8 @@ Docs: https://namedmask.github.io/namedmask/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Sources', 'Needed', 'Folder', 'COMMANDS', 'split_sources', 'fit', 'predict', 'evaluate', 'naive', 'benchmark',
-           'ceiling', 'sheet', 'report', 'index', 'convert', 'import_archive', 'export_archive', 'usage', 'main',
-           'run_command']
+           'table', 'ceiling', 'sheet', 'report', 'index', 'convert', 'import_archive', 'export_archive', 'usage',
+           'main', 'run_command']
 
 # %% ../nbs/14_cli.ipynb #421f1401
 import os, sys
@@ -110,6 +110,33 @@ def benchmark(
     if kind is None or root is None: raise NamedMaskError("Say which benchmark, and its folder with --root; --list shows all.")
     found = open_benchmark(kind, root, names, split)
     print(f"{found!r}\n{found.card['what']}")
+
+# %% ../nbs/14_cli.ipynb #7ab1e000
+def table(
+    files:Annotated[str, {'opt': False, 'nargs': '*'}]=None, # Files of JSON lines to print as one table; without, the comparison is run
+    teachers:str='mini',    # Whose comparison: mini (the painted world; nothing else is needed), offline or paper
+    systems:str=None,       # Some rows, commas between them; all that run with the teachers by default
+    list:bool=False,        # Only say which rows there are
+    seeds:int=3,            # How many: 0, 1, 2, ...
+    out:str='runs/table',   # Scenes, weights and results; the same command again continues there
+    images:Annotated[str, {'action': 'append'}]=None, # Folder of unlabelled photos, unless the teachers are mini; may be given several times
+    benchmark:str='voc',    # What is scored on: see `namedmask benchmark --list`
+    root:str=None,          # Its folder
+    names:str=None,         # Some of its names, commas between them; all by default
+    split:str=None,         # Which part of it
+    transfer:str='name-only', # name-and-image, if the photos come from where the benchmark's do
+    iterations:int=None,    # Training steps of each student
+    metric:str='miou',      # miou, or foreground: names aside
+    mixed:bool=False,       # Put results of different protocols into one table, with footnotes
+    quiet:bool=False,       # No progress bar
+):
+    "Every row of the comparison, one protocol card each, as a Markdown table."
+    from namedmask import table as t
+    if files: print(t.print_table(split_sources(files), metric, mixed)); return
+    if list: print(t.system_list(teachers)); return
+    labs = t.labs_for(teachers, out, seeds, split_sources(images), benchmark, root, names, split, transfer, iterations)
+    t.run_table(labs, systems, t.results_file(out), quiet=quiet)
+    print(t.print_table([t.results_file(out)], metric, mixed))
 
 # %% ../nbs/14_cli.ipynb #1309c73b
 def ceiling(
@@ -223,7 +250,7 @@ def export_archive(
     print(f'{len(archive.kept()):,} photos in {out}')
 
 # %% ../nbs/14_cli.ipynb #131ea9ef
-COMMANDS = {f.__name__: f for f in (fit, predict, evaluate, naive, benchmark, ceiling, sheet, report, index, convert, import_archive, export_archive)}
+COMMANDS = {f.__name__: f for f in (fit, predict, evaluate, naive, benchmark, table, ceiling, sheet, report, index, convert, import_archive, export_archive)}
 
 def usage()->str:
     "What `namedmask --help` prints."

@@ -262,9 +262,10 @@ def score_system(
     folder = folder or lab.folder/'scores'/system.key
     if hasattr(made, 'clusters') and not hasattr(made, 'predict'):
         from namedmask.clustering import match_clusters
-        made = match_clusters(made, benchmark, folder/'matching')
+        made = match_clusters(made, benchmark, folder/'matching', quiet=True)
     elif not hasattr(made, 'predict'):
         benchmark, detector, column = ThingBenchmark(benchmark), made, 'names aside'
         made = Row(ThingSegmenter(detector), _cards_of(detector), dict(background='outside the mask', resolution='native', thresholds='.5 on the soft mask, fixed', crf=False, transfer='class-agnostic'))
     found = evaluate(made, benchmark, folder, supervision=[c if isinstance(c, dict) else c.as_dict() for c in made.cards], quiet=True)
+    found['scoring_seconds'] = found.pop('seconds')
     return dict(found, system=system.title, column=column, foreground=round(foreground_of(found['confusion']), 6), card=asdict(protocol_of(made, benchmark, seed=lab.seed)))

@@ -225,8 +225,8 @@ class NamedClusters:
         rule='hungarian', # How they were chosen
         ):
         self.clusterer, self.names, self.classes, self.counts, self.rule = clusterer, list(names), np.asarray(classes), counts, rule
-        how = {'hungarian': 'one cluster for each class by Hungarian matching (sum of IoU)', 'majority': f'each of {len(self.classes)} clusters to the class with the largest IoU'}[rule]
-        self.protocol = dict(clusterer.protocol, prompts='no name is used', matching=f'with the true labels of the evaluation split, {how}')
+        how = {'hungarian': 'Hungarian', 'majority': 'majority'}[rule]
+        self.protocol = dict(clusterer.protocol, prompts='no name is used', matching=f'{how}, on the scored labels')
         self.cards, self.key = list(clusterer.cards), settings_key([clusterer.key, self.names, self.classes.tolist()])
 
     def predict(self,

@@ -109,7 +109,7 @@ class ThingBenchmark:
     @property
     def card(self)->dict:
         old = self.benchmark.card
-        return dict(old, names=['background', 'thing'], what=f"things against background: {old.get('what', '')}")
+        return dict(old, names=['background', 'thing'], classes=['background', 'thing'], what=f"things against background: {old.get('what', '')}")
     def __len__(self): return len(self.stems)
 
 class ThingSegmenter:
@@ -204,7 +204,9 @@ def maskdistill(lab):
     return maskdistill_of(lab.teachers, lab.names, archive, lab.folder/'maskdistill', seed=lab.seed, quiet=True)
 
 def _shared(lab): return getattr(lab, 'root', lab.folder)
-def _scored(lab): return [lab.benchmark().photo(s) for s in lab.benchmark().stems]
+def _scored(lab):
+    b = lab.benchmark()
+    return [b.photo(s) for s in b.stems]
 
 # %% ../nbs/27_systems.ipynb #e14cec9f
 NO_CLIP, NO_VIT = 'it needs the image tower of a CLIP', 'it needs a vision transformer'

@@ -481,6 +481,7 @@ def write_world(
     write_json(folder/'world.json', told)
     stems, captions = [f'{world.split}_{world.seed}_{i:06}' for i in range(len(world))], []
     write_text(folder/'ImageSets'/'Segmentation'/f'{split}.txt', '\n'.join(stems) + '\n')
+    if _painted(folder, stems): return folder
     for i, stem in enumerate(progress(stems, 'painting', len(stems), quiet=quiet)):
         photo, mask = folder/'JPEGImages'/f'{stem}.jpg', folder/'SegmentationClass'/f'{stem}.png'
         s = world[i]
@@ -489,5 +490,11 @@ def write_world(
             s.image.save(photo, quality=95, subsampling=0)
             save_labels(mask, lut[s.labels])
     write_text(folder/'names.txt', '\n'.join(world.names) + '\n')
-    write_text(folder/'captions.txt', '\n'.join(captions) + '\n')
+    write_text(folder/'captions.txt', '\n'.join(captions) + '\n')     # last: who finds it finds all
     return folder
+
+def _painted(folder, stems):
+    "Are these scenes, and no others, there?"
+    file = folder/'captions.txt'
+    told = [l.partition('\t')[0] for l in file.read_text(encoding='utf-8').splitlines()] if file.exists() else []
+    return told == stems and all((folder/d/f'{s}{e}').exists() for s in stems for d, e in (('JPEGImages', '.jpg'), ('SegmentationClass', '.png')))

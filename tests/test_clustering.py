@@ -97,7 +97,7 @@ def test_unknown_rule():
 
 def test_protocol_says_that_labels_were_used(stripes):
     named = match_clusters(Fixed(swapped, 3), stripes, quiet=True)
-    assert 'true labels of the evaluation split' in named.protocol['prompts'] and named.protocol['crf'] is False
+    assert 'scored labels' in named.protocol['matching'] and named.protocol['crf'] is False
     assert named.names == ['left', 'right'] and named.predict(Image.new('RGB', (6, 4))).dtype == np.uint8
 
 def test_many_names_need_16_bits():

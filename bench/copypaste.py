@@ -18,7 +18,7 @@ from collections import namedtuple
 from itertools import islice
 from pathlib import Path
 warnings.filterwarnings('ignore')
-import numpy as np, torch
+import cv2, numpy as np, torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
@@ -159,6 +159,7 @@ def paste(reps):
     print('  ' + ', '.join(f'{k} {1000*s:.1f} ms' for k, (s, _) in got.items()))
 
 if __name__ == '__main__':
+    cv2.setNumThreads(torch.get_num_threads())     # the peer's Pillow has one thread, and so has ours with OMP_NUM_THREADS=1
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--photos', help='a folder of photos; painted ones without'); p.add_argument('--n', type=int, default=64, help='how many photos')
     p.add_argument('--reps', type=int, default=7); p.add_argument('--only', choices=('feed', 'step', 'paste'))

@@ -18,7 +18,8 @@ def foreground(
     ignore_index:int=255, # The label that means "don't know"; it may lie outside what the dtype can hold
 ):
     "Where `labels` name something: neither background (0) nor `ignore_index`; bool, same shape."
-    labels = labels.long()                                        # so that any `ignore_index` can be compared
+    fits = torch.iinfo(labels.dtype).min <= ignore_index <= torch.iinfo(labels.dtype).max
+    if not fits or labels.dtype == torch.uint16: labels = labels.long()    # what the dtype cannot hold, or torch cannot compare
     return (labels > 0) & (labels != ignore_index)
 
 # %% ../nbs/08_copypaste.ipynb #3cb45fb3
@@ -31,7 +32,8 @@ def object_boxes(
         last = v.shape[1] - 1 - v.flip(1).int().argmax(1)
         some = v.any(1)
         return torch.where(some, first, 0), torch.where(some, last, -1)
-    (top, bottom), (left, right) = ends(fg.any(2)), ends(fg.any(1))
+    bits = fg.view(torch.uint8)                                   # `amax` of bytes is "any", and many times as fast
+    (top, bottom), (left, right) = ends(bits.amax(2) > 0), ends(bits.amax(1) > 0)
     return torch.stack([top, left, bottom, right], 1)
 
 # %% ../nbs/08_copypaste.ipynb #d9845587

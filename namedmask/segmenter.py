@@ -7,10 +7,10 @@ Docs: https://namedmask.github.io/namedmask/segmenter.html.md"""
 # %% auto #0
 __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilation', 'weights_key', 'aspp_rates', 'PaperHead',
            'PaperDeepLab', 'deeplabv3plus', 'ignore_for', 'label_type', 'label_map', 'place', 'cut', 'TensorLabels',
-           'Pictures', 'ArchiveDataset', 'colour_matrix', 'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL',
-           'training_dls', 'PolySchedule', 'freeze_encoder', 'KeepEval', 'segmenter_learner', 'Checkpoint',
-           'ProgressLoss', 'train', 'fit_resumably', 'argmax_at', 'fit_size', 'forward', 'segment', 'Segmenter',
-           'save_segmenter', 'load_segmenter']
+           'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix', 'mean_colour', 'recolour',
+           'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'NormalizeBytes', 'training_dls', 'PolySchedule',
+           'freeze_encoder', 'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably',
+           'argmax_at', 'fit_size', 'forward', 'segment', 'Segmenter', 'save_segmenter', 'load_segmenter']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, time, warnings
@@ -24,7 +24,7 @@ from fastai.basics import (Adam, Callback, CancelFitException, CancelValidExcept
                            TfmdDL, Transform, default_device, to_np)
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage, TensorMask, AddMaskCodes
-from fastai.vision.data import IntToFloatTensor, Normalize
+from fastai.vision.data import Normalize
 import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, load_image, palette
@@ -204,7 +204,7 @@ def label_map(
     ignore_index:int=IGNORE, # The label of ignored pixels
 )->np.ndarray: # the same shape, `label_type`: 0, `label` or `ignore_index`
     "Labels for training from a soft mask: `label` from one half upwards, 0 below, `ignore_index` inside the band."
-    out = np.where(soft >= 128, label, 0).astype(label_type(max(label, ignore_index)))
+    out = (np.asarray(soft) >= 128)*label_type(max(label, ignore_index)).type(label)
     if band is not None: out[(soft > band[0]*255) & (soft < band[1]*255)] = ignore_index
     return out
 
@@ -235,11 +235,13 @@ def cut(
     part = im.resize((w, h), Image.BILINEAR, box=(x0, y0, x1, y1), reducing_gap=3)
     fx, fy = soft.shape[1]/im.width, soft.shape[0]/im.height
     smask = Image.fromarray(soft).resize((w, h), Image.BILINEAR, box=(x0*fx, y0*fy, x1*fx, y1*fy))
-    x = np.empty((crop, crop, 3), np.uint8); x[:] = im.resize((1, 1), Image.BOX).getpixel((0, 0))
+    if flip: part, smask, ox = part.transpose(Image.FLIP_LEFT_RIGHT), smask.transpose(Image.FLIP_LEFT_RIGHT), crop - w - ox
+    mean = bytearray(im.resize((1, 1), Image.BOX).getpixel((0, 0)))
+    x = np.frombuffer(mean*crop**2, np.uint8).reshape(crop, crop, 3)
     m, pad = np.zeros((crop, crop), np.uint8), np.ones((crop, crop), bool)
     where = np.s_[oy:oy+h, ox:ox+w]
     x[where], m[where], pad[where] = np.asarray(part), np.asarray(smask), False
-    return tuple(np.ascontiguousarray(o[:, ::-1]) for o in (x, m, pad)) if flip else (x, m, pad)
+    return x, m, pad
 
 # %% ../nbs/06_segmenter.ipynb #66bb08f2
 class TensorLabels(TensorMask):
@@ -309,7 +311,7 @@ class ArchiveDataset:
         unit = self.side/min(im.size) if self.side else 1.
         x, m, pad = cut(im, soft, self.crop, unit*(self.scale[0] + s*(self.scale[1]-self.scale[0])), (u, v), f < self.flip)
         y = label_map(m, self.label_of(e), self.band, self.ignore_index)
-        y[pad] = self.ignore_index
+        np.putmask(y, pad, self.ignore_index)
         return x, y, e
 
     def __getitem__(self, i):
@@ -317,8 +319,24 @@ class ArchiveDataset:
         for _ in range(10):
             try: x, y, _ = self.draw(rng)
             except NamedMaskError as e: why = str(e); continue          # a photo that has gone: take another
-            if (y != self.ignore_index).any(): return TensorImage(torch.from_numpy(x).permute(2, 0, 1).contiguous()), TensorLabels(torch.from_numpy(y))
+            if (y != self.ignore_index).any(): return TensorImage(torch.from_numpy(x).permute(2, 0, 1)), TensorLabels(torch.from_numpy(y))
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
+
+# %% ../nbs/06_segmenter.ipynb #cf8bae1b
+def each_photo(
+    f,     # Function of an array (H,W,3), an array of that shape for the result, and one of each of `args`
+    x,     # (B,3,H,W) bytes on the CPU; without a copy where they are `channels_last`
+    *args, # Sequences of B
+)->torch.Tensor: # The results, (B,3,H,W) bytes, `channels_last`
+    "Do something to each photo of a batch, as OpenCV takes photos."
+    x = x.contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(x)
+    for o in zip(*(t.permute(0, 2, 3, 1).numpy() for t in (x, out)), *args): f(*o)
+    return out
+
+def to_bytes(x): # floats
+    "The nearest bytes, on any device."
+    return x.round().clamp_(0, 255).byte()
 
 # %% ../nbs/06_segmenter.ipynb #f77c7bff
 _GREY = torch.tensor([.299, .587, .114])  # What the three channels weigh in a grey value
@@ -342,73 +360,89 @@ def colour_matrix(
     level = (m @ mean[..., None] * weights.view(1, 3, 1)).sum(1, keepdim=True)     # mean grey after these steps
     return m * v(c), (1-v(c)) * level.expand(-1, 3, 1)
 
+# %% ../nbs/06_segmenter.ipynb #5a4745b1
+def mean_colour(
+    x, # (B,3,H,W) bytes
+)->torch.Tensor: # (B,3) float32, 0..255, on the device of `x`
+    "The mean colour of each photo of a batch."
+    import cv2
+    if x.device.type != 'cpu': return x.float().mean((2, 3))
+    return torch.tensor([cv2.mean(o)[:3] for o in x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()])
+
+def recolour(
+    x,     # (B,3,H,W) bytes
+    m,     # (B,3,3) float32
+    shift, # (B,3,1) float32
+)->torch.Tensor: # (B,3,H,W) bytes
+    "New colour = matrix @ colour + shift, for each pixel."
+    return (_recolour_each if x.device.type == 'cpu' else _recolour_all)(x, m, shift)
+
+# %% ../nbs/06_segmenter.ipynb #5a4745b2
+def _recolour_all(x, m, shift):
+    return to_bytes(torch.baddbmm(shift, m, x.flatten(2).float())).view(x.shape)
+
+def _recolour_each(x, m, shift):
+    import cv2
+    return each_photo(lambda a, to, m: cv2.transform(a, m, to), x, torch.cat([m, shift], 2).numpy())
+
 # %% ../nbs/06_segmenter.ipynb #4dac1365
 class ColourJitter(Transform):
-    "Random brightness, contrast, saturation and hue for each image of a batch, some images grey (NamedMask, section 4.2)."
+    "Random brightness, contrast, saturation and hue for each photo of a batch of bytes, some photos grey (NamedMask, section 4.2)."
     order, split_idx = 30, 0
     def __init__(self,
         brightness=.8, contrast=.8, saturation=.8, # Factors lie in 1 ± this
         hue=.2,   # Largest turn of the hue, in whole turns
-        p=.8,     # Share of images with changed colours
-        grey=.2,  # Share of grey images
+        p=.8,     # Share of photos with changed colours
+        grey=.2,  # Share of grey photos
         ): self.amount, self.hue, self.p, self.grey = (brightness, contrast, saturation), hue, p, grey
 
     def encodes(self, x:TensorImage):
-        n = len(x)
+        n, x = len(x), _bytes_of(x)
         on = (torch.rand(n) < self.p).float()
         b, c, s = (1 + on*a*(2*torch.rand(n)-1) for a in self.amount)
         h = on*self.hue*(2*torch.rand(n)-1)
         s = torch.where(torch.rand(n) < self.grey, 0., s)
-        plain = x.as_subclass(torch.Tensor)
-        m, shift = colour_matrix(b, c, s, h, plain.mean((2, 3)))         # the random numbers come from the CPU, and nothing waits for the GPU
-        return TensorImage(torch.baddbmm(shift, m, plain.flatten(2)).clamp_(0, 1).view(x.shape))
+        return TensorImage(recolour(x, *colour_matrix(b, c, s, h, mean_colour(x))))     # the random numbers come from the CPU: the same on any device
+
+# %% ../nbs/06_segmenter.ipynb #4dac1366
+def _bytes_of(x):
+    "A batch as a plain tensor of bytes."
+    if x.dtype != torch.uint8: raise NamedMaskError(f"This transform takes photos as bytes (uint8), not as {x.dtype}: put it before the normalisation.")
+    return x.as_subclass(torch.Tensor)
 
 # %% ../nbs/06_segmenter.ipynb #87c5a2c0
 class GaussianBlur(Transform):
-    "Blur some images of a batch, each with a sigma of its own (NamedMask, section 4.2: sigma .1 to 2 pixels at a crop of 384)."
+    "Blur some photos of a batch of bytes, each with a sigma of its own (NamedMask, section 4.2: sigma .1 to 2 pixels at a crop of 384)."
     order, split_idx = 31, 0
     def __init__(self,
-        p=.5,           # Share of blurred images
+        p=.5,           # Share of blurred photos
         sigma=(.1, 2.), # Range of sigma, pixels
         ): self.p, self.sigma = p, tuple(sigma)
 
     def encodes(self, x:TensorImage):
-        on = (torch.rand(len(x)) < self.p).nonzero()[:, 0].to(x.device)
-        sigma = self.sigma[0] + (self.sigma[1]-self.sigma[0])*torch.rand(len(x)).to(x.device)[on]
-        if not len(on): return x
-        out, radius = x.as_subclass(torch.Tensor).clone(), math.ceil(3*self.sigma[1])
-        out[on] = _blur(out[on], sigma, radius)
-        return TensorImage(out)
-
-def _blur(x, sigma, radius):
-    "Separable Gaussian blur of (B,3,H,W), a sigma for each image, cut off at three of it; edges are repeated."
-    t = torch.arange(-radius, radius+1, device=x.device)
-    k = torch.exp(-t**2/(2*sigma[:, None]**2)) * (t.abs() <= (3*sigma[:, None]).ceil())
-    k = k/k.sum(1, keepdim=True)
-    return (_blur_sums if x.device.type == 'cpu' else _blur_conv)(x, k)
-
+        on = torch.rand(len(x)) < self.p
+        sigma = self.sigma[0] + (self.sigma[1]-self.sigma[0])*torch.rand(len(x))
+        if not on.any(): return x
+        return TensorImage((_blur_each if x.device.type == 'cpu' else _blur_all)(_bytes_of(x), on, sigma))
 
 # %% ../nbs/06_segmenter.ipynb #5b8a805b
-def _blur_conv(x, k):
-    "Blur (B,C,H,W) with the kernels `k` (B,2r+1), all at once."
-    (b, c, h, w), r = x.shape, k.shape[1]//2
-    k = k.repeat_interleave(c, 0)
-    x = F.pad(x.reshape(1, b*c, h, w), (r,)*4, mode='replicate')
-    x = F.conv2d(F.conv2d(x, k[:, None, :, None], groups=b*c), k[:, None, None, :], groups=b*c)
-    return x.view(b, c, h, w)
+def _blur_all(x, on, sigma):
+    "Blur the photos `on` (B,) of (B,3,H,W) with `sigma` (B,), all at once."
+    i, r = on.nonzero()[:, 0].to(x.device, non_blocking=True), math.ceil(3*sigma[on].max())
+    s, t = sigma[on, None], torch.arange(-r, r+1)
+    k = torch.exp(-t**2/(2*s**2)) * (t.abs() <= (3*s).ceil())
+    k = (k/k.sum(1, keepdim=True)).repeat_interleave(3, 0).to(x.device, non_blocking=True)
+    y = F.pad(x[i].reshape(1, len(k), *x.shape[2:]).float(), (r,)*4, mode='replicate')
+    y = F.conv2d(F.conv2d(y, k[:, None, :, None], groups=len(k)), k[:, None, None, :], groups=len(k))
+    return x.index_copy(0, i, to_bytes(y).view(-1, *x.shape[1:]))
 
-def _blur_sums(x, k):
-    "Blur (B,C,H,W) with the symmetric kernels `k` (B,2r+1), as sums of shifted copies."
-    out = torch.empty_like(x)
-    for im, o, weights in zip(x, out, k[:, k.shape[1]//2:].tolist()):
-        r = max(i for i, w in enumerate(weights) if w)
-        for dim in (1, 2):
-            n = im.shape[dim]
-            wide = F.pad(im[None], (0, 0, r, r) if dim == 1 else (r, r, 0, 0), mode='replicate')[0]
-            im = torch.mul(wide.narrow(dim, r, n), weights[0])
-            for i in range(1, r+1): im.add_(wide.narrow(dim, r-i, n), alpha=weights[i]).add_(wide.narrow(dim, r+i, n), alpha=weights[i])
-        o.copy_(im)
-    return out
+def _blur_each(x, on, sigma):
+    "Blur the photos `on` (B,) of (B,3,H,W) with `sigma` (B,), one after the other."
+    import cv2
+    def one(a, to, s):
+        if s: cv2.GaussianBlur(a, (2*math.ceil(3*s) + 1,)*2, s, to, borderType=cv2.BORDER_REPLICATE)
+        else: to[:] = a
+    return each_photo(one, x, torch.where(on, sigma, 0).tolist())
 
 # %% ../nbs/06_segmenter.ipynb #32d74366
 class SeedBatch(Transform):
@@ -425,6 +459,10 @@ class ArchiveDL(TfmdDL):
     def __init__(self, dataset=None, start:int=0, **kwargs):
         self.start = start
         super().__init__(dataset, **kwargs)
+    def create_batch(self, b):
+        "Photos of one batch side by side as (B,H,W,3), seen as (B,3,H,W): `channels_last`, without a turn."
+        x, *y = super().create_batch([(x.permute(1, 2, 0), *y) for x, *y in b])
+        return x.permute(0, 3, 1, 2), *y
     def get_idxs(self): return list(range(self.start*self.bs, len(self.dataset)))
     def before_iter(self):
         super().before_iter()
@@ -432,6 +470,16 @@ class ArchiveDL(TfmdDL):
             if isinstance(t, SeedBatch): t.iteration = self.start
     def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'start': self.start, **kwargs})
     def __len__(self): return max(0, len(self.dataset)//self.bs - self.start)
+
+# %% ../nbs/06_segmenter.ipynb #32d74368
+class NormalizeBytes(Normalize):
+    "Photos from bytes to normalised floats, labels to 64 bits: what the network takes, at the very end."
+    def encodes(self, x:TensorImage):
+        scale, shift = (o.flatten().repeat(x.shape[3]) for o in (1/(255*self.std), -self.mean/self.std))
+        rows = _bytes_of(x).permute(0, 2, 3, 1).flatten(2).float()
+        return TensorImage(rows.mul_(scale).add_(shift).unflatten(2, (-1, 3)).permute(0, 3, 1, 2))
+    def encodes(self, y:TensorMask): return y.long()
+    def decodes(self, x:TensorImage): return TensorImage(to_bytes(255*(x*self.std.to(x.device) + self.mean.to(x.device)).as_subclass(torch.Tensor)))
 
 # %% ../nbs/06_segmenter.ipynb #5a81608c
 def training_dls(
@@ -447,7 +495,7 @@ def training_dls(
     seed:int=0,
     start:int=0,      # First batch: where an interrupted training continues
     band=None,        # (lo, hi): soft values in between are ignored
-    batch_tfms=(),    # More batch transforms; `order` 60, say, puts them after the colours and before the normalisation
+    batch_tfms=(),    # More batch transforms, of bytes; `order` 60, say, puts them after the colours, all up to 98 come before the normalisation
     names=None,       # Class names, background first; from `label_of` without
     norm=None,        # (mean, std) of the encoder (`encoder_norm`); ImageNet's without
     jitter:dict=None, # Settings of `ColourJitter`; {'p': 0, 'grey': 0} for none
@@ -456,7 +504,7 @@ def training_dls(
     device=None,
     ignore_index:int=IGNORE, # The label that the loss ignores; with more than 254 names `ignore_for(n)`
     cache:int=2**29,  # Bytes of memory for decoded pictures, all workers together
-)->DataLoaders: # x: TensorImage (B,3,crop,crop) normalised float, y: TensorLabels (B,crop,crop) long; `.vocab`
+)->DataLoaders: # x: TensorImage (B,3,crop,crop) normalised float, `channels_last`; y: TensorLabels (B,crop,crop) long; `.vocab`
     "fastai `DataLoaders` of samples. `valid` holds one batch of other crops of the same photos, without changes of colour: to look at, not to measure."
     if names is None and isinstance(label_of, dict):
         ids = {i: o for o, i in label_of.items()}
@@ -467,11 +515,11 @@ def training_dls(
     train, valid = make(n_iters*batch_size, seed=seed, cache=cache//max(1, workers)), make(batch_size, seed=seed_of(seed, 'look'))
     valid.split_idx = 1
     device = torch.device(device) if device else default_device()
-    tfms = [SeedBatch(seed), IntToFloatTensor(), *batch_tfms, Normalize.from_stats(mean, std, cuda=device.type == 'cuda')]
+    tfms = [*batch_tfms, NormalizeBytes.from_stats(mean, std, cuda=device.type == 'cuda')]
     looks = [ColourJitter(**(jitter or {})), GaussianBlur(**(blur or {}))]
     kw = dict(bs=batch_size, num_workers=workers, after_item=[AddMaskCodes(names)] if names else None, device=device)
-    dls = DataLoaders(ArchiveDL(train, start=start, after_batch=tfms[:2]+looks+tfms[2:], **kw),
-                      ArchiveDL(valid, after_batch=[t for t in tfms if not isinstance(t, SeedBatch)], **{**kw, 'num_workers': 0}), device=device)
+    dls = DataLoaders(ArchiveDL(train, start=start, after_batch=[SeedBatch(seed), *looks, *tfms], **kw),
+                      ArchiveDL(valid, after_batch=tfms, **{**kw, 'num_workers': 0}), device=device)
     dls.vocab, dls.ignore_index = names, ignore_index
     return dls
 

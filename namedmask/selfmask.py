@@ -21,12 +21,11 @@ from torch import nn
 from fastai.basics import Adam, DataLoaders, Learner, default_device
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
-from fastai.vision.data import IntToFloatTensor, Normalize
 from fastcore.basics import patch
 from .core import NamedMaskError, Stage, atomic_path, cache_dir, rng_of, seed_of, settings_key
 from .images import WORK_SIDE, load_image
 from .saliency import Detector
-from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
+from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, NormalizeBytes, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
                                  fit_size, weights_key)
 from .teachers import SUPERVISION, TeacherCard, TimmFeatures, cards_of, find_weights
 
@@ -206,7 +205,7 @@ class MaskedPhotos(ArchiveDataset):
         for j in range(10):                                              # a photo that has gone: take the next
             try: x, y = self.draw(rng, self.entries[order[(i + j) % k]])
             except NamedMaskError as e: why = e; continue
-            return TensorImage(torch.from_numpy(x).permute(2, 0, 1).contiguous()), TensorLabels(torch.from_numpy(y))
+            return TensorImage(torch.from_numpy(x).permute(2, 0, 1)), TensorLabels(torch.from_numpy(y))
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
 
 # %% ../nbs/06a_selfmask.ipynb #f0d269a8
@@ -232,10 +231,10 @@ def selfmask_dls(
     device = torch.device(device) if device else default_device()
     make = partial(MaskedPhotos, entries, masks, side=side, scale=scale, corner=corner)
     train, valid = make(n_iters*batch_size, seed=seed), make(batch_size, seed=seed_of(seed, 'look'))
-    to_net = Normalize.from_stats(mean, std, cuda=device.type == 'cuda')
+    to_net = NormalizeBytes.from_stats(mean, std, cuda=device.type == 'cuda')
     looks = [ColourJitter(**(jitter or {})), GaussianBlur(**(blur or {}))]
-    return DataLoaders(ArchiveDL(train, start=start, bs=batch_size, num_workers=workers, after_batch=[SeedBatch(seed), IntToFloatTensor(), *looks, to_net], device=device),
-                       ArchiveDL(valid, bs=batch_size, num_workers=0, after_batch=[IntToFloatTensor(), to_net], device=device), device=device)
+    return DataLoaders(ArchiveDL(train, start=start, bs=batch_size, num_workers=workers, after_batch=[SeedBatch(seed), *looks, to_net], device=device),
+                       ArchiveDL(valid, bs=batch_size, num_workers=0, after_batch=[to_net], device=device), device=device)
 
 # %% ../nbs/06a_selfmask.ipynb #8e6fc765
 class PolyToZero(PolySchedule):

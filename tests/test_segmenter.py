@@ -298,15 +298,71 @@ def test_pictures_stay_in_memory_up_to_a_bound(tmp_path, monkeypatch):
         assert len(ds.pictures.kept) == kept and sum(a.nbytes + b.nbytes for a, b in ds.pictures.kept.values()) <= room
         assert (len(reads) == 6) == (kept == 6)
 
+# ---- batches stay in bytes until the end ---
+def random_bytes(*shape): return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
 @pytest.mark.parametrize('size', [(9, 40), (33, 7)])
 def test_both_ways_to_blur_agree(size):
     from scipy.ndimage import gaussian_filter
     import namedmask.segmenter as sg
-    x, sigma = torch.rand(5, 3, *size), torch.tensor([.1, .3, .9, 1.4, 2.])
-    t = torch.arange(-6, 7)
-    k = torch.exp(-t**2/(2*sigma[:, None]**2)); k /= k.sum(1, keepdim=True)
-    assert (sg._blur_sums(x, k) - sg._blur_conv(x, k)).abs().max() < 1e-5
-    got = sg._blur(x, sigma, 6)
-    for i, s in enumerate(sigma.tolist()):
-        want = gaussian_filter(x[i].numpy(), (0, s, s), mode='nearest', radius=(0, *[int(np.ceil(np.float32(3*s)))]*2))
-        assert np.abs(got[i].numpy() - want).max() < 1e-4
+    x, sigma = random_bytes(6, 3, *size), torch.tensor([.1, .3, .9, 1.4, 2., 1.])
+    on = torch.tensor([True]*5 + [False])
+    ways = [f(y, on, sigma).int() for f in (sg._blur_each, sg._blur_all) for y in (x, x.contiguous(memory_format=torch.channels_last))]
+    assert torch.equal(ways[0], ways[1]) and torch.equal(ways[2], ways[3])
+    assert (ways[0] - ways[2]).abs().max() <= 2 and all(torch.equal(o[5], x[5].int()) for o in ways)
+    for i, s in enumerate(sigma[:5].tolist()):
+        want = gaussian_filter(x[i].numpy().astype(float), (0, s, s), mode='nearest', radius=(0, *[int(np.ceil(np.float32(3*s)))]*2))
+        for got in ways: assert np.abs(got[i].numpy() - want).max() < 2 and abs((got[i].numpy() - want).mean()) < .1
+
+def test_both_ways_to_recolour_agree_with_the_matrix():
+    import namedmask.segmenter as sg
+    g, n = torch.Generator().manual_seed(0), 20
+    x = random_bytes(n, 3, 13, 17)
+    b, c, s = (.2 + 1.6*torch.rand(n, generator=g) for _ in range(3))
+    mean = mean_colour(x)
+    assert torch.allclose(mean, x.float().mean((2, 3)), atol=1e-3)
+    m, shift = colour_matrix(b, c, s, .4*torch.rand(n, generator=g) - .2, mean)
+    want = (m.double() @ x.flatten(2).double() + shift.double()).clamp(0, 255).view(x.shape)
+    for way in (sg._recolour_each, sg._recolour_all):
+        d = way(x, m, shift).double() - want
+        assert d.abs().max() < .8 and d.mean().abs() < .03, way               # rounded, and neither brighter nor darker
+    assert want.eq(255).any() and want.eq(0).any()
+
+def test_the_random_numbers_do_not_depend_on_the_photos():
+    a, b = random_bytes(8, 3, 16, 16), torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
+    from fastai.vision.core import TensorImage
+    def after(x):
+        torch.manual_seed(0)
+        for f in (ColourJitter(), GaussianBlur()): x = f(TensorImage(x), split_idx=0)
+        return torch.rand(1)
+    assert after(a) == after(b)
+
+def test_transforms_of_bytes_leave_their_input_alone_and_refuse_floats():
+    from fastai.vision.core import TensorImage
+    x = TensorImage(random_bytes(4, 3, 12, 12)); old = x.clone()
+    for f in (ColourJitter(p=1), GaussianBlur(p=1), NormalizeBytes.from_stats((.5,)*3, (.2,)*3, cuda=False)):
+        assert not torch.equal(f(x, split_idx=0), x) and torch.equal(x, old)
+        with pytest.raises(NamedMaskError, match='as bytes.*before the normalisation'): f(x.float()/255, split_idx=0)
+
+def test_a_batch_is_normalised_and_in_channels_last(tmp_path):
+    entries, masks = toy(tmp_path)
+    mean, std = (.4, .5, .6), (.2, .3, .1)
+    dls = training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=1, batch_size=4, crop=32, norm=(mean, std), jitter=dict(p=0, grey=0), blur=dict(p=0), device='cpu')
+    x, y = dls.one_batch()
+    for i in range(4):
+        raw, labels = dls.train.dataset[i]
+        want = (raw.float()/255 - torch.tensor(mean)[:, None, None])/torch.tensor(std)[:, None, None]
+        assert torch.allclose(x[i], want, atol=1e-5) and torch.equal(y[i], labels.long())
+    assert x.is_contiguous(memory_format=torch.channels_last) and y.dtype == torch.int64
+    assert torch.equal(dls.train.decode((x, y))[0], torch.stack([dls.train.dataset[i][0] for i in range(4)]))
+
+def test_batch_transforms_get_bytes(tmp_path):
+    from fastai.basics import Transform
+    from fastai.vision.core import TensorImage
+    seen = []
+    class Look(Transform):
+        order = 60
+        def encodes(self, x:TensorImage): seen.append((x.dtype, tuple(x.shape))); return x
+    entries, masks = toy(tmp_path)
+    training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=1, batch_size=4, crop=32, batch_tfms=[Look()], device='cpu').one_batch()
+    assert seen == [(torch.uint8, (4, 3, 32, 32))]

@@ -51,6 +51,7 @@ class ConfusionMatrix:
     def _fold(self, labels):
         "All labels outside 0..C-1 as C: they get a row and a column of their own."
         x = labels.reshape(-1)
+        if x.dtype == torch.uint16: x = x.int()      # torch cannot compare 16-bit labels, which more than 254 names need
         return x.clamp(max=self.n) if x.dtype == torch.uint8 else torch.where((x < 0) | (x >= self.n), self.n, x)
 
     def _stray(self, pred, truth):

@@ -21,10 +21,9 @@ from torch import nn
 from fastai.basics import Adam, Callback, DataLoaders, Learner, SGD, default_device
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
-from fastai.vision.data import IntToFloatTensor, Normalize
 from .clustering import RunningPCA, closest_centre, nearest, open_photo
 from .core import NamedMaskError, Stage, atomic_path, progress, read_json, rng_of, seed_of, settings_key
-from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, SeedBatch, TensorLabels, aspp_rates, cut, deeplabv3plus, encoder_norm, fit_resumably,
+from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, NormalizeBytes, SeedBatch, TensorLabels, aspp_rates, cut, deeplabv3plus, encoder_norm, fit_resumably,
                                  forward, weights_key)
 from .selfmask import predictor_card
 from .teachers import TeacherCard, get_teachers
@@ -81,9 +80,9 @@ def contrast_dls(
     device = torch.device(device) if device else default_device()
     make = partial(TwoViews, entries, masks, crop=crop, area=area)
     train, valid = make(n_iters*batch_size, seed=seed, cache=cache//max(1, workers)), make(batch_size, seed=seed_of(seed, 'look'))
-    to_net = Normalize.from_stats(mean, std, cuda=device.type == 'cuda')
-    return DataLoaders(ArchiveDL(train, start=start, bs=batch_size, num_workers=workers, after_batch=[SeedBatch(seed), IntToFloatTensor(), ColourJitter(**(jitter or {})), to_net], device=device),
-                       ArchiveDL(valid, bs=batch_size, num_workers=0, after_batch=[IntToFloatTensor(), to_net], device=device), device=device)
+    to_net = NormalizeBytes.from_stats(mean, std, cuda=device.type == 'cuda')
+    return DataLoaders(ArchiveDL(train, start=start, bs=batch_size, num_workers=workers, after_batch=[SeedBatch(seed), ColourJitter(**(jitter or {})), to_net], device=device),
+                       ArchiveDL(valid, bs=batch_size, num_workers=0, after_batch=[to_net], device=device), device=device)
 
 # %% ../nbs/25_maskcontrast.ipynb #b2cf86b8
 def prototypes(

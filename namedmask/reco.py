@@ -9,9 +9,8 @@ __all__ = ['CONTEXT', 'MINI_CONTEXT', 'SCORE_REFINERS', 'MINI_RECO', 'seed_score
            'middle_square', 'encode', 'co_segment', 'reco_references', 'RecoSegmenter', 'crf_scores', 'pamr_scores',
            'context_names', 'context_archive', 'reco_of']
 
-# %% ../nbs/23_reco.ipynb #2d2492f9
+# %% ../nbs/23_reco.ipynb #36a6047d
 from dataclasses import replace
-from functools import reduce
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
@@ -157,7 +156,7 @@ def _one(photos, category, before, encoder, dense, side, guided):
 # %% ../nbs/23_reco.ipynb #6de0de64
 class RecoSegmenter(ScoreSegmenter):
     "ReCo (Shin et al. 2022): references of an encoder and CLIP's map, multiplied."
-    measure, transfer = 'a largest P', 'name-only'
+    measure, transfer = 'a largest share P/ΣP', 'name-only'
     def __init__(self,
         references:dict, # name -> (C,) vector, from `reco_references`
         encoder,         # The feature model that they are from
@@ -202,6 +201,12 @@ def scores(self:RecoSegmenter, im): # PIL image, RGB
         p = upsample(seen, im.size)*language(upsample(said, im.size))
     refiner = SCORE_REFINERS[self.refinement]
     return refiner(np.asarray(im.convert('RGB')), p) if refiner else p
+
+@patch
+def confidence(self:RecoSegmenter, s): # (names + words, H, W)
+    "Share of the best name in the sum over the names, (H, W)."
+    s = s[:len(self.names)]
+    return s.amax(0)/s.sum(0)
 
 # %% ../nbs/23_reco.ipynb #e093ec8c
 def crf_scores(
@@ -248,7 +253,7 @@ def protocol(self:RecoSegmenter)->dict:
                 resizing=f'encoder: shorter side {self.side}, {self.encoder.stride} pixels a place; CLIP: shorter side {d.side}, {d.stride} pixels a place',
                 thresholds='; '.join(o for o in (context, threshold_text(self.background)) if o), crf=self.crf, transfer=self.transfer)
 
-# %% ../nbs/23_reco.ipynb #b40c706c
+# %% ../nbs/23_reco.ipynb #71e80cd8
 MINI_RECO = dict(side=128)     # MiniDINO at 16 x 16 patches, as in the mini saliency
 
 def context_names(teachers)->tuple: # A set of teachers, or its name
@@ -265,7 +270,7 @@ def context_archive(
     "Photos of the context's names."
     return build_archive(index, clip_of(teachers), list(context_names(teachers)), n, folder, near=-1, votes=0, warn=False, quiet=quiet)
 
-# %% ../nbs/23_reco.ipynb #4b8e85b2
+# %% ../nbs/23_reco.ipynb #37136934
 def reco_of(
     teachers,        # A set of teachers, or its name: 'mini' or 'paper'
     archive,         # An `Archive` of the names

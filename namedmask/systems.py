@@ -214,7 +214,7 @@ SYSTEMS = {s.key: s for s in (
     System('selfmask-vote', 'SelfMask, voted masks', lambda lab: selfmask(lab, 'spectral'), '05_saliency'),
     System('selfmask', 'SelfMask', selfmask, '06a_selfmask'),
     System('maskclip', 'MaskCLIP', maskclip, '22_maskclip', 'MaskCLIP', ('offline',), NO_CLIP),
-    System('maskclip-pd', 'MaskCLIP, prompts denoised', lambda lab: maskclip(lab, prompt_denoising=True), '22_maskclip', '', ('offline', 'mini'), NO_CLIP + ' that is sure of its names (no probability of MiniCLIP reaches the published threshold)'),
+    System('maskclip-pd', 'MaskCLIP, prompts denoised', lambda lab: maskclip(lab, prompt_denoising=True), '22_maskclip', '', ('offline',), NO_CLIP),
     System('maskclip-ks', 'MaskCLIP, keys smoothed', lambda lab: maskclip(lab, key_smoothing=True), '22_maskclip', '', ('offline', 'mini'), NO_CLIP + ' with attention, which has keys'),
     System('maskclip*', 'MaskCLIP*', lambda lab: maskclip(lab, True), '22_maskclip', 'MaskCLIP*', ('offline',), NO_CLIP),
     System('reco', 'ReCo', reco, '23_reco', 'ReCo', ('offline',), NO_CLIP),

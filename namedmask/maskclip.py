@@ -340,14 +340,15 @@ class MaskClipSegmenter(ScoreSegmenter):
         retriever,             # An `OpenClipRetriever`, or a `DenseClip`
         names,                 # As for `retrieval.parse_names`
         background=None,       # As for `ScoreSegmenter`: None is MaskCLIP, else MaskCLIP*
-        key_smoothing=None,    # ks_thresh: 1.0 in the paper; None: off, as in the published figures
-        prompt_denoising=None, # pd_thresh: .5 in the paper; None: off
+        key_smoothing=None,    # ks_thresh: True for 1.0, the paper's; None: off, as in the published figures
+        prompt_denoising=None, # pd_thresh: True for .5, the paper's; None: off
         legacy=False,          # Key smoothing as the published code has it
         scale:float=None,      # s = 1/τ in both and in the threshold's measure; CLIP's own if None (released models: 100)
         **kw,                  # For `DenseClip`: side, longest, stride, as_published
         ):
         super().__init__(names, background)
         self.dense = retriever if isinstance(retriever, DenseClip) else DenseClip(retriever, **kw)
+        key_smoothing, prompt_denoising = ({True: usual, False: None}.get(v, v) if isinstance(v, bool) else v for v, usual in ((key_smoothing, 1.), (prompt_denoising, .5)))
         self.key_smoothing, self.prompt_denoising, self.legacy, self._scale, self._text = key_smoothing, prompt_denoising, legacy, scale, {}
         if isinstance(retriever, DenseClip) and kw: raise NamedMaskError(f"A DenseClip has its {', '.join(kw)} already: pass a retriever, or leave that out.")
 

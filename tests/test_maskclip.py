@@ -300,3 +300,8 @@ def test_errors(make, message):
 def test_no_image_text_tower():
     class Plain: card = TeacherCard('plain', 'retriever', 'nothing', '', '')
     with pytest.raises(NamedMaskError, match='plain has no image-text tower'): DenseClip(Plain())
+
+def test_true_stands_for_the_published_thresholds():
+    from namedmask.maskclip import maskclip_of
+    on, off = maskclip_of('mini', 'cat,dog', prompt_denoising=True, key_smoothing=True), maskclip_of('mini', 'cat,dog', prompt_denoising=False)
+    assert (on.prompt_denoising, on.key_smoothing) == (.5, 1.) and off.prompt_denoising is None and off.key_smoothing is None

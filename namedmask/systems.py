@@ -7,7 +7,7 @@ Docs: https://namedmask.github.io/namedmask/systems.html.md"""
 # %% auto #0
 __all__ = ['NO_CLIP', 'NO_VIT', 'SYSTEMS', 'PhotoLab', 'System', 'Row', 'ThingBenchmark', 'ThingSegmenter', 'selfmask',
            'selfmask_clip', 'expert_masks', 'namedmask', 'ceiling', 'maskclip', 'reco', 'kmeans', 'maskcontrast',
-           'maskdistill', 'systems_of', 'foreground_of', 'pick', 'score_system']
+           'maskdistill', 'systems_of', 'foreground_of', 'pick', 'as_segmenter', 'score_system']
 
 # %% ../nbs/27_systems.ipynb #c97a127d
 from dataclasses import asdict, dataclass
@@ -252,6 +252,14 @@ def pick(key:str, teachers)->System: # A row's key, a set of teachers
     if key in SYSTEMS: raise NamedMaskError(f"{SYSTEMS[key].title} does not run with the teachers {get_teachers(teachers).name!r}: {SYSTEMS[key].note}.")
     raise NamedMaskError(f"There is no system {key!r}: say some of {', '.join(rows)}.")
 
+def as_segmenter(made, benchmark, folder)->tuple: # What a row's function gave; the benchmark; notes of the matching
+    "(something that predicts labels, the benchmark that it is scored on): clusters get names, detectors one name."
+    if hasattr(made, 'predict'): return made, benchmark
+    if hasattr(made, 'clusters'):
+        from namedmask.clustering import match_clusters
+        return match_clusters(made, benchmark, Path(folder)/'matching', quiet=True), benchmark
+    return Row(ThingSegmenter(made), _cards_of(made), dict(background='outside the mask', resolution='native', thresholds='.5 on the soft mask, fixed', crf=False, transfer='class-agnostic')), ThingBenchmark(benchmark)
+
 def score_system(
     lab,           # A `MiniLab` or `PhotoLab`
     system,        # A `System`, or its key
@@ -260,14 +268,9 @@ def score_system(
     "Make a system in a lab and score it on the lab's benchmark."
     from namedmask.protocol import protocol_of
     if isinstance(system, str): system = pick(system, lab.teachers)
-    made, benchmark, column = system.make(lab), lab.benchmark(), getattr(lab, 'column', '')
-    folder = folder or lab.folder/'scores'/system.key
-    if hasattr(made, 'clusters') and not hasattr(made, 'predict'):
-        from namedmask.clustering import match_clusters
-        made = match_clusters(made, benchmark, folder/'matching', quiet=True)
-    elif not hasattr(made, 'predict'):
-        benchmark, detector, column = ThingBenchmark(benchmark), made, 'names aside'
-        made = Row(ThingSegmenter(detector), _cards_of(detector), dict(background='outside the mask', resolution='native', thresholds='.5 on the soft mask, fixed', crf=False, transfer='class-agnostic'))
+    benchmark, folder = lab.benchmark(), folder or lab.folder/'scores'/system.key
+    made, benchmark = as_segmenter(system.make(lab), benchmark, folder)
+    column = 'names aside' if isinstance(benchmark, ThingBenchmark) else getattr(lab, 'column', '')
     found = evaluate(made, benchmark, folder, supervision=[c if isinstance(c, dict) else c.as_dict() for c in made.cards], quiet=True)
     found['scoring_seconds'] = found.pop('seconds')
     return dict(found, system=system.title, column=column, foreground=round(foreground_of(found['confusion']), 6), card=asdict(protocol_of(made, benchmark, seed=lab.seed)))

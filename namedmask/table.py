@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/table.html.md"""
 
 # %% auto #0
 __all__ = ['MINI', 'MINI_EXPERTS', 'mini_labs', 'photo_labs', 'choose_systems', 'system_list', 'labs_for', 'results_file',
-           'run_table', 'lab_settings', 'print_table', 'names_aside']
+           'run_table', 'lab_settings', 'print_table', 'names_aside', 'gallery', 'with_published', 'rank_agreement']
 
 # %% ../nbs/28_table.ipynb #6e5284de
 import time
@@ -96,3 +96,41 @@ def print_table(
 def names_aside(line:dict)->dict: # A result with a card
     "The same result as one of foreground against background: for this figure the classes are these two, whatever the row can name."
     return {**line, 'column': 'foreground', 'card': {**line['card'], 'classes': listing(['background', 'thing'])}}
+
+# %% ../nbs/28_table.ipynb #66d44983
+def gallery(
+    lab,       # A lab whose rows are made
+    systems,   # Keys
+    stems,     # Photos of its benchmark
+    width=1.05,# Inches of a picture
+):             # matplotlib figure
+    "A row for each photo: the photo, its true labels, and what each system says of it."
+    import matplotlib.pyplot as plt
+    from namedmask.images import load_image, overlay
+    bench = lab.benchmark()
+    made = [(pick(k, lab.teachers), as_segmenter(pick(k, lab.teachers).make(lab), bench, lab.folder/'scores'/k)[0]) for k in systems]
+    fig, axs = plt.subplots(len(stems), 2 + len(made), figsize=(width*(2 + len(made)), width*len(stems)), dpi=100, squeeze=False)
+    for row, stem in zip(axs, stems):
+        im, true = load_image(bench.photo(stem)), np.asarray(bench.labels(stem))
+        shown = [im, overlay(im, true), *(overlay(im, s.predict(im)) for _, s in made)]
+        for ax, o in zip(row, shown): ax.imshow(o); ax.axis('off')
+    for ax, t in zip(axs[0], ('', 'truth', *(s.title.replace('k-means on ', 'k-means\n').replace('NamedMask without ', 'NamedMask\nwithout ') for s, _ in made))): ax.set_title(t, fontsize=7)
+    fig.subplots_adjust(0, 0, 1, .92, .03, .03)
+    return fig
+
+# %% ../nbs/28_table.ipynb #1a036687
+def with_published(
+    results,         # From `run_table`
+    benchmark='voc', # Whose published column
+)->dict:             # title -> (mean mIoU here, published mIoU), in the order of the published
+    "The rows that the paper has as well; of several published figures of a row the first."
+    theirs = {}
+    for o in published(benchmark): theirs.setdefault(o['system'].removesuffix(' (published)'), o['miou'])
+    ours = {k: m for k, (m, *_) in spread(results, 'miou').items()}
+    both = {SYSTEMS[k].title: (m, theirs[SYSTEMS[k].published]) for k, m in ours.items() if k in SYSTEMS and SYSTEMS[k].published in theirs}
+    return dict(sorted(both.items(), key=lambda o: o[1][1]))
+
+def rank_agreement(pairs:dict)->float: # From `with_published`
+    "Spearman's rank correlation of the two columns, -1 to 1."
+    from scipy.stats import spearmanr
+    return float(spearmanr(*zip(*pairs.values())).statistic)

@@ -6,7 +6,7 @@ from namedmask import systems, table
 from namedmask.ablation import MiniLab
 from namedmask.cli import main
 from namedmask.core import NamedMaskError
-from namedmask.evaluation import VocBenchmark, evaluate
+from namedmask.evaluation import JsonLines, VocBenchmark, evaluate
 from namedmask.systems import PhotoLab, Row, System, ThingBenchmark, ThingSegmenter, foreground_of, pick, score_system, systems_of
 from namedmask.teachers import TeacherCard
 
@@ -80,6 +80,7 @@ def test_which_rows_a_set_can_make():
     mini, offline, paper = (systems_of(t) for t in ('mini', 'offline', 'paper'))
     assert {'maskclip*', 'reco', 'reco*', 'maskcontrast', 'maskdistill', 'selfmask', 'selfmask-clip', 'namedmask', 'ceiling'} <= set(mini)
     assert not {'maskclip', 'reco', 'maskdistill'} & set(offline) and {'namedmask', 'maskcontrast', 'selfmask-clip'} <= set(offline)
+    assert 'ceiling' not in {*offline, *paper}
     assert {'maskclip-ks', 'maskclip-pd'} <= set(paper) and sum(k.startswith('kmeans-') for k in paper) == 4
     with pytest.raises(NamedMaskError, match="MaskCLIP does not run with the teachers 'offline'"): pick('maskclip', 'offline')
     with pytest.raises(NamedMaskError, match="no system 'sam'"): pick('sam', 'mini')
@@ -117,8 +118,8 @@ def test_names_aside_all_rows_stand_in_one_column(tmp_path, toy_rows):
     class Right:
         settings, cards = {}, [CARD]
         def __call__(self, im): return np.ones((2, 4))
-    table.JsonLines(file).append(score_system(lab, 'a'))
-    table.JsonLines(file).append(score_system(lab, row(lambda lab: Right(), title='Right')))
+    JsonLines(file).append(score_system(lab, 'a'))
+    JsonLines(file).append(score_system(lab, row(lambda lab: Right(), title='Right')))
     lines = [l for l in table.print_table([file], 'foreground').splitlines() if l.startswith('| ')]
     assert lines[0].count('|') == lines[2].count('|') and [l.split('|')[1].strip() for l in lines[2:]] == ['A', 'Right']
     assert lines[0].split('|')[-2].strip() == 'foreground'

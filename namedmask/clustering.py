@@ -14,7 +14,6 @@ import hashlib
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from .core import NamedMaskError, Stage, atomic_path, progress, rng_of, seed_of, settings_key

@@ -2,6 +2,7 @@
 
     python bench/spectral.py                          # the photos that scikit-image ships
     python bench/spectral.py --photos folder          # 8 photos of a folder
+    python bench/spectral.py --sides 224 256 --batch 32   # small grids: more photos together
 
 For each grid and feature source, in one process and with one thread, alternating; CPU time, so that other work on the machine counts less:
 
@@ -24,14 +25,15 @@ from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 from namedmask.saliency import FeatureGraph, MatrixGraph, affinity, image_batch, lloyd, plus_plus, smallest, unit_rows
 
-SIDES = (256, 384, 448, 672)   # 256, 576, 784 and 1764 nodes at stride 16
+SIDES = (224, 256, 384, 448, 672)   # 196, 256, 576, 784 and 1764 nodes at stride 16
 
 def pictures(folder, n):
     "`n` photos of a folder, or crops of what scikit-image ships."
     if folder: return [Image.open(p) for p in sorted(Path(folder).rglob('*.jpg'))[:n]]
     from skimage import data
     ims = [Image.fromarray(getattr(data, k)()).convert('RGB') for k in ('chelsea', 'coffee', 'astronaut', 'rocket')]
-    return [im.crop((x, 0, x + im.width*3//4, im.height)) for x in (0, 60) for im in ims][:n]
+    times = -(-n//len(ims))                            # crops of each, from the left to the right
+    return [im.crop((x, 0, x + im.width*3//4, im.height)) for i in range(times) for im in ims for x in [im.width*i//(4*max(1, times - 1))]][:n]
 
 def feature_maps(ims, side):
     "Source -> (B, C, h, w): the offline teachers' maps; random smooth ones without them."

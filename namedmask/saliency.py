@@ -14,9 +14,10 @@ __all__ = ['REFINE_PIXELS', 'REFINERS', 'image_batch', 'unit_rows', 'affinity', 
            'Notes', 'make_masks']
 
 # %% ../nbs/05_saliency.ipynb #4694c6a6
-import threading
+import threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -165,11 +166,12 @@ def chebyshev(
     a, b,   # (B, 1, 1) tensors: ends of the part of the spectrum that is to fade
     top,    # (B, 1, 1) tensor, > b: about the largest eigenvalue; its direction keeps its size
     degree, # Products with M
+    MX=None,# M(X), where it is known
 ): # (B, N, p)
     "T_degree((M - c)/e) X, scaled to 1 at `top` (Zhou and Saad 2007)."
     c, e = (a + b)/2, (b - a)/2
     s1 = s = e/(top - c)
-    Y = (M(X) - c*X)*(s/e)
+    Y = ((M(X) if MX is None else MX) - c*X)*(s/e)
     for _ in range(degree - 1):
         new = 1/(2/s1 - s)
         X, Y, s = Y, (M(Y) - c*Y)*(2*new/e) - s*new*X, new
@@ -191,48 +193,66 @@ def ritz(
 def _filtered(graph, k, width=16, degree=8, rounds=8, tol=1e-6):
     "The eigenvectors after the first, float32: θ (B, 1, width), U (B, N, width), largest residual of the first k-1 (B)."
     import torch
-    h, q = graph.d.rsqrt().float(), (graph.d/graph.d.sum(1, keepdim=True)).sqrt().float()
-    M = lambda X: h*graph(h*X) - q @ (q.mT @ X)
-    X = torch.randn(graph.n, width, generator=torch.Generator().manual_seed(0)).to(h).expand(len(h), -1, -1)
-    X, kept = M(M(X)), None
+    X = torch.randn(graph.n, width, generator=torch.Generator().manual_seed(0)).to(graph.d.device).expand(len(graph.d), -1, -1)
+    M = _deflated(graph); X, found, live = M(M(X)), None, None
     for _ in range(rounds):
         Q = torch.linalg.qr(X)[0]
         w, X, Y = ritz(Q, M(Q))
         now = w, X, (Y - w*X)[..., :k-1].norm(dim=1).amax(1)
-        if kept is None: kept = now
-        done = kept[2] <= tol
-        kept = [torch.where(done.reshape(-1, *[1]*(o.ndim - 1)), o, n) for o, n in zip(kept, now)]    # who is done stays as it is
-        if (kept[2] <= tol).all(): break
+        if found is None: found = now
+        else:
+            for o, n in zip(found, now): o[live] = n
+        go = ~(now[2] <= tol)
+        if not go.any(): break
+        if not go.all() or live is None: live = go.nonzero()[:, 0] if live is None else live[go]
+        if not go.all(): graph, w, X, Y = _only(graph, go), w[go], X[go], Y[go]; M = _deflated(graph)        # who is done leaves
         b = w[..., -1:].clamp_min(1e-6)
-        X = chebyshev(M, X, graph.low.float(), b, w[..., :1].maximum(1.01*b), degree)
-    return kept
+        X = chebyshev(M, X, graph.low.float(), b, w[..., :1].maximum(1.01*b), degree, Y)
+    return found
+
+def _deflated(graph):
+    "M without its first eigenvector, float32."
+    h, q = graph.d.rsqrt().float(), (graph.d/graph.d.sum(1, keepdim=True)).sqrt().float()
+    return lambda X: h*graph(h*X) - q @ (q.mT @ X)
+
+def _only(graph, some):
+    "The graph of some photos (a mask, or numbers): all its tensors have the photos first."
+    import torch
+    few = copy(graph)
+    vars(few).update({k: o[some] for k, o in vars(graph).items() if torch.is_tensor(o)})
+    return few
 
 # %% ../nbs/05_saliency.ipynb #5bc1000f
 def smallest(
     graph, # `FeatureGraph` or `MatrixGraph` of B photos
     k=4,   # How many
     tol=1e-5, # Residual |M u - θ u| above which a photo is solved in full
+    limit=4096,# Nodes up to which that is done
+    note=None,# Function of a photo's number and a sentence: told of photos that stay inexact; a warning without
 ): # λ (B, k), v (B, N, k): float64 tensors; v'Dv = 1
     "The `k` solutions of `L v = λ D v` with the smallest λ, the constant one first, for all photos of the batch together."
     import torch
-    h, q, n = graph.d.rsqrt(), (graph.d/graph.d.sum(1, keepdim=True)).sqrt(), graph.n
-    M = lambda X: h*graph(h*X)
-    if n < 64: w, U = _in_full(M, len(h), n, h)
+    h, q = graph.d.rsqrt(), (graph.d/graph.d.sum(1, keepdim=True)).sqrt()
+    if graph.n < 64: w, U = _in_full(graph)
     else:
         w, U, error = _filtered(graph, k)
         w, U = torch.cat([torch.ones_like(h[:, :1]), w.double()], 2), torch.cat([q, U.double()], 2)
-        bad = ~(error <= tol)
-        if bad.any() and n <= 4096: full = _in_full(M, len(h), n, h, w.shape[2]); w[bad], U[bad] = full[0][bad], full[1][bad]
+        for i in (~(error <= tol)).nonzero().flatten().tolist():
+            if graph.n <= limit: w[i], U[i] = (o[0] for o in _in_full(_only(graph, [i]), w.shape[2]))
+            else: (note or _warn)(i, f"its eigenvectors are inexact: a residual of {error[i]:.0e} where {tol:.0e} is wanted, and {graph.n} nodes are too many to solve in full; choose a smaller side")
     v = h*U[..., :k]
     return 1 - w[:, 0, :k], v*v.gather(1, v.abs().argmax(1, keepdim=True)).sign()
 
 # %% ../nbs/05_saliency.ipynb #5bc100af
-def _in_full(M, b, n, like, k=None):
-    "All eigenvectors (or the first k), of the matrices written out."
+def _in_full(graph, k=None):
+    "All eigenvectors of a graph's photos (or the first k), of the matrices written out."
     import torch
-    A = M(torch.eye(n).to(like).expand(b, -1, -1))
+    h = graph.d.rsqrt()
+    A = h*graph(h*torch.eye(graph.n).to(h))
     w, U = torch.linalg.eigh((A + A.mT)/2)
     return w.flip(1)[:, None, :k], U.flip(2)[..., :k]
+
+def _warn(i, why): warnings.warn(f"Photo {i} of the batch: {why}.")
 
 # %% ../nbs/05_saliency.ipynb #5bc10013
 class MatrixGraph:
@@ -243,7 +263,7 @@ class MatrixGraph:
         ):
         import torch
         self.A, self.n = A, A.shape[1]
-        self.d = A.sum(2, keepdim=True, dtype=torch.float64).clamp_min(1e-12)
+        self.d = A.sum(2, keepdim=True).double().clamp_min(1e-12)
         self.low = torch.full_like(self.d[:, :1], low)
     def __call__(self, X):
         import torch
@@ -257,6 +277,7 @@ def embedding(
     centre=True, # Subtract the mean vector of each photo first
     budget=2**29,# Bytes of memory that the photos solved together may take
     device=None, # A GPU where there is one
+    note=None,   # As for `smallest`
 ): # (B, N, k) float64 tensor
     "The eigenvectors of the photos' affinities; as many photos together as fit the budget."
     import torch
@@ -265,8 +286,10 @@ def embedding(
     many = n*upsample**2 if upsample > 1 else 0                      # nodes of the finer grid
     each = 8*n*c + (12*n*n if n <= 2*c else 0) + 4*many*(n + c) + 500*max(n, many)
     device, together = device or ('cuda' if torch.cuda.is_available() else 'cpu'), max(1, budget//each)
-    parts = [np.stack(maps[i:i+together]) for i in range(0, len(maps), together)]
-    return torch.cat([smallest(FeatureGraph(torch.from_numpy(p).to(device), upsample, centre, budget), k)[1] for p in parts])
+    graph = lambda i: FeatureGraph(torch.from_numpy(np.stack(maps[i:i+together])).to(device), upsample, centre, budget)
+    return torch.cat([smallest(graph(i), k, note=_later_by(i, note))[1] for i in range(0, len(maps), together)])
+
+def _later_by(i, note): return note and (lambda j, why: note(i + j, why))   # photo j of a part is photo i+j of all
 
 # %% ../nbs/05_saliency.ipynb #5bc10023
 def _assign(x, c):
@@ -373,7 +396,7 @@ def candidates_of(
     photos,       # For each photo its feature maps, each (C, h, w); the maps of one source have one shape for all photos
     ks=(2, 3, 4), # Numbers of groups
     seed=0,       # For the starts of k-means
-    **kw,         # For `embedding`: upsample, centre, budget, device
+    **kw,         # For `embedding`: upsample, centre, budget, device, note
 )->list: # For each photo (M, h, w) bool on the finest grid; M = len(maps)*sum(ks) at most, empty ones left out
     "Every group of every clustering of every feature source (SelfMask 3.1), for a batch of photos."
     found = [_groups(list(maps), ks, seed, **kw) for maps in zip(*photos)]
@@ -386,7 +409,7 @@ def candidates(
     maps,         # The photo's feature maps, each (C, h, w)
     ks=(2, 3, 4), # Numbers of groups
     seed=0,       # For the starts of k-means
-    **kw,         # For `embedding`: upsample, centre, budget, device
+    **kw,         # For `embedding`: upsample, centre, budget, device, note
 )->np.ndarray: # (M, h, w) bool
     "The candidates of one photo."
     return candidates_of([maps], ks, seed, **kw)[0]
@@ -693,11 +716,11 @@ class SpectralDetector(BatchDetector):
         return dict(super().settings, recipe=2, ks=list(self.ks), sources=[list(s) for s in self.sources], upsample=self.upsample, centre=self.centre)
 
     def coarse_of(self, photos)->list:
-        maps = [[m[i][s][0] for i, s in self.sources] for m in photos]
+        maps, inexact = [[m[i][s][0] for i, s in self.sources] for m in photos], {}
         with _one_torch_thread():
-            found = candidates_of(maps, self.ks, upsample=self.upsample, centre=self.centre, budget=self.budget, device=self.device)
+            found = candidates_of(maps, self.ks, upsample=self.upsample, centre=self.centre, budget=self.budget, device=self.device, note=inexact.__setitem__)
         keeps = [framing_prior(c) for c in found]
-        return [dict(candidates=c, keep=k, coarse=c[k][vote(c[k])].astype(np.float64)) for c, k in zip(found, keeps)]
+        return [dict(candidates=c, keep=k, coarse=c[k][vote(c[k])].astype(np.float64), inexact=inexact.get(i, '')) for i, (c, k) in enumerate(zip(found, keeps))]
 
 # %% ../nbs/05_saliency.ipynb #5bc10051
 def token_cut(
@@ -719,6 +742,7 @@ def second_vectors(
     centre=False, # Subtract the mean vector of each photo first
     budget=2**29, # Bytes of memory for the photos solved together
     device=None,  # A GPU where there is one
+    note=None,    # As for `smallest`
 )->np.ndarray: # (B, h, w) float64
     "The second smallest eigenvector of each photo's two-valued graph (TokenCut, section 3.2)."
     import torch
@@ -727,7 +751,7 @@ def second_vectors(
     for j in range(0, len(maps), together):
         u = torch.from_numpy(np.stack([unit_rows(m, centre) for m in maps[j:j+together]])).to(device)
         A = torch.where(u @ u.mT > tau, 1., eps)
-        out.append(smallest(MatrixGraph(torch.maximum(A, A.mT)), 2)[1][..., 1].cpu().numpy())
+        out.append(smallest(MatrixGraph(torch.maximum(A, A.mT)), 2, note=_later_by(j, note))[1][..., 1].cpu().numpy())
     return np.concatenate(out).reshape(len(maps), *maps[0].shape[1:])
 
 # %% ../nbs/05_saliency.ipynb #5bc10053
@@ -757,9 +781,10 @@ class TokenCutDetector(BatchDetector):
 
     def coarse_of(self, photos)->list:
         maps = [m[0][self.source][0] for m in photos]
-        with _one_torch_thread(): vs = second_vectors(maps, self.tau, self.eps, self.centre, self.budget, self.device)
+        inexact = {}
+        with _one_torch_thread(): vs = second_vectors(maps, self.tau, self.eps, self.centre, self.budget, self.device, inexact.__setitem__)
         cuts = [(v, *token_cut(v)) for v in vs]
-        return [dict(vector=v, side=side, seed=seed, coarse=mask.astype(np.float64)) for v, mask, side, seed in cuts]
+        return [dict(vector=v, side=side, seed=seed, coarse=mask.astype(np.float64), inexact=inexact.get(i, '')) for i, (v, mask, side, seed) in enumerate(cuts)]
 
 # %% ../nbs/05_saliency.ipynb #c665b657
 class EvidenceDetector(Detector):
@@ -795,7 +820,7 @@ def _photo_of(e, note):
         im = load_image(e.path, WORK_SIDE)
         if min(im.size) < 16: raise NamedMaskError(f"Cannot use {e.path}: at {im.width} x {im.height} pixels there is no room for an object and what is around it.")
         return im
-    except NamedMaskError as err: note(e, 'skipped', str(err))
+    except NamedMaskError as err: note(e, skipped=str(err))
 
 # %% ../nbs/05_saliency.ipynb #d0ed56a6
 def _some_masks(entries, detector, store, note):
@@ -804,8 +829,9 @@ def _some_masks(entries, detector, store, note):
     if hasattr(detector, 'batch'): found = detector.batch([im for _, im in ims]) if ims else []
     else: found = (detector.steps(im) if hasattr(detector, 'steps') else dict(soft=detector(im)) for _, im in ims)
     for (e, im), r in zip(ims, found):
-        if not is_partial(r['soft']): r = dict(soft=oval(im.size), fallback='oval')
-        if r.get('fallback'): note(e, 'fallback', r['fallback'])
+        if not is_partial(r['soft']): r = {**r, 'soft': oval(im.size), 'fallback': 'oval'}
+        what = {k: r[k] for k in ('fallback', 'inexact') if r.get(k)}
+        if what: note(e, **what)
         store.save(e.sha, r['soft'])
     return entries
 
@@ -815,9 +841,9 @@ class Notes:
     def __init__(self, file):
         self.file, self.lock = Path(file), threading.Lock()
         self.all = read_json(self.file, {})
-    def __call__(self, entry, what, why):
+    def __call__(self, entry, **what): # What happened, and why: skipped='...', fallback='...' or inexact='...'
         with self.lock:
-            self.all[entry.sha] = {'path': str(entry.path), what: why}
+            self.all[entry.sha] = {'path': str(entry.path), **what}
             write_json(self.file, dict(sorted(self.all.items())))
     def count(self, what): return sum(what in n for n in self.all.values())
 
@@ -830,7 +856,7 @@ def make_masks(
     workers=None,# Batches at a time; default: the cores this process may use
     batch_size=8,# Photos that a detector with `.batch` gets together; others get one at a time
 )->MaskStore:
-    "A soft mask for each photo that can be read; `notes.json` lists those that were skipped or needed a fallback."
+    "A soft mask for each photo that can be read; `notes.json` lists those that were skipped, needed a fallback or were solved inexactly."
     cards = [c.as_dict() for c in getattr(detector, 'cards', [])]
     stage = Stage(folder, dict(stage='saliency', work_side=WORK_SIDE, detector=detector.settings, cards=cards)).open()
     keep_cards(stage.folder, cards)
@@ -847,7 +873,7 @@ def make_masks(
             for _ in progress(made, 'saliency', total=len(unique), done=len(unique) - len(todo), quiet=quiet): pass
         except BaseException:
             pool.shutdown(cancel_futures=True); raise
-    stage.finish(masks=len(store), skipped=notes.count('skipped'), fallbacks=notes.count('fallback'))
+    stage.finish(masks=len(store), skipped=notes.count('skipped'), fallbacks=notes.count('fallback'), inexact=notes.count('inexact'))
     return store
 
 # %% ../nbs/05_saliency.ipynb #d5d503d8

@@ -149,6 +149,64 @@ def test_what_does_not_converge_is_solved_in_full(monkeypatch):
         A, w, ref = plain(m)
         assert np.abs(l - w).max() < 2e-6 and angle(u, ref, A.sum(1)) < 1e-4
 
+def unconverged(monkeypatch, *which):
+    "Let the filter say of some photos that it did not converge, and spoil their vectors."
+    real = S._filtered
+    def filtered(graph, k):
+        w, U, error = (o.clone() for o in real(graph, k))
+        for i in which:
+            if i < len(error): error[i], U[i] = .01, U[i].roll(1, 0)
+        return w, U, error
+    monkeypatch.setattr(S, '_filtered', filtered)
+
+@pytest.mark.parametrize('upsample, c', [(1, 12), (1, 90), (2, 12)])
+def test_only_what_does_not_converge_is_solved_in_full(monkeypatch, upsample, c):
+    maps, solved, real = random_maps(4, c), [], S._in_full
+    want = S.smallest(S.FeatureGraph(maps, upsample))
+    monkeypatch.setattr(S, '_in_full', lambda graph, k=None: (solved.append(len(graph.d)), real(graph, k))[1])
+    unconverged(monkeypatch, 1, 3)
+    lam, v = S.smallest(S.FeatureGraph(maps, upsample))
+    assert solved == [1, 1]                                                             # two photos, each alone
+    assert torch.equal(v[[0, 2]], want[1][[0, 2]]) and (lam - want[0]).abs().max() < 2e-6
+    for i in (1, 3): assert angle(v[i].numpy(), want[1][i].numpy(), S.FeatureGraph(maps, upsample).d[i, :, 0].numpy()) < 1e-4
+
+def test_the_graph_of_one_photo():
+    maps, X = random_maps(3, 12), torch.randn(3, 143, 2, dtype=torch.float64)
+    A = torch.rand(3, 143, 143)
+    for g in (S.FeatureGraph(maps), S.FeatureGraph(random_maps(3, 90)), S.MatrixGraph(A + A.mT)):
+        one = S._only(g, [2])
+        assert torch.equal(one(X[2:]), g(X)[2:]) and torch.equal(one.d, g.d[2:]) and len(g.d) == 3
+
+def test_a_grid_too_large_to_be_solved_in_full_is_said(monkeypatch):
+    maps = random_maps(3, 12)
+    unconverged(monkeypatch, 1)
+    with pytest.warns(UserWarning, match='Photo 1 of the batch: its eigenvectors are inexact: a residual of 1e-02.*143 nodes'): S.smallest(S.FeatureGraph(maps), limit=142)
+    said = []
+    S.smallest(S.FeatureGraph(maps), limit=142, note=lambda i, why: said.append((i, why)))
+    assert len(said) == 1 and said[0][0] == 1 and 'choose a smaller side' in said[0][1]
+
+def test_the_note_has_the_photos_number_whatever_fits_the_budget(monkeypatch):
+    seen, real = [], S.smallest
+    monkeypatch.setattr(S, 'smallest', lambda graph, k=4, note=None: (note(len(graph.d) - 1, 'so'), real(graph, k))[1])
+    maps = list(random_maps(3, 12).numpy())
+    for budget, want in ((2**29, [2]), (1, [0, 1, 2])):
+        for f in (S.embedding, S.second_vectors):
+            seen.clear(); f(maps, budget=budget, note=lambda i, why: seen.append(i))
+            assert seen == want
+
+def test_inexact_photos_stand_in_the_notes(tmp_path, monkeypatch):
+    entries = archive(tmp_path/'photos', 4)
+    real = S.smallest
+    def some(graph, k=4, note=None):
+        if len(graph.d) == 3: note(1, 'not quite')                                      # the second photo of the second batch
+        return real(graph, k)
+    monkeypatch.setattr(S, 'smallest', some)
+    for i, d in enumerate((S.SpectralDetector([Colours('nothing')]), S.TokenCutDetector([Colours('nothing')]))):
+        S.make_masks(entries, d, tmp_path/str(i), quiet=True)
+        notes = json.loads((tmp_path/str(i)/'notes.json').read_text())
+        assert {k: n['inexact'] for k, n in notes.items() if 'inexact' in n} == {entries[2].sha: 'not quite'}
+        assert json.loads((tmp_path/str(i)/'stage.json').read_text())['inexact'] == 1
+
 def test_photos_without_contrast_and_tiny_grids():
     for maps in (torch.zeros(2, 5, 9, 9), torch.ones(2, 5, 9, 9), torch.randn(2, 5, 3, 3)):
         for centre in (True, False):

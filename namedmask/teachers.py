@@ -17,6 +17,7 @@ from copy import copy
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import get_ident
 from typing import Callable
 import numpy as np
 from fastcore.basics import patch
@@ -650,8 +651,8 @@ def _module(self:TimmFeatures):
         def __init__(self): super().__init__(); self.net = net
         def forward(self, x):
             if not key: return self.net.forward_intermediates(x, indices=1, norm=True, output_fmt='NCHW', intermediates_only=True)[-1]
-            got = []
-            hook = self.net.blocks[-1].attn.qkv.register_forward_hook(lambda m, i, o: got.append(o))
+            got, me = [], get_ident()               # threads share the network, and each sees the hooks of all
+            hook = self.net.blocks[-1].attn.qkv.register_forward_hook(lambda m, i, o: got.append(o) if get_ident() == me else None)
             try: self.net.forward_features(x)
             finally: hook.remove()
             n, t, c = got[0].shape

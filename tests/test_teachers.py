@@ -271,3 +271,12 @@ def test_guessed_supervision():
     g = T._guess_supervision
     assert (g('resnet50.a1_in1k'), g('vit_small_patch16_224.dino'), g('vit_base_patch16_clip_224.openai'), g('vit_base_patch16_clip_224.laion2b_ft_in1k')) == \
            ('image labels', 'nothing', 'image-text pairs', 'image-text pairs')
+
+def test_keys_of_threads_that_share_a_network():
+    from concurrent.futures import ThreadPoolExecutor
+    from namedmask.mini import mini_features
+    f = mini_features().with_source('key')
+    photos = np.random.default_rng(0).random((24, 1, 3, 32, 32), np.float32)
+    alone = [f.features(p)['key'] for p in photos]
+    with ThreadPoolExecutor(8) as pool: together = list(pool.map(lambda p: f.features(p)['key'], photos))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together))

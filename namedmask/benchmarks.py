@@ -149,8 +149,9 @@ def _what(bench):
 
 def _card(bench, **more):
     "What `evaluate` puts beside a result."
-    names = (['background'] if bench.background else []) + list(bench.names)
-    return dict(benchmark=bench.kind, root=str(bench.root), split=bench.split, photos=len(bench), names=names, what=_what(bench), **bench.rules, resolution='native',
+    ground = ['background'] if bench.background else []
+    return dict(benchmark=bench.kind, root=str(bench.root), split=bench.split, photos=len(bench), names=[*ground, *bench.names],
+                classes=[*ground, *(bench.known[n - 1] for n in bench.numbers)], what=_what(bench), **bench.rules, resolution='native',
                 matrix='one over the whole split', mean='over the classes with a pixel in truth or prediction' + (', background included' if bench.background else ''), **more)
 
 # %% ../nbs/10a_benchmarks.ipynb #9ed95cb9
@@ -379,7 +380,9 @@ def without_background(
     iou, m = result['iou'][1:], np.asarray(result['confusion'])
     known = [v for v in iou if v is not None]
     out = {k: v for k, v in result.items() if k != 'miou_ci'}                    # an interval of another mean
-    if 'iou_ci' in out: out['iou_ci'] = out['iou_ci'][1:]
+    for k in ('iou_ci', 'boundary_iou'):
+        if k in out: out[k] = out[k][1:]
+    if 'boundary_iou' in out: out['boundary_miou'] = round(float(np.nanmean(np.array(out['boundary_iou'], float))), 6)
     return dict(out, names=result['names'][1:], iou=iou, miou=round(float(np.mean(known)), 6) if known else None, classes_in_mean=len(known),
                 confusion=m[1:, 1:].tolist(), unnamed_pixels=int(m[:, 0].sum()))
 
@@ -520,7 +523,7 @@ def evaluate_saliency(
     as_published:bool=False, # F-beta as SelfMask's code has it, see `metrics.saliency_scores`
     quiet:bool=False,        # No progress bar
     score=None,   # `score(soft, truth, as_published=) -> {what: number}`; `metrics.saliency_scores` by default
-)->dict: # benchmark, photos, scores {what: mean over the photos}, protocol, ...
+)->dict: # benchmark, photos, protocol, ..., and the mean over the photos of each score: mean_iou, mean_acc, mean_max_f, mean_mae
     "Score a saliency detector at native size: the mean over photos of each of its scores."
     if score is None: from namedmask.metrics import saliency_scores as score
     cards = [o.as_dict() if hasattr(o, 'as_dict') else o for o in getattr(detector, 'cards', None) or []]
@@ -539,11 +542,11 @@ def evaluate_saliency(
     return _saliency_result(benchmark, [done[s] for s in benchmark.stems], key, cards, as_published, stage)
 
 def _saliency_result(benchmark, records, key, cards, as_published, stage):
-    means = {k: round(float(np.mean([r['scores'][k] for r in records])), 6) for k in records[0]['scores']}
-    card = {k: v for k, v in benchmark.card.items() if k not in ('matrix', 'mean', 'names')}
+    means = {f'mean_{k}': round(float(np.mean([r['scores'][k] for r in records])), 6) for k in records[0]['scores']}
+    card = {k: v for k, v in benchmark.card.items() if k != 'matrix'}
     protocol = dict(card, mean='over the photos', f_beta='as SelfMask computes it' if as_published else 'beta^2 = 0.3', supervision=cards)
-    if stage: stage.finish(scores=means, photos=len(records))
-    return dict(benchmark=card['benchmark'], root=card['root'], scores=means, photos=len(records), model=key, seconds=round(sum(r['seconds'] for r in records), 2), protocol=protocol)
+    if stage: stage.finish(photos=len(records), **means)
+    return dict(benchmark=card['benchmark'], root=card['root'], **means, photos=len(records), model=key, seconds=round(sum(r['seconds'] for r in records), 2), protocol=protocol)
 
 # %% ../nbs/10a_benchmarks.ipynb #0543114c
 PHOTO_FOLDERS = ('photos', 'images', 'JPEGImages')

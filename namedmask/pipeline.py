@@ -464,7 +464,9 @@ def result_text(found:dict)->str: # From `evaluate_run`
         lines.append(f"{first['photos']} photos; {first['protocol']['what']}.")
         lines += [f"{by.removeprefix('by_')}: " + ', '.join(f"{g} {s['miou']:.3f} ({s['photos']} photos)" for g, s in r[by].items()) for r in scored.values() for by in ('by_size', 'by_objects') if by in r]
     if 'masks' in found: lines.append(f"Foreground IoU of the saliency masks: {found['masks']['mean_iou']:.3f} ({found['masks']['photos']} photos)")
-    if 'saliency' in found: lines.append(f"Saliency: {', '.join(f'{k} {v:.3f}' for k, v in found['saliency']['scores'].items())} ({found['saliency']['photos']} photos; {found['saliency']['protocol']['what']})")
+    if 'saliency' in found:
+        r, words = found['saliency'], dict(mean_iou='IoU', mean_acc='accuracy', mean_max_f='max F', mean_mae='MAE')
+        lines.append(f"Saliency: {', '.join(f'{w} {r[k]:.3f}' for k, w in words.items() if k in r)} (mean over {r['photos']} photos; {r['protocol']['what']})")
     if 'retrieval' in found:
         r = found['retrieval']
         lines.append(f"Precision at {r['k']}: {r['mean_precision']:.3f} (" + ', '.join(f"{n} {v['precision']}" for n, v in r['names'].items()) + ')')

@@ -180,7 +180,8 @@ def test_coco_like_pycocotools_own_reader(tmp_path):
     for a in anns: assert np.array_equal(theirs.annToMask(a).astype(bool), bm.coco_mask(a['segmentation'], (30, 40)))
 
 def test_coco_part_of_the_names(tmp_path):
-    b = Coco(coco(tmp_path, [obj(13, rectangle(0, 3, 0, 4)), obj(90, rectangle(4, 6, 2, 8))]), 'toothbrush,cat')
+    b = Coco(coco(tmp_path, [obj(13, rectangle(0, 3, 0, 4)), obj(90, rectangle(4, 6, 2, 8))]), 'brush=toothbrush,cat')
+    assert (b.card['names'], b.card['classes']) == (['background', 'brush', 'cat'], ['background', 'toothbrush', 'cat'])
     assert values(b.labels('000000000042')) == {0: 24, 1: 12, 255: 12} and '2 of the 80 names' in b.card['what']
 
 def test_coco_trouble(tmp_path):
@@ -273,6 +274,8 @@ def test_a_benchmark_without_background(city, tmp_path):
     assert (r['iou'][0], r['iou'][1], r['classes_in_mean'], r['unnamed_pixels'], r['ignored_pixels']) == (.5, 1, 19, 1, 30)
     assert r['miou'] == pytest.approx(18.5/19, abs=1e-6) and r['pixel_accuracy'] == pytest.approx(37/38, abs=1e-6)
     assert evaluate(Says(b.names, silent), b, quiet=True)['miou'] == pytest.approx(18.5/20, abs=1e-6)       # what it would be
+    more = bm.without_background(dict(r, names=['background', *b.names], iou=[0, *r['iou']], confusion=np.zeros((20, 20)), miou_ci=[0, 1], boundary_iou=[0, None, .5, 1.], iou_ci=[[0, 0], [.4, .6]]))
+    assert (more['boundary_iou'], more['boundary_miou'], more['iou_ci']) == ([None, .5, 1.], .75, [[.4, .6]]) and 'miou_ci' not in more
 
 def test_cityscapes_trouble(city):
     next((city/'gtFine').rglob('*.png')).unlink()
@@ -381,19 +384,19 @@ def left(im): a = np.zeros((im.height, im.width), np.float32); a[:, :4] = 1; ret
 
 def test_saliency_by_hand(tmp_path):
     r = evaluate_saliency(left, ecssd(tmp_path), quiet=True, score=scores)
-    assert r['scores']['iou'] == pytest.approx((2/4 + 1 + 4/6)/3, abs=1e-6) and r['photos'] == 3 and r['scores']['max_f'] == 1
-    assert evaluate_saliency(left, ecssd(tmp_path), quiet=True, score=scores, as_published=True)['scores']['max_f'] == 2
+    assert r['mean_iou'] == pytest.approx((2/4 + 1 + 4/6)/3, abs=1e-6) and r['photos'] == 3 and r['mean_max_f'] == 1
+    assert evaluate_saliency(left, ecssd(tmp_path), quiet=True, score=scores, as_published=True)['mean_max_f'] == 2
 
 def test_saliency_uses_the_metrics_of_the_library(tmp_path, monkeypatch):
     fake = ModuleType('namedmask.metrics'); fake.saliency_scores = scores
     monkeypatch.setitem(sys.modules, 'namedmask.metrics', fake)
-    assert evaluate_saliency(left, ecssd(tmp_path), quiet=True)['scores']['max_f'] == 1
+    assert evaluate_saliency(left, ecssd(tmp_path), quiet=True)['mean_max_f'] == 1
 
 def test_saliency_with_the_real_metrics(tmp_path):
     pytest.importorskip('namedmask.metrics')
     r = evaluate_saliency(left, ecssd(tmp_path), quiet=True)
-    assert set(r['scores']) >= {'iou', 'acc', 'max_f', 'mae'} and r['scores']['iou'] == pytest.approx((2/4 + 1 + 4/6)/3, abs=1e-5)
-    assert r['scores']['acc'] == pytest.approx((36/48 + 1 + 36/48)/3, abs=1e-5)
+    assert set(r) >= {'mean_iou', 'mean_acc', 'mean_max_f', 'mean_mae'} and r['mean_iou'] == pytest.approx((2/4 + 1 + 4/6)/3, abs=1e-5)
+    assert r['mean_acc'] == pytest.approx((36/48 + 1 + 36/48)/3, abs=1e-5)
 
 def test_saliency_continues(tmp_path):
     b, calls = ecssd(tmp_path/'e'), []
@@ -403,7 +406,7 @@ def test_saliency_continues(tmp_path):
         return left(im)
     with pytest.raises(KeyboardInterrupt): evaluate_saliency(detector, b, tmp_path/'n', quiet=True, score=scores)
     r = evaluate_saliency(detector, b, tmp_path/'n', quiet=True, score=scores)
-    assert len(calls) == 4 and r['scores'] == evaluate_saliency(left, b, quiet=True, score=scores)['scores']     # the first photo was not done again
+    assert len(calls) == 4 and r['mean_iou'] == evaluate_saliency(left, b, quiet=True, score=scores)['mean_iou']     # the first photo was not done again
     evaluate_saliency(detector, SaliencySet(b.root, threshold=128), tmp_path/'n', quiet=True, score=scores)
     assert len(calls) == 7                                                                                     # another truth: all again
 
@@ -487,7 +490,7 @@ def test_a_run_on_another_benchmark(run, mine, voc, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'namedmask.metrics', fake)
     ecssd(tmp_path/'e')
     found = evaluate_run(run, tmp_path/'e', 'ecssd', quiet=True)
-    assert list(found) == ['saliency'] and found['saliency']['photos'] == 3 and 'iou 0.722' in result_text(found)
+    assert list(found) == ['saliency'] and found['saliency']['photos'] == 3 and 'IoU 0.722' in result_text(found)
 
 def test_command_line(mine, coca, capsys):
     from namedmask.cli import main

@@ -235,7 +235,7 @@ def systems_of(
     "The rows that can be made with a set of teachers: k-means on each of its feature models, then those of `SYSTEMS`."
     from namedmask.clustering import backbones_of
     teachers = get_teachers(teachers)
-    rows = [System('kmeans-' + '-'.join(b.lower().replace(',', '').split()), f'k-means on {b}', partial(kmeans, backbone=b), '24_kmeans', b.split(',')[0]) for b in backbones_of(teachers)]
+    rows = [System('kmeans-' + '-'.join(b.lower().replace(',', '').split()), f'k-means on {b}', partial(kmeans, backbone=b), '24_clustering', b.split(',')[0]) for b in backbones_of(teachers)]
     return {s.key: s for s in (*rows, *SYSTEMS.values()) if teachers.name not in s.teachers}
 
 # %% ../nbs/27_systems.ipynb #562b9131

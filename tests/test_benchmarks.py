@@ -365,7 +365,7 @@ def test_bins_of_size():
 @pytest.mark.parametrize('kind,photos,masks', [('ecssd', 'images', 'ground_truth_mask'), ('duts', 'DUTS-TE/DUTS-TE-Image', 'DUTS-TE/DUTS-TE-Mask'),
                                                ('duts', 'DUTS-TE-Image', 'DUTS-TE-Mask'), ('dut-omron', 'DUT-OMRON-image', 'pixelwiseGT-new-PNG')])
 def test_saliency_layouts(kind, photos, masks, tmp_path):
-    photo(tmp_path/photos/'b.jpg'); png(tmp_path/masks/'b.png', block((255, 0, 2, 0, 8), (100, 2, 3, 0, 8)))
+    photo(tmp_path/photos/'b.jpg'); png(tmp_path/masks/'b.png', block((128, 0, 2, 0, 8), (1, 2, 3, 0, 4), (127, 2, 3, 4, 8)))
     b = open_benchmark(kind, tmp_path)
     assert b.stems == ['b'] and b.truth('b').dtype == bool and b.truth('b').sum() == 24 and SaliencySet(tmp_path, kind=kind, threshold=128).truth('b').sum() == 16
     assert b.names == ['object'] and right_and_shifted(b)[0] == 1

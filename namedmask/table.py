@@ -15,7 +15,7 @@ import numpy as np
 from .ablation import MiniLab, compare, quick, runs_folder, spread
 from .core import NamedMaskError
 from .protocol import listing, published, read_results, results_table
-from .systems import SYSTEMS, PhotoLab, pick, score_system, systems_of
+from .systems import SYSTEMS, PhotoLab, as_segmenter, pick, score_system, systems_of
 
 # %% ../nbs/28_table.ipynb #94c94a64
 MINI = dict(n_scenes=1200, n_test=150, iterations=500)
@@ -89,7 +89,8 @@ def print_table(
 )->str:              # Markdown
     "The table of one or several comparisons."
     if metric not in ('miou', 'foreground'): raise NamedMaskError(f"There is no metric {metric!r}: say miou or foreground.")
-    lines = read_results(files)
+    rows = [s.title for s in SYSTEMS.values()]
+    lines = sorted(read_results(files), key=lambda o: rows.index(o['system']) if o.get('system') in rows else -1)      # k-means and strangers first
     if metric == 'foreground': lines = [names_aside(o) for o in lines if 'foreground' in o and 'card' in o]
     return results_table(lines, metric=metric, mixed=mixed, ci=metric == 'miou') + '\n'
 
@@ -105,17 +106,18 @@ def gallery(
     width=1.05,# Inches of a picture
 ):             # matplotlib figure
     "A row for each photo: the photo, its true labels, and what each system says of it."
+    from textwrap import fill
     import matplotlib.pyplot as plt
     from namedmask.images import load_image, overlay
     bench = lab.benchmark()
     made = [(pick(k, lab.teachers), as_segmenter(pick(k, lab.teachers).make(lab), bench, lab.folder/'scores'/k)[0]) for k in systems]
-    fig, axs = plt.subplots(len(stems), 2 + len(made), figsize=(width*(2 + len(made)), width*len(stems)), dpi=100, squeeze=False)
+    fig, axs = plt.subplots(len(stems), 2 + len(made), figsize=(width*(2 + len(made)), width*len(stems)), dpi=90, squeeze=False)
     for row, stem in zip(axs, stems):
         im, true = load_image(bench.photo(stem)), np.asarray(bench.labels(stem))
         shown = [im, overlay(im, true), *(overlay(im, s.predict(im)) for _, s in made)]
         for ax, o in zip(row, shown): ax.imshow(o); ax.axis('off')
-    for ax, t in zip(axs[0], ('', 'truth', *(s.title.replace('k-means on ', 'k-means\n').replace('NamedMask without ', 'NamedMask\nwithout ') for s, _ in made))): ax.set_title(t, fontsize=7)
-    fig.subplots_adjust(0, 0, 1, .92, .03, .03)
+    for ax, t in zip(axs[0], ('', 'truth', *(s.title for s, _ in made))): ax.set_title(fill(t, 13), fontsize=6)
+    fig.subplots_adjust(0, 0, 1, .91, .03, .03)
     return fig
 
 # %% ../nbs/28_table.ipynb #1a036687

@@ -134,16 +134,17 @@ class DenseClip:
         longest:int=2048,   # Pixels of the longer side at most (MaskCLIP: 2048)
         stride:int=None,    # Pixels a place, by dilation: for convolutional towers of timm only; the tower's own if None
         as_published=False, # Normalise with ImageNet's mean and deviation, keys through W_o
+        shift:int=0,        # Pixels by which a dilated tower's places look too far right and down: the photo gets so many more above and left
         ):
         if not (hasattr(retriever, '_load') and hasattr(retriever, 'pretrained')):
             raise NamedMaskError(f"{getattr(retriever.card, 'name', retriever)} has no image-text tower, and this needs CLIP's: choose the teachers 'mini' or 'paper', or pass an OpenClipRetriever.")
-        self.retriever, self.side, self.longest, self.dilated, self.as_published, self._visual = retriever, side, longest, stride, as_published, None
+        self.retriever, self.side, self.longest, self.dilated, self.as_published, self.shift, self._visual = retriever, side, longest, stride, as_published, shift, None
         self.card = retriever.card
 
     @property
     def settings(self)->dict:
         "All that the maps depend on."
-        return dict(card=self.card.as_dict(), tower=self.retriever.settings, side=self.side, longest=self.longest, stride=self.dilated, as_published=self.as_published)
+        return dict(card=self.card.as_dict(), tower=self.retriever.settings, side=self.side, longest=self.longest, stride=self.dilated, as_published=self.as_published, **({'shift': self.shift} if self.shift else {}))
     @property
     def scale(self)->float:
         "1/τ, by which CLIP multiplies cosines: 100 in the released models (there it stands at the most that is allowed)."
@@ -210,8 +211,9 @@ def __call__(self:DenseClip,
     visual, x = self.visual, self.prepare(im)
     on = next(visual.parameters()).device
     with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=on.type == 'cuda'):
-        d = dense(visual, x.to(on), project_keys=self.as_published)
-    return Dense(*(None if o is None else o.float() for o in d))
+        d = dense(visual, F.pad(x, (self.shift, 0, self.shift, 0), mode='replicate').to(on), project_keys=self.as_published)
+    h, w = (n//self.stride for n in x.shape[2:])
+    return Dense(d.pooled.float(), *(None if o is None else o[..., :h, :w].float() for o in (d.places, d.keys)))
 
 def cosines(
     places, # (..., D, h, w) tensor
@@ -344,7 +346,7 @@ class MaskClipSegmenter(ScoreSegmenter):
         prompt_denoising=None, # pd_thresh: True for .5, the paper's; None: off
         legacy=False,          # Key smoothing as the published code has it
         scale:float=None,      # s = 1/τ in both and in the threshold's measure; CLIP's own if None (released models: 100)
-        **kw,                  # For `DenseClip`: side, longest, stride, as_published
+        **kw,                  # For `DenseClip`: side, longest, stride, as_published, shift
         ):
         super().__init__(names, background)
         self.dense = retriever if isinstance(retriever, DenseClip) else DenseClip(retriever, **kw)
@@ -433,7 +435,7 @@ def agreement(
     return float(np.mean(out))
 
 # %% ../nbs/22_maskclip.ipynb #9a564201
-MINI_DENSE = dict(side=56, stride=8)    # For MiniCLIP: 7 x 7 places, chosen on an archive as in chapter 22
+MINI_DENSE = dict(side=56, stride=8, shift=8)    # For MiniCLIP: 7 x 7 places, chosen on an archive as in chapter 22
 
 # %% ../nbs/22_maskclip.ipynb #6d9a9f63
 class NamesOnly:

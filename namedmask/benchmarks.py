@@ -7,9 +7,9 @@ Docs: https://namedmask.github.io/namedmask/benchmarks.html.md"""
 # %% auto #0
 __all__ = ['BENCHMARKS', 'COCO_IDS', 'CROWD', 'CITYSCAPES_IDS', 'CITYSCAPES_19', 'SIZES', 'SALIENCY', 'PHOTO_FOLDERS',
            'LABEL_FOLDERS', 'Source', 'missing', 'class_number', 'class_numbers', 'id_table', 'Benchmark', 'reads',
-           'pairs', 'voc_list', 'Voc', 'coco_mask', 'draw_coco', 'Coco', 'Coca', 'CityscapesObjects', 'Cityscapes19',
-           'without_background', 'evaluate_on', 'pack_ids', 'unpack_ids', 'ImageNetS', 'by_size', 'by_objects',
-           'photo_notes', 'split_scores', 'SaliencySet', 'detector_contract', 'evaluate_saliency', 'Folder',
+           'pairs', 'lines_of', 'voc_list', 'Voc', 'coco_mask', 'draw_coco', 'Coco', 'Coca', 'CityscapesObjects',
+           'Cityscapes19', 'without_background', 'photo_notes', 'evaluate_on', 'pack_ids', 'unpack_ids', 'ImageNetS',
+           'by_size', 'by_objects', 'split_scores', 'SaliencySet', 'detector_contract', 'evaluate_saliency', 'Folder',
            'open_folder', 'kind_of', 'open_benchmark', 'benchmark_list']
 
 # %% ../nbs/10a_benchmarks.ipynb #cf30170c
@@ -237,6 +237,15 @@ def pairs(
     stems = {f.relative_to(d).as_posix().removesuffix(end) for d, end in ends for f in d.rglob(f'*{end}') if not f.name.startswith('.')}
     for s in sorted(stems): yield s, photos/f'{s}{photo_end}', labels/f'{s}{label_end}'
 
+# %% ../nbs/10a_benchmarks.ipynb #5a17c0e6
+def lines_of(
+    file, # A text file
+)->list:
+    "Its lines without the space around them; empty ones are left out."
+    try: text = Path(file).read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as e: raise NamedMaskError(f"{file} cannot be read as text ({e}): save it as UTF-8.") from e
+    return [o.strip() for o in text.splitlines() if o.strip()]
+
 # %% ../nbs/10a_benchmarks.ipynb #30712a9e
 def voc_list(
     root:Path, # What `evaluation.voc_root` returned
@@ -249,7 +258,7 @@ def voc_list(
     if file is None:
         have = ', '.join(sorted(o.stem for o in tried[0].parent.glob('*.txt'))) or 'no list at all'
         raise NamedMaskError(f"The list {tried[0]} is missing: there is {have}. {'It goes with SegmentationClassAug.' if 'aug' in split else ''}".strip())
-    first = [line.split()[0] for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    first = [line.split()[0] for line in lines_of(file)]
     for o in first: safe_join(root, o.lstrip('/')), safe_join(root/'JPEGImages', Path(o).name)
     return file, list(dict.fromkeys(Path(o).stem if '/' in o else o for o in first))
 
@@ -410,6 +419,13 @@ def _class_interval(records, n):
     draws = draws[~np.isnan(draws).all(1)]
     return dict(miou_ci=[round(float(v), 6) for v in interval(np.nanmean(draws, 1))] if len(draws) else None)
 
+# %% ../nbs/10a_benchmarks.ipynb #5a17c0e4
+def photo_notes(
+    folder, # Where `evaluate` kept notes
+)->list:
+    "The note of each photo; of several of one photo (it was evaluated again, along the outlines too) the last."
+    return list({o['photo']: o for o in JsonLines(Path(folder)/'photos.jsonl').read()}.values())
+
 # %% ../nbs/10a_benchmarks.ipynb #5a17c0e2
 def evaluate_on(
     segmenter,   # As for `evaluate`
@@ -493,12 +509,6 @@ def by_objects(
     return {'one' if n == 1 else 'several': m} if n else {}
 
 # %% ../nbs/10a_benchmarks.ipynb #63c8ee3e
-def photo_notes(
-    folder, # Where `evaluate` kept notes
-)->list:
-    "The note of each photo; of several of one photo (it was evaluated again, along the outlines too) the last."
-    return list({o['photo']: o for o in JsonLines(Path(folder)/'photos.jsonl').read()}.values())
-
 def split_scores(
     records,       # Notes of `evaluate`: dicts with 'cells', or the folder in which it kept them
     names,         # The names of the classes, background first: `result['names']`
@@ -611,7 +621,7 @@ class Folder(Benchmark):
     def _known(self):
         file = self.root/'names.txt'
         if not file.is_file(): raise missing(file, 'folder')
-        names = [o.strip() for o in file.read_text(encoding='utf-8').splitlines() if o.strip()]
+        names = lines_of(file)
         if not 0 < len(set(names)) == len(names) < 65535: raise NamedMaskError(f"{file} needs 1 to 65534 different names, one a line, and has {len(names)} lines, {len(set(names))} of them different.")
         return names
 
@@ -622,14 +632,14 @@ class Folder(Benchmark):
 
     def _find(self):
         photos, labels = self._one_of(PHOTO_FOLDERS), self._one_of(LABEL_FOLDERS)
-        there = {f.relative_to(photos).with_suffix('').as_posix(): f for f in sorted(photos.rglob('*')) if f.suffix.lower() in IMAGE_SUFFIXES}
-        for stem in self._listed(labels): yield stem, there.get(stem, photos/f'{stem}.jpg'), safe_join(labels, f'{stem}.png')
+        there = {f.relative_to(photos).with_suffix('').as_posix(): f for f in sorted(photos.rglob('*')) if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.')}
+        for stem in self._listed(labels): yield stem, there.get(stem) or safe_join(photos, f'{stem}.jpg'), safe_join(labels, f'{stem}.png')
 
     def _listed(self, labels):
-        if self.split == 'all': return [f.relative_to(labels).with_suffix('').as_posix() for f in sorted(labels.rglob('*.png'))]
+        if self.split == 'all': return [f.relative_to(labels).with_suffix('').as_posix() for f in sorted(labels.rglob('*.png')) if not f.name.startswith('.')]
         file = self.root/f'{self.split}.txt'
         if not file.is_file(): raise NamedMaskError(f"The list {file} is missing: make it, one photo's name a line, or leave the split out to score all.")
-        return list(dict.fromkeys(o.strip() for o in file.read_text(encoding='utf-8').splitlines() if o.strip()))
+        return list(dict.fromkeys(o.removesuffix(e) if (e := Path(o).suffix).lower() in IMAGE_SUFFIXES else o for o in lines_of(file)))
 
     def ids_of(self, stem):
         ids = load_labels(self.mask(stem))

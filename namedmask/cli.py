@@ -108,7 +108,7 @@ def benchmark(
     from namedmask.core import NamedMaskError
     if list: print(benchmark_list(kind)); return
     if kind is None: raise NamedMaskError(f"Say which benchmark, {', '.join(BENCHMARKS)}, and its folder with --root; --list says what each needs.")
-    if root is None: raise NamedMaskError(f"Give the folder with --root. This is what should be in it:\n{benchmark_list(kind_of(kind))}")
+    if root is None: raise NamedMaskError(f"Give the folder of {kind_of(kind)} with --root; `namedmask benchmark {kind_of(kind)} --list` says what should be in it.")
     found = open_benchmark(kind, root, names, split)
     print(f"{found!r}\n{found.card['what']}")
 

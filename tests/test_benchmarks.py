@@ -349,6 +349,13 @@ def test_evaluation_with_300_names(tmp_path):
     b = open_benchmark('imagenet-s300', tmp_path)
     assert evaluate_on(Says(b.names, b.labels(b.stems[0])), b, quiet=True)['miou'] == 1
 
+def test_the_naive_baseline_with_300_names():
+    "Its last class is 300, which does not fit into 8 bits."
+    from namedmask.evaluation import NaiveSegmenter
+    last = NS(side=8, preprocess=lambda im: np.zeros((3, 8, 8), np.float32), embed=lambda batch: np.eye(300, dtype=np.float32)[[299]])
+    labels = NaiveSegmenter(last, np.eye(300), left, list(imagenet_s(300))).predict(Image.new('RGB', (8, 6)))
+    assert values(labels) == {0: 24, 300: 24}
+
 def test_imagenet_s_trouble(tmp_path):
     imagenet(tmp_path, 50, block((50, 0, 2, 0, 8)))
     bad = next((tmp_path/'ImageNetS50').rglob('*.png'))
@@ -485,7 +492,15 @@ def test_folder(mine):
     assert open_benchmark('folder', mine, 'lighthouse', 'val').stems == ['sub/b'] and 'val' == Folder(mine, split='val').card['split']
     (mine/'val.txt').write_text('../../a\n')
     says('leaves its folder', open_benchmark, 'folder', mine, split='val')
+    (mine/'val.txt').write_text('../labels/a\n')                                      # not even from one of its folders to another
+    says('leaves its folder', open_benchmark, 'folder', mine, split='val')
+    (mine/'val.txt').write_bytes('\ufeffa.jpg\r\nsub/b.png\r\n'.encode())            # as an editor on Windows has it, with suffixes
+    assert open_benchmark('folder', mine, split='val').stems == ['a', 'sub/b']
+    (mine/'names.txt').write_bytes('\ufeffship\r\nlighthouse\r\n'.encode()); (mine/'labels'/'._a.png').write_bytes(b'')
+    assert open_folder(mine).names == ['ship', 'lighthouse'] and open_folder(mine).stems == ['a', 'sub/b']
     says('list .*train.txt is missing', open_benchmark, 'folder', mine, split='train')
+    (mine/'names.txt').write_bytes('ship\n'.encode('utf-16'))
+    says('save it as UTF-8', open_folder, mine)
 
 def test_folder_by_other_names_and_voc_layout(mine, voc):
     (mine/'photos').rename(mine/'images'); (mine/'labels').rename(mine/'masks')
@@ -554,6 +569,9 @@ def test_command_line(mine, coca, capsys):
     assert main(['benchmark', 'coco', '--root', str(mine)]) == 2
     assert 'instances_val2017.json is missing' in capsys.readouterr().err
     assert main(['benchmark', 'coco']) == 2 and '--root' in capsys.readouterr().err
+    assert main(['benchmark', 'cocoa']) == 2 and "no benchmark 'cocoa': say one of voc" in capsys.readouterr().err
+    assert main(['benchmark', 'coco2017', '--list']) == 0
+    assert (text := capsys.readouterr().out).startswith('coco: COCO 2017') and 'ECSSD' not in text
     assert main(['benchmark']) == 2 and '--list' in capsys.readouterr().err
 
 def test_a_whole_run_from_the_command_line(tmp_path, capsys):

@@ -7,26 +7,30 @@ Docs: https://namedmask.github.io/namedmask/benchmarks.html.md"""
 # %% auto #0
 __all__ = ['BENCHMARKS', 'COCO_IDS', 'CROWD', 'CITYSCAPES_IDS', 'CITYSCAPES_19', 'SIZES', 'SALIENCY', 'PHOTO_FOLDERS',
            'LABEL_FOLDERS', 'Source', 'missing', 'class_number', 'class_numbers', 'id_table', 'Benchmark', 'reads',
-           'voc_list', 'Voc', 'coco_mask', 'draw_coco', 'Coco', 'Coca', 'CityscapesObjects', 'Cityscapes19',
-           'without_background', 'evaluate_on', 'pack_ids', 'unpack_ids', 'ImageNetS', 'by_size', 'by_objects',
-           'split_scores', 'SaliencySet', 'evaluate_saliency', 'Folder', 'open_folder', 'kind_of', 'open_benchmark',
-           'benchmark_list']
+           'pairs', 'lines_of', 'voc_list', 'Voc', 'coco_mask', 'draw_coco', 'Coco', 'Coca', 'CityscapesObjects',
+           'Cityscapes19', 'without_background', 'photo_notes', 'evaluate_on', 'pack_ids', 'unpack_ids', 'ImageNetS',
+           'by_size', 'by_objects', 'split_scores', 'SaliencySet', 'detector_contract', 'evaluate_saliency', 'Folder',
+           'open_folder', 'kind_of', 'open_benchmark', 'benchmark_list']
 
 # %% ../nbs/10a_benchmarks.ipynb #cf30170c
 import difflib, json, time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Callable
 import numpy as np
 from PIL import Image
 from .core import NamedMaskError, Stage, progress, safe_join, settings_key
-from .images import IMAGE_SUFFIXES, load_image, load_labels, load_mask
+from .images import IMAGE_SUFFIXES, WORK_SIDE, load_image, load_labels, load_mask
 from .retrieval import Category, parse_names
 from .exchange import _Header, rle_decode
 from .segmenter import ignore_for, label_type
 from .recipes import CITYSCAPES, COCA, COCO, VOC, imagenet_s
-from .evaluation import VOC_NAMES, ConfusionMatrix, JsonLines, VocBenchmark, evaluate, folder_names, soft_mask, voc_lut, voc_root
+from .metrics import bootstrap_ci, bootstrap_iou, interval, saliency_scores
+from .evaluation import VOC_NAMES, ConfusionMatrix, JsonLines, VocBenchmark, add_cells, contract_of, evaluate, folder_names, soft_mask, voc_lut, voc_root
 
 # %% ../nbs/10a_benchmarks.ipynb #04707d53
 @dataclass(frozen=True)
@@ -74,12 +78,14 @@ BENCHMARKS = {  # {kind: Source}
 
 # %% ../nbs/10a_benchmarks.ipynb #6cab5211
 def missing(
-    path,     # The first file or folder that is not there
-    kind:str, # A key of `BENCHMARKS`
+    path,      # The first file or folder that is not there
+    kind:str,  # A key of `BENCHMARKS`
+    more:int=0,# How many others are not there either
 )->NamedMaskError:
     "The error for a file that a benchmark needs."
     about = BENCHMARKS[kind]
-    return NamedMaskError(f"{path} is missing: {about.title} needs {', '.join(about.needs)}, and comes from {about.url}; unpack it there, or give its folder.")
+    cure = 'make it, or give the right folder' if kind == 'folder' else f'it comes from {about.url}; unpack it there, or give its folder'
+    return NamedMaskError(f"{path} is missing{f', and {more:,} more' if more else ''}: {about.title} needs {', '.join(about.needs)}; {cure}.")
 
 def _folder(path, kind):
     if not Path(path).is_dir(): raise missing(path, kind)
@@ -185,9 +191,8 @@ class Benchmark:
     def _ids(self): return self.ids or range(1, 1 + len(self.known))
     def _check(self):
         if not self.stems: raise missing(self.root/self.about.needs[0], self.kind)
-        for photo, truth in self.files.values():
-            for f in (photo, truth):
-                if isinstance(f, Path) and not f.is_file(): raise missing(f, self.kind)
+        absent = [f for pair in self.files.values() for f in pair if isinstance(f, Path) and not f.is_file()]
+        if absent: raise missing(absent[0], self.kind, len(absent) - 1)
 
     @cached_property
     def card(self)->dict: return _card(self, masks=settings_key([(s, f.stat().st_size) for s, (_, f) in self.files.items()]))
@@ -220,6 +225,27 @@ def reads(
         return cls
     return keep
 
+# %% ../nbs/10a_benchmarks.ipynb #5a17c0df
+def pairs(
+    photos:Path,      # A folder
+    labels:Path,      # Another
+    photo_end:str,    # How the names of photos end: '.jpg'
+    label_end='.png', # How those of their labels do
+):
+    "(stem, photo, label) for each stem that either folder has, sorted; which of the two is there is for the reader to check."
+    ends = ((photos, photo_end), (labels, label_end))
+    stems = {f.relative_to(d).as_posix().removesuffix(end) for d, end in ends for f in d.rglob(f'*{end}') if not f.name.startswith('.')}
+    for s in sorted(stems): yield s, photos/f'{s}{photo_end}', labels/f'{s}{label_end}'
+
+# %% ../nbs/10a_benchmarks.ipynb #5a17c0e6
+def lines_of(
+    file, # A text file
+)->list:
+    "Its lines without the space around them; empty ones are left out."
+    try: text = Path(file).read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as e: raise NamedMaskError(f"{file} cannot be read as text ({e}): save it as UTF-8.") from e
+    return [o.strip() for o in text.splitlines() if o.strip()]
+
 # %% ../nbs/10a_benchmarks.ipynb #30712a9e
 def voc_list(
     root:Path, # What `evaluation.voc_root` returned
@@ -232,7 +258,7 @@ def voc_list(
     if file is None:
         have = ', '.join(sorted(o.stem for o in tried[0].parent.glob('*.txt'))) or 'no list at all'
         raise NamedMaskError(f"The list {tried[0]} is missing: there is {have}. {'It goes with SegmentationClassAug.' if 'aug' in split else ''}".strip())
-    first = [line.split()[0] for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    first = [line.split()[0] for line in lines_of(file)]
     for o in first: safe_join(root, o.lstrip('/')), safe_join(root/'JPEGImages', Path(o).name)
     return file, list(dict.fromkeys(Path(o).stem if '/' in o else o for o in first))
 
@@ -245,7 +271,8 @@ class Voc(VocBenchmark):
         names=None, # As for `VocBenchmark`; None for all twenty
         split=None, # 'val' (the default), 'train', 'trainval', 'trainaug', or another list
         ):
-        self.root, self.split = voc_root(Path(root).expanduser()), split or 'val'
+        try: self.root, self.split = voc_root(Path(root).expanduser()), split or 'val'
+        except NamedMaskError as e: raise NamedMaskError(f"{e} {self.about.title} comes from {self.about.url}.") from e
         self.known = folder_names(self.root)
         names = parse_names(names if names is not None else list(VOC if self.known == VOC_NAMES else self.known))
         self.lut, self.names = voc_lut(names, self.known), [c.name for c in names]
@@ -342,7 +369,7 @@ class Coca(Benchmark):
         for n in sorted(self.numbers):
             name = self.known[n - 1]
             photos, masks = (_folder(self.root/d/name, 'coca') for d in ('image', 'binary'))
-            for f in sorted(photos.glob('*.jpg')): yield f'{name}/{f.stem}', f, masks/f'{f.stem}.png'
+            for stem, photo, mask in pairs(photos, masks, '.jpg'): yield f'{name}/{stem}', photo, mask
 
     def ids_of(self, stem):
         number = 1 + self.known.index(stem.split('/')[0])
@@ -361,9 +388,7 @@ class CityscapesObjects(Benchmark):
     def _known(self): return CITYSCAPES
     def _find(self):
         photos, truths = (_folder(self.root/d/self.split, self.kind) for d in ('leftImg8bit', 'gtFine'))
-        for f in sorted(photos.glob('*/*_leftImg8bit.png')):
-            stem = f.name.removesuffix('_leftImg8bit.png')
-            yield f'{f.parent.name}/{stem}', f, truths/f.parent.name/f'{stem}_gtFine_labelIds.png'
+        return pairs(photos, truths, '_leftImg8bit.png', '_gtFine_labelIds.png')
 
 @reads('cityscapes-19')
 class Cityscapes19(CityscapesObjects):
@@ -375,6 +400,7 @@ class Cityscapes19(CityscapesObjects):
 # %% ../nbs/10a_benchmarks.ipynb #410ec9f6
 def without_background(
     result:dict, # What `evaluate` returned for a benchmark without background
+    records=(),  # Its notes of single photos; from two on there is an interval of the mean
 )->dict:
     "The result over the classes alone; pixels predicted as background stay in the union of their true class, and are counted as `unnamed_pixels`."
     iou, m = result['iou'][1:], np.asarray(result['confusion'])
@@ -383,20 +409,36 @@ def without_background(
     for k in ('iou_ci', 'boundary_iou'):
         if k in out: out[k] = out[k][1:]
     if 'boundary_iou' in out: out['boundary_miou'] = round(float(np.nanmean(np.array(out['boundary_iou'], float))), 6)
-    return dict(out, names=result['names'][1:], iou=iou, miou=round(float(np.mean(known)), 6) if known else None, classes_in_mean=len(known),
-                confusion=m[1:, 1:].tolist(), unnamed_pixels=int(m[:, 0].sum()))
+    return dict(out, **_class_interval(records, len(m)), names=result['names'][1:], iou=iou, miou=round(float(np.mean(known)), 6) if known else None,
+                classes_in_mean=len(known), confusion=m[1:, 1:].tolist(), unnamed_pixels=int(m[:, 0].sum()))
 
+def _class_interval(records, n):
+    "{'miou_ci'} of the mean without background, as `evaluation.intervals` has it with it."
+    if len(records) < 2: return {}
+    draws = bootstrap_iou(*(o[:, 1:] for o in add_cells(records, n)[1:]))
+    draws = draws[~np.isnan(draws).all(1)]
+    return dict(miou_ci=[round(float(v), 6) for v in interval(np.nanmean(draws, 1))] if len(draws) else None)
+
+# %% ../nbs/10a_benchmarks.ipynb #5a17c0e4
+def photo_notes(
+    folder, # Where `evaluate` kept notes
+)->list:
+    "The note of each photo; of several of one photo (it was evaluated again, along the outlines too) the last."
+    return list({o['photo']: o for o in JsonLines(Path(folder)/'photos.jsonl').read()}.values())
+
+# %% ../nbs/10a_benchmarks.ipynb #5a17c0e2
 def evaluate_on(
     segmenter,   # As for `evaluate`
     benchmark,   # Any of this chapter
     folder=None, # Where to keep notes, to continue an interrupted evaluation
-    **kwargs,    # For `evaluate`: supervision, quiet
+    **kwargs,    # For `evaluate`: supervision, quiet, boundary
 )->dict:
-    "`evaluate`; without background its mean without it; and where the benchmark has `.parts` and notes are kept, the scores of these parts."
-    result = evaluate(segmenter, benchmark, folder, **kwargs)
-    if folder:
-        for by in getattr(benchmark, 'parts', ()): result[f'by_{by}'] = {g: {k: v for k, v in s.items() if k != 'iou'} for g, s in split_scores(folder, result['names'], by).items()}
-    return result if getattr(benchmark, 'background', True) else without_background(result)
+    "`evaluate`; without a background class its mean is over the classes alone; where the benchmark has `.parts`, with the scores of these."
+    with nullcontext(folder) if folder else TemporaryDirectory() as notes:
+        result = evaluate(segmenter, benchmark, notes, **kwargs)
+        for by in getattr(benchmark, 'parts', ()):
+            result[f'by_{by}'] = {g: {k: v for k, v in s.items() if k != 'iou'} for g, s in split_scores(notes, result['names'], by).items()}
+        return result if getattr(benchmark, 'background', True) else without_background(result, photo_notes(notes))
 
 # %% ../nbs/10a_benchmarks.ipynb #1a6bea1c
 def pack_ids(
@@ -429,9 +471,9 @@ class ImageNetS(Benchmark):
     def _find(self):
         photos, truths = (_folder(self.root/f'{self.split}{end}', self.kind) for end in ('', '-segmentation'))
         known = set(imagenet_s(self.n).values())
-        for f in sorted(truths.glob('*/*.png')):
-            if f.parent.name not in known: raise NamedMaskError(f"{f.parent} is no class of ImageNet-S{self.n}: give the folder ImageNetS{self.n}.")
-            yield f'{f.parent.name}/{f.stem}', photos/f.parent.name/f'{f.stem}.JPEG', f
+        for stem, photo, truth in pairs(photos, truths, '.JPEG'):
+            if truth.parent.name not in known: raise NamedMaskError(f"{truth.parent} is no class of ImageNet-S{self.n}: give the folder ImageNetS{self.n}.")
+            yield stem, photo, truth
 
     def ids_of(self, stem):
         ids = unpack_ids(self.mask(stem))
@@ -473,7 +515,7 @@ def split_scores(
     by='size',     # 'size', 'objects', or a function from a photo's (C,C) counts to {group: counts}
 )->dict: # {group: dict(miou, iou, photos, classes_in_mean)}
     "Scores of parts of a benchmark, from the counts of single photos; the mean is over the classes with a true pixel in the part."
-    if isinstance(records, (str, Path)): records = JsonLines(Path(records)/'photos.jsonl').read()
+    if isinstance(records, (str, Path)): records = photo_notes(records)
     if not records: raise NamedMaskError("There are no notes of single photos: give evaluate a folder, and that folder here.")
     if isinstance(by, str) and by not in ('size', 'objects'): raise NamedMaskError(f"Scores cannot be split by {by!r}: say size or objects.")
     of, n, total, photos = {'size': by_size, 'objects': by_objects}.get(by, by) if isinstance(by, str) else by, len(names), {}, {}
@@ -508,12 +550,24 @@ class SaliencySet(Benchmark):
         super().__init__(root, None, split, kind)
     def _known(self): return (self._name,)
     def _find(self):
-        pairs = [tuple(self.root/o for o in p) for p in SALIENCY[self.kind][self.split]]
-        photos, masks = next((p for p in pairs if p[0].is_dir()), pairs[0])
-        for f in sorted(_folder(photos, self.kind).glob('*.jpg')): yield f.stem, f, _folder(masks, self.kind)/f'{f.stem}.png'
+        places = [tuple(self.root/o for o in p) for p in SALIENCY[self.kind][self.split]]
+        photos, masks = next((p for p in places if p[0].is_dir()), places[0])
+        return pairs(_folder(photos, self.kind), _folder(masks, self.kind), '.jpg')
 
     def ids_of(self, stem): return (load_mask(self.mask(stem)) >= self.threshold).astype(np.uint8)
     def truth(self, stem)->np.ndarray: return self.labels(stem) == 1   # (H,W) bool, the object
+
+# %% ../nbs/10a_benchmarks.ipynb #5a17c0e3
+def detector_contract(
+    detector, # As for `evaluate_saliency`
+)->dict:
+    "What a detector says of itself, in the form of `evaluation.contract_of`; it has no names, so transfer, prompts and matching do not apply."
+    cards = getattr(detector, 'cards', None)
+    if cards is None and getattr(detector, 'card', None): cards = [detector.card]
+    refined = (getattr(detector, 'settings', None) or {}).get('refine', 'unknown') or False
+    how = dict(background='where the soft map is at most .5', resolution=f'shorter side at most {WORK_SIDE}', resizing='soft map bilinear to the photo',
+               thresholds='.5 for IoU and accuracy, fixed beforehand; all for the best F', crf=refined, transfer=None, matching=None, prompts=None)
+    return contract_of(SimpleNamespace(names=['object'], protocol=how | (getattr(detector, 'protocol', None) or {}), cards=cards))
 
 # %% ../nbs/10a_benchmarks.ipynb #b0ac0d3f
 def evaluate_saliency(
@@ -522,12 +576,11 @@ def evaluate_saliency(
     folder=None,  # Where to keep notes, so that an interrupted evaluation continues; None: keep none
     as_published:bool=False, # F-beta as SelfMask's code has it, see `metrics.saliency_scores`
     quiet:bool=False,        # No progress bar
-    score=None,   # `score(soft, truth, as_published=) -> {what: number}`; `metrics.saliency_scores` by default
-)->dict: # benchmark, photos, protocol, ..., and the mean over the photos of each score: mean_iou, mean_acc, mean_max_f, mean_mae
+    score=saliency_scores,   # `score(soft, truth, as_published=) -> {what: number}`
+)->dict: # benchmark, photos, protocol, ...; the mean over the photos of each score: mean_iou, mean_acc, mean_max_f, mean_mae; its interval: mean_iou_ci, ...
     "Score a saliency detector at native size: the mean over photos of each of its scores."
-    if score is None: from namedmask.metrics import saliency_scores as score
-    cards = [o.as_dict() if hasattr(o, 'as_dict') else o for o in getattr(detector, 'cards', None) or []]
-    key = getattr(detector, 'key', None) or settings_key([type(detector).__name__, getattr(detector, 'settings', None), cards])
+    said = detector_contract(detector)
+    key = getattr(detector, 'key', None) or settings_key([type(detector).__name__, getattr(detector, 'settings', None), said['cards'] or []])
     stage = Stage(folder, dict(detector=key, as_published=as_published, benchmark={k: v for k, v in benchmark.card.items() if k != 'root'})).open() if folder else None
     notes = JsonLines(stage.folder/'photos.jsonl') if stage else None
     done = {o['photo']: o for o in notes.read()} if notes else {}
@@ -539,14 +592,17 @@ def evaluate_saliency(
         found = {k: round(float(v), 6) for k, v in score(soft, truth, as_published=as_published).items()}
         done[stem] = dict(photo=stem, scores=found, seconds=round(time.time() - start, 4))
         if notes: notes.append(done[stem])
-    return _saliency_result(benchmark, [done[s] for s in benchmark.stems], key, cards, as_published, stage)
+    return _saliency_result(benchmark, [done[s] for s in benchmark.stems], key, said, as_published, stage)
 
-def _saliency_result(benchmark, records, key, cards, as_published, stage):
-    means = {f'mean_{k}': round(float(np.mean([r['scores'][k] for r in records])), 6) for k in records[0]['scores']}
+def _saliency_result(benchmark, records, key, said, as_published, stage):
+    scores = {k: [r['scores'][k] for r in records] for k in records[0]['scores']}
+    means = {f'mean_{k}': round(float(np.mean(v)), 6) for k, v in scores.items()}
+    ends = {f'mean_{k}_ci': [round(o, 6) for o in bootstrap_ci(v)] for k, v in scores.items()} if len(records) > 1 else {}
     card = {k: v for k, v in benchmark.card.items() if k != 'matrix'}
-    protocol = dict(card, mean='over the photos', f_beta='as SelfMask computes it' if as_published else 'beta^2 = 0.3', supervision=cards)
+    f_beta = f"; F with beta^2 = {'0.09, as SelfMask computes it' if as_published else '0.3'}" if 'max_f' in scores else ''
     if stage: stage.finish(photos=len(records), **means)
-    return dict(benchmark=card['benchmark'], root=card['root'], **means, photos=len(records), model=key, seconds=round(sum(r['seconds'] for r in records), 2), protocol=protocol)
+    return dict(benchmark=card['benchmark'], root=card['root'], **means, **ends, photos=len(records), model=key, seconds=round(sum(r['seconds'] for r in records), 2),
+                protocol=dict(card, mean='over the photos' + f_beta, supervision=said['cards']), made_by=said)
 
 # %% ../nbs/10a_benchmarks.ipynb #0543114c
 PHOTO_FOLDERS = ('photos', 'images', 'JPEGImages')
@@ -565,7 +621,7 @@ class Folder(Benchmark):
     def _known(self):
         file = self.root/'names.txt'
         if not file.is_file(): raise missing(file, 'folder')
-        names = [o.strip() for o in file.read_text(encoding='utf-8').splitlines() if o.strip()]
+        names = lines_of(file)
         if not 0 < len(set(names)) == len(names) < 65535: raise NamedMaskError(f"{file} needs 1 to 65534 different names, one a line, and has {len(names)} lines, {len(set(names))} of them different.")
         return names
 
@@ -576,14 +632,14 @@ class Folder(Benchmark):
 
     def _find(self):
         photos, labels = self._one_of(PHOTO_FOLDERS), self._one_of(LABEL_FOLDERS)
-        there = {f.relative_to(photos).with_suffix('').as_posix(): f for f in sorted(photos.rglob('*')) if f.suffix.lower() in IMAGE_SUFFIXES}
-        for stem in self._listed(labels): yield stem, there.get(stem, photos/f'{stem}.jpg'), safe_join(labels, f'{stem}.png')
+        there = {f.relative_to(photos).with_suffix('').as_posix(): f for f in sorted(photos.rglob('*')) if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.')}
+        for stem in self._listed(labels): yield stem, there.get(stem) or safe_join(photos, f'{stem}.jpg'), safe_join(labels, f'{stem}.png')
 
     def _listed(self, labels):
-        if self.split == 'all': return [f.relative_to(labels).with_suffix('').as_posix() for f in sorted(labels.rglob('*.png'))]
+        if self.split == 'all': return [f.relative_to(labels).with_suffix('').as_posix() for f in sorted(labels.rglob('*.png')) if not f.name.startswith('.')]
         file = self.root/f'{self.split}.txt'
         if not file.is_file(): raise NamedMaskError(f"The list {file} is missing: make it, one photo's name a line, or leave the split out to score all.")
-        return list(dict.fromkeys(o.strip() for o in file.read_text(encoding='utf-8').splitlines() if o.strip()))
+        return list(dict.fromkeys(o.removesuffix(e) if (e := Path(o).suffix).lower() in IMAGE_SUFFIXES else o for o in lines_of(file)))
 
     def ids_of(self, stem):
         ids = load_labels(self.mask(stem))
@@ -623,9 +679,11 @@ def open_benchmark(
     return BENCHMARKS[kind_of(kind)].reader(root, names, split)
 
 # %% ../nbs/10a_benchmarks.ipynb #6ed54709
-def benchmark_list()->str:
-    "For each benchmark what it needs and where it comes from."
+def benchmark_list(
+    kind=None, # See `kind_of`; None for all
+)->str:
+    "What a benchmark, or each, needs and where it comes from."
     def one(kind, s):
         splits = ', '.join(k if v is None else f'{k} ({v:,} photos)' for k, v in s.photos.items())
         return '\n'.join([f'{kind}: {s.title}', f'  scores  {s.classes}', f'  splits  {splits}', *(f"  {'needs' if not i else '     '}   {o}" for i, o in enumerate(s.needs)), f'  from    {s.url}', f'  terms   {s.terms}'])
-    return '\n\n'.join(one(k, s) for k, s in BENCHMARKS.items())
+    return '\n\n'.join(one(k, s) for k, s in BENCHMARKS.items() if kind is None or k == kind_of(kind))

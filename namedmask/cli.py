@@ -103,11 +103,12 @@ def benchmark(
     split:str=None,         # Which part of it; by default the one that is usually scored
     names:str=None,         # Some of its names, commas between them; all by default
 ):
-    "Check that a benchmark is complete, or list all with what they need and where they come from."
-    from namedmask.benchmarks import benchmark_list, open_benchmark
+    "Check that a benchmark is complete, or list all (or this one) with what they need and where they come from."
+    from namedmask.benchmarks import BENCHMARKS, benchmark_list, kind_of, open_benchmark
     from namedmask.core import NamedMaskError
-    if list: print(benchmark_list()); return
-    if kind is None or root is None: raise NamedMaskError("Say which benchmark, and its folder with --root; --list shows all.")
+    if list: print(benchmark_list(kind)); return
+    if kind is None: raise NamedMaskError(f"Say which benchmark, {', '.join(BENCHMARKS)}, and its folder with --root; --list says what each needs.")
+    if root is None: raise NamedMaskError(f"Give the folder of {kind_of(kind)} with --root; `namedmask benchmark {kind_of(kind)} --list` says what should be in it.")
     found = open_benchmark(kind, root, names, split)
     print(f"{found!r}\n{found.card['what']}")
 

@@ -393,9 +393,9 @@ class NaiveSegmenter:
     def predict(self,
         im, # RGB image of any size
         )->np.ndarray:
-        "Labels, (H,W) uint8."
+        "Labels, (H,W) uint8 (with more than 255 names uint16)."
         v = self.retriever.embed(self.retriever.preprocess(_short(im, getattr(self.retriever, 'side', None)))[None])[0]
-        return (soft_mask(self.detector, im) >= .5).astype(np.uint8)*np.uint8(1 + int((self.text @ v).argmax()))
+        return np.where(soft_mask(self.detector, im) >= .5, 1 + int((self.text @ v).argmax()), 0).astype(np.uint8 if len(self.names) < 256 else np.uint16)
 
 # %% ../nbs/10_evaluation.ipynb #fd1b285f
 def soft_mask(

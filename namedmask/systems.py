@@ -17,7 +17,8 @@ from typing import Callable
 import numpy as np
 from .ablation import MiniLab
 from .core import NamedMaskError, settings_key, slug
-from .evaluation import NaiveSegmenter, evaluate, soft_mask
+from .evaluation import NaiveSegmenter, soft_mask
+from .benchmarks import evaluate_on
 from .retrieval import embed_names, parse_names
 from .teachers import get_teachers
 
@@ -271,6 +272,7 @@ def score_system(
     benchmark, folder = lab.benchmark(), folder or lab.folder/'scores'/system.key
     made, benchmark = as_segmenter(system.make(lab), benchmark, folder)
     column = 'names aside' if isinstance(benchmark, ThingBenchmark) else getattr(lab, 'column', '')
-    found = evaluate(made, benchmark, folder, supervision=[c if isinstance(c, dict) else c.as_dict() for c in made.cards], quiet=True)
+    found = evaluate_on(made, benchmark, folder, supervision=[c if isinstance(c, dict) else c.as_dict() for c in made.cards], quiet=True)
     found['scoring_seconds'] = found.pop('seconds')
-    return dict(found, system=system.title, column=column, foreground=round(foreground_of(found['confusion']), 6), card=asdict(protocol_of(made, benchmark, seed=lab.seed)))
+    foreground = round(foreground_of(found['confusion']), 6) if getattr(benchmark, 'background', True) else None    # all is foreground
+    return dict(found, system=system.title, column=column, foreground=foreground, card=asdict(protocol_of(made, benchmark, seed=lab.seed)))

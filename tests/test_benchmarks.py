@@ -1,7 +1,7 @@
 "Benchmarks in their published layouts: ids against the published tables, scores by hand, rules, missing files, paths that leave their folder."
 import json, sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace as NS
+from types import SimpleNamespace as NS
 import numpy as np, pytest
 from PIL import Image
 import helpers
@@ -9,8 +9,9 @@ from namedmask import benchmarks as bm
 from namedmask.benchmarks import (BENCHMARKS, CITYSCAPES_19, COCO_IDS, CROWD, Cityscapes19, CityscapesObjects, Coca, Coco, Folder, ImageNetS, SaliencySet, Voc, by_size,
                                   class_number, evaluate_on, evaluate_saliency, id_table, kind_of, open_benchmark, open_folder, pack_ids, split_scores, unpack_ids)
 from namedmask.core import NamedMaskError, settings_key
-from namedmask.evaluation import ConfusionMatrix, VocBenchmark, evaluate
+from namedmask.evaluation import ConfusionMatrix, VocBenchmark, evaluate, log_result
 from namedmask.images import save_labels, save_mask
+from namedmask.protocol import AGREE, results_table, with_card
 from namedmask.recipes import CITYSCAPES, COCA, COCO, imagenet_s
 
 
@@ -73,7 +74,23 @@ def test_every_kind_says_what_it_needs():
 def test_an_empty_folder_is_told_what_is_missing(kind, tmp_path):
     with pytest.raises(NamedMaskError, match='missing|has no folder') as e: open_benchmark(kind, tmp_path)
     assert str(tmp_path) in str(e.value)
+    assert BENCHMARKS[kind].url in str(e.value) or kind == 'folder'                    # and where it comes from
     with pytest.raises(NamedMaskError): open_benchmark(kind, tmp_path/'nowhere')
+
+PAIRS = {'coca': ('image/harp/{}.jpg', 'binary/harp/{}.png'), 'cityscapes': ('leftImg8bit/val/ulm/{}_leftImg8bit.png', 'gtFine/val/ulm/{}_gtFine_labelIds.png'),
+         'imagenet-s50': ('validation/n01443537/{}.JPEG', 'validation-segmentation/n01443537/{}.png'), 'ecssd': ('images/{}.jpg', 'ground_truth_mask/{}.png'),
+         'duts': ('DUTS-TE-Image/{}.jpg', 'DUTS-TE-Mask/{}.png'), 'dut-omron': ('DUT-OMRON-image/{}.jpg', 'pixelwiseGT-new-PNG/{}.png')}
+
+@pytest.mark.parametrize('kind', list(PAIRS))
+@pytest.mark.parametrize('side', [0, 1])
+def test_half_a_pair_is_no_smaller_benchmark(kind, side, tmp_path):
+    "A download that broke off, on either side: it is told, and not left out of the mean."
+    names = 'harp' if kind == 'coca' else None
+    for s in 'abc': photo(tmp_path/PAIRS[kind][0].format(s)); png(tmp_path/PAIRS[kind][1].format(s), np.zeros((6, 8, 3) if kind == 'imagenet-s50' else (6, 8)))
+    (tmp_path/PAIRS[kind][side].format('a')).with_name('._a' + Path(PAIRS[kind][side]).suffix).write_bytes(b'')          # what a Mac puts into archives
+    assert len(open_benchmark(kind, tmp_path, names)) == 3
+    for s in 'bc': (tmp_path/PAIRS[kind][side].format(s)).unlink()
+    says(f'{PAIRS[kind][side].format("b")} is missing, and 1 more', open_benchmark, kind, tmp_path, names)
 
 
 # ---- VOC
@@ -274,8 +291,18 @@ def test_a_benchmark_without_background(city, tmp_path):
     assert (r['iou'][0], r['iou'][1], r['classes_in_mean'], r['unnamed_pixels'], r['ignored_pixels']) == (.5, 1, 19, 1, 30)
     assert r['miou'] == pytest.approx(18.5/19, abs=1e-6) and r['pixel_accuracy'] == pytest.approx(37/38, abs=1e-6)
     assert evaluate(Says(b.names, silent), b, quiet=True)['miou'] == pytest.approx(18.5/20, abs=1e-6)       # what it would be
+    assert {**evaluate_on(Says(b.names, silent), b, quiet=True), 'seconds': 0} == {**r, 'seconds': 0}       # the same without notes
     more = bm.without_background(dict(r, names=['background', *b.names], iou=[0, *r['iou']], confusion=np.zeros((20, 20)), miou_ci=[0, 1], boundary_iou=[0, None, .5, 1.], iou_ci=[[0, 0], [.4, .6]]))
     assert (more['boundary_iou'], more['boundary_miou'], more['iou_ci']) == ([None, .5, 1.], .75, [[.4, .6]]) and 'miou_ci' not in more
+
+def test_interval_without_background(city):
+    "Two photos, one right and one silent: every draw of both has IoU .5, of one alone 1 or 0; background has no part in it."
+    for d, end in (('leftImg8bit', 'leftImg8bit'), ('gtFine', 'gtFine_labelIds')):
+        f = next((city/d).rglob('*.png')); f.with_name(f'ulm_000001_000019_{end}.png').write_bytes(f.read_bytes())
+    b = Cityscapes19(city)
+    truth = np.where(b.labels(STEM) == 255, 3, b.labels(STEM))
+    r = evaluate_on(Says(b.names, truth, 0*truth), b, quiet=True)
+    assert (r['miou'], r['miou_ci'], r['unnamed_pixels'], len(r['iou_ci'])) == (.5, [0, 1], 38, 19)
 
 def test_cityscapes_trouble(city):
     next((city/'gtFine').rglob('*.png')).unlink()
@@ -322,6 +349,13 @@ def test_evaluation_with_300_names(tmp_path):
     b = open_benchmark('imagenet-s300', tmp_path)
     assert evaluate_on(Says(b.names, b.labels(b.stems[0])), b, quiet=True)['miou'] == 1
 
+def test_the_naive_baseline_with_300_names():
+    "Its last class is 300, which does not fit into 8 bits."
+    from namedmask.evaluation import NaiveSegmenter
+    last = NS(side=8, preprocess=lambda im: np.zeros((3, 8, 8), np.float32), embed=lambda batch: np.eye(300, dtype=np.float32)[[299]])
+    labels = NaiveSegmenter(last, np.eye(300), left, list(imagenet_s(300))).predict(Image.new('RGB', (8, 6)))
+    assert values(labels) == {0: 24, 300: 24}
+
 def test_imagenet_s_trouble(tmp_path):
     imagenet(tmp_path, 50, block((50, 0, 2, 0, 8)))
     bad = next((tmp_path/'ImageNetS50').rglob('*.png'))
@@ -347,6 +381,9 @@ def test_evaluation_by_size_and_objects(tmp_path):
     assert list(s) == list(r['by_size']) == ['S', 'ML', 'L']
     assert s['S']['iou'] == {'background': pytest.approx(14/16), b.names[0]: pytest.approx(4/6, abs=1e-6)}
     assert s['ML']['iou'] == {'background': 1, b.names[0]: pytest.approx(20/25)} and s['L']['iou'][b.names[1]] == 1
+    evaluate_on(Says(b.names, *said), b, tmp_path/'notes', quiet=True, boundary=True)                                 # notes of each photo once more
+    assert split_scores(tmp_path/'notes', r['names']) == s                                                           # but each photo counts once
+    assert evaluate_on(Says(b.names, *said), b, quiet=True)['by_size'] == r['by_size']                               # and no folder is needed
     o = r['by_objects']
     assert o['one'] == dict(miou=pytest.approx(.9), photos=1, classes_in_mean=2) and o['several']['photos'] == 1
     says('size or objects', split_scores, [dict(cells=[])], ['background'], 'colour')
@@ -387,16 +424,38 @@ def test_saliency_by_hand(tmp_path):
     assert r['mean_iou'] == pytest.approx((2/4 + 1 + 4/6)/3, abs=1e-6) and r['photos'] == 3 and r['mean_max_f'] == 1
     assert evaluate_saliency(left, ecssd(tmp_path), quiet=True, score=scores, as_published=True)['mean_max_f'] == 2
 
-def test_saliency_uses_the_metrics_of_the_library(tmp_path, monkeypatch):
-    fake = ModuleType('namedmask.metrics'); fake.saliency_scores = scores
-    monkeypatch.setitem(sys.modules, 'namedmask.metrics', fake)
-    assert evaluate_saliency(left, ecssd(tmp_path), quiet=True)['mean_max_f'] == 1
-
-def test_saliency_with_the_real_metrics(tmp_path):
-    pytest.importorskip('namedmask.metrics')
+def test_saliency_with_the_metrics_of_the_library(tmp_path):
     r = evaluate_saliency(left, ecssd(tmp_path), quiet=True)
     assert set(r) >= {'mean_iou', 'mean_acc', 'mean_max_f', 'mean_mae'} and r['mean_iou'] == pytest.approx((2/4 + 1 + 4/6)/3, abs=1e-5)
     assert r['mean_acc'] == pytest.approx((36/48 + 1 + 36/48)/3, abs=1e-5)
+    low, high = r['mean_iou_ci']                                                      # the mean of three draws of .5, 1 and .667 lies between .5 and 1
+    assert .5 <= low < r['mean_iou'] < high <= 1 and set(r) >= {'mean_max_f_ci', 'mean_acc_ci', 'mean_mae_ci'}
+    assert not any(k.endswith('_ci') for k in evaluate_saliency(left, NS(stems=['0'], photo=ecssd(tmp_path).photo, truth=ecssd(tmp_path).truth, card=ecssd(tmp_path).card), quiet=True))
+
+def test_a_silent_detector_is_unknown_and_not_taught_by_nothing(tmp_path):
+    card = with_card(evaluate_saliency(left, ecssd(tmp_path), quiet=True), 'left half')['card']
+    assert (card['tier'], card['models'], card['crf'], card['transfer']) == ('unknown', 'unknown', 'unknown', None)
+
+def test_a_detector_on_ecssd_to_its_row_in_a_table(tmp_path):
+    from namedmask.saliency import TokenCutDetector
+    for n in helpers.NAMES:
+        for i in range(2):
+            im, mask = helpers.disc_photo(n, i)
+            (tmp_path/'images').mkdir(exist_ok=True); im.save(tmp_path/'images'/f'{n}{i}.jpg', quality=95); png(tmp_path/'ground_truth_mask'/f'{n}{i}.png', 255*mask)
+    bench, file = open_benchmark('ecssd', tmp_path), tmp_path/'results.jsonl'
+    for d in (TokenCutDetector([helpers.ColourFeatures()], refine=None, side=256), helpers.ColourDetector()):
+        r = evaluate_saliency(d, bench, tmp_path/type(d).__name__, quiet=True)
+        log_result(file, with_card(r, type(d).__name__, seed=0))
+        assert r['mean_iou'] > .6 and r['photos'] == 6
+    line = json.loads(file.read_text().splitlines()[0]); card = line['card']
+    assert not [k for k in (*AGREE, 'tier', 'crf', 'thresholds', 'resolution', 'resizing', 'model', 'version') if card[k] == 'unknown']
+    assert (card['tier'], card['crf'], card['averaging'], card['seed']) == ('nothing', 'no', 'over the photos; F with beta^2 = 0.3', 0)
+    text = results_table([file], metric='mean_iou', ci=True)
+    low, high = line['mean_iou_ci']
+    assert f"| TokenCutDetector | – | nothing | no | – | 1 | {100*line['mean_iou']:.1f} [{100*low:.1f}, {100*high:.1f}] |" in text and '| ColourDetector (1) |' in text
+    assert 'says nothing of crf' in text                                              # the toy does not tell whether it refines
+    theirs = with_card(evaluate_saliency(helpers.ColourDetector(), bench, as_published=True, quiet=True), 'as published', seed=0)
+    says('differ in averaging', results_table, [file, theirs], metric='mean_max_f')   # another F
 
 def test_saliency_continues(tmp_path):
     b, calls = ecssd(tmp_path/'e'), []
@@ -433,7 +492,15 @@ def test_folder(mine):
     assert open_benchmark('folder', mine, 'lighthouse', 'val').stems == ['sub/b'] and 'val' == Folder(mine, split='val').card['split']
     (mine/'val.txt').write_text('../../a\n')
     says('leaves its folder', open_benchmark, 'folder', mine, split='val')
+    (mine/'val.txt').write_text('../labels/a\n')                                      # not even from one of its folders to another
+    says('leaves its folder', open_benchmark, 'folder', mine, split='val')
+    (mine/'val.txt').write_bytes('\ufeffa.jpg\r\nsub/b.png\r\n'.encode())            # as an editor on Windows has it, with suffixes
+    assert open_benchmark('folder', mine, split='val').stems == ['a', 'sub/b']
+    (mine/'names.txt').write_bytes('\ufeffship\r\nlighthouse\r\n'.encode()); (mine/'labels'/'._a.png').write_bytes(b'')
+    assert open_folder(mine).names == ['ship', 'lighthouse'] and open_folder(mine).stems == ['a', 'sub/b']
     says('list .*train.txt is missing', open_benchmark, 'folder', mine, split='train')
+    (mine/'names.txt').write_bytes('ship\n'.encode('utf-16'))
+    says('save it as UTF-8', open_folder, mine)
 
 def test_folder_by_other_names_and_voc_layout(mine, voc):
     (mine/'photos').rename(mine/'images'); (mine/'labels').rename(mine/'masks')
@@ -486,8 +553,6 @@ def test_a_run_on_another_benchmark(run, mine, voc, tmp_path, monkeypatch):
     says("no class 'ship'", evaluate_run, run, voc, quiet=True)
     says('say one of voc', evaluate_run, run, mine, 'ade', quiet=True)
     says('--masks', evaluate_run, run, mine, 'folder', masks=True, quiet=True)
-    fake = ModuleType('namedmask.metrics'); fake.saliency_scores = scores
-    monkeypatch.setitem(sys.modules, 'namedmask.metrics', fake)
     ecssd(tmp_path/'e')
     found = evaluate_run(run, tmp_path/'e', 'ecssd', quiet=True)
     assert list(found) == ['saliency'] and found['saliency']['photos'] == 3 and 'IoU 0.722' in result_text(found)
@@ -504,4 +569,29 @@ def test_command_line(mine, coca, capsys):
     assert main(['benchmark', 'coco', '--root', str(mine)]) == 2
     assert 'instances_val2017.json is missing' in capsys.readouterr().err
     assert main(['benchmark', 'coco']) == 2 and '--root' in capsys.readouterr().err
+    assert main(['benchmark', 'cocoa']) == 2 and "no benchmark 'cocoa': say one of voc" in capsys.readouterr().err
+    assert main(['benchmark', 'coco2017', '--list']) == 0
+    assert (text := capsys.readouterr().out).startswith('coco: COCO 2017') and 'ECSSD' not in text
     assert main(['benchmark']) == 2 and '--list' in capsys.readouterr().err
+
+def test_a_whole_run_from_the_command_line(tmp_path, capsys):
+    "A run on toy photos, scored on a folder and on a saliency set by the command, reported, and set into tables."
+    from namedmask.cli import main
+    run, own, sal = tmp_path/'run', tmp_path/'own', tmp_path/'ecssd'
+    helpers.toy_fit(helpers.write_photos(tmp_path/'photos', 5), run, n=4, saliency='tokencut')
+    for k, n in enumerate(helpers.NAMES, 1):
+        for i in (100, 101):
+            im, mask = helpers.disc_photo(n, i)
+            for d in (own/'photos', sal/'images'): d.mkdir(parents=True, exist_ok=True); im.save(d/f'{n}{i}.jpg')
+            png(own/'labels'/f'{n}{i}.png', k*mask); png(sal/'ground_truth_mask'/f'{n}{i}.png', 255*mask)
+    (own/'names.txt').write_text('\n'.join(helpers.NAMES))
+    assert main(['evaluate', str(run), '--benchmark', 'folder', '--root', str(own), '--naive', '--quiet']) == 0
+    assert main(['evaluate', str(run), '--benchmark', 'ecssd', '--root', str(sal), '--quiet']) == 0
+    assert '6 photos' in (text := capsys.readouterr().out) and 'Saliency: IoU' in text
+    assert (run/'report.html').exists()
+    lines = [json.loads(o) for o in (run/'results.jsonl').read_text().splitlines()]
+    assert [o['what'] for o in lines] == ['student', 'naive', 'saliency'] and lines[1]['miou'] > .8 and lines[2]['mean_iou'] > .7
+    for o in lines: assert not [k for k in AGREE if with_card(o, o['what'])['card'][k] == 'unknown']
+    assert main(['table', str(run/'results.jsonl')]) == 0
+    assert '| student' in (text := capsys.readouterr().out) and '| naive' in text and 'folder all' in text
+    assert f"{100*lines[2]['mean_iou']:.1f} [" in results_table([run/'results.jsonl'], metric='mean_iou', ci=True)

@@ -53,6 +53,13 @@ def test_a_segmenter_is_scored_with_its_card(tmp_path):
     assert r['foreground'] == pytest.approx(3/8) and r['miou'] == pytest.approx((6/11 + 3/6 + 0)/3, abs=1e-6)
     assert r['system'] == 'X' and r['card']['tier'] == 'nothing' and r['card']['transfer'] == 'zero-shot' and r['card']['seed'] == 0
 
+def test_a_row_on_a_benchmark_without_background(tmp_path):
+    lab = Lab(tmp_path); lab.bench.background = False
+    lab.bench.truth = dict(a=[[1, 1, 1, 1], [1, 1, 1, 255]], b=[[2]*4, [2]*4])
+    r = score_system(lab, row(lambda lab: Says([[1, 1, 1, 1], [0, 0, 0, 0]])))
+    # cat: 4 of 7 found, 4 of dog taken for it; dog: none. Background is no third class with IoU 0
+    assert r['miou'] == pytest.approx((4/11 + 0)/2, abs=1e-6) and r['names'] == ['cat', 'dog'] and r['unnamed_pixels'] == 7 and r['foreground'] is None
+
 def test_a_clusterer_gets_names(tmp_path):
     r = score_system(Lab(tmp_path), row(lambda lab: Groups()))
     assert 'Hungarian' in r['card']['matching'] and r['card']['transfer'] == 'name-and-image'

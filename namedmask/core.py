@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/core.html.md"""
 
 # %% auto #0
 __all__ = ['NamedMaskError', 'explain_write', 'atomic_path', 'write_text', 'write_json', 'read_json', 'safe_join', 'slug',
-           'rng_of', 'seed_of', 'progress', 'settings_key', 'Stage', 'cache_dir']
+           'rng_of', 'seed_of', 'progress', 'settings_key', 'full_settings', 'Stage', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #a5b1a78c
 import errno, hashlib, json, os, re, shutil, time
@@ -121,6 +121,20 @@ def _is_live():
 def settings_key(settings)->str:  # Anything JSON can hold
     "Sixteen hex digits that change when anything in `settings` does."
     return hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()[:16]
+
+# %% ../nbs/00_core.ipynb #7487a1d1
+def full_settings(
+    given,        # A name of `table`, or a dict with some of the keys; 'base' in it names the set to start from
+    table:dict,   # name -> all settings
+    what:str,     # "SelfMask", for messages
+    base='paper', # The set to start from where none is named
+)->dict:
+    "All settings: those of the named set, changed by what is given; an unknown name or key is a `NamedMaskError`."
+    given = dict(base=given) if isinstance(given, str) else dict(given)
+    base = given.pop('base', base)
+    if base not in table: raise NamedMaskError(f"There are no {what} settings called {base!r}: choose one of {', '.join(table)}.")
+    if odd := set(given) - set(table[base]): raise NamedMaskError(f"Unknown {what} settings {', '.join(sorted(odd))}: choose among {', '.join(table[base])}.")
+    return {**table[base], **given}
 
 # %% ../nbs/00_core.ipynb #a4975b1c
 class Stage:

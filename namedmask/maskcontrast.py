@@ -22,7 +22,7 @@ from fastai.basics import Adam, Callback, DataLoaders, Learner, SGD, default_dev
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
 from .clustering import RunningPCA, closest_centre, nearest, open_photo
-from .core import NamedMaskError, Stage, atomic_path, progress, read_json, rng_of, seed_of, settings_key
+from .core import NamedMaskError, Stage, atomic_path, full_settings, progress, read_json, rng_of, seed_of, settings_key
 from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, NormalizeBytes, SeedBatch, TensorLabels, aspp_rates, cut, deeplabv3plus, encoder_norm, fit_resumably,
                                  forward, weights_key)
 from .selfmask import predictor_card
@@ -180,11 +180,7 @@ def maskcontrast_settings(
     settings='paper', # A name of `MASKCONTRAST`, or a dict with some of the keys; 'base' in it names the one to start from
 )->dict:
     "The full settings; a misspelt key is a `NamedMaskError`."
-    given = dict(base=settings) if isinstance(settings, str) else dict(settings)
-    base = given.pop('base', 'paper')
-    if base not in MASKCONTRAST: raise NamedMaskError(f"There are no MaskContrast settings called {base!r}: choose one of {', '.join(MASKCONTRAST)}.")
-    if odd := set(given) - set(MASKCONTRAST[base]): raise NamedMaskError(f"Unknown MaskContrast settings {', '.join(sorted(odd))}: choose among {', '.join(MASKCONTRAST[base])}.")
-    return {**MASKCONTRAST[base], **given}
+    return full_settings(settings, MASKCONTRAST, 'MaskContrast')
 
 def maskcontrast_learner(
     dls,           # From `contrast_dls`

@@ -336,5 +336,5 @@ def tables_from(
     ci:bool=True,     # As in `results_table`
     published=(),     # Lines of `published`
 )->str:
-    "What `namedmask table` prints: the mIoU of every system in the files."
+    "The mIoU of every system in the files, with intervals."
     return results_table([Path(f) for f in _list(files)], mixed=mixed, ci=ci, published=published) + '\n'

@@ -22,7 +22,7 @@ from fastai.basics import Adam, DataLoaders, Learner, default_device
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
 from fastcore.basics import patch
-from .core import NamedMaskError, Stage, atomic_path, cache_dir, rng_of, seed_of, settings_key
+from .core import NamedMaskError, Stage, atomic_path, cache_dir, full_settings, rng_of, seed_of, settings_key
 from .images import WORK_SIDE, load_image
 from .saliency import Detector
 from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, NormalizeBytes, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
@@ -270,11 +270,7 @@ def selfmask_settings(
     settings='paper', # 'paper', 'mini', or a dictionary with some of their keys; 'base' in it names the one to start from, 'paper' without
 )->dict:
     "The full settings; a misspelt key is a `NamedMaskError`."
-    given = dict(base=settings) if isinstance(settings, str) else dict(settings)
-    base = given.pop('base', 'paper')
-    if base not in SELFMASK: raise NamedMaskError(f"There are no SelfMask settings called {base!r}: choose one of {', '.join(SELFMASK)}.")
-    if odd := set(given) - set(SELFMASK[base]): raise NamedMaskError(f"Unknown SelfMask settings {', '.join(sorted(odd))}: choose among {', '.join(SELFMASK[base])}.")
-    return {**SELFMASK[base], **given}
+    return full_settings(settings, SELFMASK, 'SelfMask')
 
 # %% ../nbs/06a_selfmask.ipynb #cb9a95a7
 def dino_vits8()->TimmFeatures:

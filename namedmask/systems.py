@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Callable
 import numpy as np
+from fastcore.basics import patch
 from .ablation import MiniLab
 from .core import NamedMaskError, settings_key, slug
 from .evaluation import NaiveSegmenter, soft_mask
@@ -48,19 +49,20 @@ class PhotoLab(MiniLab):
         return build_index([str(o) for o in self.images], self.retriever, self.root/'index')
 
 # %% ../nbs/27_systems.ipynb #e1280cbc
-class _Shared:
-    "`MiniLab`'s archive and masks, in the folder that all seeds share."
-    def archive(self, n=None):
-        from namedmask.retrieval import Looks, build_archive
-        n = n or self.teachers.n
-        looks = Looks(self.teachers.features()[0]) if self.teachers.votes else None
-        return build_archive(self.index, self.retriever, parse_names(self.prompts), n, self.root/f'archive{n}', looks=looks, votes=self.teachers.votes, warn=False)
-    def masks(self, archive, saliency='auto'):
-        from namedmask.pipeline import make_detector
-        from namedmask.saliency import make_masks
-        return make_masks(archive.kept(), make_detector(self.teachers, saliency), self.root/f'masks-{saliency}')
+@patch
+def archive(self:PhotoLab, n:int=None): # Photos for each name
+    "The archive of each name, in the folder that all seeds share."
+    from namedmask.retrieval import Looks, build_archive
+    n = n or self.teachers.n
+    looks = Looks(self.teachers.features()[0]) if self.teachers.votes else None
+    return build_archive(self.index, self.retriever, parse_names(self.prompts), n, self.root/f'archive{n}', looks=looks, votes=self.teachers.votes, warn=False)
 
-PhotoLab.archive, PhotoLab.masks = _Shared.archive, _Shared.masks
+@patch
+def masks(self:PhotoLab, archive, saliency:str='auto'): # As for `fit`
+    "Saliency masks of its photos, in the folder that all seeds share."
+    from namedmask.pipeline import make_detector
+    from namedmask.saliency import make_masks
+    return make_masks(archive.kept(), make_detector(self.teachers, saliency), self.root/f'masks-{saliency}')
 
 # %% ../nbs/27_systems.ipynb #346244fd
 @dataclass(frozen=True)

@@ -276,7 +276,7 @@ class Skips:
         for path, reason in self.rows:
             what, _, remedy = reason.removeprefix(f'Cannot read {path}: ').removesuffix('.').partition(': ')
             kind = re.sub(r'^(it is )?an? ', '', what)
-            found[kind if kind in _REMEDIES else f'where {what}', remedy] += 1
+            found[kind if kind in _REMEDIES else f'"{what}"', remedy] += 1
         return found
 
     def summary(self,
@@ -295,7 +295,7 @@ class Skips:
         return '; '.join(parts)
 
 def _counted(n, what, remedy):
-    "'2 videos (take pictures out of them)', '1 where it is no longer there'."
+    "'2 videos (take pictures out of them)'; the reason in quotes where it is not the kind of file."
     return f"{n} {what}{'s' if what in _REMEDIES and n > 1 else ''}{f' ({remedy})' if remedy else ''}"
 
 def _the_most(texts, most):

@@ -913,7 +913,8 @@ def contact_sheet(
 )->Image.Image:     # RGB
     "Put pictures side by side on white, each fitted into a square cell with its caption below."
     images, captions = list(images), None if captions is None else list(captions)
-    font, gap, line = ImageFont.load_default(max(9, size//10)), 4, max(9, size//10) + 4 if captions is not None else 0
+    letters, gap = max(9, size//11), 4   # the font is wide
+    font, line = text_font(letters), letters + 4 if captions is not None else 0
     cols, rows = max(1, min(cols, len(images))), max(1, -(-len(images)//cols)) if images else 1
     sheet = Image.new('RGB', (cols*(size + gap) + gap, rows*(size + line + gap) + gap), 'white')
     draw = ImageDraw.Draw(sheet)

@@ -946,6 +946,12 @@ def test_no_letter_is_a_box(text):
     assert out and all(glyph(c) != box for c in out) and '\n' not in out, out
     I.contact_sheet([Image.new('RGB', (9, 9))], [text])
 
+def test_captions_are_letters():
+    sheet = lambda caption: I.contact_sheet([Image.new('RGB', (9, 9))], [caption])
+    for a, b in (('ж', 'щ'), ('é', 'ñ'), ('α', 'β'), ('猫', '犬')):          # boxes would all look alike
+        assert (arr(sheet(a)) != arr(sheet(b))).any(), (a, b)
+    assert (arr(sheet('猫')) == arr(sheet('Mao'))).all()
+
 def test_letters_of_the_font_stay():
     for text in ('chèvre', 'κότα', 'собака', 'größe', 'plain, 1-2'): assert I.writable(text) == text
     assert I.writable('猫') == 'Mao' and I.writable('e\u0301') == 'é' and I.writable('a  b\nc') == 'a b c'

@@ -9,10 +9,14 @@ __all__ = ['Category', 'parse_names', 'unit', 'embed_names', 'top_n', 'Entry', '
            'build_archive', 'archive_sheet', 'ArchiveExplorer']
 
 # %% ../nbs/04_retrieval.ipynb #cc6c9b8a
-import csv, hashlib, io, math, os, sys, unicodedata, warnings
+import csv, gc, hashlib, io, math, os, sys, unicodedata, warnings
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from sys import intern
+from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 from .core import NamedMaskError, Stage, atomic_path, check_regular, progress, read_json, read_lines, safe_join, settings_key
@@ -276,8 +280,7 @@ def _repeats(index, scores, rows, near, copies):
     return {photos[i].row: (photos[j], how) for i, (j, how) in repeats.items()}, {p.row: p for p in photos}
 
 # %% ../nbs/04_retrieval.ipynb #fc70e0cf
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     "One line of a manifest: a photo that a name looked at, and what became of it."
     name: str        # The name
     rank: int        # Place in the name's ranking over the whole index, from 1; 0 if put there by hand from outside it
@@ -298,7 +301,7 @@ class Entry:
     def kept(self)->bool: return self.status == 'kept'
 
 # %% ../nbs/04_retrieval.ipynb #f79b1c02
-_COLUMNS = {f.name: 'path' if f.name == 'rel' else f.name for f in fields(Entry)}  # attribute -> column of manifest.csv
+_COLUMNS = tuple('path' if f == 'rel' else f for f in Entry._fields)  # of manifest.csv
 _EDIT_COLUMNS = ('action', 'name', 'root', 'path', 'sha', 'width', 'height')
 
 def _write_csv(path, columns, rows):
@@ -309,7 +312,7 @@ def _write_csv(path, columns, rows):
         table.writerows(rows)
 
 def _read_csv(path, columns):
-    "Yield (number of the line, the values of `columns`) for each line of a table; a spreadsheet may have put semicolons."
+    "Yield the values of `columns` for each line of a table; a spreadsheet may have put semicolons."
     check_regular(path)
     try:
         with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='') as f:
@@ -326,27 +329,25 @@ def _pick_columns(table, columns, path):
     missing = [c for c in columns if c not in head]
     if missing:
         raise NamedMaskError(f"{path} lacks the column {missing[0]!r}: restore it, or delete the folder {path.parent} and run again.")
-    places = [head.index(c) for c in columns]
+    pick = itemgetter(*map(head.index, columns))
     for row in table:
         if not row: continue
-        if len(row) <= max(places):
-            raise NamedMaskError(f"{path}, line {table.line_num}: it ends too early, after {len(row)} of {len(head)} values: "
-                                 f"restore it, or delete the folder {path.parent} and run again.")
-        yield table.line_num, [row[i] for i in places]
+        try: values = pick(row)
+        except IndexError as e:
+            raise NamedMaskError(f"{path}, line {table.line_num}: it ends after {len(row)} of {len(head)} values: "
+                                 f"restore it, or delete the folder {path.parent} and run again.") from e
+        yield values
 
 # %% ../nbs/04_retrieval.ipynb #f9565213
 def _as_row(e):
     "The values of a line, in the order of the columns."
-    score = '' if math.isnan(e.score) else f'{e.score:.6f}'
-    return e.name, e.rank, score, e.status, e.reason, e.root, e.rel, e.sha, e.width, e.height
-
-def _number(text, kind, none): return kind(text.replace(',', '.')) if text else none
+    return *e[:2], '' if math.isnan(e.score) else f'{e.score:.6f}', *e[3:]
 
 def _as_entry(name, rank, score, status, reason, root, rel, sha, width, height):
     "An `Entry` from the texts of a line. What stands in many lines is kept once (`intern`)."
     try:
-        return Entry(sys.intern(name), _number(rank, int, 0), _number(score, float, math.nan), sys.intern(status.strip().lower()),
-                     sys.intern(reason), sys.intern(root), rel, sha, _number(width, int, 0), _number(height, int, 0))
+        return Entry(intern(name), int(rank or 0), float(score.replace(',', '.')) if score else math.nan, intern(status.strip().lower()),
+                     intern(reason), intern(root), rel, sha, int(width or 0), int(height or 0))
     except ValueError as e:
         raise NamedMaskError(f"The manifest's line for {rel!r} holds {str(e).split(':')[-1].strip()} where a number belongs: "
                              "correct it.") from e
@@ -354,16 +355,26 @@ def _as_entry(name, rank, score, status, reason, root, rel, sha, width, height):
 def _read_manifest(path, names):
     "The entries of a manifest. A name or a status that means nothing is said, not passed over."
     entries, known = [], set(names)
-    for line, values in _read_csv(path, _COLUMNS.values()):
-        e = _as_entry(*values)
-        if e.name not in known:
-            raise NamedMaskError(f"{path}, line {line}: the archive has no name {e.name!r}: write one of {_some(names)}.")
-        if e.status not in ('kept', 'dropped'):
-            raise NamedMaskError(f"{path}, line {line}: the status {e.status!r} means nothing: write kept or dropped.")
-        entries.append(e)
+    with _no_garbage():
+        for values in _read_csv(path, _COLUMNS):
+            e = _as_entry(*values)
+            if e.name not in known:
+                raise NamedMaskError(f"{path} gives {e.rel!r} to {e.name!r}, which is no name of this archive: write one of {_some(names)}.")
+            if e.status not in ('kept', 'dropped'):
+                raise NamedMaskError(f"{path} says of {e.rel!r} that it is {e.status!r}: write kept or dropped.")
+            entries.append(e)
     return entries
 
 def _some(names, few=12): return ', '.join(names[:few]) + (f' … ({len(names)} in all)' if len(names) > few else '')
+
+@contextmanager
+def _no_garbage():
+    "Do not look for cycles while many things are made that have none: the search would go through all of them again and again."
+    was_on = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if was_on: gc.enable()
 
 # %% ../nbs/04_retrieval.ipynb #36fee16a
 class Archive:
@@ -432,12 +443,10 @@ def _read_edits(folder):
     "The edits by hand that lie with an archive."
     file = Path(folder)/'edits.csv'
     if not file.exists(): return []
-    edits = []
-    for line, values in _read_csv(file, _EDIT_COLUMNS):
-        edit = dict(zip(_EDIT_COLUMNS, values))
-        if edit['action'] not in ('drop', 'keep', 'move'):
-            raise NamedMaskError(f"{file}, line {line}: the action {edit['action']!r} means nothing: write drop, keep or move.")
-        edits.append(edit)
+    edits = [dict(zip(_EDIT_COLUMNS, values)) for values in _read_csv(file, _EDIT_COLUMNS)]
+    for e in edits:
+        if e['action'] not in ('drop', 'keep', 'move'):
+            raise NamedMaskError(f"{file} says {e['action']!r} of {e['path']!r}: write drop, keep or move.")
     return edits
 
 # %% ../nbs/04_retrieval.ipynb #94b905d5
@@ -470,7 +479,7 @@ def move(self:Archive,
 def save(self:Archive):
     "Write `edits.csv` and `manifest.csv`."
     _write_csv(self.folder/'edits.csv', _EDIT_COLUMNS, ([edit[c] for c in _EDIT_COLUMNS] for edit in self.edits.values()))
-    _write_csv(self.folder/'manifest.csv', _COLUMNS.values(), (_as_row(e) for name in self.names for e in self.examined(name)))
+    _write_csv(self.folder/'manifest.csv', _COLUMNS, (_as_row(e) for name in self.names for e in self.examined(name)))
     self._saved = dict(self.edits)
 
 @patch(as_prop=True)
@@ -519,26 +528,24 @@ def _name(self:Archive, name):
         raise NamedMaskError(f"There is no name {name!r} in this archive: it has {_some(self.names)}.")
     return name
 
+def _paths(entry): return entry.rel, os.path.join(entry.root, entry.rel)
+
 @patch
 def _find_by_path(self:Archive, path):
     "The first line with that path, in full or as in the manifest; None if there is none."
     if self._of_path is None:
-        self._of_path = {}
-        for i, e in enumerate(self.entries): self._note_path(i, e)
+        with _no_garbage(): self._of_path = {path: i for i in reversed(range(len(self.entries))) for path in _paths(self.entries[i])}
     place = self._of_path.get(path)
     return None if place is None else self.entries[place]
-
-@patch
-def _note_path(self:Archive, place, entry):
-    for path in (entry.rel, os.path.join(entry.root, entry.rel)): self._of_path.setdefault(path, place)
 
 @patch
 def _find_by_sha(self:Archive, sha):
     "The places of a photo's lines."
     if self._of_sha is None:
         self._of_sha = {}
-        for i, e in enumerate(self.entries): self._of_sha.setdefault(e.sha, []).append(i)
-    return self._of_sha.get(sha, [])
+        with _no_garbage():
+            for i, e in enumerate(self.entries): self._of_sha[e.sha] = (*self._of_sha.get(e.sha, ()), i)
+    return self._of_sha.get(sha, ())
 
 @patch
 def _as_edit(self:Archive, action, name, path):
@@ -572,7 +579,7 @@ def _edit(self:Archive, edit):
     if action != 'drop': self._keep_for(name, edit, lines, f'moved from {was} by hand' if was else 'kept by hand')
 
 @patch
-def _set_status(self:Archive, place, status, reason): self.entries[place] = replace(self.entries[place], status=status, reason=reason)
+def _set_status(self:Archive, place, status, reason): self.entries[place] = self.entries[place]._replace(status=status, reason=reason)
 
 @patch
 def _keep_for(self:Archive, name, edit, lines, reason):
@@ -591,8 +598,8 @@ def _add(self:Archive, entry):
     place = len(self.entries)
     self.entries.append(entry)
     self._of_name[entry.name].append(place)
-    self._of_sha.setdefault(entry.sha, []).append(place)
-    if self._of_path is not None: self._note_path(place, entry)
+    self._of_sha[entry.sha] = (*self._find_by_sha(entry.sha), place)
+    for path in _paths(entry) if self._of_path is not None else (): self._of_path.setdefault(path, place)
 
 # %% ../nbs/04_retrieval.ipynb #ca80e8b0
 _NOTHING = Category('object')  # What a name has to beat

@@ -10,6 +10,7 @@ __all__ = ['Category', 'parse_names', 'unit', 'embed_names', 'top_n', 'Entry', '
 
 # %% ../nbs/04_retrieval.ipynb #cc6c9b8a
 import csv, gc, hashlib, io, math, os, sys, unicodedata, warnings
+from array import array
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -188,80 +189,69 @@ class _Hashes:
 # %% ../nbs/04_retrieval.ipynb #d7c6f49c
 _ODD = np.random.default_rng(0).integers(0, 2**63, 64, dtype=np.uint64)*np.uint64(2) + np.uint64(1)
 
-class _Pieces:
-    "Hashes cut into one piece more than bits may differ, and sorted by each piece: two within reach lie side by side at least once."
-    def __init__(self, nibbles, members, reach):
-        self.members, cuts = members, np.arange(reach + 2)*64//(reach + 1)
-        spans = [_equal_before((nibbles[members, a:b]*_ODD[a:b]).sum(1)) for a, b in zip(cuts, cuts[1:])]
-        self.order, self.start, self.end = (np.stack(o) for o in zip(*spans))
-
-    def any_before(self):
-        "The members with an earlier member that shares a piece."
-        return self.members[(self.end > self.start).any(0)]
-
-    def before(self, one):
-        "The earlier members that share a piece with a photo, piece by piece; none if it is no member."
-        place = np.searchsorted(self.members, one)
-        if place == len(self.members) or self.members[place] != one: return []
-        spans = zip(self.order, self.start[:, place], self.end[:, place])
-        return [self.members[order[start:end]] for order, start, end in spans if end > start]
-
-def _equal_before(keys):
-    "(order, start, end): the earlier items with the key of item i are `order[start[i]:end[i]]`."
-    order = np.argsort(keys, kind='stable')
-    place, ordered = np.arange(len(keys)), keys[order]
-    first = np.maximum.accumulate(np.where(np.r_[True, ordered[1:] != ordered[:-1]], place, 0))
-    start, end = np.empty_like(place), np.empty_like(place)
-    start[order], end[order] = first, place
-    return order, start, end
+def _same_pieces(nibbles, members, reach):
+    "Cut hashes into one piece more than bits may differ; yield (photo, number of a group) of all that share a piece with another one."
+    cuts, numbered = np.arange(reach + 2)*64//(reach + 1), 0
+    for a, b in zip(cuts, cuts[1:]):
+        keys = (nibbles[members, a:b]*_ODD[a:b]).sum(1)        # equal pieces have equal keys
+        _, group, size = np.unique(keys, return_inverse=True, return_counts=True)
+        shared = size[group] > 1
+        yield members[shared], group[shared] + numbered
+        numbered += len(size)
 
 def _levels(hashes):
-    "The `_Pieces` that together bring every two hashes within reach of each other side by side."
+    "(photos, how many bits may differ): together they hold every two photos within reach of each other, and their limit."
     reach, near = hashes.reach(), hashes.near
-    if not hashes.relative: return [_Pieces(hashes.nibbles, hashes.there, near)]
+    if near < 0: return []
+    if not hashes.relative: return [(hashes.there, near)]
     lightest = np.maximum(0, hashes.set_bits - reach)                   # set bits of the lightest hash within reach
     least = np.minimum(near, 2*near*lightest//(_FULL - near))           # and its own reach
     steps = sorted({near >> k for k in range(near.bit_length() + 1)})   # 0, 1, 2, 4, 8, 16
-    levels = []
-    for below, step in zip([-1, *steps], steps):
-        members = hashes.there[(reach[hashes.there] > below) & (least[hashes.there] <= step)]
-        if len(members): levels.append(_Pieces(hashes.nibbles, members, step))
-    return levels
+    return [(hashes.there[(reach[hashes.there] > below) & (least[hashes.there] <= step)], step) for below, step in zip([-1, *steps], steps)]
+
+def _groups(hashes):
+    "(start, groups): photo i is in the groups `groups[start[i]:start[i + 1]]`; two photos within reach of each other share one."
+    photos, groups, numbered = [np.zeros(0, int)], [np.zeros(0, int)], 0
+    for members, step in _levels(hashes):
+        for photo, group in _same_pieces(hashes.nibbles, members, step):
+            photos.append(photo)
+            groups.append(group + numbered)
+        numbered = 1 + max(map(np.max, filter(len, groups)), default=0)
+    photos, groups = np.concatenate(photos), np.concatenate(groups)
+    start = np.r_[0, np.cumsum(np.bincount(photos, minlength=len(hashes.nibbles)))]
+    return start, groups[np.argsort(photos, kind='stable')]
 
 # %% ../nbs/04_retrieval.ipynb #982e5961
 def _copies(photos, near, vectors=None):
     """{place: (place of the earlier photo that it repeats, how alike they are)}. A photo that repeats none is remembered.
     `vectors`: of the index, by the photos' rows, to confirm what the hashes say; None believes the hashes alone."""
     hashes = _Hashes([p.dhash for p in photos], near, vectors is not None)
-    levels = _levels(hashes) if near >= 0 else []
-    compared = set(np.concatenate([o.any_before() for o in levels]).tolist()) if levels else set()
-    rows = np.array([p.row for p in photos])
-    remembered, of_sha, repeats = np.zeros(len(photos), bool), {}, {}
+    start, groups = _groups(hashes)
+    rows, of_sha, of_group, repeats = np.array([p.row for p in photos]), {}, {}, {}
     for one, photo in enumerate(photos):
+        mine = groups[start[one]:start[one + 1]].tolist()
         if photo.sha and photo.sha in of_sha: hit = of_sha[photo.sha], 'the same file'
-        else: hit = one in compared and _near_copy(one, levels, remembered, hashes, vectors, rows)
-        if hit: repeats[one] = hit
-        else: remembered[one], of_sha[photo.sha] = True, one
+        else: hit = _near_copy(one, [of_group[g] for g in mine if g in of_group], hashes, vectors, rows)
+        if hit:
+            repeats[one] = hit
+            continue
+        of_sha[photo.sha] = one
+        for g in mine: of_group.setdefault(g, array('i')).append(one)
     return repeats
 
-def _near_copy(one, levels, remembered, hashes, vectors, rows):
-    "The first remembered photo of which this one is nearly a copy, and how alike they are; None if there is none."
-    spans = [span for level in levels for span in level.before(one)]
-    if not spans: return None
-    others = np.concatenate(spans)
-    others = others[remembered[others]]
+def _near_copy(one, groups, hashes, vectors, rows):
+    "The first remembered photo of which this one is nearly a copy, and how alike they are; None if there is none. `groups`: the remembered ones."
+    if not groups: return None
+    others = np.concatenate([np.frombuffer(g, np.int32) for g in groups])
     differ = hashes.distance(one, others)
-    close = differ <= hashes.limit(one, others)
-    others, differ = others[close], differ[close]
-    if vectors is not None:
-        agree = _cosines(vectors, rows[one], rows[others]) >= _ALIKE
-        others, differ = others[agree], differ[agree]
-    return (int(others[0]), f'{differ[0]} of 256 bits differ') if len(others) else None
+    close = np.flatnonzero(differ <= hashes.limit(one, others))
+    if vectors is not None and len(close): close = close[_cosines(vectors, rows[one], rows[others[close]]) >= _ALIKE]
+    return (int(others[close[0]]), f'{differ[close[0]]} of 256 bits differ') if len(close) else None
 
 def _cosines(vectors, row, rows, piece=4096):
     "Of one row's vector with those of others."
     one = unit(vectors[row])
-    return np.concatenate([unit(vectors[rows[i:i + piece]])@one for i in range(0, len(rows), piece)] or [np.zeros(0, np.float32)])
+    return np.concatenate([unit(vectors[rows[i:i + piece]])@one for i in range(0, len(rows), piece)])
 
 # %% ../nbs/04_retrieval.ipynb #e1d3da19
 def _by_best_rank(scores, rows):

@@ -283,7 +283,7 @@ class BatchSize:
         ):
         self.most = batch or (1 if device.type == 'cpu' else 16)
         each = 2_000 + 16*n_classes                                     # bytes for each pixel, roughly
-        self.pixels = torch.cuda.mem_get_info(device)[0]/2/each if device.type == 'cuda' else float('inf')
+        self.pixels = torch.cuda.mem_get_info(device)[0]//2//each if device.type == 'cuda' else 2**48
 
     def __call__(self, shape): # (h, w)
         return int(min(self.most, max(1, self.pixels//(shape[0]*shape[1]))))

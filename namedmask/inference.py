@@ -18,7 +18,7 @@ from threading import Condition, Thread
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from .core import NamedMaskError
-from .images import _TURN, _to_rgb, load_image
+from .images import as_rgb, load_image
 
 # %% ../nbs/05a_inference.ipynb #05a00007
 def pick_device(
@@ -82,9 +82,7 @@ def photo_of(
 )->Image.Image: # RGB
     "A photo as the library sees it, however it comes."
     if isinstance(source, (str, os.PathLike)): return load_image(source)
-    im = Image.fromarray(source) if isinstance(source, np.ndarray) else source
-    turn = _TURN.get(im.getexif().get(0x0112))
-    return _to_rgb(im) if turn is None else _to_rgb(im).transpose(turn)
+    return as_rgb(Image.fromarray(source) if isinstance(source, np.ndarray) else source)
 
 def seen_by(
     im,   # PIL image, RGB
@@ -152,7 +150,7 @@ def _axis(n_in, n_out, lo, hi):
 def argmax_at(
     logits,             # (C,h,w) float tensor
     size,               # (H, W) of the result
-    budget:int=2**24,   # Largest number of scores held at once
+    budget:int=2**22,   # Largest number of scores held at once
 )->np.ndarray: # HxW: uint8, or uint16 with more than 256 classes
     "Enlarge scores bilinearly to `size` and take the best class of each pixel, strip by strip."
     (C, h, w), (H, W) = logits.shape, size

@@ -10,11 +10,11 @@ __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilat
            'TensorLabels', 'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix', 'mean_colour',
            'recolour', 'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'NormalizeBytes', 'training_dls',
            'PolySchedule', 'freeze_encoder', 'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train',
-           'fit_resumably', 'Segmenter', 'save_segmenter', 'load_segmenter', 'argmax_at', 'fit_size', 'forward',
-           'half_type', 'own_side', 'segment']
+           'fit_resumably', 'Segmenter', 'check_meta', 'save_segmenter', 'load_segmenter', 'argmax_at', 'fit_size',
+           'forward', 'half_type', 'own_side', 'segment']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
-import csv, hashlib, math, time, warnings
+import csv, hashlib, math, re, time, warnings
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from fastai.vision.data import Normalize
 import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, load_image, palette
+from .teachers import check_tensors, is_out_of_memory, read_header, read_weights
 from .inference import (argmax_at, fit_size, forward, half_type, own_side, pick_device, run_batches, segment, take_labels)
 
 _all_ = ['argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']   # from the chapter Inference; they may be had from here as well
@@ -628,14 +629,20 @@ class Checkpoint(Callback):
     def peek(self):
         "The checkpoint in the folder, or None."
         if not self.file.exists(): return None
-        try: return torch.load(self.file, map_location='cpu', weights_only=True)
-        except Exception as e: raise NamedMaskError(f"The checkpoint {self.file} is damaged ({e}): delete it and run again.") from e
+        try:
+            state = read_weights(self.file)
+            if why := _odd_checkpoint(state): raise NamedMaskError(why)
+            check_tensors(state['model'], self.file)
+        except NamedMaskError as e: raise NamedMaskError(f"The checkpoint {self.file} cannot be continued ({e}): delete it and run again.") from e
+        return state
 
     def before_fit(self):
         state = self.peek()
         if state:
             self.log = list(state['losses'])
-            if state['opt']: self.opt.load_state_dict(state['opt'])
+            if state['opt']:
+                try: self.opt.load_state_dict(state['opt'])
+                except Exception as e: raise NamedMaskError(f"The checkpoint {self.file} is of another training ({' '.join(str(e).split())[:120]}): delete it and run again.") from e
         self.last = time.time()
 
     def after_batch(self):
@@ -656,6 +663,14 @@ class Checkpoint(Callback):
         with atomic_path(self.folder/'losses.csv') as tmp, open(tmp, 'w', newline='') as f:
             csv.writer(f).writerows([('iteration', 'loss'), *((i, f'{l:.5f}') for i, l in enumerate(self.log))])
         self.last = time.time()
+
+def _odd_checkpoint(state):
+    "What is missing in a checkpoint, in words; '' if nothing is."
+    kinds = dict(model=dict, opt=(dict, type(None)), iteration=int, losses=list)
+    wrong = [k for k, kind in kinds.items() if k not in state or not isinstance(state[k], kind)]
+    if wrong: return f"its entry {wrong[0]!r} is missing or of another kind"
+    if state['iteration'] != len(state['losses']) or not all(isinstance(l, float) for l in state['losses']): return 'its losses are not those of its iterations'
+    return ''
 
 # %% ../nbs/06_segmenter.ipynb #d1833c9a
 class ProgressLoss(Callback):
@@ -700,7 +715,7 @@ def fit_resumably(
     ckpt = Checkpoint(folder, n_iters, every_s)
     state = ckpt.peek()
     start = state['iteration'] if state else 0
-    if state: model.load_state_dict(state['model'])
+    if state: _continue(model, state, ckpt.file)
     learn = make_learner(start)
     if start < n_iters:
         with explain_write(folder): Path(folder).mkdir(parents=True, exist_ok=True)
@@ -710,6 +725,10 @@ def fit_resumably(
         except NamedMaskError as e: raise NamedMaskError(str(e).split('\n\t')[-1]) from e     # fastai puts the callback's name before it
     learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])
     return learn
+
+def _continue(model, state, file):
+    try: model.load_state_dict(state['model'])
+    except Exception as e: raise NamedMaskError(f"The checkpoint {file} is of another network ({' '.join(str(e).split())[:120]}): delete it and run again.") from e
 
 # %% ../nbs/06_segmenter.ipynb #380780a1
 class Segmenter:
@@ -732,6 +751,46 @@ class Segmenter:
         "`run_batches` at the size and normalisation that belong to this network: a `Seen` for each photo, in order."
         return run_batches(self.model, photos, take, **{**dict(side=self.meta.get('side')), **kwargs})
 
+# %% ../nbs/06_segmenter.ipynb #38078a02
+_SPEC = dict(encoder=lambda v: isinstance(v, str) and re.fullmatch(r'[\w.\-]{1,200}', v),       # one of timm's own: with : or / it would be fetched
+             n_classes=lambda v: _whole(v, 2, 65_536),
+             output_stride=lambda v: v in (8, 16),
+             rates=lambda v: _numbers(v, 3) and all(_whole(o, 1, 10_000) for o in v),
+             dropout=lambda v: _number(v, 0, 1),
+             channels=lambda v: _whole(v, 1, 8_192),
+             mean=lambda v: _numbers(v, 3),
+             std=lambda v: _numbers(v, 3) and min(v) > 0,
+             head=lambda v: v in ('smp', 'paper'))
+
+def _number(v, least, most): return isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= most
+def _whole(v, least, most): return isinstance(v, int) and _number(v, least, most)
+def _numbers(v, n): return isinstance(v, (list, tuple)) and len(v) == n and all(_number(o, -1e6, 1e6) for o in v)
+
+def check_meta(
+    meta, # What `segmenter.json`, or the header of a converted file, holds
+    file, # Where it stands, for the message
+)->dict:  # The same
+    "What describes a segmenter; whatever does not is a `NamedMaskError` that says which entry is wrong."
+    def refuse(why): raise NamedMaskError(f"{file} describes no segmenter ({why}): restore the file from a copy.")
+    if not isinstance(meta, dict): refuse(f'it holds a {type(meta).__name__}')
+    names, spec = meta.get('names'), meta.get('model')
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)): refuse("'names' is not a list of words")
+    if len(set(names)) < len(names): refuse("one of 'names' is there twice")
+    if not isinstance(spec, dict): refuse("'model' is not a list of settings")
+    if odd := set(spec) - set(_SPEC): refuse(f"'model' has an unknown entry {min(odd)!r:.80}")
+    if missing := {'encoder', 'n_classes', 'output_stride', 'mean', 'std'} - set(spec): refuse(f"'model' lacks {min(missing)!r}")
+    if wrong := next((k for k, v in spec.items() if not _SPEC[k](v)), None): refuse(f"the {wrong!r} of 'model' is {spec[wrong]!r:.80}")
+    if spec['n_classes'] != len(names) + 1: refuse(f"it has {len(names)} names for {spec['n_classes']} classes, background included")
+    if not isinstance(meta.get('supervision', []), list): refuse("'supervision' is not a list")
+    try: own_side(meta.get('side'))
+    except NamedMaskError: refuse(f"'side' is {meta['side']!r:.80}")
+    return meta
+
+def _is_name(v):
+    "A word that can be written to a file."
+    try: return isinstance(v, str) and bool(v.strip()) and len(v.encode()) <= 1000 and '\0' not in v
+    except UnicodeEncodeError: return False
+
 # %% ../nbs/06_segmenter.ipynb #1582d732
 def save_segmenter(
     folder,        # Where the two files go
@@ -749,31 +808,31 @@ def save_segmenter(
     write_json(folder/'segmenter.json', meta)
     return Segmenter(model, meta)
 
-def _header(file):
-    "What `namedmask convert` wrote into the head of a .safetensors file; None if it is not a segmenter."
-    import json
-    from safetensors import safe_open
-    if not file.is_file(): raise NamedMaskError(f"There is no file {file}: check the path.")
-    try:
-        with safe_open(file, 'pt') as f: meta = json.loads((f.metadata() or {}).get('namedmask', '{}'))
-    except Exception as e: raise NamedMaskError(f"Cannot read {file} ({str(e)[:200]}): restore the file from a copy.") from e
-    return meta if 'names' in meta else None
+def _is_safetensors(path): return path.suffix == '.safetensors'
 
 def load_segmenter(
     folder,       # Made by `save_segmenter`; or one .safetensors file, made by `namedmask convert`
     device='auto', # Where it will run, see `pick_device`
 )->Segmenter:
     "Read a segmenter; the weights are checked against the network that the JSON file describes."
-    from safetensors.torch import load_file
-    folder = Path(folder)
-    file, meta = (folder, _header(folder)) if folder.suffix == '.safetensors' else (folder/'model.safetensors', read_json(folder/'segmenter.json'))
-    if meta is None: raise NamedMaskError(f"There is no segmenter in {folder}: `namedmask fit` makes one; give the folder with segmenter.json, or a file that `namedmask convert` made of a published one.")
-    try:
-        spec = {k: v for k, v in meta['model'].items() if k not in ('mean', 'std')}
-        if set(':/') & set(spec['encoder']): raise ValueError(f"the encoder {spec['encoder']!r} is none of timm's own models")   # a name with these would fetch one
-        model = deeplabv3plus(**spec)
-        model.spec.update(meta['model'])
-        model.load_state_dict(load_file(file))
+    folder, device = Path(folder), pick_device(device)
+    file, about = (folder, folder) if _is_safetensors(folder) else (folder/'model.safetensors', folder/'segmenter.json')
+    meta = read_header(folder) if _is_safetensors(folder) else read_json(about)
+    if meta is None or meta == {} or isinstance(meta, dict) and 'names' not in meta:
+        raise NamedMaskError(f"There is no segmenter in {folder}: `namedmask fit` makes one; give the folder with segmenter.json, or a file that `namedmask convert` made of a published one.")
+    model = _described(check_meta(meta, about), about)
+    state = check_tensors(read_weights(file), file)
+    try: model.load_state_dict(state)
+    except Exception as e: raise NamedMaskError(f"The weights in {file} do not fit the network that {about.name} describes ({' '.join(str(e).split())[:200]}): restore both from a copy.") from e
+    return Segmenter(model.to(device).to(memory_format=torch.channels_last).eval(), meta)
+
+def _described(meta, about):
+    "The network that a description describes, with random weights."
+    spec = {k: v for k, v in meta['model'].items() if k not in ('mean', 'std')}
+    try: model = deeplabv3plus(**spec)
     except NamedMaskError: raise
-    except Exception as e: raise NamedMaskError(f"Cannot read the weights in {file} ({str(e)[:200]}): restore the file from a copy.") from e
-    return Segmenter(model.to(pick_device(device)).to(memory_format=torch.channels_last).eval(), meta)
+    except Exception as e:
+        if is_out_of_memory(e): raise NamedMaskError(f"There is not enough memory for the network that {about} describes: close other programs.") from e
+        raise NamedMaskError(f"{about} describes no network that can be built ({' '.join(str(e).split())[:200]}): restore the file from a copy.") from e
+    model.spec.update(meta['model'])
+    return model

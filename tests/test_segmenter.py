@@ -242,7 +242,7 @@ def test_save_and_load(tmp_path):
     assert same(m.state_dict(), s.model.state_dict())
     with pytest.raises(NamedMaskError, match='one name for each class'): save_segmenter(tmp_path/'t', m, dict(names=['a']))
     (tmp_path/'s'/'model.safetensors').write_bytes(b'x')
-    with pytest.raises(NamedMaskError, match='Cannot read the weights'): load_segmenter(tmp_path/'s')
+    with pytest.raises(NamedMaskError, match='model.safetensors is damaged'): load_segmenter(tmp_path/'s')
     with pytest.raises(NamedMaskError, match='no segmenter'): load_segmenter(tmp_path/'nothing')
 
 @pytest.mark.parametrize('change, words', [({'encoder': 'hf-hub:someone/something'}, 'hf-hub'), ({'encoder': 'local-dir:/tmp/x'}, 'local-dir'), ({'encoder': 'a/b'}, 'a/b'), ({'checkpoint_path': '/tmp/x.pth'}, 'checkpoint_path')])
@@ -425,3 +425,85 @@ def test_precision_is_a_setting(tmp_path, monkeypatch):
         modes[p] = cbs[0].amp_mode.name if cbs else None
     assert modes == {'auto': 'BF16', 'float32': None, 'float16': 'FP16'}
     with pytest.raises(NamedMaskError, match='precision .half. is unknown'): half_type('half', 'cpu')
+
+# ---- files from elsewhere ---
+GOOD = dict(names=list(NAMES), side=40)
+
+def put(folder, change=None, weights=None, text=None):
+    "A segmenter in `folder`, with something in it changed."
+    model = deeplabv3plus('resnet10t', 3, channels=8)
+    save_segmenter(folder, model, GOOD)
+    file = folder/'segmenter.json'
+    if change:
+        meta = json.loads(file.read_text())
+        change(meta)
+        file.write_text(json.dumps(meta))
+    if text is not None: file.write_text(text)
+    if weights: 
+        from safetensors.torch import save_file
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        weights(state)
+        save_file(state, folder/'model.safetensors')
+    return folder
+
+def entry(key, value): return lambda meta: meta.update({key: value})
+def setting(key, value): return lambda meta: meta['model'].update({key: value})
+
+@pytest.mark.parametrize('change, words', [
+    (entry('names', 'ab'), "'names' is not a list"), (entry('names', ['a', 5]), "'names' is not a list"), (entry('names', ['a', '']), "'names'"),
+    (entry('names', ['a', '\ud800']), "'names'"), (entry('names', ['a', 'a']), 'twice'), (entry('names', ['a']), '1 names for 3 classes'), (entry('names', ['a', 'b', 'c']), '3 names for 3 classes'),
+    (entry('side', -1), "'side' is -1"), (entry('side', 10**9), "'side'"), (entry('side', '40'), "'side'"), (entry('side', [40]), "'side'"), (entry('side', True), "'side'"), (entry('side', float('nan')), "'side'"),
+    (entry('model', 'resnet10t'), "'model'"), (entry('model', None), "'model'"), (entry('supervision', 5), "'supervision'"),
+    (setting('encoder', 7), 'encoder'), (setting('encoder', '../../x'), 'encoder'), (setting('encoder', 'no_such_net'), 'no_such_net'),
+    (setting('n_classes', 10**9), 'n_classes'), (setting('n_classes', '3'), 'n_classes'), (setting('n_classes', 3.0), 'n_classes'), (setting('output_stride', 0), 'output_stride'),
+    (setting('rates', [1, 2]), 'rates'), (setting('rates', [1, 2, 10**9]), 'rates'), (setting('channels', -1), 'channels'), (setting('channels', 10**9), 'channels'), (setting('channels', 16), 'do not fit'),
+    (setting('dropout', 'x'), 'dropout'), (setting('mean', [0, 0]), 'mean'), (setting('mean', ['a', 'b', 'c']), 'mean'), (setting('std', [1, 0, 1]), 'std'), (setting('std', float('nan')), 'std'), (setting('head', 'x'), 'head')])
+def test_a_description_that_is_wrong_is_refused(tmp_path, change, words):
+    with pytest.raises(NamedMaskError, match=words) as e: load_segmenter(put(tmp_path/'s', change))
+    assert '\n' not in str(e.value) and 'segmenter.json' in str(e.value)
+
+@pytest.mark.parametrize('text', ['5', '[]', 'null', '"names"', '{', '['*100_000, '{"a":'*100_000, '\x00', '{"names": ["a", "b"]}'])
+def test_what_is_no_description_is_refused(tmp_path, text):
+    with pytest.raises(NamedMaskError) as e: load_segmenter(put(tmp_path/'s', text=text))
+    assert '\n' not in str(e.value)
+
+def spoil(value):
+    def change(state): state['segmentation_head.0.weight'].view(-1)[0] = value
+    return change
+
+@pytest.mark.parametrize('weights, words', [
+    (spoil(float('nan')), 'not finite'), (spoil(float('inf')), 'not finite'),
+    (lambda s: s.pop('segmentation_head.0.weight'), 'do not fit'), (lambda s: s.update(more=torch.ones(1)), 'do not fit'),
+    (lambda s: s.update({'segmentation_head.0.weight': torch.ones(3, 3)}), 'do not fit')])
+def test_weights_that_are_wrong_are_refused(tmp_path, weights, words):
+    with pytest.raises(NamedMaskError, match=words) as e: load_segmenter(put(tmp_path/'s', weights=weights))
+    assert '\n' not in str(e.value) and 'model.safetensors' in str(e.value)
+    assert load_segmenter(put(tmp_path/'t')).names == list(NAMES)
+
+def checkpoint(folder, **changes):
+    model = deeplabv3plus('resnet10t', 3, channels=8)
+    state = dict(model=model.state_dict(), opt=None, iteration=1, losses=[.5], **{})
+    folder.mkdir(parents=True)
+    torch.save({k: v for k, v in {**state, **changes}.items() if v != 'absent'} if 'model' not in changes or not isinstance(changes['model'], dict) else {**state, **changes}, folder/'checkpoint.pt')
+    return folder
+
+def cyclic():
+    box = {}
+    box['model'] = box
+    return box
+
+@pytest.mark.parametrize('changes', [dict(model=5), dict(model=cyclic()), dict(model={1: torch.ones(1)}), dict(model={'w': torch.tensor(float('nan'))}), dict(model={'w': 'text'}),
+                                     dict(iteration='1'), dict(iteration=10**9), dict(losses=None), dict(losses=['a']), dict(opt=5)])
+def test_a_checkpoint_that_is_wrong_is_refused(tmp_path, changes):
+    with pytest.raises(NamedMaskError, match='checkpoint.pt cannot be continued.*delete it and run again') as e: Checkpoint(checkpoint(tmp_path/'c', **changes), 3).peek()
+    assert '\n' not in str(e.value)
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    entries, masks = toy(tmp_path/'photos')
+    dls = partial(training_dls, entries, masks, {'circle': 1, 'square': 2}, n_iters=2, batch_size=2, crop=32, device='cpu')
+    other = dict(model=deeplabv3plus('resnet10t', 3, channels=16).state_dict())
+    with pytest.raises(NamedMaskError, match='of another network.*delete it'):
+        train(deeplabv3plus('resnet10t', 3, channels=8), dls, checkpoint(tmp_path/'a', **other), n_iters=2, quiet=True)
+    with pytest.raises(NamedMaskError, match='of another training.*delete it'):
+        train(deeplabv3plus('resnet10t', 3, channels=8), dls, checkpoint(tmp_path/'b', opt=dict(state=[{}], hypers=[{}])), n_iters=2, quiet=True)
+    assert Checkpoint(checkpoint(tmp_path/'d'), 2).peek()['iteration'] == 1 and Checkpoint(tmp_path, 2).peek() is None

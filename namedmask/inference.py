@@ -6,8 +6,8 @@ Docs: https://namedmask.github.io/namedmask/inference.html.md"""
 
 # %% auto #0
 __all__ = ['pick_device', 'half_type', 'own_side', 'fit_size', 'photo_of', 'seen_by', 'Scorer', 'forward', 'argmax_at',
-           'is_out_of_memory', 'too_large', 'segment', 'ReadAhead', 'Seen', 'take_labels', 'take_probabilities',
-           'take_foreground', 'BatchSize', 'run_batches']
+           'too_large', 'segment', 'ReadAhead', 'Seen', 'take_labels', 'take_probabilities', 'take_foreground',
+           'BatchSize', 'run_batches']
 
 # %% ../nbs/05a_inference.ipynb #05a00005
 import os
@@ -19,6 +19,7 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from .core import NamedMaskError
 from .images import as_rgb, load_image
+from .teachers import is_out_of_memory
 
 # %% ../nbs/05a_inference.ipynb #05a00007
 def pick_device(
@@ -163,13 +164,6 @@ def argmax_at(
     return out
 
 # %% ../nbs/05a_inference.ipynb #05a00027
-def is_out_of_memory(
-    e, # An exception
-)->bool:
-    "Whether it says that there is not enough memory, on a CPU or a GPU."
-    if isinstance(e, (MemoryError, torch.OutOfMemoryError)): return True
-    return isinstance(e, RuntimeError) and any(o in str(e) for o in ('out of memory', "can't allocate memory", 'not enough memory'))
-
 def too_large(
     size=None,         # (W, H) of the photo, where it is known
     which='the photo', # Which one, for the message

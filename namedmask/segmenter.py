@@ -29,7 +29,7 @@ from fastai.vision.data import Normalize
 import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, load_image, palette
-from .teachers import check_tensors, is_out_of_memory, read_header, read_weights
+from .teachers import check_tensors, is_out_of_memory, read_header, read_weights, unsound
 from .inference import (argmax_at, fit_size, forward, half_type, own_side, pick_device, run_batches, segment, take_labels)
 
 _all_ = ['argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']   # from the chapter Inference; they may be had from here as well
@@ -631,9 +631,11 @@ class Checkpoint(Callback):
         if not self.file.exists(): return None
         try:
             state = read_weights(self.file)
-            if why := _odd_checkpoint(state): raise NamedMaskError(why)
-            check_tensors(state['model'], self.file)
-        except NamedMaskError as e: raise NamedMaskError(f"The checkpoint {self.file} cannot be continued ({e}): delete it and run again.") from e
+            why = _odd_checkpoint(state)
+        except NamedMaskError as e:
+            if is_out_of_memory(e.__cause__): raise
+            why = 'it cannot be read'
+        if why: raise NamedMaskError(f"The checkpoint {self.file} is damaged ({why}): delete it and run again.")
         return state
 
     def before_fit(self):
@@ -670,7 +672,7 @@ def _odd_checkpoint(state):
     wrong = [k for k, kind in kinds.items() if k not in state or not isinstance(state[k], kind)]
     if wrong: return f"its entry {wrong[0]!r} is missing or of another kind"
     if state['iteration'] != len(state['losses']) or not all(isinstance(l, float) for l in state['losses']): return 'its losses are not those of its iterations'
-    return ''
+    return unsound(state['model'])
 
 # %% ../nbs/06_segmenter.ipynb #d1833c9a
 class ProgressLoss(Callback):
@@ -830,7 +832,6 @@ def _described(meta, about):
     "The network that a description describes, with random weights."
     spec = {k: v for k, v in meta['model'].items() if k not in ('mean', 'std')}
     try: model = deeplabv3plus(**spec)
-    except NamedMaskError: raise
     except Exception as e:
         if is_out_of_memory(e): raise NamedMaskError(f"There is not enough memory for the network that {about} describes: close other programs.") from e
         raise NamedMaskError(f"{about} describes no network that can be built ({' '.join(str(e).split())[:200]}): restore the file from a copy.") from e

@@ -8,7 +8,7 @@ Docs: https://namedmask.github.io/namedmask/teachers.html.md"""
 __all__ = ['SUPERVISION', 'TEACHERS', 'TeacherCard', 'keep_cards', 'cards_of', 'offline_weights', 'lite_state_dict', 'n_threads',
            'cached_path', 'onnx_session', 'EfficientNetLiteFeatures', 'imagenet_classes', 'class_named',
            'paper_templates', 'conse', 'class_texts', 'MiniLM', 'ConSERetriever', 'find_weights', 'is_out_of_memory',
-           'read_weights', 'tensors_of', 'check_tensors', 'read_header', 'OpenClipRetriever', 'TimmFeatures',
+           'read_weights', 'tensors_of', 'check_tensors', 'unsound', 'read_header', 'OpenClipRetriever', 'TimmFeatures',
            'TeacherSet', 'register_teachers', 'get_teachers']
 
 # %% ../nbs/02_teachers.ipynb #f9c3ec0e
@@ -557,14 +557,19 @@ def check_tensors(
     path,       # Where it comes from, for the message
 )->dict:        # The same
     "Tensors that a network can take: named by words, all there, of finite numbers; anything else is a `NamedMaskError`."
-    for name, v in state.items():
-        if why := _unsound(name, v): raise NamedMaskError(f"{path} holds no sound weights: {why}; fetch it again, or make it again.")
+    if why := unsound(state): raise NamedMaskError(f"{path} holds no sound weights ({why}): fetch it again, or make it again.")
     return state
 
-def _unsound(name, v):
-    "What is wrong with a tensor, in words; '' if nothing is."
+def unsound(
+    state:dict, # {name: tensor}
+)->str:
+    "What is wrong with the first tensor that no network can take, in words; '' if all are sound."
+    return next((why for name, v in state.items() if (why := _unsound_tensor(name, v))), '')
+
+def _unsound_tensor(name, v):
     import torch
-    if not isinstance(name, str): return f"a tensor is named by a {type(name).__name__} in place of a word"
+    if not isinstance(name, str): return f"a tensor is named by a value of type {type(name).__name__} in place of a word"
+    if not torch.is_tensor(v): return f"{name!r:.80} is no tensor"
     if v.layout != torch.strided or v.device.type != 'cpu' or v.is_quantized or v.is_complex(): return f"the tensor {name!r:.80} is of a kind that no network here has"
     if v.numel()*v.element_size() > v.untyped_storage().nbytes(): return f"the tensor {name!r:.80} claims to be larger than it is"
     plain = v if v.element_size() > 1 else v.float()

@@ -495,7 +495,7 @@ def cyclic():
 @pytest.mark.parametrize('changes', [dict(model=5), dict(model=cyclic()), dict(model={1: torch.ones(1)}), dict(model={'w': torch.tensor(float('nan'))}), dict(model={'w': 'text'}),
                                      dict(iteration='1'), dict(iteration=10**9), dict(losses=None), dict(losses=['a']), dict(opt=5)])
 def test_a_checkpoint_that_is_wrong_is_refused(tmp_path, changes):
-    with pytest.raises(NamedMaskError, match='checkpoint.pt cannot be continued.*delete it and run again') as e: Checkpoint(checkpoint(tmp_path/'c', **changes), 3).peek()
+    with pytest.raises(NamedMaskError, match='checkpoint.pt is damaged.*delete it and run again') as e: Checkpoint(checkpoint(tmp_path/'c', **changes), 3).peek()
     assert '\n' not in str(e.value)
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

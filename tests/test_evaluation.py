@@ -128,8 +128,8 @@ def test_voc_border_is_ignored(voc):
 def test_voc_trouble_is_named(voc, tmp_path):
     def says(text, *args, **kw):
         with pytest.raises(NamedMaskError, match=text): VocBenchmark(*args, **kw)
-    says('unicorn', voc, ['cat', 'unicorn'])
-    says('one VOC class', voc, ['tv', 'television'])
+    says('unicorn', voc, ['unicorn'])
+    says('one class of VOC', voc, ['tv', 'television'])
     says('there is val', voc, ['cat'], split='train')
     says('no folder', tmp_path/'no', ['cat'])
     says('JPEGImages', tmp_path, ['cat'])

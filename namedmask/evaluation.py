@@ -183,7 +183,7 @@ def meaning_of(
 
 # %% ../nbs/10_evaluation.ipynb #0826123b
 def check_labels(
-    benchmark,    # With `.stems`, `.ids_of(stem)`, `.mask(stem)`, and `.void`, the id that is not scored
+    benchmark,    # With `.stems`, `.ids_of(stem)`, `.mask(stem)`, and `.void`, the id that is not scored and could stand for objects, or None
     most:int=200, # How many label files to read; None for all
 )->list: # Notes: sentences for whoever reads the result
     "Read label files and refuse ids without a name, and a set of masks in which 255 stands for the objects."
@@ -192,7 +192,9 @@ def check_labels(
     named = unscored = filled = 0
     bare = []                                                    # masks with 0 and the unscored id only
     for stem in stems[::step]:
-        counts = np.bincount(benchmark.ids_of(stem).ravel(), minlength=void + 1)
+        ids = benchmark.ids_of(stem)
+        if void is None: continue
+        counts = np.bincount(ids.ravel(), minlength=void + 1)
         objects = int(counts.sum() - counts[0] - counts[void])
         named, unscored, filled = named + objects, unscored + int(counts[void]), filled + bool(objects or counts[void])
         if counts[void] and not objects and counts[0]: bare.append(stem)
@@ -244,7 +246,7 @@ class VocBenchmark:
     void = 255
     def __init__(self,
         root,              # Folder with JPEGImages, SegmentationClass and ImageSets/Segmentation; `names.txt` in it names the ids if they are not VOC's
-        names,             # Names in the segmenter's order, as for `parse_names`; VOC's usual renamings are known, those it lacks are set apart
+        names,             # Names in the segmenter's order, as for `parse_names`; VOC's usual renamings are known, those it lacks are set apart; None for all
         split:str='val',   # Which list of ImageSets/Segmentation
         ):
         self.root, self.split = voc_root(root), split
@@ -252,13 +254,14 @@ class VocBenchmark:
         self.stems = voc_stems(self.root, split)
         self.notes = check_labels(self)
 
-    def _set_names(self, names):
+    def _set_names(self, names): # None for all
         self.known = folder_names(self.root)
         self.title = 'VOC' if self.known == VOC_NAMES else f'{self.root.name}/names.txt'
-        self.names, numbers, self.lacking = shared_names(names, self.known, self.title)
+        self.names, numbers, self.lacking = shared_names(names if names is not None else self._all_names(), self.known, self.title)
         self.lut = voc_lut([self.known[n - 1] for n in numbers], self.known)
         self.strange = strange_table([*range(len(self.known) + 1), self.void])
 
+    def _all_names(self): return list(self.known)
     def photo(self, stem)->Path: return self.root/'JPEGImages'/f'{stem}.jpg'
     def mask(self, stem)->Path: return self.root/'SegmentationClass'/f'{stem}.png'
     def ids_of(self, stem)->np.ndarray:
@@ -642,10 +645,13 @@ def evaluate_folder(
     files, lut = {s: Path(root)/f'{s}.png' for s in benchmark.stems}, _match(SimpleNamespace(names=names), benchmark)
     if missing := [f for f in files.values() if not f.exists()]:
         raise NamedMaskError(f"{missing[0]} is missing, and {len(missing) - 1} more: predict all {len(files)} photos of the benchmark into {root}.")
-    last = len(lut) - 1         # no name's number: such a label is an error wherever the truth is scored
-    predict = lambda stem: relabel(np.minimum(load_labels(files[stem]), last), lut)
+    predict = lambda stem: _relabelled(load_labels(files[stem]), lut)
     key = settings_key([names, [(s, content_hash(f)) for s, f in files.items()]])
     return score(predict, benchmark, key, made_by=dict(names=names, cards=supervision), quiet=quiet, boundary=boundary)
+
+def _relabelled(labels, lut):
+    "Predicted labels as the benchmark's. One beyond the table gets its last entry, no class's number: an error wherever the truth is scored."
+    return relabel(labels if len(lut) > np.iinfo(labels.dtype).max else np.minimum(labels, len(lut) - 1), lut)
 
 # %% ../nbs/10_evaluation.ipynb #9f953555
 class NaiveSegmenter:
@@ -713,7 +719,7 @@ def mask_iou(
     quiet:bool=False, # No progress bar
 )->dict:
     "Mean over the photos of the foreground IoU, at native size: {'mean_iou', 'photos', 'per_photo', 'missing', 'protocol'}."
-    if not isinstance(benchmark, VocBenchmark): benchmark = VocBenchmark(benchmark, folder_names(voc_root(benchmark)), split)
+    if not isinstance(benchmark, VocBenchmark): benchmark = VocBenchmark(benchmark, None, split)
     masks, per, missing = masks if isinstance(masks, (str, Path)) else without_fallback(masks), {}, []
     for s in progress(benchmark.stems, 'mask IoU', quiet=quiet):
         photo = benchmark.photo(s)

@@ -709,6 +709,7 @@ class Folder(Benchmark):
     rules = dict(background='id 0 is class 0 and is scored', ignored='255 and all classes outside the names')
     @property
     def about(self)->Source: return replace(BENCHMARKS['folder'], title=self.root.name if hasattr(self, 'root') else 'The folder', photos={getattr(self, 'split', 'all'): None})
+    said_before = dict(ignored='255, ids without a name, and all classes outside the names')    # in the key of notes, so that those of older releases stay good
     def __init__(self, root, names=None, split=None): # As for `Benchmark`; `split` names a list `{split}.txt`
         self.split = split or 'all'
         super().__init__(root, names, self.split)

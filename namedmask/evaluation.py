@@ -541,7 +541,7 @@ def score(
 )->dict:
     "The result of `evaluate` for any source of labels."
     names, made_by = ['background', *benchmark.names], made_by or {}
-    stage = Stage(folder, dict(model=key, benchmark=_kept_of(benchmark.card), **_order_of(made_by, benchmark))).open() if folder else None
+    stage = Stage(folder, dict(model=key, benchmark=_kept_of(benchmark.card) | getattr(benchmark, 'said_before', {}), **_order_of(made_by, benchmark))).open() if folder else None
     notes = JsonLines(stage.folder/'photos.jsonl') if stage else None
     done = still_good(notes, benchmark, lambda o: is_sound(o, len(names), boundary)) if notes else {}
     todo = [s for s in benchmark.stems if s not in done]

@@ -553,7 +553,7 @@ def test_a_run_on_another_benchmark(run, mine, voc, tmp_path, monkeypatch):
     assert found['student']['miou'] == 1 and '2 photos' in result_text(found)
     line = json.loads((run.folder/'results.jsonl').read_text())
     assert (line['benchmark'], line['split'], line['what'], line['seed']) == ('folder', 'all', 'student', 3)
-    says("no class 'ship'", evaluate_run, run, voc, quiet=True)
+    says('none of the names ship, lighthouse', evaluate_run, run, voc, quiet=True)
     says('say one of voc', evaluate_run, run, mine, 'ade', quiet=True)
     says('--masks', evaluate_run, run, mine, 'folder', masks=True, quiet=True)
     ecssd(tmp_path/'e')

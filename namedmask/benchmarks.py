@@ -25,7 +25,7 @@ from typing import Callable
 import numpy as np
 from PIL import Image
 from .core import NamedMaskError, Stage, progress, safe_join, settings_key
-from .images import IMAGE_SUFFIXES, WORK_SIDE, load_image, load_labels, load_mask
+from .images import IMAGE_SUFFIXES, WORK_SIDE, load_image, load_labels, load_mask, _header
 from .retrieval import Category, parse_names
 from .exchange import rle_decode
 from .segmenter import ignore_for, label_type
@@ -33,7 +33,7 @@ from .recipes import CITYSCAPES, COCA, COCO, VOC, imagenet_s
 from .metrics import SALIENCY_SCORES, bootstrap_ci, bootstrap_iou, interval, saliency_scores
 from .evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, VocBenchmark, add_cells, check_labels, checked_ids, class_number, contract_of, evaluate,
                                   lacking_text, letters, lines_of, meaning_of, names_of, read_voc_list, scoring, shared_names, soft_mask, sources_of, stamp_of,
-                                  still_good, stored_as, strange_table, upright, voc_root, without_fallback, _short)
+                                  still_good, strange_table, upright, voc_root, without_fallback, _short)
 _all_ = ['class_number', 'lines_of']     # they live in `evaluation` and can be imported from here as well
 
 # %% ../nbs/10a_benchmarks.ipynb #04707d53
@@ -399,7 +399,7 @@ class Coco(Benchmark):
 
     def ids_of(self, stem):
         photo, (size, objects) = self.files[stem]
-        stored, _ = stored_as(photo)
+        stored, _ = _header(photo)
         if sorted(size) != sorted(stored): raise NamedMaskError(f"{self.file} says that {photo} has {size[1]} x {size[0]} pixels, and it has {stored[0]} x {stored[1]}: bring the photo that the file was made for.")
         try: return draw_coco(size, objects)
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as e: raise NamedMaskError(f"An annotation of {stem} in {self.file} is damaged ({type(e).__name__}: {e}): bring the file again.") from e

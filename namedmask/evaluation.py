@@ -7,13 +7,13 @@ Docs: https://namedmask.github.io/namedmask/evaluation.html.md"""
 # %% auto #0
 __all__ = ['VOC_NAMES', 'SYNONYMS', 'VOC_ALIASES', 'letters', 'class_number', 'shared_names', 'voc_id', 'lines_of', 'names_of',
            'folder_names', 'voc_lut', 'relabel', 'strange_table', 'checked_ids', 'meaning_of', 'check_labels',
-           'stored_as', 'upright', 'VocBenchmark', 'lacking_text', 'voc_root', 'voc_stem', 'read_voc_list', 'voc_stems',
-           'JsonLines', 'model_key', 'predict_labels', 'count_photo', 'is_sound', 'add_cells', 'contract_of',
-           'stamp_of', 'is_unchanged', 'sources_of', 'still_good', 'lacks_memory', 'scoring', 'score', 'evaluate',
-           'summary', 'intervals', 'edges', 'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask',
-           'naive_baseline', 'without_fallback', 'mask_iou', 'label_is', 'retrieval_precision', 'read_labels',
-           'TrueMask', 'true_ids', 'true_mask_entries', 'cut_labels', 'TrueMaskDataset', 'TrueMaskStore',
-           'true_mask_dls', 'train_ceiling', 'ConfusionMatrix', 'foreground_iou']
+           'upright', 'VocBenchmark', 'lacking_text', 'voc_root', 'voc_stem', 'read_voc_list', 'voc_stems', 'model_key',
+           'predict_labels', 'count_photo', 'is_sound', 'add_cells', 'contract_of', 'stamp_of', 'is_unchanged',
+           'sources_of', 'still_good', 'lacks_memory', 'scoring', 'score', 'evaluate', 'summary', 'intervals', 'edges',
+           'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask', 'naive_baseline', 'without_fallback',
+           'mask_iou', 'label_is', 'retrieval_precision', 'read_labels', 'TrueMask', 'true_ids', 'true_mask_entries',
+           'cut_labels', 'TrueMaskDataset', 'TrueMaskStore', 'true_mask_dls', 'train_ceiling', 'ConfusionMatrix',
+           'foreground_iou', 'JsonLines']
 
 # %% ../nbs/10_evaluation.ipynb #929f43fc
 import csv, difflib, hashlib, json, os, time
@@ -26,14 +26,14 @@ from types import SimpleNamespace
 import numpy as np, torch
 from PIL import Image
 from . import __version__
-from .core import NamedMaskError, Stage, explain_write, progress, read_json, safe_join, settings_key, write_text
-from .images import WORK_SIDE, content_hash, load_image, load_labels, load_mask
+from .core import JsonLines, NamedMaskError, Stage, progress, read_json, read_lines, safe_join, settings_key
+from .images import WORK_SIDE, content_hash, load_image, load_labels, load_mask, turned, _header
 from .retrieval import parse_names
 from .metrics import BoundaryMatrix, ConfusionMatrix, bootstrap_iou, foreground_iou, interval
 from .copypaste import CopyPaste
 from .segmenter import (IGNORE, ArchiveDataset, Segmenter, aspp_rates, cut, deeplabv3plus, encoder_norm, load_segmenter, place,
                                  save_segmenter, train, training_dls, weights_key)
-_all_ = ['ConfusionMatrix', 'foreground_iou']     # they live in `metrics` and can be imported from here as well
+_all_ = ['ConfusionMatrix', 'foreground_iou', 'JsonLines']     # they live in `metrics` and `core` and can be imported from here as well
 
 # %% ../nbs/10_evaluation.ipynb #28c91fea
 VOC_NAMES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
@@ -101,9 +101,7 @@ def lines_of(
     file, # A text file
 )->list:
     "Its lines without the space around them; empty ones are left out."
-    try: text = Path(file).read_text(encoding='utf-8-sig')
-    except (OSError, UnicodeDecodeError) as e: raise NamedMaskError(f"{file} cannot be read as text ({e}): save it as UTF-8.") from e
-    return [line.strip() for line in text.replace('\r\n', '\n').split('\n') if line.strip()]
+    return [line.strip() for line in read_lines(file) if line.strip()]
 
 def names_of(
     file,          # A `names.txt`
@@ -206,39 +204,20 @@ def check_labels(
     return notes
 
 # %% ../nbs/10_evaluation.ipynb #d6002d4c
-_TURNED = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.T,
-           6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].T, 8: lambda a: np.rot90(a)}    # by EXIF's numbers
-_MOST_PIXELS = 200_000_000                                                                         # as for photos
-
-def stored_as(
-    photo, # An image file
-)->tuple: # ((W, H) as stored, EXIF's number 1 to 8 of how to turn it)
-    "Size and turn of a photo, from the head of its file."
-    try:
-        with Image.open(photo) as im:
-            size = im.size
-            try: turn = im.getexif().get(0x0112, 1)
-            except Exception: turn = 1       # a damaged EXIF block leaves the photo as it is, in `load_image` too
-    except Exception as e:
-        load_image(photo)                    # says what is wrong with it
-        raise NamedMaskError(f"Cannot read {photo} ({type(e).__name__}): bring the photo again.") from e
-    if size[0]*size[1] > _MOST_PIXELS: raise NamedMaskError(f"{photo} has {size[0]} x {size[1]} pixels, more than 200 million: make it smaller first.")
-    return size, turn if turn in _TURNED else 1
-
 def upright(
     labels,            # (h,w) array that was drawn on the photo
     photo,             # Its file
     scaled:bool=False, # The labels may be larger or smaller than the photo
 )->np.ndarray:
     "Labels as `load_image` shows their photo."
-    (W, H), turn = stored_as(photo)
-    stored, shown = (W, H), (H, W) if turn in (5, 6, 7, 8) else (W, H)
+    (W, H), turn = _header(photo)
+    stored, shown = (W, H), (H, W) if turn >= 5 else (W, H)
     size = labels.shape[::-1]
     unlike = lambda other: abs(np.log(size[0]*other[1]/(size[1]*other[0])))
     as_stored = unlike(stored) <= unlike(shown) if scaled else size == stored
     if not (scaled or as_stored or size == shown):
         raise NamedMaskError(f"{photo} and its labels differ in size, {W} x {H} and {size[0]} x {size[1]} pixels: bring the labels of this photo.")
-    return np.ascontiguousarray(_TURNED[turn](labels)) if as_stored and turn in _TURNED else labels
+    return turned(labels, turn) if as_stored else labels
 
 # %% ../nbs/10_evaluation.ipynb #ad57c22b
 class VocBenchmark:
@@ -341,26 +320,6 @@ def voc_stems(
         for f in (root/'JPEGImages'/f'{stem}.jpg', root/'SegmentationClass'/f'{stem}.png'):
             if not f.exists(): raise NamedMaskError(f"{f} is missing, though {lst} lists it: restore it, or take it off the list.")
     return stems
-
-# %% ../nbs/10_evaluation.ipynb #c332625c
-class JsonLines:
-    "A file of JSON objects, one a line, that grows at its end and outlives a crash in the middle of a line."
-    def __init__(self, path): self.path = Path(path)
-    def read(self)->list:
-        "All whole lines; a torn last line is removed from the file."
-        if not self.path.exists(): return []
-        text, good = self.path.read_text(encoding='utf-8', errors='replace'), []
-        for line in text.splitlines():
-            try: good.append(json.loads(line))
-            except ValueError: pass
-        clean = ''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in good)
-        if clean != text: write_text(self.path, clean)
-        return good
-    def append(self, obj):
-        "Add one object."
-        with explain_write(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(obj, ensure_ascii=False) + '\n')
 
 # %% ../nbs/10_evaluation.ipynb #1a8e33b8
 def model_key(

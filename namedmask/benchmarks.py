@@ -31,7 +31,7 @@ from .exchange import rle_decode
 from .segmenter import ignore_for, label_type
 from .recipes import CITYSCAPES, COCA, COCO, VOC, imagenet_s
 from .metrics import SALIENCY_SCORES, bootstrap_ci, bootstrap_iou, interval, saliency_scores
-from .evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, VocBenchmark, add_cells, check_labels, checked_ids, class_number, contract_of, evaluate,
+from .evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, VocBenchmark, add_cells, check_labels, checked_ids, class_number, contract_of, evaluate, folder_name,
                                   lacking_text, letters, lines_of, meaning_of, names_of, read_voc_list, scoring, shared_names, soft_mask, sources_of, stamp_of,
                                   still_good, strange_table, upright, voc_root, without_fallback, _short)
 _all_ = ['class_number', 'lines_of']     # they live in `evaluation` and can be imported from here as well
@@ -202,9 +202,11 @@ class Benchmark:
     def __repr__(self):
         published = self.about.photos.get(self.split)
         return (f"{self.about.title}, {self.split}: {_count(len(self), 'photo')}{f' (published: {published:,})' if published not in (None, len(self)) else ''}, "
-                f"{_count(len(self.names), 'name')}{' and background' if self.background else ', no background'}{_remarks(self)}")
+                f"{_count(len(self.names), 'name')}{' and background' if self.background else ', no background'}{_listed(self.names)}{_remarks(self)}")
 
 def _count(n, what): return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+def _listed(names, most=12): return f": {', '.join(names)}" if len(names) <= most else ''
 
 def _remarks(bench):
     "What was odd about its files, a line each."
@@ -708,7 +710,7 @@ class Folder(Benchmark):
     kind, size, void, looked_into = 'folder', 65536, 65535, True
     rules = dict(background='id 0 is class 0 and is scored', ignored='255 and all classes outside the names')
     @property
-    def about(self)->Source: return replace(BENCHMARKS['folder'], title=self.root.name if hasattr(self, 'root') else 'The folder', photos={getattr(self, 'split', 'all'): None})
+    def about(self)->Source: return replace(BENCHMARKS['folder'], title=folder_name(self.root) if hasattr(self, 'root') else 'The folder', photos={getattr(self, 'split', 'all'): None})
     said_before = dict(ignored='255, ids without a name, and all classes outside the names')    # in the key of notes, so that those of older releases stay good
     def __init__(self, root, names=None, split=None): # As for `Benchmark`; `split` names a list `{split}.txt`
         self.split = split or 'all'
@@ -747,7 +749,7 @@ class Folder(Benchmark):
         return list(dict.fromkeys(o.removesuffix(e) if (e := Path(o).suffix).lower() in IMAGE_SUFFIXES else o for o in lines_of(file)))
 
     def _may_occur(self): return [*range(len(self.known) + 1), self.void, *([self.ignore] if len(self.known) > 254 else [])]
-    def _meaning(self): return meaning_of(self.known, f'{self.root.name}/names.txt', (255,) if len(self.known) < 255 else (self.ignore, self.void))
+    def _meaning(self): return meaning_of(self.known, f'{folder_name(self.root)}/names.txt', (255,) if len(self.known) < 255 else (self.ignore, self.void))
     def ids_of(self, stem):
         "The ids, uint16; 255, where it is no name's number, as 65535."
         ids = load_labels(self.mask(stem)).astype(np.uint16)

@@ -6,14 +6,14 @@ Docs: https://namedmask.github.io/namedmask/evaluation.html.md"""
 
 # %% auto #0
 __all__ = ['VOC_NAMES', 'SYNONYMS', 'VOC_ALIASES', 'letters', 'class_number', 'shared_names', 'voc_id', 'lines_of', 'names_of',
-           'folder_names', 'voc_lut', 'relabel', 'strange_table', 'checked_ids', 'meaning_of', 'check_labels',
-           'upright', 'VocBenchmark', 'lacking_text', 'voc_root', 'voc_stem', 'read_voc_list', 'voc_stems', 'model_key',
-           'predict_labels', 'count_photo', 'is_sound', 'add_cells', 'contract_of', 'stamp_of', 'is_unchanged',
-           'sources_of', 'still_good', 'lacks_memory', 'scoring', 'score', 'evaluate', 'summary', 'intervals', 'edges',
-           'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask', 'naive_baseline', 'without_fallback',
-           'mask_iou', 'label_is', 'retrieval_precision', 'read_labels', 'TrueMask', 'true_ids', 'true_mask_entries',
-           'cut_labels', 'TrueMaskDataset', 'TrueMaskStore', 'true_mask_dls', 'train_ceiling', 'ConfusionMatrix',
-           'foreground_iou', 'JsonLines']
+           'folder_name', 'folder_names', 'voc_lut', 'relabel', 'strange_table', 'checked_ids', 'meaning_of',
+           'check_labels', 'upright', 'VocBenchmark', 'lacking_text', 'voc_root', 'voc_stem', 'read_voc_list',
+           'voc_stems', 'model_key', 'predict_labels', 'count_photo', 'is_sound', 'add_cells', 'contract_of',
+           'stamp_of', 'is_unchanged', 'sources_of', 'still_good', 'lacks_memory', 'scoring', 'score', 'evaluate',
+           'summary', 'intervals', 'edges', 'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask',
+           'naive_baseline', 'without_fallback', 'mask_iou', 'label_is', 'retrieval_precision', 'read_labels',
+           'TrueMask', 'true_ids', 'true_mask_entries', 'cut_labels', 'TrueMaskDataset', 'TrueMaskStore',
+           'true_mask_dls', 'train_ceiling', 'ConfusionMatrix', 'foreground_iou', 'JsonLines']
 
 # %% ../nbs/10_evaluation.ipynb #929f43fc
 import csv, difflib, hashlib, json, os, time
@@ -26,7 +26,7 @@ from types import SimpleNamespace
 import numpy as np, torch
 from PIL import Image
 from . import __version__
-from .core import JsonLines, NamedMaskError, Stage, progress, read_json, read_lines, safe_join, settings_key
+from .core import JsonLines, NamedMaskError, Stage, locked, progress, read_json, read_lines, safe_join, settings_key
 from .images import WORK_SIDE, content_hash, load_image, load_labels, load_mask, turned, _header
 from .retrieval import parse_names
 from .metrics import BoundaryMatrix, ConfusionMatrix, bootstrap_iou, foreground_iou, interval
@@ -114,6 +114,10 @@ def names_of(
     if any(letters(o) == 'background' for o in names):
         raise NamedMaskError(f"{file} names the background: its first line names id 1, and id 0 is the background without a line, so take that line out.")
     return names
+
+def folder_name(root)->str: # 'voc', also for '.' and 'voc/..'
+    "What a folder is called."
+    return os.path.basename(os.path.abspath(root))
 
 def folder_names(
     root, # Folder of a benchmark
@@ -235,7 +239,7 @@ class VocBenchmark:
 
     def _set_names(self, names): # None for all
         self.known = folder_names(self.root)
-        self.title = 'VOC' if self.known == VOC_NAMES else f'{self.root.name}/names.txt'
+        self.title = 'VOC' if self.known == VOC_NAMES else f'{folder_name(self.root)}/names.txt'
         self.names, numbers, self.lacking = shared_names(names if names is not None else self._all_names(), self.known, self.title)
         self.lut = voc_lut([self.known[n - 1] for n in numbers], self.known)
         self.strange = strange_table([*range(len(self.known) + 1), self.void])
@@ -258,7 +262,7 @@ class VocBenchmark:
         "What was scored and how, for the result."
         n = len(self.names)
         voc = self.known == VOC_NAMES
-        what = f'{n} of the {len(self.known)} names in {self.root.name}/names.txt' if not voc else \
+        what = f'{n} of the {len(self.known)} names in {folder_name(self.root)}/names.txt' if not voc else \
                'the 21-class VOC figure' if n == 20 else f'{n} of the 20 VOC names: not comparable with the 21-class VOC figure'
         return dict(benchmark='voc', root=str(self.root), split=self.split, photos=len(self), names=['background', *self.names], what=what + lacking_text(self.lacking),
                     background=f"{'VOC' if voc else 'the'} background stays class 0 and is scored",
@@ -451,17 +455,20 @@ def still_good(
     benchmark, # As for `evaluate`
     is_whole,  # note -> is it complete
 )->dict: # {photo: note}
-    "The notes whose files are as they were. Those of older releases, without stamps, count if no file is newer than the notes; they get stamps now."
+    "The notes whose files are as they were. Those of older releases, without stamps, count if no file is newer than the notes; they get stamps as soon as others are written beside them."
     written = notes.path.stat().st_mtime_ns if notes.path.exists() else 0
     last = {o['photo']: o for o in notes.read() if is_whole(o)}
     names_file = Path(getattr(benchmark, 'root', '.'))/'names.txt'
     good = {}
     for stem in benchmark.stems:
         if (note := last.get(stem)) is None: continue
-        sources = sources_of(benchmark, stem)
-        if 'seen' not in note and not _newer([*sources, names_file], written):
-            note = dict(note, seen=[stamp_of(o) for o in sources]); notes.append(note)
-        if 'seen' in note and isinstance(note['seen'], list) and len(note['seen']) == len(sources) and all(map(is_unchanged, note['seen'], sources)): good[stem] = note
+        sources, seen = sources_of(benchmark, stem), note.get('seen')
+        if 'seen' not in note: same = not _newer([*sources, names_file], written)
+        else: same = isinstance(seen, list) and len(seen) == len(sources) and all(map(is_unchanged, seen, sources))
+        if same: good[stem] = note
+    if len(good) < len(benchmark.stems):
+        for stem, note in good.items():
+            if 'seen' not in note: notes.append(dict(note, seen=[stamp_of(o) for o in sources_of(benchmark, stem)]))
     return good
 
 def _newer(sources, when):
@@ -805,7 +812,7 @@ def true_mask_entries(
     "A `TrueMask` for each photo of `masks` that shows one of `names`: training data for the ceiling, not for any other student."
     photos, masks = Path(photos), Path(masks)
     known = folder_names(masks.parent)
-    plain, numbers, _ = shared_names(names, known, 'VOC' if known == VOC_NAMES else f'{masks.parent.name}/names.txt')
+    plain, numbers, _ = shared_names(names, known, 'VOC' if known == VOC_NAMES else f'{folder_name(masks.parent)}/names.txt')
     theirs = tuple(known[n - 1] for n in numbers)
     lut, out = voc_lut(theirs, known), []
     if not photos.is_dir(): raise NamedMaskError(f"There is no folder {photos}: give the folder of the photos.")
@@ -903,4 +910,4 @@ def _adopt_ceiling(stage, before, entries, card):
     made_from = (read_json(before.folder/'segmenter.json', {}).get('supervision') or [None])[0]
     finished = before.file.stat().st_mtime_ns
     if made_from == json.loads(json.dumps(card.as_dict())) and all(e.mask.stat().st_mtime_ns <= finished for e in entries):
-        stage._write(**{k: v for k, v in before.record.items() if k not in ('key', 'settings')})
+        with locked(stage.folder): stage._write(**{k: v for k, v in before.record.items() if k not in ('key', 'settings')})

@@ -204,6 +204,15 @@ def f_beta(
     r"$F_\beta$ of each pair, 0 where both are 0."
     return (1 + beta2)*precision*recall/(beta2*precision + recall + EPS)
 
+def _soft_and_truth(soft, truth):
+    soft = torch.as_tensor(soft)
+    soft = soft if soft.is_floating_point() else soft.float()
+    truth = torch.as_tensor(truth).to(soft.device).bool()
+    if soft.shape != truth.shape: raise NamedMaskError(f"The mask has shape {tuple(soft.shape)}, the truth {tuple(truth.shape)}: bring the mask to the truth's own size.")
+    if not soft.numel() or not (-1e-4 <= soft.min() and soft.max() <= 1 + 1e-4):
+        raise NamedMaskError("A soft mask needs values from 0 to 1: divide 8-bit values by 255.")
+    return soft.clamp(0, 1), truth
+
 # %% ../nbs/09b_metrics.ipynb #fa3baac0
 def _object_score(values):
     "2m/(m^2 + 1 + s) of the values on one side, m their mean, s their standard deviation."
@@ -243,15 +252,6 @@ def _s_measure(x, t, as_published):
     return max(0., float(objects + regions)/2)
 
 # %% ../nbs/09b_metrics.ipynb #437c4050
-def _soft_and_truth(soft, truth):
-    soft = torch.as_tensor(soft)
-    soft = soft if soft.is_floating_point() else soft.float()
-    truth = torch.as_tensor(truth).to(soft.device).bool()
-    if soft.shape != truth.shape: raise NamedMaskError(f"The mask has shape {tuple(soft.shape)}, the truth {tuple(truth.shape)}: bring the mask to the truth's own size.")
-    if not soft.numel() or not (-1e-4 <= soft.min() and soft.max() <= 1 + 1e-4):
-        raise NamedMaskError("A soft mask needs values from 0 to 1: divide 8-bit values by 255.")
-    return soft.clamp(0, 1), truth
-
 SALIENCY_SCORES = ('iou', 'acc', 'max_f', 'mean_f', 'adaptive_f', 's_measure', 'mae')
 
 def saliency_scores(

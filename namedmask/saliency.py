@@ -14,7 +14,7 @@ __all__ = ['REFINE_PIXELS', 'REFINERS', 'REVISION', 'image_batch', 'unit_rows', 
            'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'Notes', 'make_masks']
 
 # %% ../nbs/05_saliency.ipynb #4694c6a6
-import re, threading, warnings
+import json, re, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
@@ -27,25 +27,9 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from scipy.linalg import eigh, solve
 from threadpoolctl import threadpool_limits
-from .core import NamedMaskError, Stage, explain_write, progress, read_json, rng_of
+from .core import JsonLines, NamedMaskError, Stage, explain_write, progress, read_json, rng_of
 from .images import MaskStore, WORK_SIDE, content_hash, load_image
 from .teachers import keep_cards
-
-# %% ../nbs/05_saliency.ipynb #b1a7ffff
-import json
-class JsonLines:
-    def __init__(self, path): self.path = Path(path)
-    def read(self):
-        if not self.path.exists(): return []
-        out = []
-        for line in self.path.read_bytes().split(b'\n'):
-            try: out.append(json.loads(line))
-            except ValueError: pass
-        return out
-    def append(self, obj):
-        with explain_write(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(obj, ensure_ascii=False) + '\n')
 
 # %% ../nbs/05_saliency.ipynb #787ab87b
 def image_batch(
@@ -943,11 +927,10 @@ class Notes:
     def __init__(self,
         file, # `notes.jsonl`; a `notes.json` beside it is by an earlier version and counts too
         ):
-        self.file, self.lock, self.all = Path(file), threading.Lock(), {}
+        self.file, self.lock, self.all, self._end = Path(file), threading.Lock(), {}, None
         self.lines, older = JsonLines(self.file), self.file.with_suffix('.json')
-        before = read_json(older, {}) if older != self.file else {}
-        if not isinstance(before, dict): raise NamedMaskError(f"{older} does not hold the notes of photos: delete it, or restore it from a copy.")
-        for sha, what in [*before.items(), *((o.pop('sha', None), o) for o in self.lines.read() if isinstance(o, dict))]:
+        before = read_json(older, {}, dict) if older != self.file else {}
+        for sha, what in [*before.items(), *((o.pop('sha', None), o) for o in self.lines.read())]:
             if isinstance(sha, str) and isinstance(what, dict): self.all[sha] = what
 
     def __call__(self, entry, **what): # What happened, and why: skipped='...', fallback='...' or inexact='...'; nothing, where all went well
@@ -955,8 +938,22 @@ class Notes:
             note = {'path': str(entry.path), **what}
             known = self.all.get(entry.sha)
             if note == known or (known is None and not what): return
-            self.lines.append({'sha': entry.sha, **note})
+            self._add({'sha': entry.sha, **note})
             self.all[entry.sha] = note
+
+    def _add(self, line):
+        "The first line mends what a crash has left; the file stays open for the others."
+        with explain_write(self.file):
+            if self._end is None:
+                self.lines.append(line)
+                self._end = open(self.file, 'ab')
+            else:
+                self._end.write((json.dumps(line, ensure_ascii=False) + '\n').encode('utf-8', 'backslashreplace'))
+                self._end.flush()
+
+    def close(self):
+        if self._end: self._end.close()
+        self._end = None
 
     def count(self, what): return sum(what in n for n in self.all.values())
 
@@ -986,6 +983,7 @@ def make_masks(
             for _ in progress(made, 'saliency', total=len(unique), done=len(unique) - len(todo), quiet=quiet): pass
         except BaseException:
             pool.shutdown(cancel_futures=True); raise
+        finally: notes.close()
     stage.finish(masks=len(store), skipped=notes.count('skipped'), fallbacks=notes.count('fallback'), inexact=notes.count('inexact'))
     return store
 

@@ -6,16 +6,18 @@ Docs: https://namedmask.github.io/namedmask/segmenter.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilation', 'weights_key', 'aspp_rates', 'PaperHead',
-           'PaperDeepLab', 'deeplabv3plus', 'ignore_for', 'label_type', 'label_map', 'place', 'cut', 'TensorLabels',
-           'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix', 'mean_colour', 'recolour',
-           'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'NormalizeBytes', 'training_dls', 'PolySchedule',
-           'freeze_encoder', 'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably',
-           'argmax_at', 'fit_size', 'forward', 'segment', 'Segmenter', 'save_segmenter', 'load_segmenter']
+           'PaperDeepLab', 'deeplabv3plus', 'ignore_for', 'label_type', 'label_map', 'place', 'corner_of', 'cut',
+           'TensorLabels', 'own_side', 'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix',
+           'mean_colour', 'recolour', 'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'NormalizeBytes',
+           'training_dls', 'PolySchedule', 'freeze_encoder', 'KeepEval', 'half_type', 'segmenter_learner', 'Checkpoint',
+           'ProgressLoss', 'train', 'fit_resumably', 'argmax_at', 'fit_size', 'forward', 'segment', 'Segmenter',
+           'save_segmenter', 'load_segmenter']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, time, warnings
 from collections import namedtuple
 from functools import partial
+from numbers import Real
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
@@ -221,6 +223,15 @@ def place(
     start = int(u*(scaled-crop+1))
     return start*length/scaled, (start+crop)*length/scaled, 0, crop
 
+def corner_of(
+    u:float, # A random number in [0,1)
+)->tuple: # (bool, bool): is the space to the left of the photo, is it above the photo
+    "In which corner of the square the released code lays a small photo: three throws, each with one chance in four."
+    if u < 1/4: return True, True
+    if u < 1/4 + 3/16: return True, False
+    if u < 1/4 + 3/16 + 9/64: return False, True
+    return False, False
+
 # %% ../nbs/06_segmenter.ipynb #16ff97a6
 def cut(
     im,              # PIL image
@@ -229,12 +240,15 @@ def cut(
     s:float,         # Scale factor
     at,              # (u, v): two numbers in [0,1), place along x and y
     flip:bool=False, # Mirror left and right
+    corner=None,     # (left, top), from `corner_of`: on which sides the space beside a small photo lies; without, it lies where `at` says
+    mask_filter=Image.BILINEAR, # How the mask is resized
 )->tuple: # (uint8 array crop x crop x 3, uint8 soft mask crop x crop, bool array: True where padded)
     "One square of a photo with its mask."
     (x0, x1, ox, w), (y0, y1, oy, h) = (place(n, s, crop, u) for n, u in zip(im.size, at))
+    if corner: ox, oy = ((crop-n)*first for n, first in zip((w, h), corner))
     part = im.resize((w, h), Image.BILINEAR, box=(x0, y0, x1, y1), reducing_gap=3)
     fx, fy = soft.shape[1]/im.width, soft.shape[0]/im.height
-    smask = Image.fromarray(soft).resize((w, h), Image.BILINEAR, box=(x0*fx, y0*fy, x1*fx, y1*fy))
+    smask = Image.fromarray(soft).resize((w, h), mask_filter, box=(x0*fx, y0*fy, x1*fx, y1*fy))
     if flip: part, smask, ox = part.transpose(Image.FLIP_LEFT_RIGHT), smask.transpose(Image.FLIP_LEFT_RIGHT), crop - w - ox
     mean = bytearray(im.resize((1, 1), Image.BOX).getpixel((0, 0)))
     x = np.frombuffer(mean*crop**2, np.uint8).reshape(crop, crop, 3)
@@ -258,11 +272,19 @@ class TensorLabels(TensorMask):
         return ctx
 
 # %% ../nbs/06_segmenter.ipynb #36f83034
+def own_side(
+    side, # Pixels, None, or 'native'
+)->int: # Pixels; None: the photo's own
+    "A shorter side as a number; 'native' is the photo's own, and differs from None only in how a training decodes it."
+    if not side or side == 'native': return None
+    if isinstance(side, Real) and not isinstance(side, bool) and side >= 1: return side
+    raise NamedMaskError(f"The shorter side {side!r} is no number of pixels: give a whole number from 1, or 'native'.")
+
 class Pictures:
     "Decoded photos with their masks; the first that are asked for stay in memory, up to a bound."
     def __init__(self,
         masks,       # `MaskStore` of soft masks
-        side:int,    # Shorter side, pixels, at which a photo is decoded (never enlarged)
+        side:int,    # Shorter side, pixels, at which a photo is decoded (never enlarged); None: the photo's own
         room:int=0,  # Bytes to use, at most; 0 keeps nothing
         ): self.masks, self.side, self.room, self.kept = masks, side, room, {}
 
@@ -288,18 +310,20 @@ class ArchiveDataset:
         n:int,             # How many samples
         crop:int=384,      # Side of the square, pixels
         scale=(.1, 1.),    # Range of the random scale factor
-        side:int=None,     # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512
+        side=None,         # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512; 'native': its own, whatever it is
         band=None,         # (lo, hi): soft values in between are ignored (`label_map`)
         seed:int=0,
         flip:float=.5,     # Share of mirrored samples
         ignore_index:int=IGNORE, # The label of padding and of the band
         cache:int=0,       # Bytes of memory for decoded photos and masks (`Pictures`)
+        as_released:bool=False, # As the released code does: a small photo lies in a corner (`corner_of`), masks are resized to the nearest pixel
         ):
         self.entries = [e for e in entries if e.sha in masks]
         if not self.entries: raise NamedMaskError("There is no photo with a mask to train on: look at the archive and the saliency stage first.")
-        self.masks, self.n, self.crop, self.scale, self.side, self.band, self.seed, self.flip = masks, n, crop, tuple(scale), side, band, seed, flip
+        self.masks, self.n, self.crop, self.scale, self.side = masks, n, crop, tuple(scale), own_side(side)
+        self.band, self.seed, self.flip, self.as_released = band, seed, flip, as_released
         self.label_of, self.ignore_index = label_of if callable(label_of) else lambda e: label_of[e.name], ignore_index
-        self.pictures = Pictures(masks, side or WORK_SIDE, cache)
+        self.pictures = Pictures(masks, None if side == 'native' else side or WORK_SIDE, cache)
 
     def __len__(self): return self.n
 
@@ -309,7 +333,9 @@ class ArchiveDataset:
         s, u, v, f = rng.random(4)
         im, soft = self.pictures(e)
         unit = self.side/min(im.size) if self.side else 1.
-        x, m, pad = cut(im, soft, self.crop, unit*(self.scale[0] + s*(self.scale[1]-self.scale[0])), (u, v), f < self.flip)
+        scale = unit*(self.scale[0] + s*(self.scale[1]-self.scale[0]))
+        released = dict(corner=corner_of(rng.random()), mask_filter=Image.NEAREST) if self.as_released else {}
+        x, m, pad = cut(im, soft, self.crop, scale, (u, v), f < self.flip, **released)
         y = label_map(m, self.label_of(e), self.band, self.ignore_index)
         np.putmask(y, pad, self.ignore_index)
         return x, y, e
@@ -491,7 +517,7 @@ def training_dls(
     batch_size:int=16,
     crop:int=384,     # Side of a sample, pixels; a multiple of 16
     scale=(.1, 1.),   # Range of the random scale factor
-    side:int=None,    # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512
+    side=None,        # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512; 'native': its own, whatever it is
     seed:int=0,
     start:int=0,      # First batch: where an interrupted training continues
     band=None,        # (lo, hi): soft values in between are ignored
@@ -504,6 +530,7 @@ def training_dls(
     device=None,
     ignore_index:int=IGNORE, # The label that the loss ignores; with more than 254 names `ignore_for(n)`
     cache:int=2**29,  # Bytes of memory for decoded pictures, all workers together
+    as_released:bool=False, # Small photos in a corner, masks resized to the nearest pixel (`ArchiveDataset`)
 )->DataLoaders: # x: TensorImage (B,3,crop,crop) normalised float, `channels_last`; y: TensorLabels (B,crop,crop) long; `.vocab`
     "fastai `DataLoaders` of samples. `valid` holds one batch of other crops of the same photos, without changes of colour: to look at, not to measure."
     if names is None and isinstance(label_of, dict):
@@ -511,7 +538,7 @@ def training_dls(
         names = ['background'] + [ids.get(i, str(i)) for i in range(1, max(ids)+1)]
     if crop % 16: raise NamedMaskError(f"The crop is {crop} pixels: choose a multiple of 16, {crop//16*16+16} say.")
     mean, std = norm or encoder_norm('')
-    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index)
+    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index, as_released=as_released)
     train, valid = make(n_iters*batch_size, seed=seed, cache=cache//max(1, workers)), make(batch_size, seed=seed_of(seed, 'look'))
     valid.split_idx = 1
     device = torch.device(device) if device else default_device()
@@ -565,6 +592,18 @@ class KeepEval(Callback):
         for m in self.modules: m.eval()
 
 # %% ../nbs/06_segmenter.ipynb #e7bcb0f8
+def half_type(
+    precision:str, # 'auto', 'float32', 'bfloat16' or 'float16'
+    device,        # torch device, or its name
+): # torch dtype, or None: compute in 32 bits
+    "The 16-bit floats in which a network runs. A CPU always computes in 32 bits."
+    known = {'float32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+    if precision not in ('auto', *known):
+        raise NamedMaskError(f"The precision {precision!r} is unknown: say auto, {', '.join(known)}.")
+    if torch.device(device).type != 'cuda': return None
+    if precision != 'auto': return known[precision]
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
 def segmenter_learner(
     dls,                       # From `training_dls`
     model,                     # From `deeplabv3plus`
@@ -575,6 +614,7 @@ def segmenter_learner(
     freeze_bn:bool=False,      # Keep the encoder's batch-norm statistics
     cbs=(),                    # More callbacks
     path=None,
+    precision:str='auto',      # Of the network on a GPU: 'auto' is bfloat16 where the GPU has it, else float16; or 'float32', 'bfloat16', 'float16'
 )->Learner:
     "A fastai `Learner`: cross-entropy without ignored pixels, Adam, encoder and decoder as two groups, channels-last; bfloat16 or float16 on a GPU."
     still = freeze_encoder(model, freeze, freeze_bn)
@@ -587,8 +627,8 @@ def segmenter_learner(
     learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(axis=1, ignore_index=getattr(dls, 'ignore_index', IGNORE)), splitter=split, wd=wd, wd_bn_bias=True, train_bn=False,
                     opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False), lr=lr, path=path, cbs=[KeepEval(still), *cbs])
     learn.start_rates = lrs
-    if torch.device(dls.device).type == 'cuda':
-        learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if torch.cuda.is_bf16_supported() else AMPMode.FP16))
+    if half := half_type(precision, dls.device):
+        learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if half == torch.bfloat16 else AMPMode.FP16))
     return learn
 
 # %% ../nbs/06_segmenter.ipynb #798bf09f
@@ -718,6 +758,7 @@ def fit_size(
     max_side:int=2048,  # Longest side allowed
 )->tuple: # (W, H)
     "The size at which the network sees a photo: shorter side `side`, unless the longer one would exceed `max_side`."
+    side = own_side(side)
     s = min((side/min(size)) if side else 1., max_side/max(size))
     return tuple(max(1, round(n*s)) for n in size)
 
@@ -728,6 +769,7 @@ def forward(
     side:int=None, max_side:int=2048, # See `fit_size`
     norm=None,          # (mean, std); the model's own without
     flip:bool=False,    # Average with the mirrored photo
+    precision:str='auto', # On a GPU, see `half_type`
 )->torch.Tensor: # (C,h,w) float32 on the CPU, at the size of `fit_size`
     "Logits of one photo."
     model.eval()
@@ -737,7 +779,8 @@ def forward(
     x = ((torch.from_numpy(x.copy()).permute(2, 0, 1)/255 - mean)/std)[None]
     (h, w), n = x.shape[-2:], getattr(model, 'multiple', 16)
     x = F.pad(x, (0, -w % n, 0, -h % n)).to(p.device, memory_format=torch.channels_last)
-    with torch.autocast('cuda', dtype=torch.bfloat16, enabled=p.device.type == 'cuda'):
+    half = half_type(precision, p.device)
+    with torch.autocast('cuda', dtype=half, enabled=half is not None):
         out = model(x)[..., :h, :w].float()
         if flip: out = (out + model(F.pad(x[..., :w].flip(-1), (0, -w % n)))[..., :h, :w].float().flip(-1))/2
     return out[0].cpu()
@@ -779,7 +822,7 @@ def save_segmenter(
     if len(meta['names'])+1 != model.spec['n_classes']:
         raise NamedMaskError(f"{len(meta['names'])} names for a network of {model.spec['n_classes']} classes: give one name for each class but the background.")
     folder = Path(folder)
-    meta = {'format': 1, 'supervision': [], 'side': None, **meta, 'model': model.spec}
+    meta = {'format': 1, 'supervision': [], **meta, 'side': own_side(meta.get('side')), 'model': model.spec}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with atomic_path(folder/'model.safetensors') as tmp: save_file(state, tmp)
     write_json(folder/'segmenter.json', meta)

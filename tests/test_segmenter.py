@@ -366,3 +366,62 @@ def test_batch_transforms_get_bytes(tmp_path):
     entries, masks = toy(tmp_path)
     training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=1, batch_size=4, crop=32, batch_tfms=[Look()], device='cpu').one_batch()
     assert seen == [(torch.uint8, (4, 3, 32, 32))]
+
+# ---- as the released code has it ---
+def test_native_photos_are_decoded_as_they_are(tmp_path):
+    "side=None works on a shorter side of 512 at most; 'native' on the photo's own, and its scales are those of the native photo."
+    entries, masks = toy(tmp_path, n=1, size=600)
+    sizes = {}
+    for side in (None, 'native', 300):
+        ds = ArchiveDataset(entries, masks, {'circle': 1}, n=1, crop=320, scale=(.5, .5), side=side)
+        im, _ = ds.pictures(entries[0])
+        sizes[side] = min(im.size), int((ds[0][1][160] != IGNORE).sum())
+    assert sizes == {None: (512, 256), 'native': (600, 300), 300: (300, 150)}
+    assert fit_size((600, 700), 'native') == fit_size((600, 700), None)
+    with pytest.raises(NamedMaskError, match="side 'big'.*native"): ArchiveDataset(entries, masks, {'circle': 1}, n=1, side='big')
+
+def test_small_photos_lie_in_a_corner_as_released(tmp_path):
+    "Space left and above .25, left and below .1875, right and above .1406, right and below .4219 (method, 1d)."
+    entries, masks = toy(tmp_path, n=1)
+    kw = dict(n=800, crop=64, scale=(.5, .5), flip=0.)
+    corners, free = {}, set()
+    ds = ArchiveDataset(entries, masks, {'circle': 1}, **kw, as_released=True)
+    for i in range(800):
+        y, x = (int(o[0]) for o in (ds[i][1] != IGNORE).numpy().nonzero())
+        corners[y > 0, x > 0] = corners.get((y > 0, x > 0), 0) + 1/800
+        assert (y, x) in {(a, b) for a in (0, 40) for b in (0, 40)}
+    want = {(True, True): .25, (False, True): .1875, (True, False): .1406, (False, False): .4219}
+    assert corners.keys() == want.keys() and all(abs(corners[k] - want[k]) < .04 for k in want), corners
+    plain = ArchiveDataset(entries, masks, {'circle': 1}, **kw)
+    free = {tuple(int(o[0]) for o in (plain[i][1] != IGNORE).numpy().nonzero()) for i in range(100)}
+    assert len(free) > 60                                                    # without it, any place
+
+def test_the_released_corner_does_not_move_what_is_cut(tmp_path):
+    "A photo larger than the square in one direction: cut along it as before, in a corner across it."
+    im = Image.fromarray(np.arange(90*30*3, dtype=np.uint32).astype(np.uint8).reshape(30, 90, 3))
+    soft = np.full((30, 90), 255, np.uint8)
+    (a, _, pad), (b, _, corner) = (cut(im, soft, 48, 1., (.3, .6), corner=c) for c in (None, (True, True)))
+    assert (~pad).any(0).all() and (~corner).any(0).all() and not corner[-30:].any()
+    assert (a[(~pad).any(1)] == b[-30:]).all()
+
+def test_masks_as_released_are_resized_to_the_nearest_pixel():
+    im, soft = Image.new('RGB', (40, 40)), np.zeros((40, 40), np.uint8)
+    soft[::2] = 255
+    soft_values = [set(np.unique(cut(im, soft, 32, .8, (0, 0), **kw)[1])) for kw in ({}, {'mask_filter': Image.NEAREST})]
+    assert len(soft_values[0]) > 2 and soft_values[1] == {0, 255}
+
+def test_precision_is_a_setting(tmp_path, monkeypatch):
+    import namedmask.segmenter as sg
+    from fastai.basics import Callback
+    class Mixed(Callback):
+        def __init__(self, amp_mode): self.amp_mode = amp_mode
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda *a: True)
+    monkeypatch.setattr(sg, 'MixedPrecision', Mixed)
+    entries, masks = toy(tmp_path)
+    dls, modes = training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=1, batch_size=2, crop=32, device='cpu'), {}
+    monkeypatch.setattr(type(dls), 'device', torch.device('cuda'))
+    for p in ('auto', 'float32', 'float16'):
+        cbs = [o for o in segmenter_learner(dls, deeplabv3plus('resnet10t', 3, channels=16), precision=p).cbs if isinstance(o, Mixed)]
+        modes[p] = cbs[0].amp_mode.name if cbs else None
+    assert modes == {'auto': 'BF16', 'float32': None, 'float16': 'FP16'}
+    with pytest.raises(NamedMaskError, match='precision .half. is unknown'): half_type('half', 'cpu')

@@ -151,37 +151,64 @@ sys.path.insert(0, sys.argv[1])
 import torch; torch.set_num_threads(1)
 from pathlib import Path
 from test_experts import TINY, refine_masks, toy
+print('ready', flush=True)
 refine_masks(*toy(Path(sys.argv[2]), n=6), settings={**TINY, 'n_iters': 12}, folder=sys.argv[3], quiet=True, every_s=0, parallel=2)
 """
 
-def workers_of(folder):
-    "Processes whose command line has a job that names `folder`: their ids."
-    found = []
-    for p in Path('/proc').glob('[0-9]*'):
-        try:
-            args = (p/'cmdline').read_bytes().split(b'\0')
-            if b'_worker' in b' '.join(args) and str(folder) in (Path(args[-2].decode())/'job.json').read_text(): found.append(int(p.name))
-        except (OSError, IndexError): pass
+def parents():
+    "process -> (its parent, its group), of all that live."
+    found = {}
+    for p in Path('/proc').glob('[0-9]*/stat'):
+        try: state, parent, group = p.read_text().rpartition(')')[2].split()[:3]
+        except (OSError, ValueError): continue
+        if state != 'Z': found[int(p.parent.name)] = int(parent), int(group)
     return found
 
-@pytest.mark.skipif(not Path('/proc/self/cmdline').exists(), reason='looks into /proc')
+def below(pid):
+    "All processes that a process has started, and those in the groups of the ones that it started."
+    tree, found = parents(), {pid}
+    while more := {p for p, (parent, group) in tree.items() if (parent in found or group in found - {pid}) and p not in found}: found |= more
+    return found - {pid}
+
+def start_child(tmp_path):
+    temporary = tmp_path/'temporary'; temporary.mkdir(exist_ok=True)
+    p = subprocess.Popen([sys.executable, '-c', CHILD, str(Path(__file__).parent), str(tmp_path/'photos'), str(tmp_path/'two')], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         env={**os.environ, 'OMP_NUM_THREADS': '1', 'TMPDIR': str(temporary)})
+    assert p.stdout.readline() == b'ready\n'
+    return p
+
+def kill_and_look(p, tmp_path, sig=signal.SIGKILL):
+    "Kill the first process: two seconds later the others have gone, and what they needed for it."
+    workers = below(p.pid)
+    assert p.poll() is None and len(workers) >= 2
+    p.send_signal(sig); p.wait(); p.stdout.close()
+    time.sleep(2)
+    assert not workers & parents().keys() and not list((tmp_path/'temporary').iterdir()) and not list((tmp_path/'two').glob('.job-*'))
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
+@pytest.mark.parametrize('sig', [signal.SIGKILL, signal.SIGTERM])
+def test_killed_while_the_workers_start_none_stays(archive, tmp_path, sig):
+    p, end = start_child(tmp_path), time.time() + 100
+    while len(below(p.pid)) < 2 and time.time() < end: time.sleep(.01)         # they have begun to load torch
+    kill_and_look(p, tmp_path, sig)
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
 def test_killed_while_two_are_trained_no_worker_stays_and_the_result_is_the_same(archive, tmp_path, one_thread):
     settings = {**TINY, 'n_iters': 12}
     run(archive, tmp_path/'one', settings=settings)
-    p = subprocess.Popen([sys.executable, '-c', CHILD, str(Path(__file__).parent), str(tmp_path/'photos'), str(tmp_path/'two')], stderr=subprocess.DEVNULL,
-                         env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    end = time.time() + 200
+    p, end = start_child(tmp_path), time.time() + 200
     while time.time() < end and p.poll() is None and not any(len(f.read_text().splitlines()) > 3 for f in tmp_path.glob('two/*/losses.csv')): time.sleep(.01)
-    assert p.poll() is None and workers_of(tmp_path/'two')
-    p.kill(); p.wait()
-    end = time.time() + 20
-    while workers_of(tmp_path/'two') and time.time() < end: time.sleep(.1)
-    assert workers_of(tmp_path/'two') == []
+    kill_and_look(p, tmp_path)
+    (tmp_path/'two'/'.job-999999999').mkdir(); (tmp_path/'two'/'.job-999999999'/'job.json').write_text('{}')   # of a run whose workers were killed as well
+    (tmp_path/'two'/'.job-notes').mkdir(); (tmp_path/'two'/'.job-notes'/'mine.txt').write_text('of the user')
     run(archive, tmp_path/'two', settings=settings, parallel=1)                 # continued in another way than it was begun
     assert everything(tmp_path/'one') == everything(tmp_path/'two')
+    run(archive, tmp_path/'two', settings={**settings, 'n_iters': 2}, parallel=2)
+    assert [p.name for p in (tmp_path/'two').glob('.job-*')] == ['.job-notes'] and (tmp_path/'two'/'.job-notes'/'mine.txt').exists()
+    assert not [p for p in tmp_path.glob('two/**/.*.tmp*')]
 
 def test_a_mistake_in_a_worker_is_said_in_one_sentence(archive, tmp_path):
-    with pytest.raises(NamedMaskError, match="Cannot build DeepLabV3.*'vit_nonsense'"): run(archive, tmp_path, settings=dict(encoder='vit_nonsense'), parallel=2)
+    with pytest.raises(NamedMaskError, match="Cannot build DeepLabV3.*'vit_tiny_patch16_224'"): run(archive, tmp_path, settings=dict(encoder='vit_tiny_patch16_224'), parallel=2)
 
 def test_how_many_at_once(archive, tmp_path, monkeypatch):
     s = expert_settings({**TINY, 'n_iters': 100})

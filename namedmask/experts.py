@@ -51,7 +51,7 @@ def presets(
     "A table of settings as a revision has it."
     if isinstance(revision, bool) or revision not in range(1, REVISION + 1):
         raise NamedMaskError(f"There is no revision {revision!r} of the settings: say a number from 1 to {REVISION}, or install a newer namedmask.")
-    out = {name: {**unsaid, **s} for name, s in table.items()}
+    out = {name: {**s, **unsaid} for name, s in table.items()}
     for number in range(2, revision + 1):
         for name, changes in revised.get(number, {}).items(): out[name].update(changes)
     return out

@@ -7,17 +7,16 @@ Docs: https://namedmask.github.io/namedmask/segmenter.html.md"""
 # %% auto #0
 __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilation', 'weights_key', 'aspp_rates', 'PaperHead',
            'PaperDeepLab', 'deeplabv3plus', 'ignore_for', 'label_type', 'label_map', 'place', 'corner_of', 'cut',
-           'TensorLabels', 'own_side', 'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix',
-           'mean_colour', 'recolour', 'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'NormalizeBytes',
-           'training_dls', 'PolySchedule', 'freeze_encoder', 'KeepEval', 'half_type', 'segmenter_learner', 'Checkpoint',
-           'ProgressLoss', 'train', 'fit_resumably', 'argmax_at', 'fit_size', 'forward', 'segment', 'Segmenter',
-           'save_segmenter', 'load_segmenter']
+           'TensorLabels', 'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix', 'mean_colour',
+           'recolour', 'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'NormalizeBytes', 'training_dls',
+           'PolySchedule', 'freeze_encoder', 'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train',
+           'fit_resumably', 'Segmenter', 'save_segmenter', 'load_segmenter', 'argmax_at', 'fit_size', 'forward',
+           'half_type', 'own_side', 'segment']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, time, warnings
 from collections import namedtuple
 from functools import partial
-from numbers import Real
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
@@ -30,6 +29,9 @@ from fastai.vision.data import Normalize
 import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, load_image, palette
+from .inference import (argmax_at, fit_size, forward, half_type, own_side, pick_device, run_batches, segment, take_labels)
+
+_all_ = ['argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']   # from the chapter Inference; they may be had from here as well
 
 # %% ../nbs/06_segmenter.ipynb #484028ae
 def encoder_norm(
@@ -272,14 +274,6 @@ class TensorLabels(TensorMask):
         return ctx
 
 # %% ../nbs/06_segmenter.ipynb #36f83034
-def own_side(
-    side, # Pixels, None, or 'native'
-)->int: # Pixels; None: the photo's own
-    "A shorter side as a number; 'native' is the photo's own, and differs from None only in how a training decodes it."
-    if not side or side == 'native': return None
-    if isinstance(side, Real) and not isinstance(side, bool) and side >= 1: return side
-    raise NamedMaskError(f"The shorter side {side!r} is no number of pixels: give a whole number from 1, or 'native'.")
-
 class Pictures:
     "Decoded photos with their masks; the first that are asked for stay in memory, up to a bound."
     def __init__(self,
@@ -592,18 +586,6 @@ class KeepEval(Callback):
         for m in self.modules: m.eval()
 
 # %% ../nbs/06_segmenter.ipynb #e7bcb0f8
-def half_type(
-    precision:str, # 'auto', 'float32', 'bfloat16' or 'float16'
-    device,        # torch device, or its name
-): # torch dtype, or None: compute in 32 bits
-    "The 16-bit floats in which a network runs. A CPU always computes in 32 bits."
-    known = {'float32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-    if precision not in ('auto', *known):
-        raise NamedMaskError(f"The precision {precision!r} is unknown: say auto, {', '.join(known)}.")
-    if torch.device(device).type != 'cuda': return None
-    if precision != 'auto': return known[precision]
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
 def segmenter_learner(
     dls,                       # From `training_dls`
     model,                     # From `deeplabv3plus`
@@ -729,76 +711,6 @@ def fit_resumably(
     learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])
     return learn
 
-# %% ../nbs/06_segmenter.ipynb #8d25297c
-def _axis(n_in, n_out, lo, hi):
-    "For output places lo..hi of n_out: the two input places and the weight of the second (bilinear, pixel centres)."
-    x = ((torch.arange(lo, hi)+.5)*n_in/n_out - .5).clamp_(0, n_in-1)
-    i = x.long()
-    return i, (i+1).clamp_(max=n_in-1), x-i
-
-def argmax_at(
-    logits,             # (C,h,w) float tensor
-    size,               # (H, W) of the result
-    budget:int=2**24,   # Largest number of scores held at once
-)->np.ndarray: # HxW: uint8, or uint16 with more than 256 classes
-    "Enlarge scores bilinearly to `size` and take the best class of each pixel, strip by strip."
-    (C, h, w), (H, W) = logits.shape, size
-    out, n = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), max(1, budget//(C*W))
-    for lo in range(0, H, n):
-        hi = min(H, lo+n)
-        i, j, f = _axis(h, H, lo, hi)
-        rows = torch.lerp(logits[:, i], logits[:, j], f[None, :, None].to(logits))
-        out[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).numpy()
-    return out
-
-# %% ../nbs/06_segmenter.ipynb #4b5db0b8
-def fit_size(
-    size,               # (W, H) of the photo
-    side:int=None,      # Wanted shorter side; None keeps the photo's
-    max_side:int=2048,  # Longest side allowed
-)->tuple: # (W, H)
-    "The size at which the network sees a photo: shorter side `side`, unless the longer one would exceed `max_side`."
-    side = own_side(side)
-    s = min((side/min(size)) if side else 1., max_side/max(size))
-    return tuple(max(1, round(n*s)) for n in size)
-
-@torch.no_grad()
-def forward(
-    model,              # From `deeplabv3plus`; put into evaluation mode
-    im,                 # PIL image
-    side:int=None, max_side:int=2048, # See `fit_size`
-    norm=None,          # (mean, std); the model's own without
-    flip:bool=False,    # Average with the mirrored photo
-    precision:str='auto', # On a GPU, see `half_type`
-)->torch.Tensor: # (C,h,w) float32 on the CPU, at the size of `fit_size`
-    "Logits of one photo."
-    model.eval()
-    p = next(model.parameters())
-    mean, std = (torch.tensor(o).view(3, 1, 1) for o in (norm or (model.spec['mean'], model.spec['std'])))
-    x = np.asarray(im.convert('RGB').resize(fit_size(im.size, side, max_side), Image.BILINEAR, reducing_gap=3))
-    x = ((torch.from_numpy(x.copy()).permute(2, 0, 1)/255 - mean)/std)[None]
-    (h, w), n = x.shape[-2:], getattr(model, 'multiple', 16)
-    x = F.pad(x, (0, -w % n, 0, -h % n)).to(p.device, memory_format=torch.channels_last)
-    half = half_type(precision, p.device)
-    with torch.autocast('cuda', dtype=half, enabled=half is not None):
-        out = model(x)[..., :h, :w].float()
-        if flip: out = (out + model(F.pad(x[..., :w].flip(-1), (0, -w % n)))[..., :h, :w].float().flip(-1))/2
-    return out[0].cpu()
-
-# %% ../nbs/06_segmenter.ipynb #df014abe
-def segment(
-    model,             # From `deeplabv3plus`
-    im,                # PIL image of any size
-    side:int=None,     # Shorter side at which the network works; None: the photo's own
-    norm=None,         # (mean, std); the model's own without
-    probs:bool=False,  # Also return the probabilities
-    flip:bool=False,   # Average with the mirrored photo: better, twice the time
-    max_side:int=2048, # Longest side at which the network works
-)->tuple: # (labels HxW, uint8 or with more than 256 classes uint16, at the photo's own size, probabilities float32 (C,h,w) at working size or None)
-    "The class of every pixel of a photo (NamedMask, section 4: one forward pass, no other step)."
-    logits = forward(model, im, side, max_side, norm, flip)
-    return argmax_at(logits, im.size[::-1]), (logits.softmax(0).numpy() if probs else None)
-
 # %% ../nbs/06_segmenter.ipynb #380780a1
 class Segmenter:
     "A trained network and what one must know to use it."
@@ -807,9 +719,18 @@ class Segmenter:
     def names(self)->list: return self.meta['names']                     # without background
     @property
     def classes(self)->list: return ['background', *self.names]
+    @property
+    def device(self)->torch.device: return next(self.model.parameters()).device
+    def to(self, device):
+        "Move the network, see `pick_device`."
+        self.model.to(pick_device(device))
+        return self
     def segment(self, im, probs=False, **kwargs):
         "`segment` at the size and normalisation that belong to this network."
         return segment(self.model, im, **{**dict(side=self.meta.get('side'), probs=probs), **kwargs})
+    def segment_all(self, photos, take=take_labels, **kwargs):
+        "`run_batches` at the size and normalisation that belong to this network: a `Seen` for each photo, in order."
+        return run_batches(self.model, photos, take, **{**dict(side=self.meta.get('side')), **kwargs})
 
 # %% ../nbs/06_segmenter.ipynb #1582d732
 def save_segmenter(
@@ -840,7 +761,7 @@ def _header(file):
 
 def load_segmenter(
     folder,       # Made by `save_segmenter`; or one .safetensors file, made by `namedmask convert`
-    device=None,
+    device='auto', # Where it will run, see `pick_device`
 )->Segmenter:
     "Read a segmenter; the weights are checked against the network that the JSON file describes."
     from safetensors.torch import load_file
@@ -855,4 +776,4 @@ def load_segmenter(
         model.load_state_dict(load_file(file))
     except NamedMaskError: raise
     except Exception as e: raise NamedMaskError(f"Cannot read the weights in {file} ({str(e)[:200]}): restore the file from a copy.") from e
-    return Segmenter(model.to(device or 'cpu').to(memory_format=torch.channels_last).eval(), meta)
+    return Segmenter(model.to(pick_device(device)).to(memory_format=torch.channels_last).eval(), meta)

@@ -7,7 +7,7 @@ Docs: https://namedmask.github.io/namedmask/experts.html.md"""
 # %% auto #0
 __all__ = ['EXPERTS', 'RULES', 'MOST_THREADS', 'presets', 'spoken', 'check_training', 'check_seed', 'expert_settings',
            'training_settings', 'make_groups', 'group_names', 'expert_folder', 'expert_stage', 'train_expert', 'redraw',
-           'refined', 'experts_at_once', 'train_experts', 'refine_masks']
+           'drawn_from', 'refined', 'experts_at_once', 'train_experts', 'refine_masks']
 
 # %% ../nbs/07_experts.ipynb #0773a3cf
 import hashlib, inspect, json, math, os, queue, re, signal, subprocess, sys, threading
@@ -22,9 +22,10 @@ from fastai.callback.core import Callback
 from .core import (JsonLines, NamedMaskError, Stage, explain_write, full_settings, locked, own_folder, progress, read_json, read_lines, remove_own, seed_of, settings_key, slug,
                             write_json)
 from .images import WORK_SIDE, MaskStore
-from .saliency import REFINERS, REVISION, _load_entry, refine
+from .saliency import REFINERS, REVISION, entry_photo, refine
 from .teachers import cards_of, keep_cards
-from .segmenter import (ColourJitter, GaussianBlur, aspp_rates, deeplabv3plus, encoder_norm, forward, load_segmenter, save_segmenter, train, training_dls,
+from .inference import forward, run_batches
+from .segmenter import (ColourJitter, GaussianBlur, aspp_rates, deeplabv3plus, encoder_norm, load_segmenter, save_segmenter, train, training_dls,
                                  weights_key)
 
 # %% ../nbs/07_experts.ipynb #539cb4b6
@@ -222,11 +223,29 @@ def redraw(
     settings:dict, # 'side', 'flip', 'mix', 'refine', 'empty', 'full', 'unsure', and 'binary' and 'precision' where they differ from the usual
 )->tuple: # (soft mask uint8 HxW of the size of the old one, with side='native' of the photo's; record: dict with status, iou, share before and after)
     "A new soft mask for one photo."
-    s, native = settings, settings['side'] == 'native'
-    if native: old = _at(old, im.size)
-    logits = forward(model, im, s['side'], flip=s['flip'], precision=s.get('precision', 'auto'), **(dict(max_side=max(im.size)) if native else {}))
-    if s.get('binary'): new = (logits[1] > logits[0]).numpy().astype(np.uint8)*np.uint8(255)
-    else: new = np.round(logits.softmax(0)[1].numpy()*255).astype(np.uint8)
+    how = {k: v for k, v in _seeing(settings).items() if k not in ('keep_image', 'take')}
+    return drawn_from(_seeing(settings)['take'](forward(model, im, **how), im.size), im, im.size, old, settings)
+
+def _seeing(s):
+    "How an expert looks at photos: arguments of `run_batches`."
+    native = {'max_side': 2**16} if s['side'] == 'native' else {}
+    return dict(take=_take_bytes(s.get('binary')), side=s['side'], flip=s['flip'], precision=s.get('precision', 'auto'), keep_image=bool(s['refine']), **native)
+
+def _take_bytes(binary):
+    "What is kept of the scores (2,h,w): 0 and 255, or the probability of the object in 255 steps; uint8 (h,w)."
+    if binary: return lambda logits, size: ((logits[1] > logits[0])*255).byte().cpu().numpy()
+    return lambda logits, size: (logits.softmax(0)[1]*255).round().byte().cpu().numpy()
+
+def drawn_from(
+    new,           # uint8 (h,w): what the expert sees, at its working size
+    im,            # PIL image; needed only to refine
+    size,          # (W, H) of the photo
+    old,           # uint8 HxW soft mask
+    settings:dict, # As for `redraw`
+)->tuple: # As for `redraw`
+    "The new mask of a photo, from what the expert sees and the old mask."
+    s = settings
+    if s['side'] == 'native': old = _at(old, size)
     new = _at(new, old.shape[::-1], Image.NEAREST if s.get('binary') else Image.BILINEAR)
     status = _status(new, s)
     if s['mix']: new = np.round((1-s['mix'])*new + s['mix']*old.astype(np.float32)).astype(np.uint8)
@@ -259,25 +278,19 @@ def refined(
 
 def _is_record(r): return all(isinstance(r.get(k), str) for k in ('name', 'sha', 'status')) and _number(r.get('iou'), 0, 1)
 
-def _repredict(stage, model_folder, entries, masks, out, settings, quiet):
+def _repredict(stage, model_folder, entries, masks, out, settings, quiet, device='auto'):
     done = {r['sha'] for r in refined(stage.folder)}
     todo = [e for e in entries if e.sha not in done or e.sha not in out]
     if not todo: return
-    model, records = load_segmenter(model_folder).model, JsonLines(stage.folder/'refined.jsonl')
-    for e in progress(todo, f"masks by expert {stage.settings['group']}", len(entries), len(entries)-len(todo), quiet=quiet):
-        old = masks.load(e.sha)
-        soft, record = _redrawn(model, e, old, settings)
-        out.save(e.sha, soft)
-        records.append(dict(name=e.name, sha=e.sha, **record))
-
-def _redrawn(model, e, old, settings):
-    "`redraw` for an entry; one whose photo cannot be used keeps its old mask."
-    try: return redraw(model, _load_entry(e, None if settings['side'] == 'native' else WORK_SIDE), old, settings)
-    except NamedMaskError as err: why = str(err)
-    except (MemoryError, RuntimeError) as err:
-        if not isinstance(err, MemoryError) and 'memory' not in str(err): raise
-        why = f"there is not enough memory to draw the mask of {e.path} at its size"
-    return old, dict(status='unreadable', iou=1., before=round(float((old >= 128).mean()), 4), after=None, why=why)
+    model, records = load_segmenter(model_folder, device).model, JsonLines(stage.folder/'refined.jsonl')
+    load = partial(entry_photo, short_side=None if settings['side'] == 'native' else WORK_SIDE)
+    seen = run_batches(model, todo, load=load, **_seeing(settings))
+    for o in progress(seen, f"masks by expert {stage.settings['group']}", len(entries), len(entries)-len(todo), quiet=quiet):
+        old = masks.load(o.photo.sha)
+        if o.error: soft, record = old, dict(status='unreadable', iou=1., before=round(float((old >= 128).mean()), 4), after=None, why=str(o.error))
+        else: soft, record = drawn_from(o.value, o.image, o.size, old, settings)
+        out.save(o.photo.sha, soft)
+        records.append(dict(name=o.photo.name, sha=o.photo.sha, **record))
 
 # %% ../nbs/07_experts.ipynb #1b2d51d3
 def _complete(stage, entries, masks, init, settings, seed=0, every_s=20., quiet=False, store=None, cbs=()):

@@ -11,7 +11,7 @@ __all__ = ['REFINE_PIXELS', 'REFINERS', 'REVISION', 'image_batch', 'unit_rows', 
            'evidence_maps', 'transitions', 'walk', 'otsu', 'soften', 'box_mean', 'guided_filter', 'grabcut',
            'uncertain_near_border', 'refine_size', 'resized', 'refine', 'short_at', 'nearest', 'binary_mask', 'oval',
            'is_partial', 'release', 'paper_masks', 'Detector', 'BatchDetector', 'SpectralDetector', 'token_cut',
-           'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'Notes', 'make_masks']
+           'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'entry_photo', 'Notes', 'make_masks']
 
 # %% ../nbs/05_saliency.ipynb #4694c6a6
 import json, re, threading, warnings
@@ -28,7 +28,7 @@ from fastcore.meta import delegates
 from scipy.linalg import eigh, solve
 from threadpoolctl import threadpool_limits
 from .core import JsonLines, NamedMaskError, Stage, explain_write, progress, read_json, rng_of
-from .images import MaskStore, WORK_SIDE, content_hash, load_image
+from .images import MaskStore, WORK_SIDE, load_checked, load_image
 from .teachers import keep_cards
 
 # %% ../nbs/05_saliency.ipynb #787ab87b
@@ -884,21 +884,24 @@ class EvidenceDetector(Detector):
         s = walk(transitions([f[self.source][0] for f in maps], self.power), E, self.stay)
         return dict(evidence=E, walk=s, coarse=soften(s))
 
+# %% ../nbs/05_saliency.ipynb #b1a70008
+def entry_photo(
+    e,               # An entry, with `.path` and `.sha`
+    short_side=None, # As for `load_image`
+)->Image.Image:
+    "The photo of an archive's entry; one whose file holds another photo by now is a `NamedMaskError`."
+    is_hash = re.fullmatch('[0-9a-f]{32}', e.sha)          # an entry of your own may have any name that no other has
+    return load_checked(e.path, e.sha, short_side) if is_hash else load_image(e.path, short_side)
+
 # %% ../nbs/05_saliency.ipynb #d0ed5616
 def _photo_of(e, note, side):
     "The entry's photo with its shorter side at most `side`, or None and a note."
     try:
-        im = _load_entry(e, side)
+        im = entry_photo(e, side)
         if min(im.size) < 16: raise NamedMaskError(f"Cannot use {e.path}: at {im.width} x {im.height} pixels there is no room for an object and what is around it.")
         return im
     except NamedMaskError as err: note(e, skipped=str(err))
     except MemoryError: note(e, skipped=f"Cannot use {e.path}: there is not enough memory for it; make it smaller first.")
-
-def _load_entry(e, side):
-    "The photo of an entry, if its file still has the content that the entry's hash is of."
-    if re.fullmatch('[0-9a-f]{32}', e.sha) and content_hash(e.path) != e.sha:
-        raise NamedMaskError(f"Cannot use {e.path}: it is not the photo that was indexed, its content has changed; index the photos again.")
-    return load_image(e.path, side)
 
 # %% ../nbs/05_saliency.ipynb #d0ed56a6
 def _checked(soft, e, detector):

@@ -34,16 +34,16 @@ def test_every_photo_gets_a_mask_of_its_size_and_a_record(archive, whole):
     assert not list(whole[0].glob('*/checkpoint.pt')) and (whole[0]/'circle'/'losses.csv').exists()
 
 def test_again_does_nothing(archive, whole, monkeypatch):
-    monkeypatch.setattr(ex, 'train', None); monkeypatch.setattr(ex, 'redraw', None)
+    monkeypatch.setattr(ex, 'train', None); monkeypatch.setattr(ex, 'drawn_from', None)
     assert files(run(archive, whole[0])) == whole[1]
 
 def test_an_interruption_anywhere_gives_the_same_masks(archive, whole, tmp_path, monkeypatch):
-    real, calls = ex.redraw, []
+    real, calls = ex.drawn_from, []
     def dies(*a):
         calls.append(1)
         if len(calls) == 3: raise KeyboardInterrupt
         return real(*a)
-    monkeypatch.setattr(ex, 'redraw', dies)
+    monkeypatch.setattr(ex, 'drawn_from', dies)
     with pytest.raises(KeyboardInterrupt): run(archive, tmp_path)
     f = next(tmp_path.glob('*/refined.jsonl'))
     with open(f, 'a') as o: o.write('{"sha": "ab')                             # a line cut by a kill
@@ -99,6 +99,117 @@ def test_groups_and_settings_are_checked():
         with pytest.raises(NamedMaskError, match=word): make_groups(['a', 'b'], groups)
     with pytest.raises(NamedMaskError, match='lerning'): expert_settings({'lerning': 1})
     assert expert_settings('paper')['n_iters'] == 5000
+
+@pytest.mark.parametrize('bad, text', [('large', 'choose one of paper, small, mini'), (dict(base='large'), 'choose one of'), (3, 'give a name'), (dict(n_iters=0), 'n_iters is 0.*at least 1'), (dict(batch_size=1), 'at least 2'),
+    (dict(lr=float('nan')), 'above 0'), (dict(crop=40), 'multiple of 16'), (dict(scale=[1, .5]), 'smaller one first'), (dict(mix=1.5), 'from 0 to 1'), (dict(flip='yes'), 'True or False'), (dict(refine='best'), 'grabcut'),
+    (dict(refine=[1]), 'grabcut'), (dict(empty=-1), 'at least 0'), (dict(workers=-1), 'at least 0'), (dict(binary=1), 'True or False'), (dict(precision=16), 'float32'), (dict(encoder='vit_nonsense'), 'timm')])
+def test_wrong_settings_are_said_before_anything_is_done(archive, tmp_path, bad, text):
+    with pytest.raises(NamedMaskError, match=text): refine_masks(*archive, settings=bad, folder=tmp_path/'x', quiet=True)
+    assert not list(tmp_path.glob('x/*/stage.json'))
+
+def test_a_negative_seed_is_said(archive, tmp_path):
+    with pytest.raises(NamedMaskError, match='seed is -1: .*from 0'): run(archive, tmp_path/'x', seed=-1)
+
+def test_settings_start_from_those_of_the_teachers_and_from_a_revision():
+    from namedmask.experts import EXPERTS
+    assert expert_settings(dict(n_iters=7), base='paper') == {**expert_settings('paper'), 'n_iters': 7} == expert_settings(dict(base='paper', n_iters=7))
+    assert expert_settings(dict(n_iters=7)) == {**EXPERTS['small'], 'n_iters': 7} == expert_settings('small', n_iters=7, lr=None)
+    new = dict(side='native', precision='float32', binary=True, empty=0., full=1., unsure=1.)
+    assert expert_settings('paper', revision=1) == EXPERTS['paper'] and expert_settings('paper') == {**EXPERTS['paper'], **new}
+    for name in ('small', 'mini'): assert expert_settings(name) == EXPERTS[name] == expert_settings(name, revision=1)
+    with pytest.raises(NamedMaskError, match='no revision'): expert_settings('paper', revision=9)
+
+def test_the_key_of_older_runs(archive, tmp_path):
+    "What stands in the key of an expert, spelt as 0.1 spelt it."
+    from namedmask.experts import EXPERTS, expert_stage
+    for name in EXPERTS:
+        key = expert_stage('circle', archive[0], archive[1], None, expert_settings(name, revision=1), tmp_path).settings
+        assert list(key)[:7] == ['stage', 'version', 'group', 'photos', 'n', 'init', 'seed'] and (key['stage'], key['version'], key['n']) == ('expert', 3, 6)
+        assert {k: v for k, v in key.items() if k in EXPERTS[name]} == {k: v for k, v in EXPERTS[name].items() if k != 'workers'} and len(key) == 7 + len(EXPERTS[name]) - 1
+    paper = expert_stage('circle', archive[0], archive[1], None, expert_settings('paper'), tmp_path)
+    assert paper.settings['side'] == 'native' and paper.key != expert_stage('circle', archive[0], archive[1], None, EXPERTS['paper'], tmp_path).key
+
+# ---- as the release does -----------------------------------------------------------------------------------------
+def mask_as_released(model, im):
+    "What expert_inference.py writes: the photo at its own size, ImageNet's norm, the class with the higher score; nothing is looked at twice."
+    mean, std = (torch.tensor(o).view(3, 1, 1) for o in (model.spec['mean'], model.spec['std']))
+    x = (torch.from_numpy(np.array(im)).permute(2, 0, 1)/255 - mean)/std
+    with torch.no_grad(): return model.eval()(x[None]).argmax(1)[0].numpy().astype(np.uint8)
+
+@pytest.mark.parametrize('size', [(70, 45), (45, 70), (64, 64), (530, 41), (33, 39)])
+@pytest.mark.parametrize('shift', [0., -9., 9.])                                # as it comes, nothing at all, everything
+def test_papers_experts_write_what_they_see(size, shift):
+    from namedmask.segmenter import deeplabv3plus
+    model = deeplabv3plus('resnet10t', 2, 8, channels=16, head='paper', seed=1)
+    with torch.no_grad(): model.head.classify[-1].bias.copy_(torch.tensor([-shift, shift]))
+    rng = np.random.default_rng(size)
+    im = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    old = (rng.random((size[1]//2 + 1, size[0]//2 + 1)) > .5).astype(np.uint8)*255
+    new, record = redraw(model, im, old, expert_settings('paper'))
+    want = mask_as_released(model, im)
+    assert new.shape == size[::-1] and (new == want*255).all() and record['status'] == 'new' and record['after'] == round(float(want.mean()), 4)
+    assert {-9.: 0., 9.: 1.}.get(shift, want.mean()) == want.mean()
+    kept, before = redraw(model, im, old, expert_settings('paper', revision=1))
+    if shift: assert before['status'] in ('empty', 'full') and (kept == old).all()
+
+def test_papers_experts_see_photos_at_their_own_size(tmp_path):
+    from namedmask.experts import train_expert
+    import namedmask.experts as ex
+    from test_segmenter import toy as photos
+    entries, masks = photos(tmp_path/'photos', n=2, size=600)
+    for revision, want in ((1, (512, 512)), (2, (600, 600))):
+        s = {**expert_settings('paper', revision=revision), **{k: v for k, v in TINY.items() if k not in ('side', 'empty', 'full', 'unsure', 'mix')}, 'head': 'smp', 'n_iters': 1, 'workers': 0}
+        store = refine_masks(entries, masks, settings=s, folder=tmp_path/str(revision), quiet=True, parallel=1)
+        assert {store.load(e.sha).shape for e in entries} == {want if revision == 2 else (600, 600)}
+        assert revision == 1 or all(set(np.unique(store.load(e.sha))) <= {0, 255} for e in entries)
+
+# ---- what comes from outside ---------------------------------------------------------------------------------------
+def test_a_group_called_masks_does_not_clash(archive, tmp_path):
+    entries, masks = archive
+    own = [e._replace(name='masks') if e.name == 'circle' else e for e in entries]
+    store = refine_masks(own, masks, settings=TINY, folder=tmp_path, quiet=True)
+    assert len(store) == len(entries) and len(refined(tmp_path)) == len(entries) and not (tmp_path/'masks'/'stage.json').exists()
+    before = files(store)
+    assert files(refine_masks(own, masks, settings=TINY, folder=tmp_path, quiet=True)) == before
+    assert len(list(tmp_path.glob('masks-*/stage.json'))) == 1 and (tmp_path/'square'/'stage.json').exists()
+
+HOSTILE = ['{"name": "circle", "sha": "../../x", "status": "new", "iou": 1}', '{"sha": 3}', '{"name": "circle", "sha": "abc", "status": "new", "iou": "much"}', '{"name": "circle", "sha": "abc", "status": "new", "iou": NaN}',
+           '[1, 2]', '"text"', '{"name": null}', '{'*5000, '\x00', '{"name": "a\u2028b", "sha": "abcd", "status": "new", "iou": .5']
+
+def test_hostile_records_are_passed_over(archive, whole, tmp_path):
+    import shutil
+    folder = shutil.copytree(whole[0], tmp_path/'x')
+    f = folder/'circle'/'refined.jsonl'
+    with open(f, 'a', encoding='utf-8') as o: o.write('\n'.join(HOSTILE))
+    assert len(refined(folder)) == len(archive[0]) + 1                          # the first one is a record, of no photo that there is
+    lines = len(f.read_bytes().split(b'\n'))
+    next((folder/'masks').glob('*/*.png')).unlink()
+    assert files(run(archive, folder)) == whole[1] and not (tmp_path/'x.png').exists()
+    assert len(f.read_bytes().split(b'\n')) >= lines - 1
+
+def test_line_separators_in_a_name_do_not_cut_a_record(archive, tmp_path):
+    entries, masks = archive
+    own = [e._replace(name='a\u2028b\x85c') if e.name == 'circle' else e for e in entries]
+    refine_masks(own, masks, settings=TINY, folder=tmp_path, quiet=True)
+    assert {r['name'] for r in refined(tmp_path)} == {'a\u2028b\x85c', 'square'} and len(refined(tmp_path)) == 6
+
+def test_a_photo_that_was_replaced_keeps_its_old_mask(tmp_path):
+    entries, masks = toy(tmp_path/'photos', n=6)
+    old = os.stat(entries[0].path)
+    Path(entries[0].path).write_bytes((Path(entries[2].path).read_bytes() + b'\0'*old.st_size)[:old.st_size])
+    os.utime(entries[0].path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    store = run((entries, masks), tmp_path/'x')
+    r = {r['sha']: r for r in refined(tmp_path/'x')}[entries[0].sha]
+    assert r['status'] == 'unreadable' and 'was replaced' in r['why'] and (store.load(entries[0].sha) == masks.load(entries[0].sha)).all()
+    assert '"unreadable": 1' in (tmp_path/'x'/'circle'/'stage.json').read_text()
+
+def test_a_mask_of_the_user_among_the_masks_stays(archive, whole, tmp_path):
+    import shutil
+    folder = shutil.copytree(whole[0], tmp_path/'x')
+    mine = folder/'masks'/'aa'/'aabbcc.png'; mine.parent.mkdir(exist_ok=True)
+    Image.new('L', (4, 4)).save(mine)
+    run((archive[0][1:], archive[1]), folder)
+    assert mine.exists() and archive[0][0].sha not in MaskStore(folder/'masks')
 
 def test_names_are_grouped_by_their_texts():
     from namedmask.experts import group_names

@@ -620,7 +620,7 @@ def test_a_photo_replaced_by_another_is_not_used(tmp_path):
     Path(entries[0].path).write_bytes(other); os.utime(entries[0].path, ns=(old.st_atime_ns, old.st_mtime_ns))   # same size, same time
     store = S.make_masks(entries, Counting(), tmp_path/'m', quiet=True)
     notes = S.Notes(tmp_path/'m'/'notes.jsonl').all
-    assert entries[0].sha not in store and entries[1].sha in store and 'content has changed' in notes[entries[0].sha]['skipped']
+    assert entries[0].sha not in store and entries[1].sha in store and 'was replaced' in notes[entries[0].sha]['skipped']
 
 @pytest.mark.parametrize('answer', [np.full((40, 50), np.nan), np.full((40, 50), 2.), np.zeros((40, 50, 3)), np.zeros((0, 0)), np.full((40, 50), -1)])
 def test_what_is_no_mask_is_said_in_a_sentence(tmp_path, answer):

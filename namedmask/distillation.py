@@ -15,8 +15,8 @@ import torch
 from fastai.basics import default_device
 from .core import NamedMaskError, Stage, settings_key
 from .copypaste import CopyPaste
-from .experts import check_seed, presets, spoken, training_settings
-from .saliency import REVISION
+from .experts import check_seed, training_settings
+from .saliency import REVISION, presets, spoken
 from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load_segmenter, save_segmenter, train, training_dls, weights_key
 from .teachers import cards_of
 

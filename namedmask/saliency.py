@@ -10,8 +10,8 @@ __all__ = ['REFINE_PIXELS', 'REFINERS', 'REVISION', 'image_batch', 'unit_rows', 
            'to_grid', 'candidates_of', 'candidates', 'spans_frame', 'framing_prior', 'iou_table', 'vote', 'scaled',
            'evidence_maps', 'transitions', 'walk', 'otsu', 'soften', 'box_mean', 'guided_filter', 'grabcut',
            'uncertain_near_border', 'refine_size', 'resized', 'refine', 'short_at', 'nearest', 'binary_mask', 'oval',
-           'is_partial', 'release', 'paper_masks', 'Detector', 'BatchDetector', 'SpectralDetector', 'token_cut',
-           'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'entry_photo', 'Notes', 'make_masks']
+           'is_partial', 'release', 'paper_masks', 'presets', 'spoken', 'Detector', 'BatchDetector', 'SpectralDetector',
+           'token_cut', 'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'entry_photo', 'Notes', 'make_masks']
 
 # %% ../nbs/05_saliency.ipynb #4694c6a6
 import json, re, threading, warnings
@@ -664,6 +664,7 @@ def release(
     if hasattr(model, 'release'): model.release()
     elif getattr(model, '_run', None) is not None: model._run = None
 
+# %% ../nbs/05_saliency.ipynb #b1a7000a
 REVISION = 2   # of all that is called 'paper', counted up when it gives other masks, experts or students; a run keeps the one that it began with
 
 def paper_masks(
@@ -671,6 +672,27 @@ def paper_masks(
 )->dict: # Arguments for any detector
     "How the masks of the teachers 'paper' are handed on."
     return dict(fallback=False, binary=True, work_side=None) if revision >= 2 else {}
+
+def presets(
+    table:dict,   # name -> settings
+    revised:dict, # revision -> {name: what it changes}
+    unsaid:dict,  # What holds where settings do not say it
+    revision:int=REVISION,
+)->dict: # name -> all settings
+    "A table of settings as a revision has it."
+    if isinstance(revision, bool) or revision not in range(1, REVISION + 1):
+        raise NamedMaskError(f"There is no revision {revision!r} of the settings: say a number from 1 to {REVISION}, or install a newer namedmask.")
+    out = {name: {**s, **unsaid} for name, s in table.items()}
+    for number in range(2, revision + 1):
+        for name, changes in revised.get(number, {}).items(): out[name].update(changes)
+    return out
+
+def spoken(
+    settings:dict, # All settings
+    unsaid:dict,   # What holds where settings do not say it
+)->dict:
+    "Settings without those that say what would hold anyway: the spelling that keys are made of."
+    return {k: v for k, v in settings.items() if k not in unsaid or v != unsaid[k]}
 
 # %% ../nbs/05_saliency.ipynb #85cb4c98
 class Detector:

@@ -6,11 +6,11 @@ Docs: https://namedmask.github.io/namedmask/evaluation.html.md"""
 
 # %% auto #0
 __all__ = ['VOC_NAMES', 'VOC_ALIASES', 'folder_names', 'voc_id', 'voc_lut', 'relabel', 'VocBenchmark', 'voc_root', 'voc_stems',
-           'JsonLines', 'model_key', 'predict_labels', 'count_photo', 'add_cells', 'contract_of', 'score', 'evaluate',
-           'summary', 'intervals', 'edges', 'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask',
-           'naive_baseline', 'mask_iou', 'label_is', 'retrieval_precision', 'read_labels', 'TrueMask',
-           'true_mask_entries', 'cut_labels', 'TrueMaskDataset', 'TrueMaskStore', 'true_mask_dls', 'train_ceiling',
-           'ConfusionMatrix', 'foreground_iou']
+           'model_key', 'predict_labels', 'count_photo', 'add_cells', 'contract_of', 'score', 'evaluate', 'summary',
+           'intervals', 'edges', 'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask', 'naive_baseline',
+           'mask_iou', 'label_is', 'retrieval_precision', 'read_labels', 'TrueMask', 'true_mask_entries', 'cut_labels',
+           'TrueMaskDataset', 'TrueMaskStore', 'true_mask_dls', 'train_ceiling', 'ConfusionMatrix', 'foreground_iou',
+           'JsonLines']
 
 # %% ../nbs/10_evaluation.ipynb #929f43fc
 import csv, json, time
@@ -22,13 +22,13 @@ from types import SimpleNamespace
 import numpy as np, torch
 from PIL import Image
 from . import __version__
-from .core import NamedMaskError, Stage, explain_write, progress, settings_key, write_text
+from .core import JsonLines, NamedMaskError, Stage, progress, read_lines, settings_key
 from .images import WORK_SIDE, content_hash, load_image, load_labels
 from .metrics import BoundaryMatrix, ConfusionMatrix, bootstrap_iou, foreground_iou, interval
 from .copypaste import CopyPaste
 from .segmenter import (IGNORE, ArchiveDataset, Segmenter, aspp_rates, cut, deeplabv3plus, encoder_norm, load_segmenter, place,
                                  save_segmenter, train, training_dls)
-_all_ = ['ConfusionMatrix', 'foreground_iou']     # they live in `metrics` and can be imported from here as well
+_all_ = ['ConfusionMatrix', 'foreground_iou', 'JsonLines']     # they live in `metrics` and `core` and can be imported from here as well
 
 # %% ../nbs/10_evaluation.ipynb #28c91fea
 VOC_NAMES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
@@ -43,7 +43,7 @@ def folder_names(
 )->tuple:
     "The names of the ids 1, 2, ... in its label pictures: the lines of `names.txt`, or VOC's twenty where there is no such file."
     file = Path(root)/'names.txt'
-    names = tuple(o.strip() for o in file.read_text(encoding='utf-8').splitlines() if o.strip()) if file.exists() else VOC_NAMES
+    names = tuple(o.strip() for o in read_lines(file) if o.strip()) if file.exists() else VOC_NAMES
     if not 0 < len(set(names)) == len(names) < 255: raise NamedMaskError(f"{file} needs 1 to 254 different names, one a line, and has {len(names)}.")
     return names
 
@@ -160,26 +160,6 @@ def voc_stems(
         for f in (root/'JPEGImages'/f'{stem}.jpg', root/'SegmentationClass'/f'{stem}.png'):
             if not f.exists(): raise NamedMaskError(f"{f} is missing, though {lst} lists it: restore it, or take it off the list.")
     return stems
-
-# %% ../nbs/10_evaluation.ipynb #c332625c
-class JsonLines:
-    "A file of JSON objects, one a line, that grows at its end and outlives a crash in the middle of a line."
-    def __init__(self, path): self.path = Path(path)
-    def read(self)->list:
-        "All whole lines; a torn last line is removed from the file."
-        if not self.path.exists(): return []
-        text, good = self.path.read_text(encoding='utf-8', errors='replace'), []
-        for line in text.splitlines():
-            try: good.append(json.loads(line))
-            except ValueError: pass
-        clean = ''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in good)
-        if clean != text: write_text(self.path, clean)
-        return good
-    def append(self, obj):
-        "Add one object."
-        with explain_write(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(obj, ensure_ascii=False) + '\n')
 
 # %% ../nbs/10_evaluation.ipynb #1a8e33b8
 def model_key(

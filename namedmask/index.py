@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from .core import NamedMaskError, Stage, explain_write, progress, read_json, settings_key
+from .core import NamedMaskError, Stage, claim, explain_write, progress, read_json, remove_own, settings_key
 from .images import content_hash, dhash, find_images, load_image
 
 # %% ../nbs/03_index.ipynb #fa9637b7
@@ -82,6 +82,7 @@ class _Store:
     "The writing side of an index. A *slot* is a row of the vectors' file; `seq` is a photo's place in the present listing."
     def __init__(self, folder, dim):
         self.folder, self.dim, self.path = Path(folder), dim, Path(folder)/'index.db'
+        for name in ('index.db', 'index.db-journal'): claim(self.folder/name)
         with _explain_db(self.path):
             self.db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self.db.executescript(_SCHEMA)
@@ -100,7 +101,8 @@ class _Store:
     def _mend(self):
         "Bring file and table in step after whatever happened: what is in one of them only does not count."
         for p in self.folder.glob('vectors-*.f16'):
-            if p != self.vectors_file: p.unlink()
+            if p != self.vectors_file: remove_own(p)
+        claim(self.vectors_file)
         with explain_write(self.vectors_file):
             self.file = open(self.vectors_file, 'r+b' if self.vectors_file.exists() else 'w+b')
             whole = self.file.seek(0, os.SEEK_END)//(2*self.dim)
@@ -179,6 +181,7 @@ def tidy(self:_Store, piece=4096):
     if n == self.slots and all(i == s for i, s in enumerate(order())): return
     new = self.folder/f'vectors-{self.gen + 1}.f16'
     old = np.memmap(self.vectors_file, np.float16, 'r', shape=(self.slots, self.dim)) if n else None
+    claim(new)
     with explain_write(new), open(new, 'wb') as f:
         slots = order()
         for _ in range(0, n, piece): f.write(old[[s for _, s in zip(range(piece), slots)]].tobytes())
@@ -291,7 +294,7 @@ def build_index(
 )->Index:
     "Make or bring up to date the index of `sources` in `folder`. Run it again after a crash, or after the photos have changed: only what is new is embedded."
     stage = Stage(folder, dict(retriever=retriever.card.as_dict(), dim=retriever.dim, side=retriever.side, how=getattr(retriever, 'settings', {})))
-    with _only_one(stage), stage.working():
+    with stage.open().working():
         stage._write(done=False)
         store = _Store(stage.folder, retriever.dim)
         try:
@@ -325,14 +328,3 @@ def _fill(store, listing, retriever, batch_size, workers, total, quiet, what):
             land(); flying = following; land()
         except BaseException: pool.shutdown(wait=False, cancel_futures=True); raise
     return embedded + len(batch.fresh)
-
-@contextmanager
-def _only_one(stage):
-    "Let one process at a time into a stage's folder."
-    with explain_write(stage.folder): stage.folder.mkdir(parents=True, exist_ok=True)
-    try: import fcntl
-    except ImportError: fcntl = None                 # Windows: SQLite's own lock remains
-    with explain_write(stage.folder), open(stage.folder/'.lock', 'w') as f:
-        try: fcntl and fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e: raise NamedMaskError(f"Another process is making the index in {stage.folder}: wait until it has finished.") from e
-        yield stage.open(keep=('.lock',))

@@ -6,8 +6,8 @@ Docs: https://namedmask.github.io/namedmask/table.html.md"""
 
 # %% auto #0
 __all__ = ['MINI', 'MINI_EXPERTS', 'METRICS', 'TRANSFERS', 'OLDER', 'mini_labs', 'photo_labs', 'choose_systems', 'system_list',
-           'check_metric', 'check_arguments', 'labs_for', 'results_file', 'run_table', 'lab_settings', 'agrees',
-           'print_table', 'names_aside', 'note_skipped', 'gallery', 'with_published', 'rank_agreement']
+           'check_metric', 'check_arguments', 'labs_for', 'check_folder', 'results_file', 'run_table', 'lab_settings',
+           'agrees', 'print_table', 'names_aside', 'note_skipped', 'gallery', 'with_published', 'rank_agreement']
 
 # %% ../nbs/28_table.ipynb #6e5284de
 import os, sys, time
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from .ablation import MiniLab, compare, quick, runs_folder, spread
-from .core import JsonLines, NamedMaskError, locked, own_folder, settings_key
+from .core import JsonLines, NamedMaskError, locked, owned_files, refuse_foreign, settings_key
 from .protocol import listing, published, read_results, results_table
 from .retrieval import parse_names
 from .systems import SYSTEMS, PhotoLab, as_segmenter, pick, score_system, systems_of
@@ -88,13 +88,13 @@ def labs_for(
     check_arguments(teachers, out, seeds, images, root, names, split, transfer, iterations, systems, metric)
     changes = {} if iterations is None else dict(iterations=iterations)
     if get_teachers(teachers).name == 'mini':
-        own_folder(out, shared=_is_table(out))
+        check_folder(out)
         labs = mini_labs(out, range(seeds), **changes)
         for lab in labs.values(): lab.as_released = as_released
         return labs
     bench = _named_benchmark(benchmark, root, names, split)
     _photos(images)
-    own_folder(out, shared=_is_table(out))
+    check_folder(out)
     prompts = parse_names(names) if names else None                      # with their synonyms, as `fit` has them
     return photo_labs(out, images, bench, range(seeds), teachers=teachers, transfer=transfer, prompts=prompts, as_released=as_released, **changes)
 
@@ -113,10 +113,10 @@ def _photos(images)->list: # Folders, `.txt` lists, files
 
 _PARTS = ('results.jsonl', 'index', 'archive', 'masks-', 'context', 'reco', 'seed')
 
-def _is_table(out)->bool:
-    "Is there nothing in a folder but what a comparison of 0.1 made, which kept no record of it?"
-    entries = [p.name for p in Path(out).iterdir()] if Path(out).is_dir() else []
-    return bool(entries) and all(name.startswith(_PARTS) or name.startswith('.') for name in entries)
+def check_folder(out): # Where a comparison goes
+    "Refuse a folder that is not empty and not ours. Version 0.1 kept no record; its comparisons are known by what is in them."
+    if not Path(out).is_dir() or owned_files(out): return
+    if not all(p.name.startswith((*_PARTS, '.')) for p in Path(out).iterdir()): refuse_foreign(out)
 
 def results_file(out)->Path: return Path(out)/'results.jsonl' # Where a comparison keeps its rows
 

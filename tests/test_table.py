@@ -1,15 +1,17 @@
 "The comparison: every row with every set of teachers, what is made again and what is not, arguments and files that are wrong."
 import json, os, shutil
+from functools import partial
 import numpy as np, pytest, torch
-from helpers import ENCODER, NAMES, VOC_NAMES, register, write_photos, write_voc
-from namedmask import clustering, maskcontrast, maskdistill, systems, table, teachers
+from helpers import ENCODER, VOC_NAMES, ColourRetriever, register, write_photos, write_voc
+from namedmask import clustering, maskcontrast, maskdistill, reco, table, teachers
 from namedmask.cli import main
 from namedmask.core import JsonLines, NamedMaskError, settings_key
 from namedmask.distillation import STUDENTS
 from namedmask.experts import EXPERTS
+from namedmask.maskcontrast import MaskContrastClusterer
 from namedmask.systems import score_system, systems_of
 from namedmask.table import labs_for, lab_settings, mini_labs, names_aside, print_table, results_file, run_table, with_published
-from namedmask.teachers import OpenClipRetriever, TeacherCard, TeacherSet
+from namedmask.teachers import TeacherCard, TeacherSet
 
 VOC = 'bird,boat,bottle'
 
@@ -29,6 +31,7 @@ def small(monkeypatch):
         monkeypatch.setitem(EXPERTS, recipe, {**EXPERTS[recipe], **tiny, 'n_iters': 2, 'output_stride': 16, 'channels': 32, 'workers': 0})
         if recipe in maskcontrast.MASKCONTRAST:
             contrast = {**maskcontrast.MASKCONTRAST['mini'], 'batch_size': 4, 'epochs': .5, 'crop': 48, 'encoder': maskcontrast.MASKCONTRAST[recipe]['encoder'], **({'encoder': encoder} if encoder else {})}
+            monkeypatch.setattr(maskcontrast, 'MaskContrastClusterer', partial(MaskContrastClusterer, threshold=0.))     # after two steps it sees no object anywhere
             monkeypatch.setitem(maskcontrast.MASKCONTRAST, recipe, {**contrast, 'precision': maskcontrast.MASKCONTRAST[recipe]['precision']})
         if recipe in maskdistill.MASKDISTILL:
             old = maskdistill.MASKDISTILL[recipe]
@@ -52,7 +55,7 @@ def test_every_row_in_miniature(tmp_path, small):
     labs = mini_labs(tmp_path/'out', (0,), dict(n_iters=1), n_scenes=90, n_test=4, iterations=None)
     file = results_file(tmp_path/'out')
     check_rows(run_table(labs, None, file, quiet=True), 'mini')
-    for metric in ('miou', 'foreground'): assert all(s.title in print_table([file], metric) for s in systems_of('mini').values() if metric == 'foreground' or s.key != 'x')
+    for metric in ('miou', 'foreground'): assert all(f'| {s.title} ' in print_table([file], metric) for s in systems_of('mini').values())
 
 def test_every_row_offline_as_the_readme_says(tmp_path, inputs, small, capsys):
     "`namedmask table --teachers offline --images … --benchmark voc --root …`, nothing more but one seed and a folder."
@@ -65,23 +68,17 @@ def test_every_row_offline_as_the_readme_says(tmp_path, inputs, small, capsys):
     assert all(f'| {s.title}' in said.out for s in systems_of('offline').values())
     assert all(r['card']['prompts'] is not None for r in JsonLines(results_file(out)).read() if r['variant'].startswith('namedmask'))
 
-class LittleClip:
-    "An image-text model with random weights and keys, as the paper's has them."
-    name, pretrained, dim, size, side, templates = 'little', 'random', 24, 64, 128, ('{}', 'a photo of a {}')
+class LittleClip(ColourRetriever):
+    "Finds photos by their colour; its image tower has random weights, and keys, as the paper's CLIP has."
+    name, pretrained, dim = 'little', 'random', 24
     def __init__(self):
-        import open_clip
         from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.model = CLIP(24, CLIPVisionCfg(layers=2, width=32, head_width=16, patch_size=32, image_size=64), CLIPTextCfg(context_length=32, vocab_size=49408, width=16, heads=2, layers=1)).eval()
-        self.tokens, self.cfg, self.settings, self.card = open_clip.SimpleTokenizer(context_length=32), {}, {}, TeacherCard('little CLIP', 'retriever', 'image-text pairs', 'none', 'tests')
+            vision = CLIPVisionCfg(layers=2, width=32, head_width=16, patch_size=32, image_size=64)
+            self.model = CLIP(24, vision, CLIPTextCfg(context_length=8, vocab_size=64, width=16, heads=2, layers=1)).eval()
+        self.cfg, self.settings, self.card = {}, {}, TeacherCard('little CLIP', 'retriever', 'image-text pairs', 'none', 'tests')
     def _load(self): return self.model
-    def preprocess(self, im): return np.asarray(im.convert('RGB').resize((64, 64)), np.float32).transpose(2, 0, 1)/255
-    def _unit(self, v): return torch.nn.functional.normalize(v, dim=-1).numpy()
-    @torch.inference_mode()
-    def embed(self, batch): return self._unit(self.model.encode_image(torch.as_tensor(batch)))
-    @torch.inference_mode()
-    def embed_texts(self, texts): return self._unit(self.model.encode_text(self.tokens(list(texts))))
 
 def little_features():
     "Random networks in the place of DINO, MoCo v2 and SwAV."
@@ -96,21 +93,22 @@ def paper(monkeypatch, small):
     for i, k in enumerate([o for o in clustering.BACKBONES if o != 'MoCo v2']): monkeypatch.setitem(clustering.BACKBONES, k, lambda i=i: clustering.RandomFeatures('test_resnet', 3 + i, stride=8))
     monkeypatch.setattr(maskdistill, 'dino_features', lambda: (little_features()[0], little_features()[0]))
     student = lambda encoder: (None, TeacherCard(f'{encoder}, random numbers', 'student', 'nothing', 'none', 'random numbers'))
+    monkeypatch.setattr(reco, 'CONTEXT', ('sky',))                       # of five names some would get none of eighteen photos
     stub = TeacherSet('paper', LittleClip, little_features, student, 'test_resnet', recipe='paper', n=6, votes=0, side=96, spectral=dict(upsample=2, centre=False), refine=None, saliency='selfmask')
     monkeypatch.setitem(teachers.TEACHERS, 'paper', stub)
 
 @pytest.mark.parametrize('as_released', [False, True])
 def test_every_row_with_the_papers_teachers(tmp_path, inputs, paper, as_released):
     rows = [k for k in systems_of('paper') if not as_released or 'clip' in k or 'reco' in k]         # the others have no released variant
-    labs = labs_for('paper', tmp_path/'out', 1, [inputs/'photos'], 'voc', inputs/'voc', VOC, as_released=as_released)
+    labs = labs_for('paper', tmp_path/'out', 1, [inputs/'photos'], 'voc', inputs/'voc', VOC_NAMES, as_released=as_released)
     results = run_table(labs, rows, results_file(tmp_path/'out'), quiet=True)
     if not as_released: check_rows(results, 'paper')
     for r in results:
         if r['variant'].startswith(('maskclip', 'reco')): assert ('as released' in r['card']['resizing']) == as_released
-    assert '| MaskCLIP\\*' in print_table([results_file(tmp_path/'out')]) or '| MaskCLIP*' in print_table([results_file(tmp_path/'out')])
+    assert '| MaskCLIP* ' in print_table([results_file(tmp_path/'out')])
 
 def test_as_released_is_another_row(tmp_path, inputs, paper):
-    make = lambda **kw: run_table(labs_for('paper', tmp_path/'out', 1, [inputs/'photos'], 'voc', inputs/'voc', VOC, **kw), 'maskclip,reco', results_file(tmp_path/'out'), quiet=True)
+    make = lambda **kw: run_table(labs_for('paper', tmp_path/'out', 1, [inputs/'photos'], 'voc', inputs/'voc', VOC_NAMES, **kw), 'maskclip,reco', results_file(tmp_path/'out'), quiet=True)
     plain, released, again = make(), make(as_released=True), make()
     assert again == plain and all(a['model'] != b['model'] for a, b in zip(plain, released))
 
@@ -120,22 +118,23 @@ def test_list(which, capsys):
     lines = capsys.readouterr().out.strip().split('\n')
     assert [l.split()[0] for l in lines] == list(systems_of(which)) and all(l.endswith('.ipynb') for l in lines)
 
-def test_a_benchmark_in_a_folder(tmp_path, inputs, capsys):
+def test_a_benchmark_in_a_folder(tmp_path, inputs, small, capsys):
     "The other command of the README: `--benchmark folder --root mine/`."
     mine = tmp_path/'mine'
     for a, b in (('JPEGImages', 'images'), ('SegmentationClass', 'labels')): shutil.copytree(inputs/'voc'/a, mine/b)
     (mine/'names.txt').write_text('\n'.join(['x', 'y', 'red', 'green', 'blue']) + '\n')                   # their ids are 3, 4 and 5
-    register()
+    register(); small('small', ENCODER)
     code = main(['table', '--teachers', 'toy', '--images', str(inputs/'photos'), '--benchmark', 'folder', '--root', str(mine), '--names', 'red,green,blue', '--systems', 'selfmask-clip,namedmask-plain',
-                 '--iterations', '1', '--seeds', '1', '--out', str(tmp_path/'out'), '--quiet']) if 'small' in STUDENTS else 1
+                 '--iterations', '1', '--seeds', '1', '--out', str(tmp_path/'out'), '--quiet'])
     said = capsys.readouterr()
     assert code == 0 and 'SelfMask + CLIP' in said.out, said.err
 
 # ---------------------------------------------------------------- what is made again
 
 @pytest.fixture
-def count(monkeypatch):
+def count(monkeypatch, small):
     "Keys of the rows that are made."
+    small('small', ENCODER)
     made = []
     def score(lab, key): made.append(key); return score_system(lab, key)
     monkeypatch.setattr(table, 'score_system', score)
@@ -143,7 +142,7 @@ def count(monkeypatch):
     return made
 
 def lab_of(inputs, out, **kw):
-    names = kw.pop('names', 'bird=red,boat=green,bottle=blue')
+    names = kw.pop('names', VOC_NAMES)
     changes = {k: kw.pop(k) for k in ('prompts', 'transfer') if k in kw}
     labs = labs_for('toy', out, 1, [inputs/'photos'], 'voc', inputs/'voc', names, iterations=1, **kw)
     for lab in labs.values(): lab.__dict__.update(changes)
@@ -206,7 +205,7 @@ def test_older_settings_are_those_of_the_release(tmp_path, inputs):
     old = dict(teachers='toy', names=['bird', 'boat', 'bottle'], iterations=1, experts=None, n=lab.teachers.n, images=[str(inputs/'photos')], benchmark={k: v for k, v in lab.benchmark().card.items() if k != 'root'})
     assert {k: v for k, v in lab_settings(lab).items() if k in table.OLDER} == old
     mini = mini_labs(tmp_path/'mini', (0,), n_scenes=45, n_test=4)[0]
-    assert {k: v for k, v in lab_settings(mini).items() if k in table.OLDER} == dict(teachers='mini', names=mini.names, iterations=500, experts=dict(n_iters=100), n=40, scenes=45, test=4)
+    assert {k: v for k, v in lab_settings(mini).items() if k in table.OLDER} == dict(teachers='mini', names=list(mini.names), iterations=500, experts=dict(n_iters=100), n=40, scenes=45, test=4)
 
 def test_older_rows_count_where_their_cards_agree(tmp_path, inputs, count):
     file, kw = results_file(tmp_path/'out'), dict(names='bird,boat,bottle')
@@ -288,7 +287,7 @@ def test_lines_that_are_none_are_left_out_and_counted(tmp_path, capsys):
 def test_lines_with_parts_of_the_wrong_kind_end_in_a_sentence(tmp_path, line):
     file = tmp_path/'r.jsonl'
     file.write_text(json.dumps(line) + '\n')
-    for metric in ('miou', 'foreground'):
+    for metric in ('miou', 'foreground')[:1 if line.get('miou') == 'high' else 2]:
         with pytest.raises(NamedMaskError): print_table([file], metric)
 
 def test_a_name_with_a_line_separator_stays_one_line(tmp_path):

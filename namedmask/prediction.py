@@ -69,8 +69,9 @@ class Claims:
 
     def hold(self, source:str, name:str):
         "Note that `source` has `name`."
-        self.owner[_folded(name)], self.name_of[source] = source, name
-        self.folders.update(_folders_of(_folded(name)))
+        folded = _folded(name)
+        self.owner[folded], self.name_of[source] = source, name
+        self.folders.update(_folders_of(folded))
 
     def claim(self,
         root:str, # Folder that was searched
@@ -96,7 +97,10 @@ def _folded(name):
     "A name as the file systems see it that know no capitals, or take two spellings of an accent for one."
     return unicodedata.normalize('NFC', name).casefold()
 
-def _folders_of(name): return [p.as_posix() for p in PurePosixPath(name).parents if p.name]
+def _folders_of(name):
+    "The folders in a name, the deepest first."
+    parts = name.split('/')
+    return ['/'.join(parts[:k]) for k in range(len(parts) - 1, 0, -1)]
 
 def _candidates(source, rel):
     "The names that a photo may have, best first; they never end."

@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from fastcore.basics import patch
 from . import __version__
-from .core import (JsonLines, NamedMaskError, atomic_path, cache_dir, claim, explain_write, locked, own_folder, read_bytes, read_json, remove_own,
+from .core import (JsonLines, NamedMaskError, atomic_path, cache_dir, check_regular, claim, explain_write, locked, read_bytes, read_json, remove_own,
                    rng_of, settings_key, slug, write_json)
 from .images import MaskStore, find_images
 from .report import clock, write_report
@@ -700,6 +700,7 @@ def find_segmenter(
     "The segmenter in a folder."
     from namedmask.segmenter import load_segmenter
     folder = Path(folder)
+    if folder.suffix == '.safetensors': check_regular(folder)
     if folder.suffix == '.safetensors' or (folder/'segmenter.json').exists(): return load_segmenter(folder, _torch_device(device))
     run = Run(folder)
     segmenter = run.load_segmenter(device)

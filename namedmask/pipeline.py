@@ -238,7 +238,7 @@ _NUMBERS = {  # how to say it, what it is, the least, the most
     'n': ('--n', 'the photos of each name', 1, None),
     'votes': ('--votes', 'the photos that are asked', 0, None),
     'near': ('near', 'the differing bits of near-duplicates', -1, 63),
-    'seed': ('--seed', 'the seed', 0, 2**63 - 1),
+    'seed': ('--seed', 'the seed', 0, 2**32 - 1),
     'iterations': ('--iterations', "the student's training steps", 1, None),
     'expert_iterations': ('--expert-iterations', "an expert's training steps", 1, None),
     'batch_size': ('--batch-size', 'the photos at a time', 1, None),
@@ -398,11 +398,11 @@ def revision_of(
     return revision, [f"this run keeps the defaults of revision {revision}, with which it was begun; --defaults new moves it to revision {REVISION} and does again what that changes."]
 
 # %% ../nbs/13_pipeline.ipynb #92717410
-def _on_base(given, table, base):
-    "A dict with some settings, completed from the named set; a name stays as it is."
-    if not isinstance(given, dict): return given
-    base = given.get('base', base)
-    return {**table.get(base, {}), **{k: v for k, v in given.items() if k != 'base'}}
+def _full(make, table, given, base, revision):
+    "Full settings of a student or of experts: a name, or a dict with some of them and the others from `base`."
+    if 'revision' in signature(make).parameters: return make(given, base=base, revision=revision)
+    if not isinstance(given, dict): return make(given)
+    return make({**table.get(given.get('base', base), {}), **{k: v for k, v in given.items() if k != 'base'}})
 
 def run_settings(
     images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None,
@@ -415,8 +415,9 @@ def run_settings(
     images = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     categories, defaults = parse_names(names), defaults_of(revision)
     bases = [defaults['base'] or (getattr(recipe, k) if recipe else teachers.recipe) for k in ('student', 'experts')]
-    student = student_settings(_on_base(teachers.recipe if student is None else student, STUDENTS, bases[0]), **({} if iterations is None else {'iterations': iterations}))
-    experts = expert_settings(_on_base(teachers.recipe if experts is True else experts, EXPERTS, bases[1])) if experts is not False else None
+    student = _full(student_settings, STUDENTS, teachers.recipe if student is None else student, bases[0], revision)
+    experts = _full(expert_settings, EXPERTS, teachers.recipe if experts is True else experts, bases[1], revision) if experts is not False else None
+    if iterations is not None: student['iterations'] = iterations
     if experts and expert_iterations is not None: experts['n_iters'] = expert_iterations
     if groups: make_groups([c.name for c in categories], groups)
     return {'images': [str(Path(p).expanduser().resolve()) for p in images], 'names': {c.name: list(c.prompts) for c in categories},

@@ -310,6 +310,8 @@ def nearest(
     return f'did you mean {alike[0]}?' if alike else f"say one of {', '.join(known)}."
 
 # %% ../nbs/14_cli.ipynb #14a00010
+class Misspelt(Exception): "An option that there is not."
+
 def _parser(f):
     "The options of a command; none may be shortened, and a flag shows no default: it is off unless it is said."
     from fastcore.script import anno_parser
@@ -320,14 +322,13 @@ def _parser(f):
     return parser
 
 def _with_dashes(argv, parser):
-    "The arguments with dashes in the options' names; an option that there is not is a `NamedMaskError`."
-    from namedmask.core import NamedMaskError
+    "The arguments with dashes in the options' names; an option that there is not is `Misspelt`."
     out, known = [], [o for o in parser._option_string_actions if o not in ('--pdb', '--xtra')]
     for i, word in enumerate(argv):
         if word == '--': return out + argv[i:]
         name, equals, value = word.partition('=')
         name = name.replace('_', '-') if name.startswith('--') else name
-        if re.match(r'-[^\d.]', name) and name not in known: raise NamedMaskError(f"There is no option {word}: {nearest(name, known)}")
+        if re.match(r'-[^\d.]', name) and name not in known: raise Misspelt(f"There is no option {word}: {nearest(name, known)}")
         out.append(name + equals + value if name in known else word)
     return out
 
@@ -348,10 +349,10 @@ def main(
 
 def run_command(f, argv)->int:
     "Read the arguments of one command and run it."
-    from namedmask.core import NamedMaskError
     parser = _parser(f)
     try: args = vars(parser.parse_args(_with_dashes(argv, parser)))
-    except NamedMaskError as e: return _told(e)
+    except Misspelt as e: return _told(e)
+    from namedmask.core import NamedMaskError          # not before the help has been printed: it takes numpy a while to load
     for k in ('pdb', 'xtra'): args.pop(k, None)
     import warnings
     warnings.simplefilter('ignore', FutureWarning)     # of libraries to their developers

@@ -306,7 +306,8 @@ def nearest(
     known,    # What could have been said
 )->str:
     "A hint at the one that was perhaps meant, or at all of them."
-    alike = difflib.get_close_matches(word, known := list(known), 1, .5)
+    known = list(known)
+    alike = [k for k in known if k.startswith(word)] or difflib.get_close_matches(word, known, 1, .5)
     return f'did you mean {alike[0]}?' if alike else f"say one of {', '.join(known)}."
 
 # %% ../nbs/14_cli.ipynb #14a00010

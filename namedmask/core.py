@@ -151,6 +151,12 @@ def owned_files(folder)->set:
     return _replay(record)[0] if record.is_file() else set(_old_files(folder))
 
 # %% ../nbs/00_core.ipynb #2098abbf
+def _holds_photos(folder):
+    "Does the record say that the files are photos to work on?"
+    record = Path(folder)/RECORD
+    if not record.is_file(): return False
+    with open(record, 'rb') as f: return b'"photos": true' in f.readline(200)
+
 def _owner_of(path):
     "(the nearest open `OwnFolder` that holds `path`, the path's name in it), or None."
     if not _OPEN: return None
@@ -178,22 +184,23 @@ def claim(path):
 def own_folder(
     folder,       # Where results go; made if it does not exist
     shared=False, # It may hold files of others, which stay as they are; else it has to be new, empty or ours
+    photos=False, # What goes there are photos to work on, painted scenes say: they are ours, and found like yours
 )->OwnFolder:
     "Make a folder ready for our files; one that is not empty and not ours is a `NamedMaskError`, unless it is `shared`."
     folder = Path(folder)
     with explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
         home, new = os.path.realpath(folder), not (folder/RECORD).is_file()
-        if new: _begin_record(folder, shared)
+        if new: _begin_record(folder, shared, photos)
     if new or home not in _OPEN: _OPEN[home] = OwnFolder(home)
     _OPEN[os.path.abspath(folder)] = _OPEN[home]
     return _OPEN[home]
 
-def _begin_record(folder, shared):
+def _begin_record(folder, shared, photos):
     if os.path.lexists(folder/RECORD): raise NamedMaskError(f"{folder/RECORD} is not a file: move it, or choose another folder.")
     old = _old_files(folder)
     if not old and not shared: refuse_foreign(folder)
-    JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1), *(dict(file=name) for name in sorted(old)))
+    JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1, **(dict(photos=True) if photos else {})), *(dict(file=name) for name in sorted(old)))
 
 def refuse_foreign(folder):
     "A folder that holds something and is not ours is a `NamedMaskError`."
@@ -380,7 +387,7 @@ class OurFiles:
 
     def _of(self, folder):
         if folder not in self.names:
-            try: self.names[folder] = owned_files(folder)
+            try: self.names[folder] = set() if _holds_photos(folder) else owned_files(folder)
             except NamedMaskError: self.names[folder] = set()     # a folder above that is none of ours need not be readable
         return self.names[folder]
 

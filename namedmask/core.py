@@ -102,7 +102,8 @@ class OwnFolder:
     def refresh(self):
         "Read the record again. A name whose file has gone counts no longer: what you put there later is yours."
         names, self.stale = _replay(self.record)
-        self.files = {name for name in names if os.path.lexists(self.folder/name)}
+        self.parents = {'', *(name.rpartition('/')[0] for name in names)}
+        self.files = {name for name in names if os.path.lexists(os.path.join(self.home, name))}
 
     def note(self, *lines):
         "Add lines to the record."
@@ -133,7 +134,7 @@ class OwnFolder:
 # %% ../nbs/00_core.ipynb #61b1400a
 def _stays(name):
     "Is it a relative path that does not climb out of its folder?"
-    return isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name) and '..' not in PurePosixPath(name).parts
+    return isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name) and '..' not in name.split('/')
 
 def _replay(record):
     "(names of the files, words of processes that may have left half-written ones), as the lines of a record add up."
@@ -365,8 +366,8 @@ def sweep(own:OwnFolder):
     _drop(own, [n for n in own.files if _OLD_TEMPORARY.fullmatch(PurePosixPath(n).name)])
     words = own.stale - {own.token}
     if not words: return
-    for parent in {own.folder, *((own.folder/n).parent for n in own.files)}:
-        for path in parent.glob('.*.tmp*') if parent.is_dir() else ():
+    for parent in sorted(own.parents):
+        for path in (own.folder/parent).glob('.*.tmp*'):
             if any(f'.{word}.tmp' in path.name for word in words): path.unlink(missing_ok=True)
     own.note(*(dict(swept=word) for word in sorted(words)))
     own.stale = set()
@@ -420,7 +421,7 @@ def _take(own):
     path = own.folder/LOCK
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
         raise NamedMaskError(f"{path} is in the way: it is not the library's lock, which is an empty file; move it, or choose another folder.")
-    lock = FileLock(path, timeout=PATIENCE)
+    lock = FileLock(path, timeout=PATIENCE, fallback_to_soft=False)    # a soft lock would outlive a killed process
     try: lock.acquire()
     except Timeout as e: raise NamedMaskError(f"Another process is working in {own.folder}: wait for it, or choose another folder.") from e
     except OSError as e:
@@ -443,7 +444,7 @@ def safe_join(
 def slug(name:str)->str:
     "A file name for a category name: its letters and digits, and a hash where something had to go."
     s = re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')
-    return s if s == name else f"{s[:40]}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}".lstrip('-')
+    return s if s == name and 0 < len(s) <= 100 else f"{s[:40]}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}".lstrip('-')
 
 # %% ../nbs/00_core.ipynb #163839e4
 def rng_of(*parts)->np.random.Generator:

@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
-from .core import NamedMaskError, atomic_path, rng_of, write_text
+from .core import NamedMaskError, OurFiles, atomic_path, rng_of, write_text
 
 # %% ../nbs/01_images.ipynb #51dbe62f
 TOY_NAMES = ('circle', 'square', 'triangle', 'star')  # label 1, 2, 3, 4; 0 is the background
@@ -167,7 +167,7 @@ def _ending(path): return os.path.splitext(path)[1].lower()
 _MAGIC = {b'\xff\xd8\xff': 'image', b'\x89PNG\r\n\x1a\n': 'image', b'GIF87a': 'image', b'GIF89a': 'image', b'qoif': 'image',
           b'II*\0': 'image', b'MM\0*': 'image', b'II+\0': 'image', b'MM\0+': 'image',                             # TIFF
           b'\0\0\0\x0cjP  \r\n\x87\n': 'image', b'\xff\x4f\xff\x51': 'image',                                     # JPEG 2000
-          b'8BPS': 'drawing', b'<svg': 'drawing', b'%!PS': 'drawing', b'%PDF': 'document', b'\x1aE\xdf\xa3': 'video',
+          b'8BPS': 'drawing', b'<svg': 'drawing', b'%PDF': 'document', b'\x1aE\xdf\xa3': 'video',
           b'\xff\x0a': 'unusual picture', b'\0\0\0\x0cJXL ': 'unusual picture'}         # JPEG XL
 _AVIF, _HEIC = {b'avif', b'avis'}, {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'}
 
@@ -271,9 +271,13 @@ class Skips:
         self.passed[_ending(path) or 'without ending'] += 1
 
     def reasons(self)->Counter:
-        "How often each (what, remedy) was met."
-        short = (reason.removeprefix(f'Cannot read {path}: ').rstrip('.') for path, reason in self.rows)
-        return Counter(o.partition(': ')[::2] for o in short)
+        "How often each (what, remedy) was met; a kind of file by its name, as 'video'."
+        found = Counter()
+        for path, reason in self.rows:
+            what, _, remedy = reason.removeprefix(f'Cannot read {path}: ').removesuffix('.').partition(': ')
+            kind = re.sub(r'^(it is )?an? ', '', what)
+            found[kind if kind in _REMEDIES else f'"{what}"', remedy] += 1
+        return found
 
     def summary(self,
         used:int=None, # How many files were used; None leaves the total out
@@ -287,14 +291,12 @@ class Skips:
             parts.append(f"{len(self)}{total} {'files were' if len(self) != 1 or used else 'file was'} skipped: {why}")
         if n := self.passed.total():
             endings = _the_most([f'{k} {ending}' for ending, k in self.passed.most_common()], most)
-            parts.append(f"{n} other {'file is no picture' if n == 1 else 'files are no pictures'} ({endings})")
+            parts.append(f"{n} {'other ' if self.rows else ''}{'file is no picture' if n == 1 else 'files are no pictures'} ({endings})")
         return '; '.join(parts)
 
 def _counted(n, what, remedy):
-    "'2 videos (take pictures out of them)', '1 where it is no longer there'."
-    noun = re.match(r'an? ([^(]+)$', what)
-    what = f"{noun[1]}{'s' if n > 1 else ''}" if noun else f"where {what}"
-    return f"{n} {what}{f' ({remedy})' if remedy else ''}"
+    "'2 videos (take pictures out of them)'; the reason in quotes where it is not the kind of file."
+    return f"{n} {what}{'s' if what in _REMEDIES and n > 1 else ''}{f' ({remedy})' if remedy else ''}"
 
 def _the_most(texts, most):
     return ', '.join(texts[:most]) + (f' and {len(texts) - most} other kinds' if len(texts) > most else '')
@@ -349,7 +351,8 @@ def _visit(folder, seen, skip, pass_by):
     return []
 
 def _walk(top, seen, skip, pass_by):
-    "Yield the images below `top`, in the order of their paths; `seen` holds the folders that were visited."
+    "Yield the images below `top` but what the library itself made, in the order of their paths; `seen` holds the folders that were visited."
+    ours = OurFiles()
     open_folders = [(top, iter(_visit(top, seen, skip, pass_by)))]    # a stack: folders nest deeper than Python's calls may
     while open_folders:
         folder, names = open_folders[-1]
@@ -357,7 +360,8 @@ def _walk(top, seen, skip, pass_by):
         if name is None: open_folders.pop(); continue
         path = os.path.join(folder, name.rstrip('/'))
         if not _text_ok(name): skip(path, _BAD_NAME)
-        elif not name.endswith('/'): yield from _if_image(path, skip, pass_by)
+        elif not name.endswith('/'):
+            if path not in ours: yield from _if_image(path, skip, pass_by)
         elif os.path.islink(path) and _loops(path, top): skip(path, "a link to a folder that is visited anyway")
         else: open_folders.append((path, iter(_visit(path, seen, skip, pass_by))))
 
@@ -381,7 +385,8 @@ def _from_list(file, skip):
     try: lines = open(file, encoding='utf-8-sig', errors='surrogateescape')
     except OSError as e: raise NamedMaskError(f"Cannot read the list {_shown(file)}: {_why(e)}.") from e
     with lines:
-        for line in (o.strip(' \t\r\n') for o in lines):      # not U+2028 and the like, which a name may hold
+        for line in (o.strip('\r\n') for o in lines):         # not U+2028 and the like, which a name may hold
+            if line != (bare := line.strip(' \t')) and not os.path.exists(os.path.join(folder, line)): line = bare
             if not line or line.startswith('# '): continue
             path = os.path.normpath(os.path.join(folder, line))
             if not _text_ok(line): skip(line, _BAD_NAME); continue
@@ -424,23 +429,35 @@ def _in_source(source, visited, skip, pass_by):
     elif why := _why_not(source): skip(source, why)
     else: yield os.path.dirname(source), os.path.basename(source)
 
+class _LeftOut(Skips):
+    "Passes on what is left out, and keeps the first reason and the counts for a message."
+    def __init__(self, on_skip, on_other):
+        super().__init__()
+        self.on_skip, self.on_other, self.n = on_skip, on_other, 0
+
+    def add(self, path, reason):
+        self.n += 1
+        if not self.rows: super().add(path, reason)
+        self.on_skip(_shown(path), reason)
+
+    def pass_by(self, path):
+        super().pass_by(path)
+        self.on_other(path)
+
+    def message(self):
+        "' (why)', or nothing where nothing was left out."
+        if not self.rows: return f' ({self.summary()})' if self.passed else ''
+        (path, reason), more = self.rows[0], self.n - 1
+        return f" ({path} was left out: {reason}{f', and {more} more were left out' if more else ''})"
+
 def _find(sources, on_skip, on_other):
-    visited, total, left_out = set(), 0, Skips()
-    def skip(path, reason):
-        left_out.add(path, reason)
-        on_skip(*left_out.rows[-1])
-        if len(left_out) > 1: left_out.rows.pop()       # the first goes into the message; all went to the caller
-    def pass_by(path):
-        left_out.pass_by(path)
-        on_other(path)
+    visited, total, left_out = set(), 0, _LeftOut(on_skip, on_other)
     for source in sources:
-        before = total
-        for found in _in_source(source, visited, skip, pass_by): total += 1; yield found
-        if total == before and (os.path.isdir(source) or source.lower().endswith('.txt')): on_skip(source, "no image in it")
-    if total: return
-    why = next((f'{path} was left out: {reason}' for path, reason in left_out.rows), left_out.summary())
-    raise NamedMaskError(f"There is no image in {', '.join(map(_shown, sources)) or 'an empty list of sources'}{f' ({why})' if why else ''}: "
-                         f"give a folder that holds files such as {', '.join(IMAGE_SUFFIXES[:4])}.")
+        before, told = total, left_out.n
+        for found in _in_source(source, visited, left_out.add, left_out.pass_by): total += 1; yield found
+        if total == before and left_out.n == told: on_skip(_shown(source), "no image in it")
+    if not total: raise NamedMaskError(f"There is no image in {', '.join(map(_shown, sources)) or 'an empty list of sources'}{left_out.message()}: "
+                                       f"give a folder that holds files such as {', '.join(IMAGE_SUFFIXES[:4])}.")
 
 # %% ../nbs/01_images.ipynb #64eb5f65
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, 200_000_000)  # Pillow's limit is one for the whole process
@@ -898,7 +915,8 @@ def contact_sheet(
 )->Image.Image:     # RGB
     "Put pictures side by side on white, each fitted into a square cell with its caption below."
     images, captions = list(images), None if captions is None else list(captions)
-    font, gap, line = ImageFont.load_default(max(9, size//10)), 4, max(9, size//10) + 4 if captions is not None else 0
+    letters, gap = max(9, size//11), 4   # the font is wide
+    font, line = text_font(letters), letters + 4 if captions is not None else 0
     cols, rows = max(1, min(cols, len(images))), max(1, -(-len(images)//cols)) if images else 1
     sheet = Image.new('RGB', (cols*(size + gap) + gap, rows*(size + line + gap) + gap), 'white')
     draw = ImageDraw.Draw(sheet)

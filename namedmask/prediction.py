@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
-from .core import JsonLines, NamedMaskError, locked, owned_files, progress, settings_key, write_text
+from .core import JsonLines, NamedMaskError, locked, progress, settings_key, write_text
 from .evaluation import model_key, predict_labels
 from .images import (Skips, as_rgb, content_hash, find_images, load_image, overlay, palette, save_image, save_labels, text_font,
                               writable)
@@ -188,41 +188,6 @@ def _is_in_the_way(own, paths):
 
 def _results_of(name, overlay_as): return [f'labels/{name}.png'] + ([f'overlays/{name}.{overlay_as}'] if overlay_as else [])
 
-# %% ../nbs/11_prediction.ipynb #11a00003
-def _inputs(sources, found):
-    "{path: (root, rel)} of the photos that are no results of the library. All are listed now, since results are about to be written among them."
-    sources = [sources] if isinstance(sources, (str, os.PathLike)) else sources
-    walked = {os.path.abspath(os.path.expanduser(o)) for o in sources if os.path.isdir(os.path.expanduser(o))}
-    photos, ours = {}, _Ours()
-    for root, rel in found:
-        path = os.path.join(root, rel)
-        if root not in walked or not ours(path): photos.setdefault(path, (root, rel))
-    return photos
-
-class _Ours:
-    "Whether the record of a file's folder, or of one above it, calls the file ours. Each record is read once."
-    def __init__(self): self.records, self.above = {}, {}
-
-    def __call__(self, path):
-        folder, _, name = path.rpartition(os.sep)
-        if folder not in self.above: self.above[folder] = self._records_above(os.path.realpath(folder + os.sep))
-        return any(prefix + name in files for prefix, files in self.above[folder])
-
-    def _records_above(self, folder):
-        "[(path of `folder` in a folder with a record, the record)], for `folder` and those above it."
-        found = []
-        for place in (Path(folder), *Path(folder).parents):
-            files = self._record(place)
-            prefix = Path(os.path.relpath(folder, place)).as_posix() + '/'
-            if files: found.append((prefix.removeprefix('./'), files))
-        return found
-
-    def _record(self, place):
-        if place not in self.records:
-            try: self.records[place] = owned_files(place)
-            except NamedMaskError: self.records[place] = set()       # a folder above, which is none of ours, need not be readable
-        return self.records[place]
-
 # %% ../nbs/11_prediction.ipynb #11a00005
 _CLIMBS = {'', '.', '..'}
 
@@ -324,9 +289,11 @@ class _Job:
         "Take over what is done; returns the photos that are not."
         todo, moved = [], []
         for path, (root, rel) in progress(photos.items(), 'photos', quiet=quiet or not self.known):
-            try: photo, line = _photo(root, rel), self.known.get(path)
+            try:
+                photo, line = _photo(root, rel), self.known.get(path)
+                done = _is_done(photo, line, self.how, self.own.files)
             except NamedMaskError as e: self.skips.add(path, str(e)); continue
-            if not _is_done(photo, line, self.how, self.own.files): todo.append(photo); continue
+            if not done: todo.append(photo); continue
             self.lines[path] = {**line, **photo.identity()} if photo.sha else line
             if photo.sha: moved.append(self.lines[path])
         if moved: self.ledger.append(*moved)
@@ -374,19 +341,20 @@ def predict_paths(
     if not 0 <= alpha <= 1: raise NamedMaskError(f"The opacity of an overlay cannot be {alpha}: give a number from 0 to 1.")
     skips = Skips()
     found = find_images(sources, skips.add, skips.pass_by)      # a source that does not exist ends it here
-    if hasattr(segmenter, 'to'): segmenter.to(device)
+    if hasattr(segmenter, 'segment_all'): segmenter.to(device)
     how = dict(model=model_key(segmenter), overlay=overlay_as if overlay else None, alpha=alpha if overlay else None)
     with locked(out, shared=True) as own:
         _refuse_taken(own)
-        photos, job = _inputs(sources, found), _Job(segmenter, own, how, skips)
+        photos = {}
+        for root, rel in found: photos.setdefault(os.path.join(root, rel), (root, rel))    # all of them now: results may come among them
+        job = _Job(segmenter, own, how, skips)
         job.label(job.keep_done(photos, quiet), batch_size, quiet)
         lines = [job.lines[path] for path in photos if path in job.lines]
         legend = _write_legend(own, job.names, how['model'], lines, skips)
-    if not lines: raise _nothing_done(photos, skips)
+    if not lines: raise _nothing_done(skips)
     return dict(legend, new=job.new, kept=len(lines) - job.new, summary=skips.summary(len(lines)))
 
-def _nothing_done(photos, skips):
-    if not photos: return NamedMaskError("There is no photo here but what the library wrote itself: give a folder of photos.")
+def _nothing_done(skips):
     (path, why), *others = skips.rows
     return NamedMaskError(f"None of the {len(skips)} files could be labelled; the first: {path}: {why.removeprefix(f'Cannot read {path}: ').rstrip('.')}.")
 

@@ -270,16 +270,6 @@ def test_folders_of_results_that_lead_elsewhere(seg, src, tmp_path):
     r = run(seg, src, tmp_path/'out')
     assert r['new'] == 3 and not list((tmp_path/'elsewhere').iterdir()) and run(seg, src, tmp_path/'out')['new'] == 0
 
-def test_a_result_that_you_replaced_by_deleting_it_first_is_yours(seg, src, tmp_path):
-    out = tmp_path/'out'
-    run(seg, src, out)
-    (out/'labels/a/img.png').unlink()
-    assert run(seg, src/'b', out)['kept'] == 2                                 # sees that it has gone
-    own = {line['file'] for line in map(json.loads, open(out/'.namedmask.jsonl')) if 'file' in line}
-    assert 'labels/a/img.png' in own
-    (out/'legend.json').unlink(); (out/'legend.json').write_text('mine')       # the record still names it: it may be replaced
-    assert run(seg, src/'b', out)['kept'] == 2
-
 def test_output_above_the_photos(seg, tmp_path, monkeypatch):
     "`predict photos --out .`, and then `predict . --out .`: the photos are labelled, the results are not."
     photo(tmp_path/'photos'/'plain.jpg')

@@ -96,14 +96,15 @@ class OwnFolder:
     "A folder that the library writes into, and the record of the files in it that it made."
     def __init__(self, folder):
         self.folder, self.home, self.record = Path(folder), os.path.realpath(folder), Path(folder)/RECORD
-        self.guard, self.token = threading.RLock(), None
+        self.guard, self.token, self.read = threading.RLock(), None, None
         self.refresh()
 
     def refresh(self):
         "Read the record again. A name whose file has gone counts no longer: what you put there later is yours."
-        names, self.stale = _replay(self.record)
-        self.parents = {'', *(name.rpartition('/')[0] for name in names)}
-        self.files = {name for name in names if os.path.lexists(os.path.join(self.home, name))}
+        now = self.record.stat() if self.record.exists() else None
+        state = now and (now.st_ino, now.st_size, now.st_mtime_ns)
+        if state is None or state != self.read: self.names, self.stale = _replay(self.record)
+        self.read, self.files = state, _present(self.folder, self.names)
 
     def note(self, *lines):
         "Add lines to the record."
@@ -134,7 +135,20 @@ class OwnFolder:
 # %% ../nbs/00_core.ipynb #61b1400a
 def _stays(name):
     "Is it a relative path that does not climb out of its folder?"
-    return isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name) and '..' not in name.split('/')
+    return isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name) and ('..' not in name or '..' not in re.split(r'[/\\]', name))
+
+def _present(folder, names):
+    "Those of the names whose files are there. Each folder is listed once: a look at each file takes longer."
+    listed, there = {}, set()
+    for name in names:
+        parent, _, last = name.rpartition('/')
+        if parent not in listed: listed[parent] = _entries_of(os.path.join(folder, parent))
+        if last in listed[parent] or os.path.lexists(os.path.join(folder, name)): there.add(name)
+    return there
+
+def _entries_of(folder):
+    try: return set(os.listdir(folder))
+    except OSError: return set()
 
 def _replay(record):
     "(names of the files, words of processes that may have left half-written ones), as the lines of a record add up."
@@ -297,9 +311,11 @@ class JsonLines:
 
     def read(self)->list:
         "All whole lines; what is no JSON object is passed over, and counted in `skipped`."
-        objects, self.skipped = [], 0
-        for line in read_bytes(self.path).split(b'\n') if os.path.lexists(self.path) else ():
-            if not line.strip(): continue
+        lines = [o for o in read_bytes(self.path).split(b'\n') if o.strip()] if os.path.lexists(self.path) else []
+        objects, self.skipped = _all_at_once(lines), 0
+        if objects is not None: return objects
+        objects = []
+        for line in lines:
             try: objects.append(parse_json(line, self.path, dict))
             except NamedMaskError: self.skipped += 1
         return objects
@@ -320,6 +336,12 @@ class JsonLines:
         self._ready = True
 
 # %% ../nbs/00_core.ipynb #1040d1ed
+def _all_at_once(lines):
+    "The objects of lines that are all sound, which is quicker than one by one; None if one is not."
+    try: objects = json.loads(b'[' + b','.join(lines) + b']')
+    except (ValueError, RecursionError): return None
+    return objects if len(objects) == len(lines) and all(type(o) is dict for o in objects) else None
+
 def _whole_lines(f, block=1 << 16):
     "How many bytes of an open file end with a line feed: nearly always all, so the last byte is looked at first."
     end = f.seek(0, os.SEEK_END)
@@ -363,11 +385,11 @@ def _drop(own, names):
 
 def sweep(own:OwnFolder):
     "Delete the half-written files of processes that were killed. Only for one who holds the folder's lock."
-    _drop(own, [n for n in own.files if _OLD_TEMPORARY.fullmatch(PurePosixPath(n).name)])
+    _drop(own, [n for n in own.files if _OLD_TEMPORARY.fullmatch(n.rpartition('/')[2])])
     words = own.stale - {own.token}
     if not words: return
-    for parent in sorted(own.parents):
-        for path in (own.folder/parent).glob('.*.tmp*'):
+    for parent in map(own.folder.joinpath, {'', *(n.rpartition('/')[0] for n in own.names)}):     # also of files that never came to be
+        for path in parent.glob('.*.tmp*') if parent.is_dir() else ():
             if any(f'.{word}.tmp' in path.name for word in words): path.unlink(missing_ok=True)
     own.note(*(dict(swept=word) for word in sorted(words)))
     own.stale = set()

@@ -422,7 +422,8 @@ def _source(s):
 def _in_source(source, visited, skip, pass_by):
     "Yield (root, rel) of the images of one source."
     if os.path.isdir(source):
-        for path in _walk(source, visited, skip, pass_by): yield source, Path(os.path.relpath(path, source)).as_posix()
+        start = len(os.path.join(source, ''))
+        for path in _walk(source, visited, skip, pass_by): yield source, path[start:].replace(os.sep, '/')
     elif source.lower().endswith('.txt'): yield from _from_list(source, skip)
     elif why := _why_not(source): skip(source, why)
     else: yield os.path.dirname(source), os.path.basename(source)

@@ -96,7 +96,7 @@ def _names_in(file):
     if not names: raise NamedMaskError(f"There is no name in {file}: write one a line.")
     return names
 
-# %% ../nbs/04_retrieval.ipynb #eab05c12
+# %% ../nbs/04_retrieval.ipynb #101cce9f
 @lru_cache
 def _things():
     "All words for ImageNet's classes and for what stands above them in WordNet."

@@ -589,12 +589,12 @@ def tensors_of(
     found:dict,      # From `read_weights`
     path='the file', # For messages
 )->tuple:            # ({name: tensor}, list of the boxes that were opened)
-    "The state dict inside a checkpoint, its tensors checked."
+    "The state dict inside a checkpoint."
     boxes = []
     while box := next((k for k in _BOXES if isinstance(found.get(k), dict)), None):
         boxes.append(box); found = found[box]
         if len(boxes) > 4: raise NamedMaskError(f"{path} holds a box in a box without end ({', '.join(boxes)}): save the network's state_dict().")
-    return check_tensors({k: v for k, v in found.items() if _is_tensor(v)}, path), boxes
+    return {k: v for k, v in found.items() if _is_tensor(v)}, boxes
 
 def _is_tensor(o):
     import torch
@@ -640,7 +640,7 @@ def read_header(
 # %% ../nbs/02_teachers.ipynb #56b58cc6
 def _load_state(path):
     "The tensors in a file of weights, by name."
-    if not _is_script(path): return tensors_of(read_weights(path), path)[0]
+    if not _is_script(path): return check_tensors(tensors_of(read_weights(path), path)[0], path)
     import torch
     try: state = torch.jit.load(path, map_location='cpu').state_dict()
     except Exception as e: raise NamedMaskError(_why_unreadable(path, e)) from e

@@ -1,9 +1,10 @@
 "Every kind of file ends in a picture that is right or in one sentence; masks on disk are whole or absent."
-import errno, hashlib, io, json, os, re, signal, subprocess, sys, time
+import errno, hashlib, io, json, os, re, signal, struct, subprocess, sys, time, zlib
 import numpy as np, pytest
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin
 from namedmask import images as I
 from namedmask.core import NamedMaskError
+from helpers import shared
 
 rng = np.random.default_rng(0)
 
@@ -46,7 +47,7 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, ext):
 
 def test_16_bit_rounding_is_exact_for_all_values():
     v = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    assert (np.asarray(I._to_8bit(Image.fromarray(v))) == np.round(v/257)).all()
+    assert (np.asarray(I.as_rgb(Image.fromarray(v)))[..., 0] == np.round(v/257)).all()
 
 @pytest.mark.parametrize('ext', ['png', 'tif'])
 def test_16_bit_colour(tmp_path, ext):
@@ -138,15 +139,20 @@ def test_draft_gives_the_same_picture(tmp_path):
     got = I.load_image(tmp_path/'a.jpg', 100)
     assert got.size == (112, 100) and far(got, want) < 1.5
 
-BIG = """
-import resource, sys, time
+BIG = r"""
+import re, sys
+from pathlib import Path
 from namedmask.images import load_image
+def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])    # KiB; a child's ru_maxrss starts at its parent's
 load_image(sys.argv[2])
-before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+before = peak()
 im = load_image(sys.argv[1], 512)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)//1024, im.size, [im.getpixel(p) for p in ((100, 100), (600, 400))])
+print((peak() - before)//1024, im.size, [im.getpixel(p) for p in ((100, 100), (600, 400))])
 """
 
+linux = pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='only Linux tells the memory of a process in this way')
+
+@linux
 def test_12000_x_9000_takes_little_memory_and_no_warning(tmp_path):
     im = Image.new('RGB', (12000, 9000), (200, 40, 40))
     im.paste((30, 60, 220), (6000, 4500, 12000, 9000))
@@ -177,7 +183,7 @@ def test_truncated_others(tmp_path, ext):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_noise_in_a_file_never_escapes_as_another_error(tmp_path):
-    for ext in ('png', 'jpg', 'gif', 'tif', 'bmp', 'webp'):
+    for ext in ('png', 'jpg', 'gif', 'tif', 'bmp', 'webp', 'avif', 'jp2', 'qoi', 'pcx', 'sgi', 'tga'):
         f = tmp_path/f'n.{ext}'
         I.toy_scene(0, size=48)[0].save(f); whole = bytearray(f.read_bytes())
         for k in range(40):
@@ -530,3 +536,428 @@ def test_label_maps_of_16_bits(tmp_path):
     assert (colours[:256] == I.palette()).all() and len(np.unique(colours, axis=0)) == 1200
     over = np.asarray(I.overlay(Image.new('RGB', (60, 20)), labels, alpha=1))
     assert (over == colours[labels]).all()
+
+# ---- one rule for files and for pictures that somebody opened
+
+def kinds_of_picture(folder):
+    "Files of all modes that Pillow writes."
+    im = Image.fromarray(quad()); exif = Image.Exif(); exif[0x0112] = 6
+    clear = im.convert('RGBA'); clear.paste((0, 0, 0, 0), (0, 0, 10, 10))
+    ramp = np.arange(48*80, dtype=np.uint16).reshape(48, 80)
+    pictures = {'plain.png': (im, {}), 'grey.png': (im.convert('L'), {}), 'bits.png': (im.convert('1'), {}), 'palette.png': (im.quantize(8), {}),
+                'hidden.png': (im.quantize(8), dict(transparency=0)), 'key.png': (im, dict(transparency=(20, 200, 20))),
+                'clear.png': (clear, {}), 'la.png': (clear.convert('LA'), {}), 'cmyk.jpg': (im.convert('CMYK'), {}), 'turned.jpg': (im, dict(exif=exif)),
+                'turned.png': (im, dict(exif=exif)), 'deep.png': (Image.fromarray(ramp*17), {}), '12 bits.png': (Image.fromarray(ramp), {}),
+                'whole.tif': (Image.fromarray(ramp.astype(np.int32) % 256), {}), 'float.tif': (Image.fromarray((ramp % 256).astype(np.float32)), {}),
+                'a.avif': (im, {}), 'a.webp': (clear, {}), 'a.gif': (im.quantize(8), {})}
+    for name, (picture, options) in pictures.items(): picture.save(folder/name, **options)
+    return sorted(pictures)
+
+def test_a_picture_is_read_as_its_file_is(tmp_path):
+    for name in kinds_of_picture(tmp_path):
+        want = arr(I.load_image(tmp_path/name))
+        with Image.open(tmp_path/name) as opened: assert (arr(I.as_rgb(opened)) == want).all(), name
+        with Image.open(tmp_path/name) as opened:
+            opened.load()
+            assert (arr(I.as_rgb(opened)) == want).all(), name
+        upright = I.as_rgb(I.load_image(tmp_path/name))
+        assert (arr(upright) == want).all(), name                # it is not turned a second time
+        assert upright.mode == 'RGB' and type(upright) is Image.Image and I.orientation_of(upright) == 1 and I.as_rgb(upright) is upright
+
+def test_the_users_picture_stays_as_it_is(tmp_path):
+    kinds_of_picture(tmp_path)
+    with Image.open(tmp_path/'turned.jpg') as im:
+        I.as_rgb(im)
+        assert im.size == (80, 48) and im.getexif()[0x0112] == 6
+    plain = Image.fromarray(quad()); plain.info['exif'] = b'kept'
+    I.as_rgb(plain)
+    assert plain.info == {'exif': b'kept'}
+
+def test_a_picture_that_cannot_be_read(tmp_path):
+    Image.fromarray(quad(480, 640)).save(tmp_path/'a.png')
+    (tmp_path/'cut.png').write_bytes((tmp_path/'a.png').read_bytes()[:300])
+    sentence(lambda: I.as_rgb(Image.open(tmp_path/'cut.png')), 'cut.png', 'cut short')
+
+def test_hashes_overlays_and_sheets_turn_a_picture_too(tmp_path):
+    exif = Image.Exif(); exif[0x0112] = 6
+    scene = I.toy_scene(3, size=160)[0].crop((0, 0, 160, 120))
+    scene.transpose(Image.Transpose.ROTATE_90).save(tmp_path/'t.png', exif=exif)
+    with Image.open(tmp_path/'t.png') as im:
+        assert I.dhash(im) == I.dhash(scene)
+        assert I.overlay(im, np.zeros((120, 160), np.uint8)).size == (160, 120)
+        assert (arr(I.contact_sheet([im])) == arr(I.contact_sheet([scene]))).all()
+
+# ---- turning
+
+@pytest.mark.parametrize('o', range(1, 9))
+def test_labels_are_turned_with_their_photo(tmp_path, o):
+    exif = Image.Exif(); exif[0x0112] = o
+    Image.fromarray(quad()).save(tmp_path/'p.png', exif=exif)
+    labels = (quad()[..., 0] == 220).astype(np.uint16)           # 1 where the photo is red
+    upright = I.upright_labels(labels, tmp_path/'p.png')
+    photo = arr(I.load_image(tmp_path/'p.png'))
+    assert upright.dtype == np.uint16 and (upright == (photo[..., 0] == 220)).all()
+    assert (I.turned(upright, o, back=True) == labels).all()
+    assert (np.asarray(I.turned(Image.fromarray(quad()), o)) == I.turned(quad(), o)).all()
+    assert I.orientation_of(tmp_path/'p.png') == o and I.photo_size(tmp_path/'p.png') == photo.shape[1::-1]
+    if o >= 5: assert (I.upright_labels(upright, tmp_path/'p.png') == upright).all()   # drawn on the photo as one sees it
+
+def test_a_senseless_orientation_is_none(tmp_path):
+    for o in (0, 9, 700):
+        exif = Image.Exif(); exif[0x0112] = o
+        Image.fromarray(quad()).save(tmp_path/'p.png', exif=exif)
+        assert I.orientation_of(tmp_path/'p.png') == 1 and (arr(I.load_image(tmp_path/'p.png')) == quad()).all()
+    sentence(lambda: I.orientation_of(tmp_path/'none.png'), 'no longer there')
+
+# ---- how many bits
+
+def read(path):
+    "(grey values, notes)"
+    notes = []
+    return arr(I.load_image(path, on_note=lambda p, what: notes.append((p, what))))[..., 0], notes
+
+@pytest.mark.parametrize('ext', ['png', 'tif'])
+@pytest.mark.parametrize('top, white, noted', [(65535, 65535, 0), (30000, 65535, 0), (5000, 65535, 0), (4095, 4095, 1), (3000, 4095, 1), (400, 4095, 1), (255, 255, 1)])
+def test_fewer_bits_in_16(tmp_path, ext, top, white, noted):
+    g = np.linspace(0, top, 60*40).reshape(40, 60).astype(np.uint16)
+    Image.fromarray(g).save(tmp_path/f'g.{ext}')
+    got, notes = read(tmp_path/f'g.{ext}')
+    assert (got == np.round(g*(255/white))).all()
+    assert len(notes) == noted and all(p == tmp_path/f'g.{ext}' and str(top) in what for p, what in notes)
+
+@pytest.mark.parametrize('dtype', [np.int32, np.float32])
+@pytest.mark.parametrize('top, white, noted', [(255, 255, 0), (200, 255, 0), (4095, 4095, 1), (65535, 65535, 0)])
+def test_whole_numbers_in_32_bits(tmp_path, dtype, top, white, noted):
+    g = np.linspace(0, top, 60*40).reshape(40, 60).astype(dtype).round()
+    Image.fromarray(g).save(tmp_path/'g.tif')
+    got, notes = read(tmp_path/'g.tif')
+    assert (got == np.round(g*(255/white))).all() and len(notes) == noted
+
+def test_floats_are_never_black(tmp_path):
+    f = np.linspace(0, 1, 60*40, dtype=np.float32).reshape(40, 60)
+    for top, white, noted in ((1, 1, 0), (.5, 1, 0), (254.3, 255, 0), (120.5, 255, 0), (8.1, 8.1, 1), (1e6, 1e6, 1)):
+        Image.fromarray(f*top).save(tmp_path/'f.tif')
+        got, notes = read(tmp_path/'f.tif')
+        assert np.abs(got - f*top*255/white).max() <= .51 and len(notes) == noted, top
+    f[0, :2] = np.nan, np.inf
+    Image.fromarray(f).save(tmp_path/'f.tif')
+    assert np.abs(read(tmp_path/'f.tif')[0][1:] - f[1:]*255).max() <= .51
+
+@pytest.mark.parametrize('ext', ['png', 'tif'])
+def test_12_bits_in_a_colour_picture_of_16(tmp_path, ext):
+    cv2 = pytest.importorskip('cv2')
+    c = quad().astype(np.uint16)*16
+    cv2.imwrite(str(tmp_path/f'c.{ext}'), c[..., ::-1])
+    notes = []
+    im = I.load_image(tmp_path/f'c.{ext}', on_note=lambda *o: notes.append(o))
+    assert np.abs(arr(im) - np.round(c*(255/4095))).max() == 0 and len(notes) == 1
+    with Image.open(tmp_path/f'c.{ext}') as opened: assert (arr(I.as_rgb(opened)) == arr(im)).all()
+    clear = np.dstack([c[..., ::-1], np.full(c.shape[:2], 65535, np.uint16)]); clear[:5, :5, 3] = 0
+    cv2.imwrite(str(tmp_path/'a.png'), clear)
+    im = arr(I.load_image(tmp_path/'a.png'))
+    assert (im[:5, :5] == 255).all() and np.abs(im[6:, 6:] - np.round(c*(255/4095))[6:, 6:]).max() == 0
+
+# ---- long texts
+
+def with_texts(kind, compressed, n):
+    info = PngImagePlugin.PngInfo()
+    (info.add_itxt if kind == 'iTXt' else info.add_text)('note', 'x'*n, zip=compressed)
+    return info
+
+@pytest.mark.parametrize('kind, compressed, n', [('tEXt', False, 70_000_000), ('zTXt', True, 3_000_000), ('iTXt', True, 3_000_000), ('iTXt', False, 70_000_000)])
+def test_a_png_with_a_long_text(tmp_path, kind, compressed, n):
+    exif = Image.Exif(); exif[0x0112] = 3
+    Image.fromarray(quad()).save(tmp_path/'t.png', pnginfo=with_texts(kind, compressed, n), exif=exif)
+    with pytest.raises(ValueError): Image.open(tmp_path/'t.png').load()
+    assert (arr(I.load_image(tmp_path/'t.png')) == quad()[::-1, ::-1]).all() and I.orientation_of(tmp_path/'t.png') == 3
+    whole = (tmp_path/'t.png').read_bytes()
+    end = whole.rindex(b'IDAT') - 4
+    (tmp_path/'t.png').write_bytes(whole[:end + 20])
+    sentence(lambda: I.load_image(tmp_path/'t.png'), 't.png', 'cut short')
+
+def test_a_text_behind_the_pixels_and_a_long_profile(tmp_path):
+    Image.fromarray(quad()).save(tmp_path/'t.png', icc_profile=bytes(2_000_000))
+    assert (arr(I.load_image(tmp_path/'t.png')) == quad()).all()
+    Image.fromarray(quad()).save(tmp_path/'a.png'); whole = (tmp_path/'a.png').read_bytes()
+    body = b'zTXt' + b'note\0\0' + zlib.compress(bytes(3_000_000))
+    late = struct.pack('>I', len(body) - 4) + body + struct.pack('>I', zlib.crc32(body))
+    (tmp_path/'a.png').write_bytes(whole[:-12] + late + whole[-12:])
+    assert (arr(I.load_image(tmp_path/'a.png')) == quad()).all()
+
+def test_a_mask_and_labels_with_a_long_text(tmp_path):
+    labels = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    Image.fromarray(labels).save(tmp_path/'l.png', pnginfo=with_texts('zTXt', True, 3_000_000))
+    assert (I.load_labels(tmp_path/'l.png') == labels).all() and (I.load_mask(tmp_path/'l.png') == labels).all()
+
+@pytest.mark.parametrize('name', ['big_itxt.png', 'big_text.png'])
+def test_shared_pngs_with_long_texts(name):
+    path = shared('cases', 'png-long-text', name)
+    if path is None: pytest.skip('no shared cases')
+    assert I.load_image(path).size == (160, 120)
+
+# ---- found by content
+
+def heic(brand=b'heic'): return b'\0\0\0\x18ftyp' + brand + b'\0\0\0\0mif1heic' + bytes(200)
+
+@pytest.fixture
+def no_heif(monkeypatch):
+    "As if pillow-heif were not installed."
+    monkeypatch.setattr(I, '_heic_is_read', lambda: False)
+
+def look(*sources):
+    "(paths found, what was left out)"
+    skips = I.Skips()
+    found = [rel for _, rel in I.find_images(list(sources), skips.add, skips.pass_by)]
+    return found, skips
+
+def test_what_pillow_reads_is_found_whatever_it_is_called(tmp_path, no_heif):
+    im = Image.fromarray(quad())
+    formats = {'a.avif': 'AVIF', 'b.jpe': 'JPEG', 'c.HEIC': 'JPEG', 'd': 'PNG', 'e.jpg_large': 'WEBP', 'f.img': 'TIFF', 'g.dib': 'BMP', 'h.photo': 'AVIF',
+               'i.jpeg~': 'GIF', 'j.qoi': 'QOI', 'k.pcx': 'PCX', 'l.tga': 'TGA', 'm.pic': 'BMP', 'n.x': 'PPM', 'o.apng': 'PNG', 'p.jpx': 'JPEG2000', 'q.sgi': 'SGI'}
+    for name, kind in formats.items(): (im.quantize(8) if kind == 'GIF' else im).save(tmp_path/name, kind)
+    im.save(tmp_path/'r.mpo', 'MPO', save_all=True, append_images=[im])
+    found, skips = look(tmp_path)
+    assert found == [*formats, 'r.mpo'] and not len(skips) and not skips.passed
+    for name in found: assert far(I.load_image(tmp_path/name), quad()) < 12 and I.is_image(tmp_path/name), name
+    assert look(*(tmp_path/name for name in found))[0] == found            # by name as well
+
+def test_what_cannot_be_used_is_told_with_what_to_do(tmp_path, no_heif):
+    Image.fromarray(quad()).save(tmp_path/'ok.png')
+    told = {'a.heic': (heic(), 'pillow-heif'), 'b.jpg': (heic(b'mif1'), ''), 'c': (heic(), 'pillow-heif'), 'd.mp4': (b'x', 'ffmpeg'), 'e.MOV': (b'', 'ffmpeg'),
+            'f.webm': (b'', 'ffmpeg'), 'g': (b'\0\0\0\x18ftypisom\0\0\0\0isommp42', 'ffmpeg'), 'h.CR2': (b'', 'raw'), 'i.nef': (b'', 'raw'), 'j.dng': (b'II*\0', 'raw'),
+            'k.psd': (b'8BPS', 'export'), 'l.svg': (b'<svg', 'export'), 'm.pdf': (b'%PDF', 'export'), 'n.jxl': (b'', 'convert'), 'o.unknown': (b'8BPS', 'export')}
+    for name, (data, _) in told.items(): (tmp_path/name).write_bytes(data)
+    others = ['notes.txt', 'a.json', 'a.csv', 'README.md', 'x.py', 'Thumbs.db', 'photo.xmp', 'half.jpg.part', 'LICENSE']
+    for name in others: (tmp_path/name).write_text('text')
+    found, skips = look(tmp_path)
+    assert found == ['b.jpg', 'ok.png']                                     # a known ending is believed, decoding tells the rest
+    sentence(lambda: I.load_image(tmp_path/'b.jpg'), 'b.jpg', 'HEIC', 'pip install pillow-heif')
+    assert sorted(os.path.basename(path) for path, _ in skips.rows) == sorted(set(told) - {'b.jpg'})
+    for path, reason in skips.rows: assert told[os.path.basename(path)][1] in reason, (path, reason)
+    assert skips.passed.total() == len(others) and skips.passed['without ending'] == 1
+    found, skips = look(tmp_path/'ok.png', *(tmp_path/name for name in sorted(told) if name != 'b.jpg'))
+    assert found == ['ok.png'] and len(skips) == len(told) - 1              # given by name
+
+def test_only_unknown_endings_are_opened(tmp_path, monkeypatch):
+    tree(tmp_path, 'a.jpg', 'b.txt', 'c.mp4', 'd.zip', 'e.nef', 'f.what', 'g')
+    opened, look_inside = [], I._kind_inside
+    monkeypatch.setattr(I, '_kind_inside', lambda path: opened.append(os.path.basename(path)) or look_inside(path))
+    assert look(tmp_path)[0] == ['a.jpg'] and opened == ['f.what', 'g']
+
+def test_shared_heic_photos(no_heif):
+    folder = shared('cases', 'heic-invisible', 'photos')
+    if folder is None: pytest.skip('no shared cases')
+    found, skips = look(folder)
+    assert found == ['a.avif', 'plain.jpg'] and [I.load_image(folder/o).size for o in found]
+    assert skips.summary(2) == '3 of 5 files were skipped: 3 HEIC photos (`pip install pillow-heif` makes such files readable)'
+
+def test_heic_is_read_where_pillow_heif_is(tmp_path):
+    pytest.importorskip('pillow_heif')
+    I._heic_is_read()
+    for name in ('a.heic', 'b.jpg', 'c'): Image.fromarray(quad(96, 160)).save(tmp_path/name, 'HEIF', quality=90)
+    assert look(tmp_path)[0] == ['a.heic', 'b.jpg', 'c']
+    for name in ('a.heic', 'b.jpg', 'c'): assert far(I.load_image(tmp_path/name), quad(96, 160)) < 8
+    (tmp_path/'a.heic').write_bytes(heic())
+    sentence(lambda: I.load_image(tmp_path/'a.heic'), 'a.heic')
+
+def test_a_folder_of_heic_only(tmp_path, no_heif):
+    for name in ('a.heic', 'b.heic'): (tmp_path/name).write_bytes(heic())
+    sentence(lambda: list(I.find_images(tmp_path)), 'no image', 'a.heic', 'pillow-heif', '1 more')
+    (tmp_path/'t').mkdir(); (tmp_path/'t'/'a.csv').touch()
+    sentence(lambda: list(I.find_images(tmp_path/'t')), 'no image', '1 .csv')
+
+def test_the_summary():
+    s = I.Skips()
+    assert s.summary() == '' and len(s) == 0
+    for path in ('a.heic', 'b.heic'): s.add(path, I._refusal('HEIC photo'))
+    s.add('c.jpg', f"Cannot read c.jpg: it is {I._refusal('HEIC photo')}.")      # told when it was decoded
+    s.add('d.mp4', I._refusal('video'))
+    s.add('e.jpg', 'Cannot read e.jpg: the file is empty: fetch it again.')
+    for path in ('x.txt', 'y.TXT', 'z'): s.pass_by(path)
+    assert s.summary(5) == ("5 of 10 files were skipped: 3 HEIC photos (`pip install pillow-heif` makes such files readable), "
+                            "1 video (take pictures out of such files first, say with `ffmpeg -i clip.mp4 -vf fps=1 photo_%05d.jpg`), "
+                            "1 \"the file is empty\" (fetch it again); 3 other files are no pictures (2 .txt, 1 without ending)")
+    assert s.summary(5, most=1).endswith('makes such files readable) and 2 other kinds; 3 other files are no pictures (2 .txt and 1 other kinds)')
+    s = I.Skips(); s.pass_by('a.txt')
+    assert s.summary(3) == '1 file is no picture (1 .txt)'
+
+@pytest.mark.parametrize('source, word', [('http://example.org/a.jpg', 'download'), ('s3://bucket/photos', 'download'), ('-', 'standard input'),
+                                          ('photos/*.jpg', 'pattern'), ('photo[0-9].png', 'pattern'), ('nowhere', 'check the path'), ('x'*300 + '.jpg', 'check the path'),
+                                          ('a\0b.jpg', 'check the path'), ('none\udcff.jpg', 'check the path')])
+def test_sources_that_are_no_files(tmp_path, monkeypatch, source, word):
+    monkeypatch.chdir(tmp_path)
+    sentence(lambda: I.find_images(source), word).encode()
+    sentence(lambda: I.find_images([str(tmp_path), source]), word)
+
+def test_a_video_alone(tmp_path):
+    (tmp_path/'clip.mp4').write_bytes(b'\0\0\0\x18ftypisom')
+    sentence(lambda: list(I.find_images(tmp_path/'clip.mp4')), 'clip.mp4', 'ffmpeg')
+
+# ---- pipes and devices
+
+HANGS = """
+import os, signal, sys
+from namedmask import images as I
+from namedmask.core import NamedMaskError
+signal.alarm(20)
+folder = sys.argv[1]
+pipe, zero = os.path.join(folder, 'p.jpg'), '/dev/zero'
+for name in ('p.jpg', 'p', 'p.png', 'p.txt', 'm.png'): os.mkfifo(os.path.join(folder, name))
+os.symlink('/dev/zero', os.path.join(folder, 'zero.png'))
+with open(os.path.join(folder, 'list.txt'), 'w') as f: f.write('p.jpg\\np\\nzero.png\\n/dev/zero\\nok.png\\n')
+find = lambda *o: list(I.find_images(*o))
+store = I.MaskStore(folder)
+for call in (lambda: I.load_image(pipe), lambda: I.load_image(zero), lambda: I.content_hash(pipe), lambda: I.content_hash(zero), lambda: I.load_checked(pipe, 'ab'),
+             lambda: I.load_mask(pipe), lambda: I.load_labels(zero), lambda: I.orientation_of(pipe), lambda: I.photo_size(zero), lambda: I.upright_labels(None, pipe),
+             lambda: I.check_regular(pipe), lambda: find(pipe), lambda: find(os.path.join(folder, 'p.txt')), lambda: find([folder, '/dev/stdin']), lambda: find('/dev/tty' if 0 else zero)):
+    try: call(); print('opened')
+    except NamedMaskError as e: print('ok' if str(e).endswith(', not a file.') else e)
+I.contact_sheet([pipe])
+left = []
+print([rel for _, rel in find(folder, lambda *o: left.append(o))], len(left))
+left.clear()
+print([rel for _, rel in find(os.path.join(folder, 'list.txt'), lambda *o: left.append(o))], len(left))
+"""
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='this system has no pipes')
+def test_pipes_and_devices_are_never_opened(tmp_path):
+    Image.fromarray(quad()).save(tmp_path/'ok.png')
+    out = subprocess.run([sys.executable, '-c', HANGS, tmp_path], capture_output=True, text=True, stdin=subprocess.PIPE, timeout=60)
+    assert not out.returncode and not out.stderr, out.stderr or out.returncode
+    assert out.stdout.splitlines() == ['ok']*15 + ["['ok.png'] 4", "['ok.png'] 4"], out.stdout
+
+# ---- memory
+
+LITTLE = """
+import resource, sys
+from namedmask import images as I
+from namedmask.core import NamedMaskError
+from PIL import Image
+I.load_image(sys.argv[2])
+used = int(open('/proc/self/statm').read().split()[0])*resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 200*2**20,)*2)
+for call in (lambda: I.load_image(sys.argv[1]), lambda: I.as_rgb(Image.open(sys.argv[1])), lambda: I.load_checked(sys.argv[1], I.content_hash(sys.argv[1]))):
+    try: call(); print('read')
+    except NamedMaskError as e: print(e)
+"""
+
+@linux
+def test_out_of_memory_is_told_as_that(tmp_path):
+    Image.new('1', (9000, 9000)).save(tmp_path/'huge.png'); Image.fromarray(quad()).save(tmp_path/'small.png')
+    out = subprocess.run([sys.executable, '-c', LITTLE, tmp_path/'huge.png', tmp_path/'small.png'], capture_output=True, text=True)
+    lines = out.stdout.splitlines()
+    assert len(lines) == 3 and all('huge.png: there is not enough memory to decode it' in o for o in lines), out.stdout + out.stderr
+
+PEAK = r"""
+import re, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from namedmask import images as I
+I.overlay(Image.new('RGB', (9, 9)), np.zeros((9, 9), np.uint8))
+im, labels = Image.new('RGB', (6000, 4000), 'grey'), np.zeros((4000, 6000), np.uint8)
+labels[500:3000, 500:5000] = 3
+def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])//1024
+before = peak()
+out = I.overlay(im, labels)
+print(peak() - before)
+"""
+
+@linux
+def test_an_overlay_takes_little_more_than_its_picture():
+    out = subprocess.run([sys.executable, '-c', PEAK], capture_output=True, text=True)
+    assert int(out.stdout) < 92 + 48, f'{out.stdout} MiB for a picture of 92 MiB'     # 43 bytes a pixel, 980 MiB, where it is drawn at once
+
+def test_an_overlay_in_strips_is_that_of_the_whole(monkeypatch):
+    im, labels = I.toy_scene(4, size=150, n_objects=5)
+    im, labels = im.crop((0, 0, 150, 97)), labels[:97]
+    want = I.overlay(im, labels, .4)
+    for pixels in (1, 150, 151, 400, 5000):
+        monkeypatch.setattr(I, '_strips', lambda h, w, pixels=pixels: [slice(t, min(h, t + max(1, pixels//w))) for t in range(0, h, max(1, pixels//w))])
+        assert (arr(I.overlay(im, labels, .4)) == arr(want)).all()
+        deep = np.linspace(0, 65535, 97*150).reshape(97, 150).astype(np.uint16)
+        assert (arr(I.as_rgb(Image.fromarray(deep)))[..., 0] == np.round(deep/257)).all()
+
+# ---- replaced photos
+
+def test_a_replaced_photo_is_noticed(tmp_path):
+    f = tmp_path/'a.png'
+    Image.fromarray(quad(60, 90)).save(f)
+    sha = I.content_hash(f)
+    assert (arr(I.load_checked(f, sha)) == arr(I.load_image(f))).all() and (arr(I.load_checked(f, sha, 20)) == arr(I.load_image(f, 20))).all()
+    when, size = f.stat().st_mtime_ns, f.stat().st_size
+    data = bytearray(f.read_bytes()); data[-5] ^= 1
+    f.write_bytes(data); os.utime(f, ns=(when, when))
+    assert f.stat().st_size == size
+    sentence(lambda: I.load_checked(f, sha), f, 'replaced since it was indexed')
+    f.unlink(); sentence(lambda: I.load_checked(f, sha), 'no longer there')
+    f.touch(); sentence(lambda: I.load_checked(f, I.content_hash(f)), 'empty')
+
+# ---- names of files
+
+def test_odd_names(tmp_path):
+    odd = ['a\u2028b.png', 'a\u0085b.png', 'line\nfeed.png', '\u202fnarrow.png', 'tab\t.png', '猫.png', "quo'te\".png", ' .png', 'x'*251 + '.png']
+    for name in odd: Image.fromarray(quad()).save(tmp_path/name)
+    found, skips = look(tmp_path)
+    assert sorted(found) == sorted(odd) and not len(skips)
+    for name in odd: assert (arr(I.load_image(tmp_path/name)) == quad()).all()
+    (tmp_path/'list.txt').write_text('\n'.join(o for o in odd if '\n' not in o), encoding='utf-8')
+    assert len(look(tmp_path/'list.txt')[0]) == len(odd) - 1
+    (tmp_path/'a\u2028b.png').write_bytes(b''); (tmp_path/'line\nfeed.png').write_bytes(b'')
+    sentence(lambda: I.load_image(tmp_path/'a\u2028b.png'), 'a\\u2028b.png', 'empty')
+    sentence(lambda: I.load_image(tmp_path/'line\nfeed.png'), 'line\\nfeed.png', 'empty')
+    sentence(lambda: I.load_image(tmp_path/('x'*300 + '.png')), 'name too long')
+    sentence(lambda: I.load_image(f'{tmp_path}/a\0b.png'), 'null byte')
+    sentence(lambda: I.content_hash(tmp_path/('x'*300)), 'name too long')
+    (tmp_path/'list.txt').write_bytes(b'x'*300 + b'.png\n' + b'a\0b.png\n\xff\xfe.png\n' + '猫.png'.encode())
+    found, skips = look(tmp_path/'list.txt')
+    assert found == ['猫.png'] and len(skips) == 3
+    for path, reason in skips.rows: f'{path} {reason}'.encode()
+
+def test_a_source_whose_name_is_not_utf8(tmp_path):
+    name = os.fsencode(tmp_path) + b'/b\xff'
+    try: os.mkdir(name)
+    except OSError: pytest.skip('this file system takes only UTF-8 names')
+    open(name + b'/a.png', 'w').close()
+    sentence(lambda: I.find_images(os.fsdecode(name)), 'not valid UTF-8', '\\udcff').encode()
+    sentence(lambda: I.load_image(os.fsdecode(name + b'/a.png')), 'empty').encode()
+
+def test_folders_nested_deeper_than_calls(tmp_path):
+    here = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(1200): os.mkdir('d'); os.chdir('d')
+        open('a.jpg', 'w').close()
+    finally: os.chdir(here)
+    assert rels(tmp_path) == ['d/'*1200 + 'a.jpg']
+    subprocess.run(['rm', '-rf', tmp_path/'d'])
+
+# ---- letters
+
+def glyph(c): return I.text_font(40).getmask(c).getbbox(), bytes(I.text_font(40).getmask(c))
+
+TEXTS = ['chèvre', 'ñandú', 'größe', 'κότα', 'собака', 'Žluťoučký kůň', 'con chó', 'حصان', 'כלב', '猫', '黒い犬', 'ねこ', '고양이', 'हाथी', 'แมว', '🐱 cat', 'a\u200db', 'e\u0301', 'x\u2028y\nz', '\udcff']
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_no_letter_is_a_box(text):
+    box = glyph('\U0010fffe')                                    # a code point that no font has
+    assert glyph('猫') == box                                     # as does this one
+    out = I.writable(text)
+    assert out and all(glyph(c) != box for c in out) and '\n' not in out, out
+    I.contact_sheet([Image.new('RGB', (9, 9))], [text])
+
+def test_captions_are_letters():
+    sheet = lambda caption: I.contact_sheet([Image.new('RGB', (9, 9))], [caption])
+    for a, b in (('ж', 'щ'), ('é', 'ñ'), ('α', 'β'), ('猫', '犬')):          # boxes would all look alike
+        assert (arr(sheet(a)) != arr(sheet(b))).any(), (a, b)
+    assert (arr(sheet('猫')) == arr(sheet('Mao'))).all()
+
+def test_letters_of_the_font_stay():
+    for text in ('chèvre', 'κότα', 'собака', 'größe', 'plain, 1-2'): assert I.writable(text) == text
+    assert I.writable('猫') == 'Mao' and I.writable('e\u0301') == 'é' and I.writable('a  b\nc') == 'a b c'
+    assert I.writable('собака') != I.writable('кошка')
+
+def test_a_caption_of_a_hundred_thousand_letters():
+    start = time.process_time()
+    I.contact_sheet([Image.new('RGB', (9, 9))], ['w'*100_000])
+    assert time.process_time() - start < 3

@@ -19,7 +19,7 @@ VOC = 'bird,boat,bottle'
 def inputs(tmp_path_factory):
     "Photos of three colours, and twelve labelled ones that pretend to be VOC's."
     root = tmp_path_factory.mktemp('inputs')
-    write_photos(root/'photos', 6); write_voc(root/'voc', 2)
+    write_photos(root/'photos', 4); write_voc(root/'voc', 2)
     return root
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def paper(monkeypatch, small):
 
 @pytest.mark.parametrize('as_released', [False, True])
 def test_every_row_with_the_papers_teachers(tmp_path, inputs, paper, as_released):
-    rows = [k for k in systems_of('paper') if not as_released or 'clip' in k or 'reco' in k]         # the others have no released variant
+    rows = ['maskclip-ks', 'maskclip*', 'reco*'] if as_released else list(systems_of('paper'))         # the others have no released variant
     labs = labs_for('paper', tmp_path/'out', 1, [inputs/'photos'], 'voc', inputs/'voc', VOC_NAMES, as_released=as_released)
     results = run_table(labs, rows, results_file(tmp_path/'out'), quiet=True)
     if not as_released: check_rows(results, 'paper')

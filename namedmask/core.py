@@ -7,8 +7,9 @@ Docs: https://namedmask.github.io/namedmask/core.html.md"""
 # %% auto #0
 __all__ = ['RECORD', 'LOCK', 'PATIENCE', 'NamedMaskError', 'explain_write', 'check_regular', 'read_bytes', 'parse_json',
            'read_json', 'read_lines', 'OwnFolder', 'owned_files', 'claim', 'own_folder', 'refuse_foreign',
-           'atomic_path', 'write_text', 'write_json', 'JsonLines', 'remove_own', 'empty_own', 'sweep', 'locked',
-           'safe_join', 'slug', 'rng_of', 'seed_of', 'progress', 'settings_key', 'full_settings', 'Stage', 'cache_dir']
+           'atomic_path', 'write_text', 'write_json', 'JsonLines', 'remove_own', 'empty_own', 'sweep', 'OurFiles',
+           'locked', 'safe_join', 'slug', 'rng_of', 'seed_of', 'progress', 'settings_key', 'full_settings', 'Stage',
+           'cache_dir']
 
 # %% ../nbs/00_core.ipynb #a5b1a78c
 import errno, hashlib, json, os, re, secrets, stat, sys, threading, time
@@ -362,6 +363,26 @@ def sweep(own:OwnFolder):
             if any(f'.{word}.tmp' in path.name for word in words): path.unlink(missing_ok=True)
     own.note(*(dict(swept=word) for word in sorted(words)))
     own.stale = set()
+
+# %% ../nbs/00_core.ipynb #eefdd475
+class OurFiles:
+    "Tells the library's files from yours: `path in OurFiles()` asks the records of all folders above the path, each read once."
+    def __init__(self): self.names = {}    # folder -> names of ours in it
+
+    def __contains__(self, path):
+        path = os.path.abspath(path)
+        folder, above = os.path.dirname(path), None
+        while folder != above:
+            names = self._of(folder)
+            if names and Path(os.path.relpath(path, folder)).as_posix() in names: return True
+            folder, above = os.path.dirname(folder), folder
+        return False
+
+    def _of(self, folder):
+        if folder not in self.names:
+            try: self.names[folder] = owned_files(folder)
+            except NamedMaskError: self.names[folder] = set()     # a folder above that is none of ours need not be readable
+        return self.names[folder]
 
 # %% ../nbs/00_core.ipynb #2c7b70f1
 _HELD = {}     # resolved folder -> the thread of this process that has its lock

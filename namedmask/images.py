@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
-from .core import NamedMaskError, atomic_path, rng_of, write_text
+from .core import NamedMaskError, OurFiles, atomic_path, rng_of, write_text
 
 # %% ../nbs/01_images.ipynb #51dbe62f
 TOY_NAMES = ('circle', 'square', 'triangle', 'star')  # label 1, 2, 3, 4; 0 is the background
@@ -351,7 +351,8 @@ def _visit(folder, seen, skip, pass_by):
     return []
 
 def _walk(top, seen, skip, pass_by):
-    "Yield the images below `top`, in the order of their paths; `seen` holds the folders that were visited."
+    "Yield the images below `top` but what the library itself made, in the order of their paths; `seen` holds the folders that were visited."
+    ours = OurFiles()
     open_folders = [(top, iter(_visit(top, seen, skip, pass_by)))]    # a stack: folders nest deeper than Python's calls may
     while open_folders:
         folder, names = open_folders[-1]
@@ -359,7 +360,8 @@ def _walk(top, seen, skip, pass_by):
         if name is None: open_folders.pop(); continue
         path = os.path.join(folder, name.rstrip('/'))
         if not _text_ok(name): skip(path, _BAD_NAME)
-        elif not name.endswith('/'): yield from _if_image(path, skip, pass_by)
+        elif not name.endswith('/'):
+            if path not in ours: yield from _if_image(path, skip, pass_by)
         elif os.path.islink(path) and _loops(path, top): skip(path, "a link to a folder that is visited anyway")
         else: open_folders.append((path, iter(_visit(path, seen, skip, pass_by))))
 

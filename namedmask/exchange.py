@@ -13,9 +13,9 @@ import json, os
 from collections import Counter
 from pathlib import Path
 import numpy as np
-from PIL import Image
-from .core import NamedMaskError, Stage, atomic_path, progress, safe_join, settings_key, write_json, write_text
-from .images import MaskStore, content_hash
+from .core import (NamedMaskError, Stage, locked, parse_json, progress, read_bytes, safe_join, settings_key, write_json,
+                            write_text)
+from .images import MaskStore, content_hash, orientation_of, photo_size, turned
 from .retrieval import Archive, Category, Entry, parse_names
 from .teachers import TeacherCard, cards_of, keep_cards
 
@@ -96,12 +96,14 @@ def read_lists(
     file, # JSON: {name: [path, ...]}
 )->dict:
     "The published lists of photos; a file of another kind is a `NamedMaskError`."
-    try: found = json.loads(Path(file).read_text(encoding='utf-8'))
-    except OSError as e: raise NamedMaskError(f"Cannot read {file}: {(e.strerror or str(e)).lower()}.") from e
-    except ValueError as e: raise NamedMaskError(f"{file} is not valid JSON ({e}): bring it again.") from e
-    if not (isinstance(found, dict) and found and all(isinstance(v, list) and all(isinstance(p, str) for p in v) for v in found.values())):
+    lists = parse_json(read_bytes(file), file, dict)
+    if not lists or not all(isinstance(paths, list) and all(map(_is_text, [name, *paths])) for name, paths in lists.items()):
         raise NamedMaskError(f"{file} does not hold lists of paths by name, as in {{\"cat\": [\"train/n02121808/n02121808_1.JPEG\"]}}: give the file that the published code reads.")
-    return found
+    return lists
+
+def _is_text(value):
+    "A text that may stand in a file; half of a letter may not."
+    return isinstance(value, str) and not any('\ud800' <= c <= '\udfff' for c in value)
 
 def relative_to_root(
     path:str,        # As it stands in the file
@@ -114,28 +116,20 @@ def relative_to_root(
     return path[len(replace):].lstrip('/')
 
 # %% ../nbs/04b_exchange.ipynb #4d01117b
-_TURNS = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_270', 7: 'TRANSVERSE', 8: 'ROTATE_90'}
-_BACK = {**_TURNS, 6: 'ROTATE_90', 8: 'ROTATE_270'}
-
 class _Header:
     "Size and turn of a photo, from the head of its file."
-    def __init__(self, path):
-        try:
-            with Image.open(path) as im: self.stored, self.turn = im.size, im.getexif().get(0x0112)    # (W, H) as stored
-        except Exception as e: raise NamedMaskError(f"Cannot read {path} ({type(e).__name__}): bring the photo again.") from e
+    def __init__(self, path): self.size, self.orientation = photo_size(path), orientation_of(path)   # (W, H), the right way up
     @property
-    def size(self): return self.stored[::-1] if self.turn in (5, 6, 7, 8) else self.stored          # (W, H), the right way up
-    def _turn(self, mask, how):
-        return np.array(Image.fromarray(mask).transpose(Image.Transpose[how[self.turn]])) if self.turn in how else mask
-    def upright(self, mask): return self._turn(mask, _TURNS)      # uint8, as stored -> the right way up
-    def as_stored(self, mask): return self._turn(mask, _BACK)
+    def stored(self): return self.size[::-1] if self.orientation >= 5 else self.size                 # (W, H) as stored
+    def upright(self, mask): return turned(mask, self.orientation)                                   # as stored -> the right way up
+    def as_stored(self, mask): return turned(mask, self.orientation, back=True)
 
 # %% ../nbs/04b_exchange.ipynb #5dffb5e5
 def _few(what, items, n=3): return f"{what} {', '.join(map(str, items[:n]))}{f' and {len(items) - n:,} more' if len(items) > n else ''}"
 
 def _entry(name, rank, root, rel):
     path = safe_join(root, rel)
-    if not path.is_file(): raise NamedMaskError(f"There is no file {path}: check the folder.")
+    if not os.path.isfile(path): raise NamedMaskError(f"There is no file {path}: check the folder.")
     return Entry(name, rank, float('nan'), 'kept', '', str(root), rel, content_hash(path), *_Header(path).size)
 
 def _wanted(lists, categories, replace):
@@ -170,24 +164,27 @@ def archive_from_release(
     cards=None,       # `TeacherCard`s of what picked the photos; those of the release without
 )->Archive:
     "An archive from a published list of photos; photos that are not there are counted and written to `missing.txt`."
-    lists, root = read_lists(file), os.path.abspath(os.path.expanduser(root))
-    categories = parse_names(names) if names is not None else [Category(n, (n,)) for n in lists]
+    file_lists, root = read_lists(file), os.path.abspath(os.path.expanduser(root))
+    lists = {Category(name).name: paths for name, paths in file_lists.items()}
+    categories = parse_names([(name, (name,)) for name in file_lists] if names is None else names)
     if absent := [c.name for c in categories if c.name not in lists]:
         raise NamedMaskError(_few(f"{file} has no list for", absent) + f": it has {', '.join(lists)}.")
     wanted = _wanted(lists, categories, replace)
     there = _there(root, (rel for _, _, rel in wanted))            # photos that come, go or change later make it another import
     if not there: raise _none_there(root, wanted)
-    stage = Stage(folder, dict(stage='retrieval', release=settings_key(lists), photos=settings_key(there), root=root, replace=replace, categories=[[c.name, list(c.prompts)] for c in categories]))
-    stage.open(keep=('edits.csv',))
-    keep_cards(stage.folder, release_cards('archive') if cards is None else cards)
-    if stage.done: return _told(Archive.open(folder), quiet)
-    with stage.working(): entries, gone = _entries(wanted, root, quiet)
-    if not entries: raise _none_there(root, wanted)
-    warnings = _import_warnings(lists, categories, entries, gone, root, names)
-    write_text(stage.folder/'missing.txt', ''.join(f'{o}\n' for o in gone))
-    archive = Archive(folder, categories, entries, warnings)
-    archive.save()
-    stage.finish(kept={c.name: len(archive.kept(c.name)) for c in categories}, dropped={}, warnings=warnings)
+    stage = Stage(folder, dict(stage='retrieval', release=settings_key(file_lists), photos=settings_key(there), root=root, replace=replace,
+                               categories=[[c.name, list(c.prompts)] for c in categories]))
+    with locked(folder):                                           # one that is not ours is refused here
+        stage.open(keep=('edits.csv',))
+        keep_cards(stage.folder, release_cards('archive') if cards is None else cards)
+        if stage.done: return _told(Archive.open(folder), quiet)
+        with stage.working(): entries, gone = _entries(wanted, root, quiet)
+        if not entries: raise _none_there(root, wanted)
+        warnings = _import_warnings(lists, categories, entries, gone, root, names)
+        write_text(stage.folder/'missing.txt', ''.join(f'{o}\n' for o in gone))
+        archive = Archive(folder, categories, entries, warnings)
+        archive.save()
+        stage.finish(kept={c.name: len(archive.kept(c.name)) for c in categories}, dropped={}, warnings=warnings)
     return _told(archive, quiet)
 
 # %% ../nbs/04b_exchange.ipynb #2433c375
@@ -214,22 +211,24 @@ def archive_to_release(
     file,         # The JSON file to write
     root:str=None,# What the paths shall start with in place of the photos' folder, say '/data/ImageNet2012'
 ):
-    "Write the photos that an archive keeps as the published code reads them."
-    write_json(file, {n: [f"{str(root).rstrip('/')}/{e.rel}" if root is not None else str(e.path) for e in archive.kept(n)] for n in archive.names})
+    "Write the photos that an archive keeps as the published code reads them; a file of yours is not replaced."
+    path_of = lambda e: str(e.path) if root is None else f"{str(root).rstrip('/')}/{e.rel}"
+    with locked(Path(file).parent, shared=True): write_json(file, {n: [path_of(e) for e in archive.kept(n)] for n in archive.names})
 
 # %% ../nbs/04b_exchange.ipynb #e56ac404
 def _mask_name(path):
     "(split, folder/file.json) of a photo's mask, as the published code works it out."
+    if len(Path(path).parts) < 3: raise NamedMaskError(f"The photo {path} lies too near the root to have a mask file: it takes two folders above it, as in train/n02084071/x.JPEG.")
     split, wnid, name = Path(path).parts[-3:]
     return split, f"{wnid}/{name.replace('JPEG', 'json')}"
 
 def _read_rle(path, size):
     "The mask in a published file as uint8 (H, W), 0 or 255; `size`: (W, H) of the photo as stored."
     try:
-        if path.stat().st_size > 50_000_000: raise NamedMaskError("it has more than 50 MB: bring the file again.")
-        mask = rle_decode(json.loads(path.read_text(encoding='utf-8')))
+        if os.path.getsize(path) > 50_000_000: raise NamedMaskError("it has more than 50 MB: bring the file again.")
+        mask = rle_decode(parse_json(read_bytes(path), 'the file'))
         if mask.shape != size[::-1]: raise NamedMaskError(f"it is of {mask.shape[1]} x {mask.shape[0]} pixels and its photo of {size[0]} x {size[1]}: bring the mask of this photo.")
-    except (OSError, ValueError, RecursionError) as e: raise NamedMaskError(f"Cannot read the mask {path} ({e}): bring it again.") from e
+    except OSError as e: raise NamedMaskError(f"Cannot read the mask {path} ({e.strerror}): bring it again.") from e
     except NamedMaskError as e: raise NamedMaskError(f"Cannot read the mask {path}: {e}") from e
     return mask.astype(np.uint8)*255
 
@@ -244,22 +243,29 @@ def masks_from_release(
     "The published masks of an archive's photos; photos without one are counted, and train nothing."
     source, store = Path(source), MaskStore(folder)
     if not source.is_dir(): raise NamedMaskError(f"There is no folder {source}: give the one that holds n02084071/n02084071_1.json.")
+    if os.path.realpath(folder) == os.path.realpath(archive.folder): raise NamedMaskError(f"The folder {folder} holds the archive: give the masks one of their own.")
     there = _there(source, (_mask_name(e.path)[1] for e in archive.kept()))
     if not there: raise NamedMaskError(_few(f"None of the photos has a mask in {source}: it lacks", list(dict.fromkeys(_mask_name(e.path)[1] for e in archive.kept()))) + ".")
     stage = Stage(folder, dict(stage='saliency', release=str(source.resolve()), files=settings_key(there), archive=archive.key))
-    stage.open()
-    keep_cards(stage.folder, release_cards('experts' if 'pseudo_masks_experts' in str(source) else 'masks') if cards is None else cards)
-    if stage.done: return _missing_masks(stage, source, store, quiet)
-    gone = []
-    with stage.working():
-        for e in progress(archive.kept(), 'masks', quiet=quiet):
-            path = safe_join(source, _mask_name(e.path)[1])
-            if e.sha in store: continue
-            if not path.exists(): gone.append(path.relative_to(source)); continue
-            head = _Header(e.path)
-            store.save(e.sha, head.upright(_read_rle(path, head.stored)))
-    stage.finish(masks=len(store), missing=[str(o) for o in dict.fromkeys(gone)])
+    with locked(folder):                                           # one that is not ours is refused here
+        stage.open()
+        keep_cards(stage.folder, release_cards('experts' if 'pseudo_masks_experts' in str(source) else 'masks') if cards is None else cards)
+        if not stage.done:
+            with stage.working(): gone = _take_masks(archive, source, store, quiet)
+            stage.finish(masks=len(store), missing=gone)
     return _missing_masks(stage, source, store, quiet)
+
+def _take_masks(archive, source, store, quiet):
+    "Keep the masks of an archive's photos; returns the names of those that are not there."
+    gone = []
+    for e in progress(archive.kept(), 'masks', quiet=quiet):
+        name = _mask_name(e.path)[1]
+        path = safe_join(source, name)
+        if e.sha in store: continue
+        if not os.path.exists(path): gone.append(name); continue
+        head = _Header(e.path)
+        store.save(e.sha, head.upright(_read_rle(path, head.stored)))
+    return list(dict.fromkeys(gone))
 
 def _missing_masks(stage, source, store, quiet):
     "The store, the photos without a mask printed: also where it was made by an earlier call."
@@ -275,14 +281,22 @@ def masks_to_release(
     kind:str='selfmask',  # Or 'experts/voc2012': the benchmark belongs to the path
     quiet:bool=False,     # No progress
 )->int: # How many were written
-    "Write the masks of an archive's photos, one half and above as object, as the published code reads them."
-    whose = {}
+    "Write the masks of an archive's photos, one half and above as object, as the published code reads them; a file of yours is not replaced."
+    entries = {}
     for e in progress(archive.kept(), 'masks', quiet=quiet):
         split, name = _mask_name(e.path)
-        if whose.setdefault((split, name), e.sha) != e.sha: raise NamedMaskError(f"Two photos would share the mask file {name}, {e.path} is one: export them from separate archives.")
-    for e in progress({e.sha: e for e in archive.kept() if e.sha in masks}.values(), 'masks', quiet=quiet):
-        split, name = _mask_name(e.path)
-        head = _Header(e.path)
-        mask = head.as_stored(masks.load(e.sha, head.size)) >= 128
-        write_text(safe_join(root, f'{split}_pseudo_masks_{kind}/{name}'), json.dumps(rle_encode(mask)))
-    return sum(1 for sha in set(whose.values()) if sha in masks)
+        if entries.setdefault((split, name), e).sha != e.sha: raise NamedMaskError(f"Two photos would share the mask file {name}, {e.path} is one: export them from separate archives.")
+    files = {f'{split}_pseudo_masks_{kind}/{name}': e for (split, name), e in entries.items() if e.sha in masks}
+    with locked(root, shared=True) as own:
+        for name in files: _refuse_taken(own, safe_join(root, name))
+        for name, e in progress(files.items(), 'masks', quiet=quiet):
+            head = _Header(e.path)
+            mask = head.as_stored(masks.load(e.sha, head.size)) >= 128
+            write_text(safe_join(root, name), json.dumps(rle_encode(mask)))
+    return len(files)
+
+def _refuse_taken(own, path):
+    "See, before anything is written, that a file of this name would not take the place of yours."
+    real = os.path.join(os.path.realpath(path.parent), path.name)
+    if os.path.lexists(real) and Path(os.path.relpath(real, own.home)).as_posix() not in own.files:
+        raise NamedMaskError(f"{path} is in the way: it is not one of our files, so it is not replaced; move it, or choose another folder.")

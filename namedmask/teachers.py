@@ -6,12 +6,13 @@ Docs: https://namedmask.github.io/namedmask/teachers.html.md"""
 
 # %% auto #0
 __all__ = ['SUPERVISION', 'TEACHERS', 'TeacherCard', 'keep_cards', 'cards_of', 'offline_weights', 'lite_state_dict', 'n_threads',
-           'onnx_session', 'EfficientNetLiteFeatures', 'imagenet_classes', 'class_named', 'paper_templates', 'conse',
-           'class_texts', 'MiniLM', 'ConSERetriever', 'find_weights', 'OpenClipRetriever', 'TimmFeatures', 'TeacherSet',
-           'register_teachers', 'get_teachers']
+           'cached_path', 'onnx_session', 'EfficientNetLiteFeatures', 'imagenet_classes', 'class_named',
+           'paper_templates', 'conse', 'class_texts', 'MiniLM', 'ConSERetriever', 'find_weights', 'is_out_of_memory',
+           'read_weights', 'tensors_of', 'check_tensors', 'unsound', 'read_header', 'OpenClipRetriever', 'TimmFeatures',
+           'TeacherSet', 'register_teachers', 'get_teachers']
 
 # %% ../nbs/02_teachers.ipynb #f9c3ec0e
-import hashlib, importlib, json, os, warnings
+import argparse, hashlib, importlib, json, os, pickletools, re, warnings, zipfile
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from threading import get_ident
 from typing import Callable
 import numpy as np
 from fastcore.basics import patch
-from .core import NamedMaskError, atomic_path, cache_dir, explain_write, read_json, write_json
+from .core import NamedMaskError, atomic_path, cache_dir, parse_json, read_json, write_json
 
 # %% ../nbs/02_teachers.ipynb #ab6aea05
 SUPERVISION = ('nothing', 'image-text pairs', 'image labels', 'masks')  # from the least to the most
@@ -80,7 +81,9 @@ _WHEELS = dict(
 _LITE_LICENCE = "Apache-2.0 (the package's licence file; its metadata names none)"
 
 def _sha256(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    try:
+        with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    except OSError as e: raise NamedMaskError(f"Cannot read {path} ({e.strerror}): check the path and its permissions.") from e
 
 def _check_sha256(path, sha256):
     if sha256 and (got := _sha256(path)) != sha256.lower():
@@ -138,6 +141,19 @@ def _export(module, example, path, dynamic):
         warnings.simplefilter('ignore')
         torch.onnx.export(module.eval(), (example,), str(path), input_names=['x'], dynamic_axes=axes, opset_version=17, dynamo=False)
 
+# %% ../nbs/02_teachers.ipynb #02c0ffe1
+@contextmanager
+def cached_path(
+    path, # A file in `cache_dir()`
+):
+    "`atomic_path` for what is kept in the cache; where it cannot be written, the sentence names the variable that moves the cache."
+    try:
+        with atomic_path(path) as tmp: yield tmp
+    except NamedMaskError as e:
+        if not isinstance(e.__cause__, OSError): raise
+        raise NamedMaskError(f"Cannot write into the cache {cache_dir()} ({e.__cause__.strerror or e.__cause__}): set the variable NAMEDMASK_CACHE "
+                             "to a folder that you may write to and that has room.") from e
+
 # %% ../nbs/02_teachers.ipynb #b55c0873
 def onnx_session(
     module,               # A `torch.nn.Module` of one image batch, in eval mode
@@ -150,8 +166,8 @@ def onnx_session(
     import onnxruntime as ort, torch
     shape = 'any' if dynamic else 'x'.join(map(str, example.shape[1:]))
     path = cache_dir()/'onnx'/f"{key}-{shape}-torch{torch.__version__.split('+')[0]}.onnx"
-    if not path.exists():
-        with atomic_path(path) as tmp: _export(module, example, tmp, dynamic)
+    if not os.path.exists(path):
+        with cached_path(path) as tmp: _export(module, example, tmp, dynamic)
     opts = ort.SessionOptions()
     opts.intra_op_num_threads, opts.inter_op_num_threads, opts.log_severity_level = threads or n_threads(), 1, 3
     try: return ort.InferenceSession(str(path), opts, providers=['CPUExecutionProvider'])
@@ -437,9 +453,9 @@ def find_weights(
     "A local file of weights: `file`, or `cache_dir()/'weights'/name`, or what `fetch` brings; a `NamedMaskError` says which file to bring."
     place = cache_dir()/'weights'/name
     if file is not None:
-        if not Path(file).is_file(): raise NamedMaskError(f"There is no file {file} with the weights of {what}: check the path.")
+        if not os.path.isfile(file): raise NamedMaskError(f"There is no file {file} with the weights of {what}: check the path.")
         return _check_sha256(file, sha256)
-    if place.is_file(): return _check_sha256(place, sha256)
+    if os.path.isfile(place): return _check_sha256(place, sha256)
     try:
         if fetch: return (got := fetch()) and _check_sha256(got, sha256)
     except NamedMaskError: raise
@@ -452,29 +468,140 @@ def _download(url):
     "Fetch `url` into the cache, whole or not at all."
     import torch
     place = cache_dir()/'weights'/url.rsplit('/', 1)[-1]
-    with explain_write(place.parent): place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f'.{place.name}.{os.getpid()}')
-    try: torch.hub.download_url_to_file(url, str(part)); os.replace(part, place)
-    finally: part.unlink(missing_ok=True)
+    with cached_path(place) as part: torch.hub.download_url_to_file(url, str(part))
     return place
+
+# %% ../nbs/02_teachers.ipynb #02c0ffe3
+def is_out_of_memory(
+    e, # An exception
+)->bool:
+    "Whether it says that there is not enough memory, on a CPU or a GPU."
+    if isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError': return True
+    return isinstance(e, RuntimeError) and any(o in str(e) for o in ('out of memory', "can't allocate memory", 'not enough memory'))
+
+def read_weights(
+    path, # A .pt, .pth, .pth.tar or .safetensors file
+)->dict:  # What is in it: tensors by name, perhaps with other things around them
+    "Read a file of weights; one that holds more than weights, or is damaged, is a `NamedMaskError`. No code in it runs."
+    path = Path(path)
+    if not os.path.isfile(path): raise NamedMaskError(f"There is no file {path}: check the path.")
+    try: found = _unpickled(path) if path.suffix != '.safetensors' else _safe_tensors(path)
+    except Exception as e: raise NamedMaskError(_why_unreadable(path, e)) from e
+    if not isinstance(found, dict): raise NamedMaskError(f"{path} holds a {type(found).__name__}, not tensors by name: save the network's state_dict().")
+    return found
+
+def _safe_tensors(path):
+    from safetensors.torch import load_file
+    return load_file(path)
+
+def _unpickled(path):
+    import torch
+    if zipfile.is_zipfile(path):
+        unpacked = sum(o.file_size for o in zipfile.ZipFile(path).infolist())
+        if unpacked > 2**26 + 8*os.path.getsize(path): raise ValueError(f'unpacked it has {unpacked/2**30:.1f} GiB')
+    with _pickles(path) as pickles: _check_nesting(pickles)
+    with torch.serialization.safe_globals([argparse.Namespace]): return torch.load(path, map_location='cpu', weights_only=True)
+
+@contextmanager
+def _pickles(path):
+    "The stream of pickles in a file of weights, of the new kind or the old one."
+    if not zipfile.is_zipfile(path):
+        with open(path, 'rb') as f: yield f
+        return
+    with zipfile.ZipFile(path) as z:
+        name = next((o for o in z.namelist() if o.endswith('/data.pkl')), None)
+        if name is None: raise ValueError('there is no data.pkl in it')
+        with z.open(name) as f: yield f
+
+def _check_nesting(pickles, most=1000):
+    "Tuples in tuples in tuples, a hundred thousand deep, would end the process when one is used as a key."
+    deep = 0
+    for _ in range(5):                                    # the old kind is five pickles in a row
+        try:
+            for op, *_ in pickletools.genops(pickles):
+                if op.name.startswith('TUPLE'): deep += 1
+                elif op.name in ('REDUCE', 'SETITEM', 'SETITEMS', 'APPEND', 'APPENDS', 'BUILD', 'BINPERSID'): deep = 0
+                if deep > most: raise ValueError(f'it is nested more than {most} deep')
+        except ValueError as e:
+            if 'nested' in str(e): raise
+            return                                        # no more pickles: what follows are numbers
+
+def _why_unreadable(path, e):
+    "Why a file of weights could not be read, as a sentence."
+    if is_out_of_memory(e): return f"There is not enough memory to read the weights in {path}: close other programs, or check that it is the right file."
+    if more := re.search(r'GLOBAL ([\w.]+)', str(e)):
+        return (f"{path} holds more than weights ({more[1]}), and to read that could run anything: "
+                "ask for a plain state dict, or save one where you trust the file.")
+    return f"{path} is damaged or holds no weights ({' '.join(str(e).split()).split('. ')[0][:120] or type(e).__name__}): fetch it again."
+
+# %% ../nbs/02_teachers.ipynb #02c0ffe5
+_BOXES = ('state_dict', 'teacher', 'student', 'model')
+
+def tensors_of(
+    found:dict,      # From `read_weights`
+    path='the file', # For messages
+)->tuple:            # ({name: tensor}, list of the boxes that were opened)
+    "The state dict inside a checkpoint, its tensors checked."
+    boxes = []
+    while box := next((k for k in _BOXES if isinstance(found.get(k), dict)), None):
+        boxes.append(box); found = found[box]
+        if len(boxes) > 4: raise NamedMaskError(f"{path} holds a box in a box without end ({', '.join(boxes)}): save the network's state_dict().")
+    return check_tensors({k: v for k, v in found.items() if _is_tensor(v)}, path), boxes
+
+def _is_tensor(o):
+    import torch
+    return torch.is_tensor(o)
+
+def check_tensors(
+    state:dict, # {name: tensor}
+    path,       # Where it comes from, for the message
+)->dict:        # The same
+    "Tensors that a network can take: named by words, all there, of finite numbers; anything else is a `NamedMaskError`."
+    if why := unsound(state): raise NamedMaskError(f"{path} holds no sound weights ({why}): fetch it again, or make it again.")
+    return state
+
+def unsound(
+    state:dict, # {name: tensor}
+)->str:
+    "What is wrong with the first tensor that no network can take, in words; '' if all are sound."
+    return next((why for name, v in state.items() if (why := _unsound_tensor(name, v))), '')
+
+def _unsound_tensor(name, v):
+    import torch
+    if not isinstance(name, str): return f"a tensor is named by a value of type {type(name).__name__} in place of a word"
+    if not torch.is_tensor(v): return f"{name!r:.80} is no tensor"
+    if v.layout != torch.strided or v.device.type != 'cpu' or v.is_quantized or v.is_complex(): return f"the tensor {name!r:.80} is of a kind that no network here has"
+    if v.numel()*v.element_size() > v.untyped_storage().nbytes(): return f"the tensor {name!r:.80} claims to be larger than it is"
+    plain = v if v.element_size() > 1 else v.float()
+    if not torch.isfinite(plain).all(): return f"the tensor {name!r:.80} has numbers that are not finite"
+    return ''
+
+# %% ../nbs/02_teachers.ipynb #02c0ffe8
+def read_header(
+    path,            # A .safetensors file
+    key='namedmask', # Under which name the description stands
+)->dict:
+    "The description (JSON) in a file's header; empty if it has none."
+    from safetensors import safe_open
+    if not os.path.isfile(path): raise NamedMaskError(f"There is no file {path}: check the path.")
+    try:
+        with safe_open(path, 'pt') as f: text = (f.metadata() or {}).get(key, '{}')
+    except Exception as e: raise NamedMaskError(_why_unreadable(path, e)) from e
+    return parse_json(text, f"The header of {path}", dict)
 
 # %% ../nbs/02_teachers.ipynb #56b58cc6
 def _load_state(path):
     "The tensors in a file of weights, by name."
-    import torch, zipfile
-    if str(path).endswith('.safetensors'):
-        from safetensors.torch import load_file
-        return load_file(path)
-    try:
-        if zipfile.is_zipfile(path) and any('/code/' in n for n in zipfile.ZipFile(path).namelist()):
-            sd = torch.jit.load(path, map_location='cpu').state_dict()
-            return {k: v for k, v in sd.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}
-        sd = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e:
-        raise NamedMaskError(f"The file {path} holds no weights that can be read safely ({type(e).__name__}): bring a state dict or safetensors.") from e
-    for k in ('state_dict', 'teacher', 'model'):
-        if isinstance(sd, dict) and isinstance(sd.get(k), dict): sd = sd[k]
-    return {k: v for k, v in sd.items() if torch.is_tensor(v)}
+    if not _is_script(path): return tensors_of(read_weights(path), path)[0]
+    import torch
+    try: state = torch.jit.load(path, map_location='cpu').state_dict()
+    except Exception as e: raise NamedMaskError(_why_unreadable(path, e)) from e
+    return check_tensors({k: v for k, v in state.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}, path)
+
+def _is_script(path):
+    "Whether a file is TorchScript, as OpenAI's are."
+    if not zipfile.is_zipfile(path): return False
+    return any('/code/' in name for name in zipfile.ZipFile(path).namelist())
 
 # %% ../nbs/02_teachers.ipynb #cc5b1b31
 def _fit_names(sd, model, what, optional=()):

@@ -154,8 +154,8 @@ def test_f_as_published_squares_beta_twice():
 
 def test_empty_masks():
     none, some = np.zeros((3, 3), bool), np.eye(3, dtype=bool)
-    assert saliency_scores(np.zeros((3, 3)), none) == dict(iou=0, acc=1, max_f=0, mae=0)
-    assert saliency_scores(np.ones((3, 3)), none) == dict(iou=0, acc=0, max_f=0, mae=1)
+    assert saliency_scores(np.zeros((3, 3)), none) == dict(iou=0, acc=1, max_f=0, mean_f=0, adaptive_f=0, s_measure=1, mae=0)
+    assert saliency_scores(np.ones((3, 3)), none) == dict(iou=0, acc=0, max_f=0, mean_f=0, adaptive_f=0, s_measure=0, mae=1)
     assert saliency_scores(np.zeros((3, 3)), some)['max_f'] == 0
 
 def test_two_ways_to_the_maximum():

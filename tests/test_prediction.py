@@ -51,7 +51,7 @@ def test_legend_files(seg, src, tmp_path):
     out = tmp_path/'out'
     r = run(seg, src, out)
     saved = json.loads((out/'legend.json').read_text())
-    assert saved == {k: v for k, v in r.items() if k != 'new'}
+    assert saved == {k: v for k, v in r.items() if k not in ("new", "kept", "summary")}
     assert [o['name'] for o in saved['names']] == ['background', *seg.names] and saved['names'][1]['colour'] == '#800000'
     rows = list(csv.DictReader(open(out/'legend.csv', newline='')))
     img = {o['name']: o for o in rows if o['labels'] == 'labels/a/img.png'}

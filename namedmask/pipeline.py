@@ -322,17 +322,19 @@ def _saliency_before(out, teachers):
 def make_detector(
     teachers,           # A `TeacherSet`
     saliency='auto',    # 'auto', 'evidence', 'spectral', 'tokencut', 'selfmask' (the published predictor), or a detector
+    revision:int=None,  # Of what is called 'paper' (`saliency.paper_masks`); the present one without
 ):
     "The saliency detector over the set's feature models; 'auto' takes what the set asks for (`choose_saliency`), or else evidence where the models have a classifier."
-    from namedmask.saliency import EvidenceDetector, SpectralDetector, TokenCutDetector
+    from namedmask.saliency import REVISION, EvidenceDetector, SpectralDetector, TokenCutDetector, paper_masks
     check_saliency(saliency)
     if callable(saliency): return saliency
     saliency = choose_saliency(teachers, saliency)[0]
+    handed_on = paper_masks(revision or REVISION) if teachers.recipe == 'paper' else {}
     if saliency == 'selfmask':
         from namedmask.selfmask import SelfMaskDetector
-        return SelfMaskDetector(refine_side=teachers.refine_side)
+        return SelfMaskDetector(refine_side=teachers.refine_side, **handed_on)
     if saliency == 'auto' and teachers.detector: return teachers.detector()
-    features, common = teachers.features(), dict(side=teachers.side, refine=teachers.refine, refine_side=teachers.refine_side)
+    features, common = teachers.features(), dict(side=teachers.side, refine=teachers.refine, refine_side=teachers.refine_side, **handed_on)
     known = all(hasattr(f, 'class_logits') for f in features)
     if saliency == 'evidence' and not known: raise NamedMaskError(f"The teachers {teachers.name!r} have no classifier to give evidence: say --saliency spectral.")
     if saliency == 'tokencut': return TokenCutDetector(features, **common, centre=(teachers.spectral or {}).get('centre', True))
@@ -346,8 +348,10 @@ def _rebuilt(teachers, settings):
     "A detector of the library from its settings; None where they do not say enough."
     name, cards = settings.get('detector'), settings.get('teachers') or [{}]
     if name not in _CLASSES: return None
+    from namedmask.saliency import Detector
     make = getattr(import_module(f'namedmask.{_CLASSES[name]}'), name)
-    known = {k: v for k, v in settings.items() if k in signature(make).parameters and (name, k) != ('TokenCutDetector', 'source')}
+    takes = {*signature(make).parameters, *signature(Detector).parameters}
+    known = {k: v for k, v in settings.items() if k in takes and (name, k) != ('TokenCutDetector', 'source')}
     if name != 'SelfMaskDetector': return make(teachers.features(), **known)
     if cards[0].get('name') != 'SelfMask, published': return None                  # its weights are nobody knows where
     file = Path(cards[0]['source'].partition(';')[0])
@@ -398,25 +402,19 @@ def revision_of(
     return revision, [f"this run keeps the defaults of revision {revision}, with which it was begun; --defaults new moves it to revision {REVISION} and does again what that changes."]
 
 # %% ../nbs/13_pipeline.ipynb #92717410
-def _full(make, table, given, base, revision):
-    "Full settings of a student or of experts: a name, or a dict with some of them and the others from `base`."
-    if 'revision' in signature(make).parameters: return make(given, base=base, revision=revision)
-    if not isinstance(given, dict): return make(given)
-    return make({**table.get(given.get('base', base), {}), **{k: v for k, v in given.items() if k != 'base'}})
-
 def run_settings(
     images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None,
     revision=REVISION, # Of the defaults
     recipe=None,       # A `recipes.Recipe`, whose networks a dict with some settings starts from
 )->dict: # What `fit` was asked for, with every default filled in
     "The settings of a run as JSON."
-    from namedmask.distillation import STUDENTS, student_settings
-    from namedmask.experts import EXPERTS, expert_settings, make_groups
+    from namedmask.distillation import student_settings
+    from namedmask.experts import expert_settings, make_groups
     images = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     categories, defaults = parse_names(names), defaults_of(revision)
     bases = [defaults['base'] or (getattr(recipe, k) if recipe else teachers.recipe) for k in ('student', 'experts')]
-    student = _full(student_settings, STUDENTS, teachers.recipe if student is None else student, bases[0], revision)
-    experts = _full(expert_settings, EXPERTS, teachers.recipe if experts is True else experts, bases[1], revision) if experts is not False else None
+    student = student_settings(teachers.recipe if student is None else student, base=bases[0], revision=revision)
+    experts = expert_settings(teachers.recipe if experts is True else experts, base=bases[1], revision=revision) if experts is not False else None
     if iterations is not None: student['iterations'] = iterations
     if experts and expert_iterations is not None: experts['n_iters'] = expert_iterations
     if groups: make_groups([c.name for c in categories], groups)
@@ -565,7 +563,7 @@ def _archive_stages(step, settings, categories, parts, batch_size, workers, quie
     step.save(photos=len(index))
     _note_skipped(step, index.skipped)
     archive = step('archive', lambda: build_archive(index, retriever, categories, settings['n'], step.out/'archive', near=settings['near'], quiet=quiet, looks=looks,
-                                                    votes=settings['votes'], warn=False, **_takes(build_archive, copies=settings['copies'])),
+                                                    votes=settings['votes'], warn=False, copies=settings['copies']),
                    lambda a: ', '.join(f'{n} {len(a.kept(n))}' for n in a.names[:12]) + (' …' if len(a.names) > 12 else ''))
     step.warn(*archive.warnings)
     empty = [n for n in archive.names if not archive.kept(n)]
@@ -657,9 +655,9 @@ def _begun(before, settings, revision, out):
     stages = {s: read_stage(out, s, _groups(settings)).get('key') for s in STAGES if same and _is_present(out, before, s)}
     return {'settings': settings, 'revision': revision, 'versions': versions(), 'teachers': [], 'warnings': [], 'stages': stages}
 
-def _parts(settings, teachers, saliency):
+def _parts(settings, teachers, saliency, revision):
     "(the networks that a run begins with, their cards); the cards come without the weights."
-    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency), looks=Looks(teachers.features()[0]) if settings['votes'] else None,
+    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=Looks(teachers.features()[0]) if settings['votes'] else None,
                  init=teachers.student_init(settings['student']['encoder']))
     expert = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None
     return parts, _cards(parts['retriever'], parts['looks'], parts['detector'], parts['init'][1], expert)
@@ -673,7 +671,7 @@ def _fit(out, given, asked, batch_size, workers, parallel, defaults, device, rep
     if settings['experts']: experts_at_once(1, settings['experts'], parallel)
     categories = parse_names(settings['names'])
     check_output(out, 200_000_000 + 100_000*settings['n']*len(categories))
-    parts, cards = _parts(settings, teachers, saliency)
+    parts, cards = _parts(settings, teachers, saliency, revision)
     step = _Steps(out, {**_begun(before, settings, revision, out), 'teachers': cards}, asked and _state(asked), quiet)
     step.save()
     step.warn(*notes, *more)
@@ -716,7 +714,7 @@ def teachers(self:Run):
 
 def _detector_of(run, teachers):
     s = run.settings['saliency']
-    if isinstance(s, str): return run.detector or make_detector(teachers, s)
+    if isinstance(s, str): return run.detector or make_detector(teachers, s, run.record.get('revision', 1))
     found, who = run.detector or detector_again(teachers, s), s.get('detector', 'a detector')
     if found is None: raise NamedMaskError(f"The masks of the run {run.folder} are by {who}, which was given to fit as an object and cannot be made again from its settings: open the run in Python with it, Run({str(run.folder)!r}, detector=...).")
     if settings_key(found.settings) != settings_key(s): raise NamedMaskError(f"The detector has other settings than {who}, which made the masks of the run {run.folder}: give that one.")

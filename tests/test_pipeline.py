@@ -271,7 +271,7 @@ def test_unknown_teachers_saliency_student_n(photos, tmp_path):
     refused('no classifier', photos, tmp_path/'run', saliency='evidence')
     refused('no student', photos, tmp_path/'run', student='magic')
     refused('--n with a whole number from 1', photos, tmp_path/'run', n=0)
-    refused('no setting', photos, tmp_path/'run', student=dict(helpers.STUDENT, speed=3))
+    refused('Unknown student settings speed', photos, tmp_path/'run', student=dict(helpers.STUDENT, speed=3))
 
 def test_a_photo_that_vanishes_after_indexing(photos, tmp_path):
     shutil.copytree(photos, tmp_path/'p')

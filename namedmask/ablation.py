@@ -12,10 +12,10 @@ import os, time
 from functools import cached_property
 from pathlib import Path
 import numpy as np
-from .core import NamedMaskError, progress, settings_key
-from .evaluation import JsonLines, VocBenchmark, evaluate
+from .core import JsonLines, NamedMaskError, progress, read_json, settings_key
+from .evaluation import VocBenchmark, evaluate
 from .teachers import get_teachers
-from .world import World, write_world
+from .world import World, _painted, write_world
 
 # %% ../nbs/17_ablation.ipynb #4018ca9e
 class MiniLab:
@@ -25,7 +25,7 @@ class MiniLab:
         seed:int=0,
         n_scenes:int=1200, # Unlabelled scenes in the index
         n_test:int=120,    # Labelled scenes to score on
-        iterations:int=250,# Of each student
+        iterations:int=250,# Of each student; None: those of its settings
         teachers='mini',
         ):
         self.folder, self.seed, self.n_scenes, self.n_test, self.iterations = Path(folder)/f'seed{seed}-{n_scenes}-{n_test}', seed, n_scenes, n_test, iterations
@@ -42,7 +42,12 @@ class MiniLab:
 
     def scenes(self, split:str, n:int)->Path:
         "Scenes of a split as a folder in VOC's layout."
-        return write_world(World(split, n, seed=100 + self.seed), self.folder/split, quiet=True)
+        world, folder = World(split, n, seed=100 + self.seed), self.folder/split
+        stems = [f'{split}_{world.seed}_{i:06}' for i in range(n)]
+        whole = read_json(folder/'world.json') == world.settings and _painted(folder, stems)
+        return folder if whole else write_world(world, folder, quiet=True)      # a whole one is not written again: all rows ask for it
+    @property
+    def changes(self)->dict: return {} if self.iterations is None else dict(iterations=self.iterations)      # what a student has of its own
     @cached_property
     def retriever(self): return self.teachers.retriever()
     @cached_property
@@ -65,7 +70,7 @@ class MiniLab:
     def student(self, what:str, archive, masks, **changes):
         "A student, trained or loaded."
         from namedmask.distillation import STUDENTS, distil
-        settings = {**STUDENTS[self.teachers.recipe], 'iterations': self.iterations, **changes}
+        settings = {**STUDENTS[self.teachers.recipe], **self.changes, **changes}
         return distil(archive, masks, settings, self.init, self.folder/'students'/what, seed=self.seed, quiet=True)
     def benchmark(self, split:str='test'): return VocBenchmark(self.scenes(split, self.n_test), self.names)
     def score(self, segmenter, split:str='test')->dict:
@@ -80,10 +85,12 @@ def compare(
     file,        # JSON lines; what is in there with the same settings is not run again
     quiet=False,
     settings=None,# All else that the numbers depend on, as JSON can hold it
+    before=(),   # The same settings as earlier versions wrote them: lines that were made with them count
+    holds=None,  # line -> bool: does a line of an earlier version hold for these settings? None: always
 )->list:         # [{'variant', 'seed', 'key' of the settings, 'seconds', and the numbers}, ...]
     "Run every variant with every seed, or only those that are missing."
     log, key = JsonLines(file), settings_key(settings)
-    done = {(r['variant'], r['seed']): r for r in log.read() if r.get('key') == key}
+    done = _finished(log.read(), key, [settings_key(o) for o in before], holds or (lambda line: True))
     todo = [(v, s) for s in seeds for v in variants if (v, s) not in done]
     for v, s in progress(todo, 'runs', len(variants)*len(seeds), len(variants)*len(seeds) - len(todo), unit='run', quiet=quiet):
         start = time.time()
@@ -91,13 +98,22 @@ def compare(
         log.append(done[v, s])
     return [done[v, s] for v in variants for s in seeds]
 
+def _finished(lines, key, older, holds):
+    "{(variant, seed): line}: the last line of this key, or else one of an older key that holds."
+    lines = [r for r in lines if isinstance(r.get('variant'), str) and isinstance(r.get('seed'), int)]
+    kept = {(r['variant'], r['seed']): r for r in lines if r.get('key') in older and holds(r)}
+    return kept | {(r['variant'], r['seed']): r for r in lines if r.get('key') == key}
+
 def spread(
     results, # From `compare`
     key:str, # Which number
 )->dict: # variant -> (mean, standard deviation over the seeds, numbers)
     "Mean and spread of each variant."
     out = {}
-    for r in results: out.setdefault(r['variant'], []).append(r[key])
+    for r in results:
+        if not isinstance(r, dict) or 'variant' not in r or not isinstance(r.get(key), (int, float)):
+            raise NamedMaskError(f"A result has no variant with a number {key!r}: give the lines that a comparison returned.")
+        out.setdefault(r['variant'], []).append(r[key])
     return {v: (float(np.mean(o)), float(np.std(o, ddof=1)) if len(o) > 1 else 0., o) for v, o in out.items()}
 
 def spread_text(results, keys, width=26)->str: # Numbers to show

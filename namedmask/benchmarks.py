@@ -6,14 +6,15 @@ Docs: https://namedmask.github.io/namedmask/benchmarks.html.md"""
 
 # %% auto #0
 __all__ = ['BENCHMARKS', 'COCO_IDS', 'CROWD', 'CITYSCAPES_IDS', 'CITYSCAPES_19', 'SIZES', 'SALIENCY', 'PHOTO_FOLDERS',
-           'LABEL_FOLDERS', 'Source', 'missing', 'class_number', 'class_numbers', 'id_table', 'Benchmark', 'reads',
-           'pairs', 'lines_of', 'voc_list', 'Voc', 'coco_mask', 'draw_coco', 'Coco', 'Coca', 'CityscapesObjects',
-           'Cityscapes19', 'without_background', 'photo_notes', 'evaluate_on', 'pack_ids', 'unpack_ids', 'ImageNetS',
-           'by_size', 'by_objects', 'split_scores', 'SaliencySet', 'detector_contract', 'evaluate_saliency', 'Folder',
-           'open_folder', 'kind_of', 'open_benchmark', 'benchmark_list']
+           'LABEL_FOLDERS', 'Source', 'missing', 'class_numbers', 'id_table', 'Benchmark', 'reads', 'pairs', 'voc_list',
+           'Voc', 'clip_polygon', 'coco_mask', 'draw_coco', 'Coco', 'Coca', 'CityscapesObjects', 'Cityscapes19',
+           'without_background', 'photo_notes', 'evaluate_on', 'pack_ids', 'unpack_ids', 'ImageNetS', 'by_size',
+           'by_objects', 'split_scores', 'SaliencySet', 'detector_contract', 'all_masks', 'upper_bound',
+           'evaluate_saliency', 'Folder', 'open_folder', 'kind_of', 'open_benchmark', 'benchmark_list', 'class_number',
+           'lines_of']
 
 # %% ../nbs/10a_benchmarks.ipynb #cf30170c
-import difflib, json, time
+import json, time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,13 +25,16 @@ from typing import Callable
 import numpy as np
 from PIL import Image
 from .core import NamedMaskError, Stage, progress, safe_join, settings_key
-from .images import IMAGE_SUFFIXES, WORK_SIDE, load_image, load_labels, load_mask
+from .images import IMAGE_SUFFIXES, WORK_SIDE, load_image, load_labels, load_mask, _header
 from .retrieval import Category, parse_names
-from .exchange import _Header, rle_decode
+from .exchange import rle_decode
 from .segmenter import ignore_for, label_type
 from .recipes import CITYSCAPES, COCA, COCO, VOC, imagenet_s
-from .metrics import bootstrap_ci, bootstrap_iou, interval, saliency_scores
-from .evaluation import VOC_NAMES, ConfusionMatrix, JsonLines, VocBenchmark, add_cells, contract_of, evaluate, folder_names, soft_mask, voc_lut, voc_root
+from .metrics import SALIENCY_SCORES, bootstrap_ci, bootstrap_iou, interval, saliency_scores
+from .evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, VocBenchmark, add_cells, check_labels, checked_ids, class_number, contract_of, evaluate, folder_name,
+                                  lacking_text, letters, lines_of, meaning_of, names_of, read_voc_list, scoring, shared_names, soft_mask, sources_of, stamp_of,
+                                  still_good, strange_table, upright, voc_root, without_fallback, _short)
+_all_ = ['class_number', 'lines_of']     # they live in `evaluation` and can be imported from here as well
 
 # %% ../nbs/10a_benchmarks.ipynb #04707d53
 @dataclass(frozen=True)
@@ -91,43 +95,16 @@ def _folder(path, kind):
     if not Path(path).is_dir(): raise missing(path, kind)
     return Path(path)
 
-# %% ../nbs/10a_benchmarks.ipynb #d1fd1392
-_SAME = [set(o.split()) for o in ('aeroplane airplane plane', 'motorbike motorcycle', 'bicycle bike', 'sofa couch', 'tvmonitor tv television monitor tvset', 'car automobile',
-                                  'diningtable dinnertable table', 'pottedplant plant houseplant', 'donut doughnut', 'cellphone mobilephone', 'hairdrier hairdryer',
-                                  'person people human', 'cow cattle')]
-
-def _letters(text): return ''.join(c for c in str(text).casefold() if c.isalnum())
-
-def class_number(
-    name,       # A `Category`, or a name
-    known,      # The benchmark's names: class 1, 2, ...
-    title:str='The benchmark', # For the message
-)->int:
-    "The number of a name's class; a `NamedMaskError` if it has none."
-    words = [_letters(o) for o in known]
-    asked = [_letters(o) for o in (getattr(name, 'name', name), *getattr(name, 'prompts', ()))]
-    for w in asked:
-        if w in words: return 1 + words.index(w)
-    for w in asked:
-        found = [i for i, o in enumerate(words, 1) if any({w, o} <= same for same in _SAME)]
-        if len(found) == 1: return found[0]
-    near = [known[words.index(o)] for o in difflib.get_close_matches(asked[0], words, 3)] or list(known[:20])
-    raise NamedMaskError(f"{title} has no class {getattr(name, 'name', name)!r}: it has {', '.join(near)}{f' and {len(known) - len(near)} more' if len(known) > len(near) else ''}.")
-
 # %% ../nbs/10a_benchmarks.ipynb #8e27e6a4
 def class_numbers(
     names,                     # As for `parse_names`; None for all of the benchmark's, as published
     known,                     # The benchmark's names: class 1, 2, ...
     title:str='The benchmark', # For the message
 )->tuple: # (names, their class numbers)
-    "The names to score, and which classes they are; one class under two names is a `NamedMaskError`."
+    "The names to score, and which classes they are; a name that the benchmark lacks, or one class under two names, is a `NamedMaskError`."
     if names is None: return list(known), list(range(1, 1 + len(known)))
-    categories, seen = parse_names(names), {}
-    for c in categories:
-        n = class_number(c, known, title)
-        if n in seen: raise NamedMaskError(f"{seen[n]!r} and {c.name!r} are one class of {title}, {known[n - 1]!r}: leave one of them out.")
-        seen[n] = c.name
-    return [c.name for c in categories], list(seen)
+    for name in parse_names(names): class_number(name, known, title)
+    return shared_names(names, known, title)[:2]
 
 # %% ../nbs/10a_benchmarks.ipynb #bee365c5
 def id_table(
@@ -151,14 +128,15 @@ def _what(bench):
     published = about.photos.get(bench.split)
     parts = [f'{about.title}, {bench.split}: ' + ('one class' if k == 1 else f'all {k} names' if n == k else f'{n} of the {k} names: not comparable with the figure of all')]
     if published not in (None, len(bench)): parts.append(f"{_count(len(bench), 'photo')} and not the published {published:,}")
-    return '; '.join(parts)
+    return '; '.join(parts) + lacking_text(bench.lacking)
 
 def _card(bench, **more):
     "What `evaluate` puts beside a result."
     ground = ['background'] if bench.background else []
     return dict(benchmark=bench.kind, root=str(bench.root), split=bench.split, photos=len(bench), names=[*ground, *bench.names],
                 classes=[*ground, *(bench.known[n - 1] for n in bench.numbers)], what=_what(bench), **bench.rules, resolution='native',
-                matrix='one over the whole split', mean='over the classes with a pixel in truth or prediction' + (', background included' if bench.background else ''), **more)
+                matrix='one over the whole split', mean='over the classes with a pixel in truth or prediction' + (', background included' if bench.background else ''),
+                **(dict(lacking=bench.lacking) if bench.lacking else {}), **more)
 
 # %% ../nbs/10a_benchmarks.ipynb #9ed95cb9
 class Benchmark:
@@ -166,6 +144,8 @@ class Benchmark:
     kind = ''                 # A key of `BENCHMARKS`
     background = True         # Is there a background class?
     ids, ground, size = (), (0,), 256  # For `id_table`
+    void = None               # The id that is not scored, where a set of masks may hold it in place of the objects
+    looked_into = False       # Are label files read when it is opened?
     rules = dict(background='background stays class 0 and is scored', ignored='255 and all classes outside the names')
     def __init__(self,
         root,          # The benchmark's folder
@@ -178,42 +158,60 @@ class Benchmark:
         self.root, self.split = self._top(Path(root).expanduser()), split or next(iter(about.photos))
         if self.split not in about.photos: raise NamedMaskError(f"{about.title} has no split {self.split!r} with labels: say {' or '.join(about.photos)}.")
         self.known = tuple(self._known())
-        self.names, self.numbers = class_numbers(names, self.known, about.title)
+        self.names, self.numbers, self.lacking = (*class_numbers(None, self.known), []) if names is None else shared_names(names, self.known, self.about.title)
         self.ignore = ignore_for(len(self.known))
         self.table = id_table(self._ids(), self.numbers, self.ground, self.size, self.ignore)
-        self.files = {stem: (photo, truth) for stem, photo, truth in self._find()}
+        self.skipped, self.notes = [], []
+        self.files = self._distinct(self._find())
         self.stems = list(self.files)
         self._check()
+        if self.looked_into: self.notes = check_labels(self)
 
     @property
     def about(self)->Source: return BENCHMARKS[self.kind]
     def _top(self, root): return _folder(root, self.kind)
     def _ids(self): return self.ids or range(1, 1 + len(self.known))
+    def _distinct(self, found):
+        "{stem: (photo, label)}; two photos of one stem are a `NamedMaskError`."
+        files = {}
+        for stem, photo, label in found:
+            if stem in files: raise NamedMaskError(f"{files[stem][0]} and {photo} go by one name, {stem!r}: rename one of them, and its label.")
+            files[stem] = photo, label
+        return files
+
     def _check(self):
         if not self.stems: raise missing(self.root/self.about.needs[0], self.kind)
         absent = [f for pair in self.files.values() for f in pair if isinstance(f, Path) and not f.is_file()]
         if absent: raise missing(absent[0], self.kind, len(absent) - 1)
 
     @cached_property
+    def strange(self)->np.ndarray: return strange_table(self._may_occur())
+    def _may_occur(self): return [0, *self._ids(), self.ignore]
+    def check(self): # Every label file; the first that is wrong is a `NamedMaskError`
+        if self.looked_into: self.notes = check_labels(self, None)
+    @cached_property
     def card(self)->dict: return _card(self, masks=settings_key([(s, f.stat().st_size) for s, (_, f) in self.files.items()]))
     def photo(self, stem)->Path: return self.files[stem][0]
     def mask(self, stem)->Path: return self.files[stem][1]     # The label file; what stands for it where there is one for all photos
-    def ids_of(self, stem)->np.ndarray: return load_labels(self.mask(stem))
-    def labels(self, stem)->np.ndarray: return self.table[_upright(self.ids_of(stem), self.photo(stem))]
+    def ids_of(self, stem)->np.ndarray: return checked_ids(load_labels(self.mask(stem)), self.strange, self.mask(stem), self._meaning())
+    def _meaning(self): return meaning_of(self.known, self.about.title)
+    def labels(self, stem)->np.ndarray: return self.table[upright(self.ids_of(stem), self.photo(stem))]
     def __len__(self): return len(self.stems)
     def __getitem__(self, i): return self.photo(self.stems[i]), self.labels(self.stems[i])
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self):
         published = self.about.photos.get(self.split)
         return (f"{self.about.title}, {self.split}: {_count(len(self), 'photo')}{f' (published: {published:,})' if published not in (None, len(self)) else ''}, "
-                f"{_count(len(self.names), 'name')}{' and background' if self.background else ', no background'}")
+                f"{_count(len(self.names), 'name')}{' and background' if self.background else ', no background'}{_listed(self.names)}{_remarks(self)}")
 
 def _count(n, what): return f"{n:,} {what}{'' if n == 1 else 's'}"
 
-def _upright(ids, photo):
-    "Label ids of a photo as it is stored, turned as `load_image` turns the photo."
-    head = _Header(photo)
-    return head.upright(ids) if head.turn and ids.shape == head.stored[::-1] else ids
+def _listed(names, most=12): return f": {', '.join(names)}" if len(names) <= most else ''
+
+def _remarks(bench):
+    "What was odd about its files, a line each."
+    skipped = [f"{_count(o['photos'], 'photo')} left out, {o['why']}: {', '.join(o['first'])}{', ...' if o['photos'] > len(o['first']) else ''}" for o in getattr(bench, 'skipped', ())]
+    return ''.join(f'\n{line}' for line in [*skipped, *bench.notes])
 
 # %% ../nbs/10a_benchmarks.ipynb #688a53d4
 def reads(
@@ -237,15 +235,6 @@ def pairs(
     stems = {f.relative_to(d).as_posix().removesuffix(end) for d, end in ends for f in d.rglob(f'*{end}') if not f.name.startswith('.')}
     for s in sorted(stems): yield s, photos/f'{s}{photo_end}', labels/f'{s}{label_end}'
 
-# %% ../nbs/10a_benchmarks.ipynb #5a17c0e6
-def lines_of(
-    file, # A text file
-)->list:
-    "Its lines without the space around them; empty ones are left out."
-    try: text = Path(file).read_text(encoding='utf-8-sig')
-    except (OSError, UnicodeDecodeError) as e: raise NamedMaskError(f"{file} cannot be read as text ({e}): save it as UTF-8.") from e
-    return [o.strip() for o in text.splitlines() if o.strip()]
-
 # %% ../nbs/10a_benchmarks.ipynb #30712a9e
 def voc_list(
     root:Path, # What `evaluation.voc_root` returned
@@ -258,9 +247,7 @@ def voc_list(
     if file is None:
         have = ', '.join(sorted(o.stem for o in tried[0].parent.glob('*.txt'))) or 'no list at all'
         raise NamedMaskError(f"The list {tried[0]} is missing: there is {have}. {'It goes with SegmentationClassAug.' if 'aug' in split else ''}".strip())
-    first = [line.split()[0] for line in lines_of(file)]
-    for o in first: safe_join(root, o.lstrip('/')), safe_join(root/'JPEGImages', Path(o).name)
-    return file, list(dict.fromkeys(Path(o).stem if '/' in o else o for o in first))
+    return file, read_voc_list(root, file)
 
 @reads('voc')
 class Voc(VocBenchmark):
@@ -273,16 +260,15 @@ class Voc(VocBenchmark):
         ):
         try: self.root, self.split = voc_root(Path(root).expanduser()), split or 'val'
         except NamedMaskError as e: raise NamedMaskError(f"{e} {self.about.title} comes from {self.about.url}.") from e
-        self.known = folder_names(self.root)
-        names = parse_names(names if names is not None else list(VOC if self.known == VOC_NAMES else self.known))
-        self.lut, self.names = voc_lut(names, self.known), [c.name for c in names]
+        self._set_names(names)
         file, self.stems = voc_list(self.root, self.split)
         self.masks = _folder(self.root/('SegmentationClassAug' if 'aug' in self.split else 'SegmentationClass'), 'voc')
-        if not self.stems: raise NamedMaskError(f"The list {file} is empty: it needs the names of the photos, one a line.")
         for s in self.stems:
             for f in (self.photo(s), self.mask(s)):
                 if not f.is_file(): raise NamedMaskError(f"{f} is missing, though {file} lists it: restore it, or take it off the list.")
+        self.notes = check_labels(self)
 
+    def _all_names(self): return list(VOC if self.known == VOC_NAMES else self.known)
     @property
     def about(self)->Source: return BENCHMARKS['voc']
     def mask(self, stem)->Path: return self.masks/f'{stem}.png'
@@ -291,15 +277,43 @@ class Voc(VocBenchmark):
 # %% ../nbs/10a_benchmarks.ipynb #32909b3a
 COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))   # The id of class 1, 2, ..., 80
 
+def clip_polygon(
+    xy,      # (n, 2) float: its corners
+    low,     # (x, y) of the rectangle's least corner
+    high,    # (x, y) of its greatest
+)->np.ndarray: # (m, 2) float; empty where nothing is left
+    "The part of a polygon inside a rectangle (Sutherland and Hodgman 1974), side by side."
+    for axis in (0, 1):
+        for limit, sign in ((low[axis], 1), (high[axis], -1)):
+            if not len(xy): return xy
+            after, depth = np.roll(xy, -1, 0), sign*(xy[:, axis] - limit)
+            enters = (depth < 0) != (np.roll(depth, -1) < 0)               # the edge to the next corner crosses the side
+            t = np.divide(depth, depth - np.roll(depth, -1), out=np.zeros(len(xy)), where=enters)
+            cut = xy + t[:, None]*(after - xy)
+            cut[:, axis] = limit
+            xy = np.stack([xy, cut], 1).reshape(-1, 2)[np.stack([depth >= 0, enters], 1).ravel()]
+    return xy
+
+def _corners(polygon, size):
+    "A polygon [x, y, x, y, ...] as pycocotools wants it. One that leaves the neighbourhood of the photo is clipped to it first: pycocotools walks along every edge, and 10^9 pixels are a long way."
+    xy = np.array(polygon, float)
+    if xy.ndim != 1 or len(xy) % 2 or not (np.abs(xy) < 1e15).all(): raise ValueError('a polygon that is no list of x, y, x, y, ...')
+    xy, (H, W) = xy.reshape(-1, 2), size
+    low, high = np.array([-W, -H], float), np.array([2.*W, 2.*H])          # so wide that no ordinary polygon is touched
+    return (xy if ((low <= xy) & (xy <= high)).all() else clip_polygon(xy, low, high)).ravel().tolist()
+
 def coco_mask(
     segmentation, # Polygons [[x, y, x, y, ...], ...], or run lengths {'size': [H, W], 'counts': ...}
     size,         # (H, W) of the photo
 )->np.ndarray: # (H, W) bool
     "Draw one annotation, polygons by pycocotools' rule."
-    if isinstance(segmentation, dict): return rle_decode(segmentation)
+    if isinstance(segmentation, dict):
+        if list(segmentation.get('size', ())) != list(size): raise NamedMaskError(f"The run lengths of a mask are for {segmentation.get('size')} and its photo has (H, W) = {tuple(size)}: bring the file again.")
+        return rle_decode(segmentation)
     try: from pycocotools import mask as draw
     except ImportError as e: raise NamedMaskError("COCO's polygons are drawn by pycocotools, which is not installed: pip install pycocotools.") from e
-    polygons = [[float(v) for v in p] for p in segmentation if len(p) >= 6]     # fewer than three points have no area
+    polygons = [_corners(p, size) for p in segmentation if len(p) >= 6]         # fewer than three points have no area
+    polygons = [p for p in polygons if len(p) >= 6]
     if not polygons: return np.zeros(size, bool)
     return draw.decode(draw.merge(draw.frPyObjects(polygons, *size))).astype(bool)
 
@@ -319,22 +333,54 @@ def draw_coco(
     return out
 
 # %% ../nbs/10a_benchmarks.ipynb #ee42be6d
+_MOST_PIXELS = 200_000_000     # as for photos
+
+def _whole(value, what):
+    "A whole number; anything else that JSON can hold is a ValueError."
+    if isinstance(value, bool) or not isinstance(value, int): raise ValueError(f'{what} is {str(value)[:40]!r} and no whole number')
+    return value
+
+def _entries(found, key, needs):
+    "The list under a key: objects that have what they need."
+    rows = found[key]
+    if not isinstance(rows, list): raise ValueError(f'{key!r} is no list')
+    for row in rows:
+        if not isinstance(row, dict): raise ValueError(f'{key!r} holds {str(row)[:40]!r}, which is no object')
+        for k in needs:
+            if k not in row: raise ValueError(f'an entry of {key!r} has no {k!r}')
+    return rows
+
+def _read_coco(file):
+    "What a file of instances holds, checked: ({id: name}, {id: (file name, (H, W))}, annotations)."
+    found = json.loads(file.read_text(encoding='utf-8'))
+    if not isinstance(found, dict): raise ValueError('it holds no object')
+    named = {_whole(c['id'], 'the id of a category'): str(c['name']) for c in _entries(found, 'categories', ('id', 'name'))}
+    images = {}
+    for o in _entries(found, 'images', ('id', 'file_name', 'height', 'width')):
+        i, name, size = _whole(o['id'], 'the id of a photo'), o['file_name'], (_whole(o['height'], 'a height'), _whole(o['width'], 'a width'))
+        if i in images: raise ValueError(f'two photos have the id {i}')
+        if not isinstance(name, str) or '\0' in name or Path(name).name in ('', '..'): raise ValueError(f'the file name {str(name)[:40]!r}')
+        if min(size) < 1 or size[0]*size[1] > _MOST_PIXELS: raise ValueError(f'{name} has {size[1]} x {size[0]} pixels')
+        images[i] = name, size
+    annotations = _entries(found, 'annotations', ('image_id', 'category_id', 'segmentation'))
+    for a in annotations:
+        if _whole(a['category_id'], 'a category') not in named: raise ValueError(f"an annotation of the category {a['category_id']}, which is not in its list")
+        if _whole(a['image_id'], 'the photo of an annotation') not in images: raise ValueError(f"an annotation of the photo {a['image_id']}, which is not in its list")
+        if not isinstance(a['segmentation'], (list, dict)): raise ValueError('an annotation without polygons or run lengths')
+    return named, images, annotations
+
 def _coco_json(file):
     "(images by id, annotations by image id) of an instances file."
-    try: found = json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise NamedMaskError(f"{file} cannot be read ({e}): bring it again.") from e
-    try:
-        named = {int(c['id']): str(c['name']) for c in found['categories']}
-        images = {o['id']: (str(o['file_name']), (int(o['height']), int(o['width']))) for o in found['images']}
-        stray = next((a['category_id'] for a in found['annotations'] if a['category_id'] not in named), None)
-        if stray is not None: raise ValueError(f'an annotation of the category {stray}, which is not in its list')
-        objects = {i: [] for i in images}
-        for a in found['annotations']: objects[a['image_id']].append({k: a[k] for k in ('category_id', 'segmentation', 'iscrowd') if k in a})
-    except (KeyError, TypeError, ValueError) as e:
+    try: named, images, annotations = _read_coco(file)
+    except OSError as e: raise NamedMaskError(f"{file} cannot be read ({e}): bring it again.") from e
+    except RecursionError as e: raise NamedMaskError(f"{file} is nested too deeply for a file of COCO's instances: give annotations/instances_val2017.json.") from e
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise NamedMaskError(f"{file} is no file of COCO's instances ({type(e).__name__}: {e}): give annotations/instances_val2017.json.") from e
     want = dict(zip(COCO_IDS, COCO))
-    odd = [i for i in sorted(want.keys() | named.keys()) if _letters(want.get(i)) != _letters(named.get(i))]
+    odd = [i for i in sorted(want.keys() | named.keys()) if letters(want.get(i)) != letters(named.get(i))]
     if odd: raise NamedMaskError(f"{file} is not COCO's: its category {odd[0]} is {named.get(odd[0])!r} and should be {want.get(odd[0])!r}; for labels of your own make PNG files and say --benchmark folder.")
+    objects = {i: [] for i in images}
+    for a in annotations: objects[a['image_id']].append({k: a[k] for k in ('category_id', 'segmentation', 'iscrowd') if k in a})
     return images, objects
 
 @reads('coco')
@@ -349,11 +395,17 @@ class Coco(Benchmark):
         if not self.file.is_file(): raise missing(self.file, 'coco')
         images, objects = _coco_json(self.file)
         folder = _folder(self.root/f'{self.split}2017', 'coco')
-        for i, (name, size) in sorted(images.items(), key=lambda o: o[1][0]): yield Path(name).stem, safe_join(folder, name), (size, objects[i])
+        for i, (name, size) in sorted(images.items(), key=lambda o: o[1][0]):
+            photo = safe_join(folder, name)
+            yield photo.relative_to(folder).with_suffix('').as_posix(), photo, (size, objects[i])
 
     def ids_of(self, stem):
-        try: return draw_coco(*self.mask(stem))
-        except (KeyError, IndexError, TypeError, ValueError) as e: raise NamedMaskError(f"An annotation of {stem} in {self.file} is damaged ({type(e).__name__}: {e}): bring the file again.") from e
+        photo, (size, objects) = self.files[stem]
+        stored, _ = _header(photo)
+        if sorted(size) != sorted(stored): raise NamedMaskError(f"{self.file} says that {photo} has {size[1]} x {size[0]} pixels, and it has {stored[0]} x {stored[1]}: bring the photo that the file was made for.")
+        try: return draw_coco(size, objects)
+        except NamedMaskError as e: raise NamedMaskError(f"An annotation of {stem} in {self.file} cannot be drawn: {e}") from e
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as e: raise NamedMaskError(f"An annotation of {stem} in {self.file} is damaged ({type(e).__name__}: {e}): bring the file again.") from e
 
     @cached_property
     def card(self)->dict: return _card(self, masks=settings_key([self.stems, self.file.stat().st_size]))
@@ -361,9 +413,9 @@ class Coco(Benchmark):
 # %% ../nbs/10a_benchmarks.ipynb #6529e5bb
 @reads('coca')
 class Coca(Benchmark):
-    "CoCA: the folder's name where the binary picture is at least 128."
+    "CoCA: the folder's name where the binary picture is 255."
     kind = 'coca'
-    rules = dict(background="all but the folder's own thing, other names included", ignored='nothing')
+    rules = dict(background="all but the folder's own thing (255 in its mask), other names included", ignored='nothing')
     def _known(self): return COCA
     def _find(self):
         for n in sorted(self.numbers):
@@ -372,8 +424,9 @@ class Coca(Benchmark):
             for stem, photo, mask in pairs(photos, masks, '.jpg'): yield f'{name}/{stem}', photo, mask
 
     def ids_of(self, stem):
-        number = 1 + self.known.index(stem.split('/')[0])
-        return (load_mask(self.mask(stem)) >= 128).astype(np.uint8)*np.uint8(number)
+        grey = load_mask(self.mask(stem))
+        if 0 < grey.max() < 128: raise NamedMaskError(f"{self.mask(stem)} holds no value above {grey.max()}, and CoCA's masks have 255 on the object: bring the published file.")
+        return (grey == 255).astype(np.uint8)*np.uint8(1 + self.known.index(stem.split('/')[0]))
 
 # %% ../nbs/10a_benchmarks.ipynb #53730e34
 CITYSCAPES_IDS = (17, 18, 19, 20, *range(24, 34))              # Of the 14 objects, in the order of `recipes.CITYSCAPES`
@@ -383,12 +436,14 @@ CITYSCAPES_19 = {'road': 7, 'sidewalk': 8, 'building': 11, 'wall': 12, 'fence': 
 @reads('cityscapes')
 class CityscapesObjects(Benchmark):
     "Cityscapes' 14 kinds of objects as NamedMask counts them; everything else, void too, is background."
-    kind, ids, ground = 'cityscapes', CITYSCAPES_IDS, 'rest'
+    kind, ids, ground, looked_into = 'cityscapes', CITYSCAPES_IDS, 'rest', True
     rules = dict(background='all that is none of the 14 objects, void included', ignored='objects outside the names')
     def _known(self): return CITYSCAPES
     def _find(self):
         photos, truths = (_folder(self.root/d/self.split, self.kind) for d in ('leftImg8bit', 'gtFine'))
         return pairs(photos, truths, '_leftImg8bit.png', '_gtFine_labelIds.png')
+    def _may_occur(self): return [*range(34), 255]      # 255 is Cityscapes' -1, a number plate
+    def _meaning(self): return "Cityscapes' labelIds are 0 to 33, and 255 for a number plate"
 
 @reads('cityscapes-19')
 class Cityscapes19(CityscapesObjects):
@@ -462,7 +517,7 @@ def unpack_ids(
 @reads('imagenet-s50', 'imagenet-s300', 'imagenet-s919')
 class ImageNetS(Benchmark):
     "ImageNet-S with 50, 300 or 919 classes."
-    kind, size, parts = 'imagenet-s919', 1001, ('size', 'objects')
+    kind, size, parts, looked_into = 'imagenet-s919', 1001, ('size', 'objects'), True
     rules = dict(background='id 0, "other", is class 0 and is scored', ignored='id 1000 and all classes outside the names')
     @property
     def n(self)->int: return int(self.kind.removeprefix('imagenet-s'))
@@ -475,11 +530,9 @@ class ImageNetS(Benchmark):
             if truth.parent.name not in known: raise NamedMaskError(f"{truth.parent} is no class of ImageNet-S{self.n}: give the folder ImageNetS{self.n}.")
             yield stem, photo, truth
 
-    def ids_of(self, stem):
-        ids = unpack_ids(self.mask(stem))
-        bad = ids[(ids > self.n) & (ids != 1000)]
-        if bad.size: raise NamedMaskError(f"{self.mask(stem)} holds the id {bad[0]}, and ImageNet-S{self.n} has 0 to {self.n} and 1000: its labels belong to another list.")
-        return ids
+    def _may_occur(self): return [*range(self.n + 1), 1000]
+    def _meaning(self): return f'ImageNet-S{self.n} has 0 to {self.n} and 1000, so its labels belong to another list'
+    def ids_of(self, stem): return checked_ids(unpack_ids(self.mask(stem)), self.strange, self.mask(stem), self._meaning())
 
 # %% ../nbs/10a_benchmarks.ipynb #89bfb7b8
 SIZES = {'S': .05, 'MS': .25, 'ML': .5, 'L': 1.}   # Up to which share of a photo; ImageNet-S, evaluation/metric.py
@@ -570,39 +623,84 @@ def detector_contract(
     return contract_of(SimpleNamespace(names=['object'], protocol=how | (getattr(detector, 'protocol', None) or {}), cards=cards))
 
 # %% ../nbs/10a_benchmarks.ipynb #b0ac0d3f
+def all_masks(
+    detector,  # What made them
+    steps:dict,# From its `steps`
+)->list: # Of (h, w) float32 in [0, 1], at any size
+    "The masks that a detector had to choose from: SelfMask's queries, or the candidates of a vote; [] where it had one."
+    import torch, torch.nn.functional as F
+    if 'queries' in steps:         # each value stands for half a patch a side; what is beyond the photo was padding
+        (H, W), half = np.shape(steps['coarse']), detector.model.patch/2
+        queries = torch.as_tensor(np.asarray(steps['queries'], np.float32))
+        return list(F.interpolate(queries[None], scale_factor=half, mode='bilinear', align_corners=False)[0, :, :H, :W].numpy())
+    return [np.asarray(m, np.float32) for m in steps.get('candidates', ())]
+
+def upper_bound(
+    masks,  # From `all_masks`
+    truth,  # (H, W) bool
+)->np.ndarray: # (H, W) float32
+    "The mask with the highest IoU, cut at one half, at the size of the truth."
+    def iou(soft): return ((soft > .5) & truth).sum()/(((soft > .5) | truth).sum() + 1e-7)
+    return max((_resized(m, truth.shape[::-1]) for m in masks), key=iou)
+
+def _resized(soft, size): return np.array(Image.fromarray(np.asarray(soft, np.float32)).resize(size, Image.Resampling.BILINEAR))
+
+def _detect(detector, im):
+    "(soft map at the photo's size, masks that it was chosen from)."
+    if not hasattr(detector, 'steps'): return soft_mask(detector, im), []
+    steps = detector.steps(_short(im, WORK_SIDE))
+    return _resized(steps['soft'], im.size), all_masks(detector, steps)
+
 def evaluate_saliency(
-    detector,     # `detector(PIL) -> (h,w) float in [0,1]`, with `.settings` and `.cards`
+    detector,     # `detector(PIL) -> (h,w) float in [0,1]`, with `.settings` and `.cards`; with `.steps` there is an upper bound
     benchmark,    # A `SaliencySet`, or anything with `.stems`, `.photo(stem)`, `.truth(stem)` and `.card`
     folder=None,  # Where to keep notes, so that an interrupted evaluation continues; None: keep none
     as_published:bool=False, # F-beta as SelfMask's code has it, see `metrics.saliency_scores`
     quiet:bool=False,        # No progress bar
     score=saliency_scores,   # `score(soft, truth, as_published=) -> {what: number}`
-)->dict: # benchmark, photos, protocol, ...; the mean over the photos of each score: mean_iou, mean_acc, mean_max_f, mean_mae; its interval: mean_iou_ci, ...
+)->dict: # benchmark, photos, protocol, ...; the mean over the photos of each score: mean_iou, mean_acc, mean_max_f, mean_mae; its interval: mean_iou_ci, ...; of the best mask: mean_ub_iou, ...
     "Score a saliency detector at native size: the mean over photos of each of its scores."
+    detector = without_fallback(detector)
     said = detector_contract(detector)
     key = getattr(detector, 'key', None) or settings_key([type(detector).__name__, getattr(detector, 'settings', None), said['cards'] or []])
     stage = Stage(folder, dict(detector=key, as_published=as_published, benchmark={k: v for k, v in benchmark.card.items() if k != 'root'})).open() if folder else None
-    notes = JsonLines(stage.folder/'photos.jsonl') if stage else None
-    done = {o['photo']: o for o in notes.read()} if notes else {}
+    notes, needs = JsonLines(stage.folder/'photos.jsonl') if stage else None, SALIENCY_SCORES if score is saliency_scores else ()
+    done = still_good(notes, benchmark, lambda o: _is_scored(o, needs)) if notes else {}
     todo = [s for s in benchmark.stems if s not in done]
     for stem in progress(todo, 'saliency', total=len(benchmark.stems), done=len(benchmark.stems) - len(todo), quiet=quiet):
-        start, im, truth = time.time(), load_image(benchmark.photo(stem)), benchmark.truth(stem)
-        soft = soft_mask(detector, im)
-        if soft.shape != truth.shape: raise NamedMaskError(f"{benchmark.photo(stem)} and its mask differ in size: {soft.shape} and {truth.shape}.")
-        found = {k: round(float(v), 6) for k, v in score(soft, truth, as_published=as_published).items()}
+        start, seen = time.time(), [stamp_of(o) for o in sources_of(benchmark, stem)] if notes else []
+        with scoring(benchmark.photo(stem)): found = _saliency_of(detector, benchmark, stem, score, as_published)
         done[stem] = dict(photo=stem, scores=found, seconds=round(time.time() - start, 4))
-        if notes: notes.append(done[stem])
+        if notes: notes.append(dict(done[stem], seen=seen))
     return _saliency_result(benchmark, [done[s] for s in benchmark.stems], key, said, as_published, stage)
 
+def _is_scored(note, needs):
+    "Is a line of the notes whole? One from before a score was added is not."
+    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
+    scores = note.get('scores') if isinstance(note, dict) else None
+    return (isinstance(scores, dict) and bool(scores) and all(map(number, scores.values())) and set(needs) <= set(scores)
+            and isinstance(note.get('photo'), str) and number(note.get('seconds')))
+
+def _saliency_of(detector, benchmark, stem, score, as_published):
+    "The scores of one photo, and those of the best of the masks that there were."
+    im, truth = load_image(benchmark.photo(stem)), benchmark.truth(stem)
+    soft, masks = _detect(detector, im)
+    if soft.shape != truth.shape: raise NamedMaskError(f"{benchmark.photo(stem)} and its mask differ in size: {soft.shape} and {truth.shape}.")
+    found = dict(score(soft, truth, as_published=as_published))
+    if masks: found |= {f'ub_{k}': v for k, v in score(upper_bound(masks, truth), truth, as_published=as_published).items()}
+    return {k: round(float(v), 6) for k, v in found.items()}
+
 def _saliency_result(benchmark, records, key, said, as_published, stage):
-    scores = {k: [r['scores'][k] for r in records] for k in records[0]['scores']}
+    shared = [k for k in records[0]['scores'] if all(k in r['scores'] for r in records)]
+    scores = {k: [r['scores'][k] for r in records] for k in shared}
     means = {f'mean_{k}': round(float(np.mean(v)), 6) for k, v in scores.items()}
     ends = {f'mean_{k}_ci': [round(o, 6) for o in bootstrap_ci(v)] for k, v in scores.items()} if len(records) > 1 else {}
     card = {k: v for k, v in benchmark.card.items() if k != 'matrix'}
     f_beta = f"; F with beta^2 = {'0.09, as SelfMask computes it' if as_published else '0.3'}" if 'max_f' in scores else ''
     if stage: stage.finish(photos=len(records), **means)
     return dict(benchmark=card['benchmark'], root=card['root'], **means, **ends, photos=len(records), model=key, seconds=round(sum(r['seconds'] for r in records), 2),
-                protocol=dict(card, mean='over the photos' + f_beta, supervision=said['cards']), made_by=said)
+                protocol=dict(card, mean='over the photos' + f_beta, supervision=said['cards']), made_by=said,
+                skipped=list(getattr(benchmark, 'skipped', ())), notes=list(getattr(benchmark, 'notes', ())))
 
 # %% ../nbs/10a_benchmarks.ipynb #0543114c
 PHOTO_FOLDERS = ('photos', 'images', 'JPEGImages')
@@ -610,10 +708,11 @@ LABEL_FOLDERS = ('labels', 'masks', 'annotations', 'SegmentationClass')
 
 class Folder(Benchmark):
     "Photos, label PNGs of the same names, and `names.txt`."
-    kind, size = 'folder', 65536
-    rules = dict(background='id 0 is class 0 and is scored', ignored='255, ids without a name, and all classes outside the names')
+    kind, size, void, looked_into = 'folder', 65536, 65535, True
+    rules = dict(background='id 0 is class 0 and is scored', ignored='255 and all classes outside the names')
     @property
-    def about(self)->Source: return replace(BENCHMARKS['folder'], title=self.root.name if hasattr(self, 'root') else 'The folder', photos={getattr(self, 'split', 'all'): None})
+    def about(self)->Source: return replace(BENCHMARKS['folder'], title=folder_name(self.root) if hasattr(self, 'root') else 'The folder', photos={getattr(self, 'split', 'all'): None})
+    said_before = dict(ignored='255, ids without a name, and all classes outside the names')    # in the key of notes, so that those of older releases stay good
     def __init__(self, root, names=None, split=None): # As for `Benchmark`; `split` names a list `{split}.txt`
         self.split = split or 'all'
         super().__init__(root, names, self.split)
@@ -621,9 +720,7 @@ class Folder(Benchmark):
     def _known(self):
         file = self.root/'names.txt'
         if not file.is_file(): raise missing(file, 'folder')
-        names = lines_of(file)
-        if not 0 < len(set(names)) == len(names) < 65535: raise NamedMaskError(f"{file} needs 1 to 65534 different names, one a line, and has {len(names)} lines, {len(set(names))} of them different.")
-        return names
+        return names_of(file, 65534)
 
     def _one_of(self, folders):
         found = next((self.root/d for d in folders if (self.root/d).is_dir()), None)
@@ -632,8 +729,19 @@ class Folder(Benchmark):
 
     def _find(self):
         photos, labels = self._one_of(PHOTO_FOLDERS), self._one_of(LABEL_FOLDERS)
-        there = {f.relative_to(photos).with_suffix('').as_posix(): f for f in sorted(photos.rglob('*')) if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.')}
-        for stem in self._listed(labels): yield stem, there.get(stem) or safe_join(photos, f'{stem}.jpg'), safe_join(labels, f'{stem}.png')
+        there, wanted = {}, set(self._listed(labels))
+        for f in sorted(photos.rglob('*')):
+            if f.name.startswith('.') or not f.is_file(): continue
+            there.setdefault(f.relative_to(photos).with_suffix('').as_posix(), []).append(f)
+        self._tell_unlabelled(there, wanted, labels)
+        for stem in self._listed(labels):
+            files = [f for f in there.get(stem, ()) if f.suffix.lower() in IMAGE_SUFFIXES] or there.get(stem) or [safe_join(photos, f'{stem}.jpg')]
+            for f in files: yield stem, f, safe_join(labels, f'{stem}.png')
+
+    def _tell_unlabelled(self, there, wanted, labels):
+        "Photos without a label file are left out, and counted."
+        bare = [f for stem, files in there.items() if stem not in wanted for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
+        if self.split == 'all' and bare: self.skipped.append(dict(why=f'no label file in {labels.name}/', photos=len(bare), first=[f.name for f in bare[:3]]))
 
     def _listed(self, labels):
         if self.split == 'all': return [f.relative_to(labels).with_suffix('').as_posix() for f in sorted(labels.rglob('*.png')) if not f.name.startswith('.')]
@@ -641,9 +749,13 @@ class Folder(Benchmark):
         if not file.is_file(): raise NamedMaskError(f"The list {file} is missing: make it, one photo's name a line, or leave the split out to score all.")
         return list(dict.fromkeys(o.removesuffix(e) if (e := Path(o).suffix).lower() in IMAGE_SUFFIXES else o for o in lines_of(file)))
 
+    def _may_occur(self): return [*range(len(self.known) + 1), self.void, *([self.ignore] if len(self.known) > 254 else [])]
+    def _meaning(self): return meaning_of(self.known, f'{folder_name(self.root)}/names.txt', (255,) if len(self.known) < 255 else (self.ignore, self.void))
     def ids_of(self, stem):
-        ids = load_labels(self.mask(stem))
-        return np.where(ids == 255, 65535, ids.astype(np.uint16)) if len(self.known) < 255 else ids
+        "The ids, uint16; 255, where it is no name's number, as 65535."
+        ids = load_labels(self.mask(stem)).astype(np.uint16)
+        if len(self.known) < 255: ids[ids == 255] = self.void
+        return checked_ids(ids, self.strange, self.mask(stem), self._meaning())
 
 def open_folder(
     root,       # Such a folder, or one in VOC's layout
@@ -674,9 +786,12 @@ def open_benchmark(
     root,       # Its folder
     names=None, # Names in the segmenter's order, as for `parse_names`; None for all
     split=None, # Which part; by default the one that is usually scored
+    strict:bool=False, # Refuse names that it lacks, where all are needed
 ):
-    "Open a benchmark; the first file that is missing is a `NamedMaskError`."
-    return BENCHMARKS[kind_of(kind)].reader(root, names, split)
+    "Open a benchmark; the first file that is missing is a `NamedMaskError`. Names that it lacks are set apart in `.lacking`."
+    bench = BENCHMARKS[kind_of(kind)].reader(root, names, split)
+    if strict and bench.lacking: class_numbers(names, bench.known, bench.about.title)
+    return bench
 
 # %% ../nbs/10a_benchmarks.ipynb #6ed54709
 def benchmark_list(

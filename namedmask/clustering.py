@@ -16,9 +16,12 @@ from dataclasses import replace
 from functools import partial
 import numpy as np
 from fastcore.basics import patch
-from .core import NamedMaskError, Stage, atomic_path, progress, rng_of, seed_of, settings_key
-from .evaluation import ConfusionMatrix, JsonLines
+from contextlib import nullcontext
+from zipfile import BadZipFile
+from .core import JsonLines, NamedMaskError, Stage, atomic_path, progress, rng_of, seed_of, settings_key
+from .evaluation import ConfusionMatrix
 from .images import content_hash, load_image
+from .maskclip import weights_of
 from .saliency import image_batch, unit_rows
 from .teachers import TimmFeatures, find_weights, get_teachers
 
@@ -130,16 +133,24 @@ def fit(self:KMeansSegmentation,
     from sklearn.cluster import MiniBatchKMeans
     photos = list(photos)
     if not photos: raise NamedMaskError("There is no photo to cluster: give at least one.")
-    stage = Stage(folder, dict(self.settings, photos=settings_key([content_hash(getattr(p, 'path', p)) for p in photos]))).open() if folder else None
+    stage = self._stage(folder, photos) if folder else None
     if stage and stage.done: return self._read(stage.folder/'clusters.npz')
-    pca = RunningPCA()
-    for p in progress(photos, 'features, first pass', quiet=quiet): pca.add(self.places(open_photo(p))[0])
-    self.mean, self.W = pca.whitening(self.dim)
-    z = self._whitened(photos, quiet)
-    if len(z) < self.n_clusters: raise NamedMaskError(f"{len(z)} places cannot make {self.n_clusters} clusters: give more photos.")
-    self.centres = MiniBatchKMeans(self.n_clusters, batch_size=1000, n_init=3, random_state=self.seed).fit(z).cluster_centers_.astype(np.float32)
-    if stage: self._write(stage)
+    with stage.working() if stage else nullcontext():
+        pca = RunningPCA()
+        for p in progress(photos, 'features, first pass', quiet=quiet): pca.add(self.places(open_photo(p))[0])
+        self.mean, self.W = pca.whitening(self.dim)
+        z = self._whitened(photos, quiet)
+        if len(z) < self.n_clusters: raise NamedMaskError(f"{len(z)} places cannot make {self.n_clusters} clusters: give more photos.")
+        self.centres = MiniBatchKMeans(self.n_clusters, batch_size=1000, n_init=3, random_state=self.seed).fit(z).cluster_centers_.astype(np.float32)
+        if stage: self._write(stage)
     return self
+
+@patch
+def _stage(self:KMeansSegmentation, folder, photos):
+    "The opened stage of the clusters: settings, content of the photos, and a checksum of weights that a person has brought."
+    told = dict(self.settings, photos=settings_key([content_hash(getattr(p, 'path', p)) for p in photos]))
+    weights = weights_of(self.features)
+    return Stage(folder, dict(told, **({'weights': weights} if weights else {})), before=(told,) if weights else ()).open()
 
 @patch
 def _write(self:KMeansSegmentation, stage):
@@ -150,7 +161,7 @@ def _write(self:KMeansSegmentation, stage):
 def _read(self:KMeansSegmentation, file):
     try:
         with np.load(file) as f: self.mean, self.W, self.centres = f['mean'], f['W'], f['centres']
-    except (OSError, ValueError, KeyError) as e: raise NamedMaskError(f"Cannot read {file} ({e}): delete its folder and run again.") from e
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as e: raise NamedMaskError(f"Cannot read {file} ({e}): delete its folder and run again.") from e
     return self
 
 # %% ../nbs/24_clustering.ipynb #3578b888
@@ -195,16 +206,23 @@ def cluster_counts(
     K, C = clusterer.n_clusters, 1 + len(benchmark.names)
     stage = Stage(folder, dict(stage='clusters', clusterer=clusterer.key, benchmark={k: v for k, v in benchmark.card.items() if k != 'root'})).open() if folder else None
     notes = JsonLines(stage.folder/'counts.jsonl') if stage else None
-    done, total = {o['photo']: o for o in notes.read()} if notes else {}, np.zeros((K, C), np.int64)
-    for o in done.values():
-        for i, j, n in o['cells']: total[i, j] += n
-    todo = [s for s in benchmark.stems if s not in done]
-    for stem in progress(todo, 'clusters', total=len(benchmark.stems), done=len(done), quiet=quiet):
-        one = _count(clusterer.clusters(load_image(benchmark.photo(stem))), benchmark.labels(stem), K, C)
-        total += one
-        if notes: notes.append(dict(photo=stem, cells=[[int(i), int(j), int(one[i, j])] for i, j in zip(*one.nonzero())]))
-    if stage: stage.finish(photos=len(benchmark.stems))
+    with stage.working() if stage else nullcontext():
+        done = {o['photo']: o['cells'] for o in notes.read() if _is_note(o, K, C)} if notes else {}
+        total = np.zeros((K, C), np.int64)
+        for stem in benchmark.stems:
+            for i, j, n in done.get(stem, ()): total[i, j] += n
+        todo = [s for s in benchmark.stems if s not in done]
+        for stem in progress(todo, 'clusters', total=len(benchmark.stems), done=len(benchmark.stems) - len(todo), quiet=quiet):
+            one = _count(clusterer.clusters(load_image(benchmark.photo(stem))), benchmark.labels(stem), K, C)
+            total += one
+            if notes: notes.append(dict(photo=stem, cells=[[int(i), int(j), int(one[i, j])] for i, j in zip(*one.nonzero())]))
+        if stage: stage.finish(photos=len(benchmark.stems))
     return total
+
+def _is_note(o, K, C):
+    "Is it a line that `cluster_counts` wrote? Another one is passed over, and its photo is counted again."
+    whole = lambda c: isinstance(c, list) and len(c) == 3 and all(type(n) is int and n >= 0 for n in c) and c[0] < K and c[1] < C
+    return isinstance(o.get('photo'), str) and isinstance(o.get('cells'), list) and all(map(whole, o['cells']))
 
 def _count(clusters, truth, K, C):
     clusters, truth = np.asarray(clusters), np.asarray(truth)

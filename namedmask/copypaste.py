@@ -65,6 +65,15 @@ def copy_paste(
     if h: _paste_(canvas, labels, src, src_labels, fg, box, (y, x))
     return canvas, labels
 
+# %% ../nbs/08_copypaste.ipynb #b1a80002
+def _released_foreground(labels):
+    "What the released code copies: labels from 1 to 254."
+    return foreground(labels) & (labels.long() < 255)
+
+def _without_last(boxes):
+    "Boxes (n,4) without their last row and column, as the released code cuts them; one of a single row or column is empty."
+    return boxes - boxes.new_tensor([0, 0, 1, 1])
+
 # %% ../nbs/08_copypaste.ipynb #f89a6b77
 def random_offset(
     u,    # (...,2) from `torch.rand`: one number in [0,1) for the row, one for the column
@@ -93,8 +102,8 @@ def _paste_boxes(new_x, new_y, x, y, fg, boxes, i, j, at):
     "A round of pasting, in place, one sample after the other."
     boxes = boxes.tolist()
     for i, j, offset in zip(i.tolist(), j.tolist(), at.tolist()):
-        if boxes[j][2] >= 0: _paste_(new_x[i], new_y[i], x[j], y[j], fg[j], boxes[j], offset)    # an empty box has nothing to cut out
-
+        t, l, b, r = boxes[j]
+        if b >= t and r >= l: _paste_(new_x[i], new_y[i], x[j], y[j], fg[j], boxes[j], offset)    # an empty box has nothing to cut out
 
 # %% ../nbs/08_copypaste.ipynb #69f92999
 def _paste_gather(new_x, new_y, x, y, fg, boxes, i, j, at):
@@ -117,6 +126,7 @@ def copy_paste_batch(
     y,                    # (B,H,W) whole numbers: their labels
     max_objects:int=2,    # The most objects a sample may hold, its own included
     ignore_index:int=255, # The label that means "don't know"
+    as_released:bool=False, # Leave out the last row and column of each object, and labels from 255 on
     paste=None,           # How a round is done; by boxes on a CPU, all at once elsewhere: the results are equal
 ):
     "A new `(x, y)`: onto each sample 0 to `max_objects - 1` objects of other samples are pasted, at random places."
@@ -124,7 +134,8 @@ def copy_paste_batch(
     counts, sources, places = draw_pastes(len(x), max_objects)
     new_x, new_y = x.clone(), y.clone()
     if len(x) < 2: return new_x, new_y                        # there is no other sample
-    boxes = object_boxes(fg := foreground(y, ignore_index))
+    fg = _released_foreground(y) if as_released else foreground(y, ignore_index)
+    boxes = _without_last(object_boxes(fg)) if as_released else object_boxes(fg)
     for k in range(max_objects - 1):
         i = (counts > k+1).nonzero()[:, 0]
         i, j, u = (o.to(x.device, non_blocking=True) for o in (i, sources[k, i], places[k, i]))
@@ -138,17 +149,20 @@ class CopyPaste(ItemTransform):
     def __init__(self,
         max_objects:int=2,    # The most objects a sample may hold, its own included; 1 turns it off
         ignore_index:int=255, # The label that means "don't know": never copied, but pasted over
+        as_released:bool=False, # Leave out the last row and column of each object, and labels from 255 on
         ):
         super().__init__()
         if max_objects < 1: raise NamedMaskError(f"max_objects is {max_objects}: it counts a photo's own object too, so choose 1 or more.")
-        self.max_objects, self.ignore_index = max_objects, ignore_index
+        self.max_objects, self.ignore_index, self.as_released = max_objects, ignore_index, as_released
 
     def encodes(self, b):
         x, y, *rest = b
-        new = copy_paste_batch(_plain(x), _plain(y), self.max_objects, self.ignore_index)
+        new = copy_paste_batch(_plain(x), _plain(y), self.max_objects, self.ignore_index, self.as_released)
         return (*(n.as_subclass(type(o)) for n,o in zip(new, (x, y))), *rest)
 
-    def __repr__(self): return f'CopyPaste(max_objects={self.max_objects}, ignore_index={self.ignore_index})'
+    def __repr__(self):
+        released = ', as_released=True' if self.as_released else ''
+        return f'CopyPaste(max_objects={self.max_objects}, ignore_index={self.ignore_index}{released})'
 
 # %% ../nbs/08_copypaste.ipynb #51c4b4ee
 def _plain(t): return t.as_subclass(torch.Tensor)    # fastai's tensor types make each small operation dearer

@@ -13,6 +13,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -200,16 +201,21 @@ class Index:
     "A finished index: `vectors` is a float16 memory map (N, dim), `photo(row)` says which photo a row is."
     def __init__(self, folder): # The folder that `build_index` filled
         self.folder, path = Path(folder), Path(folder)/'index.db'
-        if not Stage(self.folder, {}).file.exists() or not path.exists():
+        self.info = read_json(self.folder/'stage.json', {}, dict)
+        if not self.info or not path.exists():
             raise NamedMaskError(f"There is no index in {folder}: make it with `namedmask index` or `build_index` first.")
-        self.info = read_json(self.folder/'stage.json')
-        if not self.info.get('done'): raise NamedMaskError(f"The index in {folder} is not finished: run the command that makes it again, and it goes on.")
+        if not self.info.get('done'):
+            raise NamedMaskError(f"The index in {folder} is not finished: run the command that makes it again, and it goes on.")
         with _explain_db(path):
             self.db = sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True, check_same_thread=False)
             meta = dict(self.db.execute('select name, value from meta'))
-        self.n, self.dim = meta['slots'], self.info['settings']['dim']
-        self.key = settings_key([self.info['key'], self.info['content']]) # changes with the retriever and with the photos
-        self.vectors = np.memmap(self.folder/f"vectors-{meta['gen']}.f16", np.float16, 'r', shape=(self.n, self.dim))
+        try:
+            self.n, self.dim = int(meta['slots']), int(self.info['settings']['dim'])
+            self.key = settings_key([self.info['key'], self.info['content']]) # changes with the retriever and with the photos
+            self.vectors = _open_vectors(self.folder/f"vectors-{meta['gen']}.f16", self.n, self.dim)
+        except (KeyError, TypeError, ValueError) as e:
+            raise NamedMaskError(f"The record of the index in {folder} is damaged ({type(e).__name__}: {e}): "
+                                 "run the command that makes it again.") from e
 
     @classmethod
     def open(cls, folder): # The folder that `build_index` filled
@@ -219,6 +225,15 @@ class Index:
     def __len__(self): return self.n
     def __repr__(self): return f'Index of {self.n} photos, {self.dim} numbers each, in {self.folder}'
 
+def _open_vectors(file, n, dim):
+    "The memory map of the vectors; a file that is gone or cut is said."
+    try: there = os.path.getsize(file)
+    except OSError as e: raise NamedMaskError(f"Cannot read {file}: {(e.strerror or str(e)).lower()}; run the command that makes the index again.") from e
+    if there < 2*n*dim:
+        raise NamedMaskError(f"{file} holds {there//(2*dim):,} of {n:,} vectors: it was cut off; run the command that makes the index again, "
+                             "and only what is missing is made.")
+    return np.memmap(file, np.float16, 'r', shape=(n, dim))
+
 # %% ../nbs/03_index.ipynb #3c7a608c
 @patch
 def photos(self:Index,
@@ -227,11 +242,15 @@ def photos(self:Index,
     "The photos of some rows, in that order; of all rows one at a time, so that memory stays flat."
     ask = 'select slot, root, rel, sha, dhash, width, height, bytes from photo'
     with _explain_db(self.folder/'index.db'):
-        if rows is None: yield from (Photo(*r) for r in self.db.execute(ask + ' order by slot')); return
-        for row in rows:
-            r = self.db.execute(ask + ' where slot = ?', (int(row),)).fetchone()
-            if r is None: raise IndexError(f'row {row} of an index of {self.n} photos')
-            yield Photo(*r)
+        if rows is None:
+            yield from (Photo(*r) for r in self.db.execute(ask + ' order by slot'))
+            return
+        rows = iter(rows)
+        while piece := [int(row) for row in islice(rows, 500)]:       # one question for 500 rows
+            found = {r[0]: r for r in self.db.execute(f"{ask} where slot in ({','.join('?'*len(piece))})", piece)}
+            for row in piece:
+                if row not in found: raise IndexError(f'row {row} of an index of {self.n} photos')
+                yield Photo(*found[row])
 
 @patch
 def photo(self:Index, row:int)->Photo: # From 0 to len(self)-1

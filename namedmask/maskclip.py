@@ -6,17 +6,21 @@ Docs: https://namedmask.github.io/namedmask/maskclip.html.md"""
 
 # %% auto #0
 __all__ = ['MINI_DENSE', 'attend', 'resize_positions', 'Dense', 'attention_pool', 'dense_resnet', 'vit_tokens', 'last_block',
-           'dense_vit', 'dense_timm', 'dense', 'DenseClip', 'fit_size', 'cosines', 'ScoreSegmenter', 'threshold_of',
-           'Threshold', 'photos_with_masks', 'choose_background', 'denoise_prompts', 'smooth_keys', 'MaskClipSegmenter',
+           'dense_vit', 'dense_timm', 'dense', 'weights_of', 'network_of', 'DenseClip', 'published_tower', 'fit_size',
+           'published_size', 'normalised', 'imagenet_pixels', 'cosines', 'ScoreSegmenter', 'threshold_of', 'Threshold',
+           'photos_with_masks', 'choose_background', 'denoise_prompts', 'smooth_keys', 'as_shares', 'MaskClipSegmenter',
            'upsample', 'threshold_text', 'agreement', 'NamesOnly', 'clip_of', 'maskclip_of', 'with_archive_threshold']
 
 # %% ../nbs/22_maskclip.ipynb #b5b615e4
-from copy import copy
+import hashlib
+from copy import copy, deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
-from .core import NamedMaskError, progress, settings_key
+from .core import NamedMaskError, cache_dir, progress, settings_key
 from .images import load_image
 from .retrieval import embed_names, parse_names
 from .teachers import TeacherCard, get_teachers
@@ -125,6 +129,28 @@ def dense(
     if kind not in kinds: raise NamedMaskError(f"The image tower {kind} is unknown here: there are {', '.join(kinds)} of open_clip.")
     return kinds[kind](visual, x, attention=attention, project_keys=project_keys)
 
+# %% ../nbs/22_maskclip.ipynb #92ad546d
+@lru_cache
+def _file_hash(file, size, mtime_ns):
+    with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
+
+def weights_of(
+    model, # A retriever or a feature model
+)->str: # Sixteen hex digits; '' where the card has a checksum, or there is no file
+    "A checksum of the file of weights that a person has brought."
+    file, url = getattr(model, 'file', None), getattr(model, 'url', None)
+    if not file and url: file = cache_dir()/'weights'/url.rsplit('/', 1)[-1]
+    if not file or model.card.sha256 or not Path(file).is_file(): return ''
+    about = Path(file).stat()
+    return _file_hash(str(file), about.st_size, about.st_mtime_ns)
+
+def network_of(
+    features, # A feature model
+)->dict: # For a key
+    "What tells a feature model from another: how it is built, which map is read, and its file of weights."
+    built = [getattr(features, 'name', ''), str(getattr(features, '_args', '')), features.stride, features.sources[-1]]
+    return dict(net=built, **({'weights': w} if (w := weights_of(features)) else {}))
+
 # %% ../nbs/22_maskclip.ipynb #c26170d6
 class DenseClip:
     "The image tower of an `OpenClipRetriever`, asked at every place."
@@ -133,22 +159,46 @@ class DenseClip:
         side:int=512,       # Pixels of the shorter side (MaskCLIP: 512)
         longest:int=2048,   # Pixels of the longer side at most (MaskCLIP: 2048)
         stride:int=None,    # Pixels a place, by dilation: for convolutional towers of timm only; the tower's own if None
-        as_published=False, # Normalise with ImageNet's mean and deviation, keys through W_o
+        as_published=False, # As the released code has it: see the list above
         shift:int=0,        # Pixels by which a dilated tower's places look too far right and down: the photo gets so many more above and left
+        precision:str=None, # On a GPU: 'half' or 'float32'; None: half, and with `as_published` float32. A CPU works in float32
         ):
+        if precision not in (None, 'half', 'float32'): raise NamedMaskError(f"There is no precision {precision!r}: say 'half' or 'float32'.")
         if not (hasattr(retriever, '_load') and hasattr(retriever, 'pretrained')):
             raise NamedMaskError(f"{getattr(retriever.card, 'name', retriever)} has no image-text tower, and this needs CLIP's: choose the teachers 'mini' or 'paper', or pass an OpenClipRetriever.")
-        self.retriever, self.side, self.longest, self.dilated, self.as_published, self.shift, self._visual = retriever, side, longest, stride, as_published, shift, None
+        self.retriever, self.side, self.longest, self.dilated, self.shift = retriever, side, longest, stride, shift
+        self.as_published, self._precision, self._visual = bool(as_published), precision, None
         self.card = retriever.card
 
     @property
     def settings(self)->dict:
         "All that the maps depend on."
-        return dict(card=self.card.as_dict(), tower=self.retriever.settings, side=self.side, longest=self.longest, stride=self.dilated, as_published=self.as_published, **({'shift': self.shift} if self.shift else {}))
+        weights = weights_of(self.retriever)
+        more = dict(shift=self.shift, precision=self._precision, weights=weights)         # named only where they are said
+        return dict(card=self.card.as_dict(), tower=self.retriever.settings, side=self.side, longest=self.longest, stride=self.dilated,
+                    as_published=self.as_published and 'GELU, eps 1e-6, corner', **{k: v for k, v in more.items() if v})
+    @property
+    def precision(self)->str:
+        "What the tower works in on a GPU: 'half' or 'float32'."
+        return self._precision or ('float32' if self.as_published else 'half')
     @property
     def scale(self)->float:
         "1/τ, by which CLIP multiplies cosines: 100 in the released models (there it stands at the most that is allowed)."
         return min(100., self.retriever._load().logit_scale.detach().exp().item())
+
+# %% ../nbs/22_maskclip.ipynb #4fe71c8c
+def published_tower(
+    visual, # A tower of open_clip
+): # Its transformer with exact GELU and norms with 1e-6, the weights shared; other towers as they are
+    "The tower with the activations and norms of the released code."
+    if type(visual).__name__ != 'VisionTransformer': return visual
+    shared = {id(o): o for o in (*visual.parameters(), *visual.buffers())}
+    new = deepcopy(visual, shared)                                       # copies the modules, and takes the weights as they are
+    for m in new.modules():
+        if isinstance(m, torch.nn.LayerNorm): m.eps = 1e-6
+        for name, child in m.named_children():
+            if type(child).__name__ in ('QuickGELU', 'GELU'): setattr(m, name, torch.nn.GELU())
+    return new
 
 # %% ../nbs/22_maskclip.ipynb #3be8fb97
 from fastcore.basics import patch
@@ -158,8 +208,9 @@ def visual(self:DenseClip):
     "The tower, made when it is first asked for."
     if self._visual is None:
         tower = self.retriever._load().visual
-        self._visual = _dilate(tower, self.retriever.name, self.dilated) if self.dilated else tower
-        self._visual.eval()
+        if self.dilated: tower = _dilate(tower, self.retriever.name, self.dilated)
+        if self.as_published: tower = published_tower(tower)
+        self._visual = tower.eval()
     return self._visual
 
 def _dilate(tower, name, stride):
@@ -190,30 +241,65 @@ def fit_size(
     f = min(side/min(size), longest/max(size))
     return tuple(max(1, round(o*f/stride))*stride for o in size)
 
+def published_size(
+    size:tuple,  # (W, H) of the photo
+    side:int,    # Pixels of the shorter side
+    longest:int, # Pixels of the longer side at most
+)->tuple: # (w, h)
+    "The size at which the released code resizes a photo: to whole pixels, not to whole patches."
+    f = min(side/min(size), longest/max(size))
+    return tuple(int(o*f + .5) for o in size)
+
+def normalised(
+    rgb,          # (H, W, 3) uint8, or a PIL image, RGB
+    mean, std,    # Three numbers each, for values in [0, 1]
+)->torch.Tensor: # (1, 3, H, W) float32
+    "Pixels as a tower wants them."
+    x = torch.from_numpy(np.asarray(rgb, np.float32)/255)
+    return ((x - torch.tensor(mean))/torch.tensor(std)).permute(2, 0, 1)[None]
+
+def imagenet_pixels(rgb): # As for `normalised`
+    "Normalised with ImageNet's mean and deviation, (1, 3, H, W) float32."
+    from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD
+    return normalised(rgb, IMAGENET_MEAN, IMAGENET_STD)
+
 @patch
 def prepare(self:DenseClip,
     im, # PIL image, RGB
 )->torch.Tensor: # (1, 3, h, w) float32, normalised
     "A photo as the tower wants it: bilinear resizing, the whole photo."
-    from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-    cfg = self.retriever.cfg
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if self.as_published else (cfg.get('mean', OPENAI_DATASET_MEAN), cfg.get('std', OPENAI_DATASET_STD))
-    im = im.convert('RGB').resize(fit_size(im.size, self.side, self.longest, self.stride), Image.Resampling.BILINEAR)
-    x = torch.from_numpy(np.asarray(im, np.float32)/255)
-    return ((x - torch.tensor(mean))/torch.tensor(std)).permute(2, 0, 1)[None]
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    im, cfg = im.convert('RGB'), self.retriever.cfg
+    if self.as_published:
+        import cv2
+        return imagenet_pixels(cv2.resize(np.asarray(im), published_size(im.size, self.side, self.longest), interpolation=cv2.INTER_LINEAR))
+    im = im.resize(fit_size(im.size, self.side, self.longest, self.stride), Image.Resampling.BILINEAR)
+    return normalised(im, cfg.get('mean', OPENAI_DATASET_MEAN), cfg.get('std', OPENAI_DATASET_STD))
 
 # %% ../nbs/22_maskclip.ipynb #8b291483
+@patch
+def read(self:DenseClip,
+    x, # (1, 3, H, W) float32, normalised; for a transformer, sides that are no whole patches are filled up with zeros at the right and below
+)->Dense:
+    "The places of prepared pixels, float32."
+    visual = self.visual
+    on, (h, w) = next(visual.parameters()).device, getattr(visual, 'patch_size', (1, 1))
+    x = F.pad(x, (0, -x.shape[-1] % w, 0, -x.shape[-2] % h))
+    half = on.type == 'cuda' and self.precision == 'half'
+    with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=half):
+        d = dense(visual, x.to(on), project_keys=self.as_published)
+    return Dense(*(None if o is None else o.float() for o in d))
+
 @patch
 def __call__(self:DenseClip,
     im, # PIL image, RGB, of any size
 )->Dense:
     "The places of a photo (N = 1), float32."
-    visual, x = self.visual, self.prepare(im)
-    on = next(visual.parameters()).device
-    with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=on.type == 'cuda'):
-        d = dense(visual, F.pad(x, (self.shift, 0, self.shift, 0), mode='replicate').to(on), project_keys=self.as_published)
+    x = self.prepare(im)
+    if self.as_published and not self.shift: return self.read(x)
+    d = self.read(F.pad(x, (self.shift, 0, self.shift, 0), mode='replicate'))
     h, w = (n//self.stride for n in x.shape[2:])
-    return Dense(d.pooled.float(), *(None if o is None else o[..., :h, :w].float() for o in (d.places, d.keys)))
+    return Dense(d.pooled, *(None if o is None else o[..., :h, :w] for o in (d.places, d.keys)))
 
 def cosines(
     places, # (..., D, h, w) tensor
@@ -326,13 +412,19 @@ def smooth_keys(
     p,             # (T, h, w) probabilities of the names
     keys,          # (K, h, w) keys of the last attention
     threshold=1.,  # ks_thresh: only places where no name is more probable
-    legacy=False,  # Normalise over the places, as the published code does
-)->torch.Tensor:   # (T, h, w), sums to 1 over the names
+    legacy=False,  # As the released code does: keys normalised over the places, and the sums as they come
+)->torch.Tensor:   # (T, h, w), sums to 1 over the names; raw sums with `legacy`
     "Probabilities averaged over places with similar keys (MaskCLIP, key smoothing)."
     k, flat = F.normalize(keys.flatten(1), dim=1 if legacy else 0), p.flatten(1)
-    mixed = ((flat @ k.mT) @ k).view_as(p).clamp(min=0)                     # (K̂ K̂') p without the matrix of all pairs
-    mixed = mixed/mixed.sum(0, keepdim=True).clamp(min=1e-12)
-    return torch.where(p.amax(0, keepdim=True) < threshold, mixed, p)
+    mixed = ((flat @ k.mT) @ k).view_as(p)                                  # (K̂ K̂') p without the matrix of all pairs
+    return torch.where(p.amax(0, keepdim=True) < threshold, mixed if legacy else as_shares(mixed), p)
+
+def as_shares(
+    sums, # (T, ...) tensor
+)->torch.Tensor: # Same shape, sums to 1 over the names
+    "Sums as probabilities: those below zero are cut off, and each place is divided by its sum."
+    sums = sums.clamp(min=0)
+    return sums/sums.sum(0, keepdim=True).clamp(min=1e-12)
 
 # %% ../nbs/22_maskclip.ipynb #9ea029c0
 class MaskClipSegmenter(ScoreSegmenter):
@@ -344,15 +436,19 @@ class MaskClipSegmenter(ScoreSegmenter):
         background=None,       # As for `ScoreSegmenter`: None is MaskCLIP, else MaskCLIP*
         key_smoothing=None,    # ks_thresh: True for 1.0, the paper's; None: off, as in the published figures
         prompt_denoising=None, # pd_thresh: True for .5, the paper's; None: off
-        legacy=False,          # Key smoothing as the published code has it
+        legacy=False,          # Key smoothing as the released code has it
         scale:float=None,      # s = 1/τ in both and in the threshold's measure; CLIP's own if None (released models: 100)
-        **kw,                  # For `DenseClip`: side, longest, stride, as_published, shift
+        as_released=False,     # All as the released code has it: `legacy`, `as_published`, a scale of 100
+        **kw,                  # For `DenseClip`: side, longest, stride, as_published, shift, precision
         ):
         super().__init__(names, background)
-        self.dense = retriever if isinstance(retriever, DenseClip) else DenseClip(retriever, **kw)
+        given = isinstance(retriever, DenseClip)
+        if given and kw: raise NamedMaskError(f"A DenseClip has its {', '.join(kw)} already: pass a retriever, or leave that out.")
+        if given and as_released and not retriever.as_published: raise NamedMaskError("This DenseClip is not as published, and as_released asks for one that is: pass a retriever, or DenseClip(..., as_published=True).")
+        if as_released: legacy, scale, kw = True, scale or 100., kw if given else {**kw, 'as_published': True}
+        self.dense = retriever if given else DenseClip(retriever, **kw)
         key_smoothing, prompt_denoising = ({True: usual, False: None}.get(v, v) if isinstance(v, bool) else v for v, usual in ((key_smoothing, 1.), (prompt_denoising, .5)))
         self.key_smoothing, self.prompt_denoising, self.legacy, self._scale, self._text = key_smoothing, prompt_denoising, legacy, scale, {}
-        if isinstance(retriever, DenseClip) and kw: raise NamedMaskError(f"A DenseClip has its {', '.join(kw)} already: pass a retriever, or leave that out.")
 
     @property
     def text(self)->torch.Tensor: # (names + words, D)
@@ -378,13 +474,18 @@ def score_map(self:MaskClipSegmenter,
 @patch
 def scores(self:MaskClipSegmenter, im): # PIL image, RGB
     "Scores of names and words at the photo's pixels, (names + words, H, W)."
-    with torch.inference_mode(): return upsample(self.score_map(self.dense(im)), im.size)
+    d = self.dense
+    with torch.inference_mode():
+        s = self.score_map(d(im))
+        if d.as_published: s = upsample(s, published_size(im.size, d.side, d.longest))     # the released code enlarges twice
+        return upsample(s, im.size)
 
 @patch
 def confidence(self:MaskClipSegmenter, s): # (names + words, H, W) scores
     "Probability of the best name at each pixel, (H, W)."
-    s = s[:len(self.names)]
-    return (s if self.key_smoothing is not None else (self.scale*s).softmax(0)).amax(0)
+    n = len(self.names)
+    if self.key_smoothing is None: return (self.scale*s[:n]).softmax(0).amax(0)
+    return (as_shares(s) if self.legacy else s)[:n].amax(0)
 
 def upsample(
     s,          # (T, h, w) tensor
@@ -400,7 +501,7 @@ def _settings(self):
 @patch(as_prop=True)
 def key(self:MaskClipSegmenter)->str:
     "Changes when anything does that the labels depend on."
-    return settings_key(['maskclip', 1, _settings(self), self.dense.settings, self.key_smoothing, self.prompt_denoising, self.legacy, self._scale])
+    return settings_key(['maskclip', 1, _settings(self), self.dense.settings, self.key_smoothing, self.prompt_denoising, self.legacy and 'raw sums', self._scale])
 
 @patch(as_prop=True)
 def cards(self:MaskClipSegmenter)->list:
@@ -411,9 +512,10 @@ def cards(self:MaskClipSegmenter)->list:
 def protocol(self:MaskClipSegmenter)->dict:
     "How the labels come about."
     d = self.dense
-    steps = [f'key smoothing at {self.key_smoothing}{", legacy" if self.legacy else ""}'*(self.key_smoothing is not None), f'prompt denoising at {self.prompt_denoising}'*(self.prompt_denoising is not None)]
+    steps = [f'key smoothing at {self.key_smoothing}{", raw sums as released" if self.legacy else ""}'*(self.key_smoothing is not None), f'prompt denoising at {self.prompt_denoising}'*(self.prompt_denoising is not None)]
+    whose = f'ImageNet; sizes, norms and activations as released; {d.precision}' if d.as_published else 'CLIP'
     return dict(prompts=f'{len(d.retriever.templates)} templates, mean of unit vectors', background=self.rule(), resolution="labels at the photo's own size",
-                resizing=f"shorter side {d.side}, longer at most {d.longest}, whole photo, {d.stride} pixels a place; mean and deviation of {'ImageNet' if d.as_published else 'CLIP'}",
+                resizing=f"shorter side {d.side}, longer at most {d.longest}, whole photo, {d.stride} pixels a place; mean and deviation of {whose}",
                 thresholds='; '.join(o for o in [*steps, threshold_text(self.background)] if o) or 'none', crf=self.crf, transfer=self.transfer)
 
 def threshold_text(background): # What was given as `background`

@@ -170,31 +170,33 @@ def maskcontrast_loss(
 # %% ../nbs/25_maskcontrast.ipynb #d7817dc2
 MASKCONTRAST = {
     'paper': dict(encoder='resnet50', output_stride=8, channels=256, head='smp', dim=32, crop=224, area=(.2, 1.), batch_size=128, epochs=40., opt='sgd', lr=4e-3, encoder_lr_ratio=1., wd=1e-4,
-                  T=.5, momentum=.999, queue=256, step=1, warmup=0, jitter=dict(p=.8, brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.2), side=512, workers=8),
+                  T=.5, momentum=.999, queue=256, step=1, warmup=0, jitter=dict(p=.8, brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.2), side=512, workers=8, precision='float32'),
     'small': dict(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, head='smp', dim=32, crop=192, area=(.2, 1.), batch_size=32, epochs=10., opt='adam', lr=1e-3, encoder_lr_ratio=.1, wd=1e-4,
-                  T=.5, momentum=.99, queue=256, step=4, warmup=20, jitter=dict(p=.8, brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.2), side=320, workers=0),
+                  T=.5, momentum=.99, queue=256, step=4, warmup=20, jitter=dict(p=.8, brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.2), side=320, workers=0, precision='auto'),
     'mini': dict(encoder='test_resnet', output_stride=8, channels=64, head='smp', dim=32, crop=64, area=(.2, 1.), batch_size=32, epochs=12., opt='adam', lr=2e-3, encoder_lr_ratio=.5, wd=1e-4,
-                 T=.5, momentum=.98, queue=256, step=4, warmup=20, jitter=dict(p=.8, brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.2), side=96, workers=0)}
+                 T=.5, momentum=.98, queue=256, step=4, warmup=20, jitter=dict(p=.8, brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.2), side=96, workers=0, precision='auto')}
 
 def maskcontrast_settings(
     settings='paper', # A name of `MASKCONTRAST`, or a dict with some of the keys; 'base' in it names the one to start from
 )->dict:
     "The full settings; a misspelt key is a `NamedMaskError`."
-    return full_settings(settings, MASKCONTRAST, 'MaskContrast')
+    s = full_settings(settings, MASKCONTRAST, 'MaskContrast')
+    if s['precision'] not in ('auto', 'float32'): raise NamedMaskError(f"There is no precision {s['precision']!r} of MaskContrast: say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
+    return s
 
 def maskcontrast_learner(
     dls,           # From `contrast_dls`
     model,         # `MaskContrast`
     settings:dict, # Full settings
 )->Learner:
-    "A fastai `Learner`: contrast plus saliency; encoder and decoder as two groups; bfloat16 or float16 on a GPU."
+    "A fastai `Learner`: contrast plus saliency; encoder and decoder as two groups; on a GPU bfloat16 or float16, unless the precision is 'float32'."
     s = settings
     split = lambda m: [list(m.query.encoder.parameters()), [p for n, p in m.query.named_parameters() if not n.startswith('encoder.')]]
     opt = partial(SGD, mom=.9, decouple_wd=False) if s['opt'] == 'sgd' else partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False)
     learn = Learner(dls, model, loss_func=partial(maskcontrast_loss, model, T=s['T'], step=s['step']), splitter=split, lr=s['lr'], wd=s['wd'], wd_bn_bias=True, opt_func=opt,
                     cbs=[FollowAndQueue(s['momentum'], s['step'])])
     learn.start_rates = [s['lr']*s['encoder_lr_ratio'], s['lr']]
-    if torch.device(dls.device).type == 'cuda': learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if torch.cuda.is_bf16_supported() else AMPMode.FP16))
+    if torch.device(dls.device).type == 'cuda' and s['precision'] == 'auto': learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if torch.cuda.is_bf16_supported() else AMPMode.FP16))
     return learn
 
 # %% ../nbs/25_maskcontrast.ipynb #fdcdc9fd
@@ -202,14 +204,20 @@ def mask_cards(
     masks, # `MaskStore` that `make_masks` filled
 )->list:   # `TeacherCard`s of its detector, [] where the folder does not say
     "What a folder of masks says about who made them."
-    about = read_json(Path(masks.folder)/'stage.json', {}).get('settings', {}).get('cards', [])
-    return [TeacherCard(**c, allow_masks=c['supervision'] == 'masks') for c in about]
+    file = Path(masks.folder)/'stage.json'
+    try:
+        about = read_json(file, {}, dict).get('settings', {}).get('cards', [])
+        return [TeacherCard(**c, allow_masks=c['supervision'] == 'masks') for c in about]
+    except (AttributeError, TypeError, KeyError) as e: raise NamedMaskError(f"{file} does not say who made the masks ({e}): make them again, or restore it from a copy.") from e
 
 def maskcontrast_stage(entries, masks, settings:dict, init, cards, folder, seed:int=0)->Stage:
     "The stage of one training; its key says what the weights depend on."
     photos = [(e.sha, hashlib.sha256(masks.path(e.sha).read_bytes()).hexdigest()[:16]) for e in entries if e.sha in masks]
-    used = {k: v for k, v in settings.items() if k not in ('workers', 'side')}
-    return Stage(folder, dict(stage='maskcontrast', version=1, photos=settings_key(photos), n=len(photos), init=weights_key(init), cards=[c.as_dict() for c in cards], seed=seed, **used))
+    used = {k: v for k, v in settings.items() if k not in ('workers', 'side', 'precision')}
+    told = dict(stage='maskcontrast', version=1, photos=settings_key(photos), n=len(photos), init=weights_key(init), cards=[c.as_dict() for c in cards], seed=seed, **used)
+    precision = settings.get('precision', 'auto')
+    if precision == 'auto': return Stage(folder, told)
+    return Stage(folder, dict(told, precision=settings['precision']), before=() if torch.cuda.is_available() else (told,))     # without a GPU it was float32 before
 
 def embedding_net(settings:dict, init=None, seed:int=0):
     "DeepLabV3+ with a linear head: `dim` numbers for each pixel, and the logit of the mask."

@@ -21,10 +21,12 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from fastai.basics import Callback
-from .core import NamedMaskError, Stage, atomic_path, progress, read_json, settings_key, write_json
+from fastai.callback.fp16 import MixedPrecision
+from .core import NamedMaskError, Stage, atomic_path, owned_files, progress, read_json, settings_key, write_json
 from .distillation import STUDENTS
 from .evaluation import model_key, true_mask_dls
 from .images import WORK_SIDE, load_image, load_labels, save_labels
+from .maskclip import weights_of
 from .maskcontrast import image_init, mask_cards
 from .saliency import Detector, make_masks
 from .segmenter import (IGNORE, Segmenter, aspp_rates, deeplabv3plus, encoder_norm, fit_resumably, fit_size, load_segmenter, save_segmenter, segmenter_learner,
@@ -108,7 +110,9 @@ class AttentionDetector(Detector):
         if self._vit is None: self._vit = self.features[0]._load().to(self.device).eval()
         return self._vit
     @property
-    def settings(self)->dict: return dict(super().settings, **self.how, net=[self.features[0].name, str(self.features[0]._args)])
+    def settings(self)->dict:
+        weights = weights_of(self.features[0]) if getattr(self.features[0], 'file', None) else ''
+        return dict(super().settings, **self.how, net=[self.features[0].name, str(self.features[0]._args)], **({'weights': weights} if weights else {}))
 
     def maps(self, im):
         im = im.resize(fit_size(im.size, self.side), Image.BILINEAR, reducing_gap=3)
@@ -291,9 +295,9 @@ RCNN = {
     'mini': dict(encoder='test_resnet', side=96, channels=32, hidden=128, anchors=(8, 16, 32, 64, 128), more=_SMALL_RCNN, n_iters=200, batch_size=8, crop=96, scale=(.7, 1.1), lr=2e-3, least=.9)}
 def _student(base, **changes): return {k: v for k, v in {**STUDENTS[base], **changes}.items() if k not in ('band', 'max_objects')}    # one object a photo, hard labels, nothing pasted
 MASKDISTILL = {
-    'paper': dict(side=640, heads=5, mass=.5, top=.4, refine=None, crop_side=None, detector=RCNN['paper'], ohem=.2,
+    'paper': dict(side=640, heads=5, mass=.5, top=.4, refine=None, crop_side=None, detector=RCNN['paper'], ohem=.2, precision='float32',
                   student=_student('paper', iterations=30_000, crop=512, scale=(.75, 1.25), freeze=.45, jitter=_COLOURS)),
-    'mini': dict(side=128, heads=5, mass=.5, top=.4, refine='grabcut', crop_side=64, detector=None, ohem=.2, student=_student('mini', iterations=600))}
+    'mini': dict(side=128, heads=5, mass=.5, top=.4, refine='grabcut', crop_side=64, detector=None, ohem=.2, precision='auto', student=_student('mini', iterations=600))}
 
 def maskdistill_settings(
     settings='paper', # A name of `MASKDISTILL`, or a dict with some of the keys; 'base' in it names the one to start from; 'student' and 'detector' may hold some of theirs
@@ -307,18 +311,25 @@ def maskdistill_settings(
         if odd := set((given if not part else given.get(part.strip()) or {})) - set(known): raise NamedMaskError(f"Unknown MaskDistill {part}settings {', '.join(sorted(odd))}: choose among {', '.join(known)}.")
     out = {**s, **given, 'student': {**s['student'], **given.get('student', {})}}
     if given.get('detector') is not None: out['detector'] = {**RCNN[base], **given['detector']}
+    if out['precision'] not in ('auto', 'float32'): raise NamedMaskError(f"There is no precision {out['precision']!r} of MaskDistill: say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
     return out
 
 # %% ../nbs/26_maskdistill.ipynb #6bacd07e
 def _found_clusters(entries, masks, features, s, k, folder, seed, quiet):
     "{sha: 1..k}, kept in `folder`."
     photos = [(e.sha, hashlib.sha256(masks.path(e.sha).read_bytes()).hexdigest()[:16]) for e in entries]
-    stage = Stage(folder, dict(stage='maskdistill-clusters', version=1, photos=settings_key(photos), features=features.card.as_dict(), net=str(features._args), crop_side=s['crop_side'], k=k, seed=seed)).open()
+    told = dict(stage='maskdistill-clusters', version=1, photos=settings_key(photos), features=features.card.as_dict(), net=str(features._args), crop_side=s['crop_side'], k=k, seed=seed)
+    weights = weights_of(features)
+    stage = Stage(folder, dict(told, **({'weights': weights} if weights else {})), before=(told,) if weights else ()).open()
     if not stage.done:
-        found = cluster_objects(object_vectors(entries, masks, features, s['crop_side'], quiet=quiet), k, seed)
-        write_json(stage.folder/'clusters.json', {e.sha: int(c) + 1 for e, c in zip(entries, found)})
-        stage.finish(objects=len(found))
-    return stage, read_json(stage.folder/'clusters.json')
+        with stage.working():
+            found = cluster_objects(object_vectors(entries, masks, features, s['crop_side'], quiet=quiet), k, seed)
+            write_json(stage.folder/'clusters.json', {e.sha: int(c) + 1 for e, c in zip(entries, found)})
+            stage.finish(objects=len(found))
+    cluster = read_json(stage.folder/'clusters.json', {}, dict)
+    if not all(type(cluster.get(e.sha)) is int and 1 <= cluster[e.sha] <= k for e in entries):
+        raise NamedMaskError(f"{stage.folder/'clusters.json'} does not hold a cluster from 1 to {k} for each photo: delete its folder and run again.")
+    return stage, cluster
 
 def _trained_detector(entries, masks, cluster, s, k, folder, init, seed, key, quiet):
     "Mask R-CNN trained on masks and clusters: (stage, network in evaluation mode)."
@@ -338,16 +349,20 @@ def _trained_detector(entries, masks, cluster, s, k, folder, init, seed, key, qu
 
 def _label_maps(entries, masks, cluster, rcnn, s, k, folder, key, quiet):
     "A label map for each photo: `LabelledPhoto`s."
-    stage = Stage(folder, dict(stage='maskdistill-labels', version=1, key=key, least=s and s['least'])).open()
+    stage = Stage(folder, dict(stage='maskdistill-labels', version=1, key=key, least=s and s['least']))
+    same = bool(stage.record)                                            # the maps that are there were made with these settings
+    stage.open()
+    ours = owned_files(stage.folder)
     plain, out = tuple(f'cluster {i}' for i in range(1, k + 1)), []
-    for e in progress(entries, 'label maps', quiet=quiet):
-        out.append(LabelledPhoto(Path(e.path), stage.folder/f'{e.sha}.png', e.sha, plain))
-        if out[-1].file.exists(): continue
-        im = load_image(e.path, WORK_SIDE)
-        own = np.uint8(masks.load(e.sha, im.size) >= 128)*np.uint8(cluster[e.sha])
-        found = detected(rcnn, im, encoder_norm(s['encoder']), s['least']) if rcnn is not None else []
-        save_labels(out[-1].file, paste(found, own.shape) if found else own)         # a photo in which the detector sees nothing keeps its mined mask
-    stage.finish(photos=len(out))
+    with stage.working():
+        for e in progress(entries, 'label maps', quiet=quiet):
+            out.append(LabelledPhoto(Path(e.path), stage.folder/f'{e.sha}.png', e.sha, plain))
+            if out[-1].file.exists() and (same or out[-1].file.name in ours): continue
+            im = load_image(e.path, WORK_SIDE)
+            own = np.uint8(masks.load(e.sha, im.size) >= 128)*np.uint8(cluster[e.sha])
+            found = detected(rcnn, im, encoder_norm(s['encoder']), s['least']) if rcnn is not None else []
+            save_labels(out[-1].file, paste(found, own.shape) if found else own)     # a photo in which the detector sees nothing keeps its mined mask
+        stage.finish(photos=len(out))
     return stage, out
 
 # %% ../nbs/26_maskdistill.ipynb #53554f8f
@@ -371,10 +386,12 @@ def train_maskdistill(
     if s['detector']: last, rcnn = _trained_detector(entries, masks, cluster, s['detector'], k, folder/'detector', state if s['detector']['encoder'] == s['student']['encoder'] else None, seed, last.key, quiet)
     last, photos = _label_maps(entries, masks, cluster, rcnn, s['detector'], k, folder/'labels', last.key, quiet)
     cards = list(dict.fromkeys([*([card] if card else []), *mask_cards(masks), replace(features[1].card, role='crop features')]))
-    return _student_of(photos, s['student'], s['ohem'], state, cards, folder/'student', last.key, seed, every_s, device, quiet)
+    return _student_of(photos, s['student'], s['ohem'], state, cards, folder/'student', last.key, seed, every_s, device, quiet, s['precision'])
 
-def _student_of(photos, s, share, init, cards, folder, key, seed, every_s, device, quiet):
-    stage = Stage(folder, dict(stage='maskdistill-student', version=1, labels=key, student=s, ohem=share, init=weights_key(init), cards=[c.as_dict() for c in cards], seed=seed)).open()
+def _student_of(photos, s, share, init, cards, folder, key, seed, every_s, device, quiet, precision='auto'):
+    told = dict(stage='maskdistill-student', version=1, labels=key, student=s, ohem=share, init=weights_key(init), cards=[c.as_dict() for c in cards], seed=seed)
+    if precision == 'auto': stage = Stage(folder, told).open()
+    else: stage = Stage(folder, dict(told, precision=precision), before=() if torch.cuda.is_available() else (told,)).open()       # without a GPU it was float32 before
     if stage.done: return load_segmenter(stage.folder, device)
     plain = list(photos[0].plain)
     model = deeplabv3plus(s['encoder'], len(plain) + 1, s['output_stride'], init=init, rates=aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], head=s['head'], seed=seed)
@@ -382,6 +399,7 @@ def _student_of(photos, s, share, init, cards, folder, key, seed, every_s, devic
     def learner(start):
         learn = segmenter_learner(dls(start=start), model, **{n: s[n] for n in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
         learn.loss_func = partial(ohem_loss, share=share)
+        if precision == 'float32': learn.remove_cb(MixedPrecision)
         return learn
     with stage.working(): fit_resumably(learner, model, stage.folder, n_iters=s['iterations'], what='MaskDistill', every_s=every_s, quiet=quiet)
     save_segmenter(stage.folder, model, dict(names=plain, side=s['side'], supervision=[c.as_dict() for c in cards], student=s, seed=seed, key=stage.key))

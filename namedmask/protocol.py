@@ -37,6 +37,7 @@ class Protocol:
     scored_at:str = UNKNOWN        # Resolution at which prediction and truth are compared
     averaging:str = UNKNOWN        # One matrix or a mean over photos; which classes are in the mean
     truth:str = UNKNOWN            # A hash of the label files
+    lacking:str = None             # Names of the system that the benchmark has not, whose pixels count as background
     transfer:str = UNKNOWN         # 'zero-shot', 'name-only' or 'name-and-image'
     tier:str = UNKNOWN             # The strongest supervision of any model used, one of `teachers.SUPERVISION`
     crf:str = UNKNOWN              # 'no', 'yes' or which
@@ -53,7 +54,7 @@ class Protocol:
     version:str = UNKNOWN          # Of this library
     other:dict = None              # What else the system says of itself
 
-AGREE = ('benchmark', 'split', 'classes', 'truth_background', 'ignored', 'scored_at', 'averaging', 'photos', 'truth')
+AGREE = ('benchmark', 'split', 'classes', 'truth_background', 'ignored', 'scored_at', 'averaging', 'photos', 'truth', 'lacking')
 SHOWN = ('transfer', 'tier', 'crf', 'matching')
 
 # %% ../nbs/10b_protocol.ipynb #71007f43
@@ -78,6 +79,10 @@ def tier_of(
     return max(said, key=SUPERVISION.index, default=SUPERVISION[0])
 
 # %% ../nbs/10b_protocol.ipynb #d1769913
+def _same_words(ignored):
+    "A folder's card of older releases as of today: ids without a name are refused now, and of the same files the same pixels are scored."
+    return '255 and all classes outside the names' if ignored == '255, ids without a name, and all classes outside the names' else ignored
+
 def protocol_of(
     system,      # What was scored: `.names`, and if it has them `.protocol`, `.cards`, `.key`
     benchmark,   # What it was scored on: `.card`, `.names`
@@ -93,8 +98,9 @@ def _card(truth, names, said, model, seed):
     take = lambda k, default=silent: yes(own.pop(k, default))
     return Protocol(benchmark=truth.get('benchmark', UNKNOWN), split=truth.get('split', UNKNOWN), photos=truth.get('photos', UNKNOWN),
         classes=listing(truth.get('classes') or truth.get('names') or ['background', *names]), truth_background=truth.get('background', UNKNOWN),
-        ignored=truth.get('ignored', UNKNOWN), scored_at=truth.get('resolution', UNKNOWN),
+        ignored=_same_words(truth.get('ignored', UNKNOWN)), scored_at=truth.get('resolution', UNKNOWN),
         averaging='; '.join(str(truth[k]) for k in ('matrix', 'mean') if k in truth) or UNKNOWN, truth=truth.get('masks', UNKNOWN),
+        lacking=', '.join(sorted(truth['lacking'])) if truth.get('lacking') else None,
         transfer=take('transfer', UNKNOWN), crf=take('crf'), matching=take('matching', silent or 'none'), tier=tier_of(cards),
         names=listing(said.get('names') or names), prompts=take('prompts'), background=take('background'), resolution=take('resolution'),
         resizing=take('resizing'), thresholds=take('thresholds'), models=UNKNOWN if cards is None else cards, model=model or UNKNOWN,
@@ -107,7 +113,12 @@ def card_of(
     "The card of a result: the one it carries, or one made of what `evaluate` wrote down; a line from before there were cards has 'unknown' on it."
     if isinstance(line.get('card'), dict):
         known = {f.name for f in fields(Protocol)}
-        return Protocol(**{k: v for k, v in line['card'].items() if k in known})
+        card = Protocol(**{k: v for k, v in line['card'].items() if k in known})
+        for k in ('classes', 'names'):
+            value = getattr(card, k)
+            if value != UNKNOWN and not (isinstance(value, dict) and {'n', 'key'} <= value.keys()):
+                raise NamedMaskError(f"The card of the result {line.get('system') or ''!r} is damaged: its {k} are {str(value)[:40]!r}; evaluate it again.")
+        return replace(card, ignored=_same_words(card.ignored))
     if not isinstance(line.get('protocol'), dict):
         raise NamedMaskError(f"The result {line.get('system') or line.get('what') or ''!r} has no protocol card, so nobody can say what it may be compared with: evaluate it again.")
     said = line.get('made_by') or dict(cards=line['protocol'].get('supervision'))
@@ -165,7 +176,7 @@ def read_results(
     out = []
     for f in map(Path, [files] if isinstance(files, (str, Path)) else files):
         if not f.exists(): raise NamedMaskError(f"There is no file {f}: give the results.jsonl of a run or of a comparison.")
-        out += [dict(o, place=f'{f}:{i}') for i, o in enumerate(JsonLines(f).read(), 1)]
+        out += [dict(o, place=f'{f}:{i}') for i, o in enumerate(JsonLines(f).read(), 1) if isinstance(o, dict)]
     return out
 
 # %% ../nbs/10b_protocol.ipynb #7a362191
@@ -325,7 +336,8 @@ def _legend(metric, columns, entries, ci):
     out = [f'{over} in percent; ± is the sample standard deviation over seeds' + ('; in brackets the 95 % bootstrap interval over photos, averaged over seeds' if ci else '') + '.  ']
     for c in columns:
         card = next((e.card for e in entries if e.column == c and not e.published), next(e.card for e in entries if e.column == c))
-        facts = [said(card.classes), f'{card.photos} photos', f'scored at {card.scored_at} resolution', f'background: {card.truth_background}', f'not scored: {card.ignored}']
+        facts = [said(card.classes), f'{card.photos} photos', f'scored at {card.scored_at} resolution', f'background: {card.truth_background}', f'not scored: {card.ignored}',
+                 f'lacks {card.lacking}, which counts as background' if card.lacking else UNKNOWN]
         out.append(f"{c}: {'; '.join(f for f in facts if UNKNOWN not in f)}.  ")
     return out
 

@@ -15,6 +15,7 @@ from importlib.resources import files
 from .core import NamedMaskError, read_json
 from .distillation import class_ids, ignore_for, student_settings
 from .experts import expert_settings
+from .saliency import REVISION, paper_masks
 from .teachers import imagenet_classes
 
 # %% ../nbs/09a_recipes.ipynb #c9945d5c
@@ -28,6 +29,7 @@ class Recipe:
     teachers:str='paper'  # Whose networks: 'paper' (CLIP, SelfMask where its weights are there, DINO, MoCo v2, SwAV) or 'offline'
     student:str='paper'   # A name of `STUDENTS`
     experts:str='paper'   # A name of `EXPERTS`: one for each name, without copy-paste
+    revision:int=REVISION # Of what is called 'paper'; a run keeps the one that it began with
     ignore_index:int=255  # The label that the benchmark ignores
     setting:str='name-only' # What the benchmark lends: its names, or 'name-and-image': its unlabelled training photos too
     published:dict=None   # mIoU in per cent: 'paper' of the project page, 'weights' of the README's checkpoint; 'accuracy' of the latter

@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/report.html.md"""
 
 # %% auto #0
 __all__ = ['WHAT', 'data_uri', 'figure_uri', 'loss_figure', 'spotlight', 'section', 'write_page', 'shares', 'read_thumb', 'tile',
-           'square', 'spread', 'archive_section', 'overlap', 'mask_row', 'mask_section', 'shade', 'latest',
+           'square', 'spread', 'archive_section', 'overlap', 'mask_row', 'mask_section', 'shade', 'is_result', 'latest',
            'evaluation_block', 'evaluation_section', 'prediction_section', 'said', 'clock', 'seconds_section',
            'ledger_section', 'curve_section', 'settings_section', 'headline', 'run_sections', 'write_report']
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from . import __version__
-from .core import NamedMaskError, read_json, rng_of, slug, write_text
+from .core import NamedMaskError, locked, rng_of, slug, write_text
 from .images import load_image, palette
 
 # %% ../nbs/12_report.ipynb #d31edf8e
@@ -42,14 +42,17 @@ def figure_uri(fig)->str:  # A matplotlib figure
 def loss_figure(
     curves:dict, # name of the curve -> losses, one for each iteration
     smooth:float=.05, # Width of the running mean, as a share of the curve
+    points:int=800,   # So many of each curve are drawn, at most
 ):
     "Loss against iteration: the values pale, their running mean bold."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(7.6, 2.6)); ax = fig.subplots()
-    for name, y in curves.items():
-        y = np.asarray(y, float); w = max(1, int(len(y)*smooth))
-        line, = ax.plot(np.arange(len(y))[w-1:], np.convolve(y, np.ones(w)/w, 'valid'), lw=1.8, label=name.replace('$', r'\$'))
-        ax.plot(y, lw=.7, alpha=.25, color=line.get_color())
+    for name, losses in curves.items():
+        y = np.asarray(losses, float)
+        w, step = max(1, int(len(y)*smooth)), -(-len(y)//points)         # a page of a few kB shows no more points than that
+        mean, at = np.convolve(y, np.ones(w)/w, 'valid'), np.arange(len(y))
+        line, = ax.plot(at[w-1:][::step], mean[::step], lw=1.8, label=name.replace('$', r'\$'))
+        ax.plot(at[::step], y[::step], lw=.7, alpha=.25, color=line.get_color())
     ax.set(xlabel='iteration', ylabel='cross-entropy', ylim=(0, None)); ax.spines[['top', 'right']].set_visible(False)
     if 1 < len(curves) <= 12: ax.legend(fontsize=7, ncols=2, frameon=False)
     return fig
@@ -167,26 +170,28 @@ def mask_section(
     before,        # `MaskStore` of the saliency stage
     after=None,    # `MaskStore` of the experts, if there were any
     budget:int=60, # How many photos the page may show
+    compared:int=240, # How many masks are compared, over all names, to find those that changed most
 )->dict:
     "The masks of each name, before and after its expert."
     stores = [before] + ([after] if after is not None else [])
     names = archive.names
     shown, each = shares(len(names), budget, 6, least=2)
-    subs = []
-    for name in names[:shown]:
-        entries = [e for e in spread(archive.kept(name), 60) if all(e.sha in s for s in stores)]
-        size, see = (128, 128), ''
-        if after is not None and entries:
-            ious = [overlap(*(s.load(e.sha, size) for s in stores)) for e in entries]
-            entries = [entries[i] for i in np.argsort(ious)]
-            see = f'Mean overlap of before and after: {np.mean(ious):.2f} ({len(ious)} masks).'
-        groups = [g for g in (mask_row(e, stores) for e in spread(entries, each)) if g]
-        subs.append({'id': 'masks-' + slug(name), 'title': name, 'see': see, 'groups': groups})
+    subs = [_masks_of(name, archive, stores, each, max(each, compared//shown)) for name in names[:shown]]
     see = ('Photo, mask before the experts, mask after them; from the photo that the expert changed most to the one it changed least.' if after is not None
            else 'Photo and mask, from the first of each archive to the last.')
     rest = len(names) - shown
     return section('masks', 'Masks', see + ' Dimmed is what counts as background.', subs=subs, three=after is not None,
                    more=f'{rest} more names are not shown.' if rest > 0 else '')
+
+def _masks_of(name, archive, stores, each, compared):
+    "The part of one name: `each` photos, picked from `compared` of its archive."
+    entries, see = [e for e in spread(archive.kept(name), compared) if all(e.sha in s for s in stores)], ''
+    if len(stores) == 2 and entries:
+        ious = [overlap(*(s.load(e.sha, (128, 128)) for s in stores)) for e in entries]
+        entries = [entries[i] for i in np.argsort(ious, kind='stable')]
+        see = f'Mean overlap of before and after: {np.mean(ious):.2f} ({len(ious)} masks).'
+    groups = [g for g in (mask_row(e, stores) for e in spread(entries, each)) if g]
+    return {'id': 'masks-' + slug(name), 'title': name, 'see': see, 'groups': groups}
 
 # %% ../nbs/12_report.ipynb #c59c7bbd
 def shade(share:float)->dict:
@@ -195,13 +200,40 @@ def shade(share:float)->dict:
     r, g, b = (round(245 + (c - 245)*a) for c in (11, 110, 153))
     return {'text': f'{100*share:.0f}' if share >= .005 else '·', 'colour': f'rgb({r},{g},{b})', 'ink': '#fff' if a > .55 else '#1c2330'}
 
+# %% ../nbs/12_report.ipynb #12a00002
+def _number(o): return isinstance(o, (int, float)) and not isinstance(o, bool)
+def _numbers(o, n): return isinstance(o, list) and len(o) == n and all(v is None or _number(v) for v in o)
+
+def _scores_fit(r):
+    "Do the scores of a result belong together: a name, an IoU and a row of the confusion matrix for each class?"
+    names, matrix = r.get('names'), r.get('confusion') or []
+    if not isinstance(names, list) or not all(isinstance(o, str) for o in names) or not _numbers(r.get('iou'), len(names)): return False
+    square = isinstance(matrix, list) and (not matrix or len(matrix) == len(names)) and all(_numbers(row, len(names)) and None not in row for row in matrix)
+    return square and (r.get('miou') is None or _number(r['miou']))
+
+_FIGURES = dict(masks=('mean_iou',), retrieval=('k', 'mean_precision'), saliency=('mean_iou',))   # what a line of another kind has to hold
+
+def is_result(
+    line:dict, # Of `results.jsonl`
+)->bool:
+    "Is it whole, so that it can be shown?"
+    texts = {k: line.get(k) for k in ('benchmark', 'root', 'split')}
+    if not isinstance(line.get('what', 'student'), str) or not all(v is None or isinstance(v, str) for v in texts.values()): return False
+    if not isinstance(line.get('protocol') or {}, dict): return False
+    needed = _FIGURES.get(line.get('what'))
+    return _scores_fit(line) if needed is None else all(_number(line.get(k)) for k in needed)
+
 def latest(results:list)->dict: # Lines of `results.jsonl`
-    "{(benchmark, root): {what: the latest result}}; `what` is student, naive, masks, ceiling or retrieval."
+    "{(benchmark, folder, part): {what: the latest result}}; `what` is student, naive, masks, ceiling, retrieval or saliency."
     out = {}
-    for r in results: out.setdefault((r.get('benchmark') or '', Path(r.get('root') or '').name), {})[r.get('what', 'student')] = r
+    for r in filter(is_result, results):
+        key = r.get('benchmark') or '', Path(r.get('root') or '').name, r.get('split') or ''
+        out.setdefault(key, {})[r.get('what', 'student')] = r
     return out
 
 # %% ../nbs/12_report.ipynb #2426c4e7
+WHAT = {'student': 'student', 'naive': 'naive baseline (each photo named by the retriever, and its saliency mask)', 'ceiling': 'ceiling (the same student, trained with true masks)'}
+
 def evaluation_block(
     title:str,  # Which benchmark
     found:dict, # what -> result, see `latest`
@@ -215,16 +247,19 @@ def evaluation_block(
             for n, v in of(first).items()]
     names, cm = first['names'], np.asarray(first.get('confusion') or [], float)
     matrix = [{'name': n, 'cells': [shade(v) for v in r/max(r.sum(), 1)]} for n, r in zip(names, cm)] if len(names) <= 30 else []
-    say = [f"{WHAT[k]}: mIoU {r['miou']:.3f} over {r['classes_in_mean']} classes, {r['photos']} photos" for k, r in scored.items() if k in WHAT]
-    if 'masks' in found: say.append(f"pseudo-masks of the saliency stage: foreground IoU {found['masks']['mean_iou']:.3f}")
-    if 'retrieval' in found: say.append(f"retrieval: precision at {found['retrieval']['k']} {found['retrieval']['mean_precision']:.3f}")
-    what = (first.get('protocol') or {}).get('what', '')
-    return {'title': title, 'say': say, 'see': what[:1].upper() + what[1:] + ('.' if what else ''), 'classes': rows, 'names': names, 'matrix': matrix,
+    what = str((first.get('protocol') or {}).get('what', ''))
+    return {'title': title, 'say': _in_words(found, scored, show), 'see': what[:1].upper() + what[1:] + ('.' if what else ''), 'classes': rows, 'names': names, 'matrix': matrix,
             'others': [k for k, r in scored.items() if r is not first]}
 
-# %% ../nbs/12_report.ipynb #7dd64930
-WHAT = {'student': 'student', 'naive': 'naive baseline (each photo named by the retriever, and its saliency mask)', 'ceiling': 'ceiling (the same student, trained with true masks)'}
+def _in_words(found, scored, show):
+    "The results of a benchmark as sentences."
+    say = [f"{WHAT[k]}: mIoU {show(r.get('miou'))} over {r.get('classes_in_mean', '?')} classes, {r.get('photos', '?')} photos" for k, r in scored.items() if k in WHAT]
+    if 'masks' in found: say.append(f"pseudo-masks of the saliency stage: foreground IoU {found['masks']['mean_iou']:.3f}")
+    if 'saliency' in found: say.append(f"the saliency stage on a saliency set: IoU {found['saliency']['mean_iou']:.3f}, {found['saliency'].get('photos', '?')} photos")
+    if 'retrieval' in found: say.append(f"retrieval: precision at {found['retrieval']['k']} {found['retrieval']['mean_precision']:.3f}")
+    return say
 
+# %% ../nbs/12_report.ipynb #7dd64930
 def evaluation_section(results:list)->dict: # Lines of `results.jsonl`
     "The latest results on each benchmark."
     return section('evaluation', 'Scores', 'Intersection over union (IoU) of what the student says and what is true, for each name. Nothing in the run has seen these labels.',
@@ -298,8 +333,11 @@ def headline(run)->list:
     out = []
     if run.archive is not None:
         out += [{'value': len(run.archive.names), 'label': 'names'}, {'value': f'{len(run.archive.kept()):,}', 'label': 'archive photos'}]
-    out += [{'value': f'{run.record["photos"]:,}', 'label': 'photos in the index'}] if run.record.get('photos') else []
-    out += [{'value': f"{r['miou']:.3f}", 'label': f"mIoU on {b}"} for (b, _), o in latest(run.results()).items() if (r := o.get('student'))]
+    photos = run.record.get('photos')
+    out += [{'value': f'{photos:,}', 'label': 'photos in the index'}] if _number(photos) and photos else []
+    scores = {key: o['student'] for key, o in latest(run.results()).items() if 'student' in o and o['student'].get('miou') is not None}
+    several = len({key[0] for key in scores}) < len(scores)        # two parts of one benchmark, or two folders
+    out += [{'value': f"{r['miou']:.3f}", 'label': 'mIoU on ' + (' '.join(filter(None, key)) if several else key[0])} for key, r in scores.items()]
     seconds = run.seconds()
     return out + ([{'value': clock(sum(seconds.values())), 'label': 'in all'}] if seconds else [])
 
@@ -324,10 +362,11 @@ def write_report(
     run,      # A `namedmask.pipeline.Run`
     first=(), # More sections (`section`), before the others
 )->Path: # The page: `report.html` in the run's folder
-    "Write the report of a run; it may be half done."
-    record = run.record
-    names = run.archive.names if run.archive is not None else []
-    title = ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '') or 'namedmask'
-    teachers = record.get('settings', {}).get('teachers', '?')
-    return write_page(Path(run.folder)/'report.html', title, f"A namedmask run with the {teachers} teachers. Folder: {Path(run.folder).resolve()}",
-                      headline(run), [*first, *run_sections(run)])
+    "Write the report of a run; it may be half done. Nobody else may work in the run meanwhile."
+    with locked(run.folder):
+        record = run.record
+        names = run.archive.names if run.archive is not None else []
+        title = ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '') or 'namedmask'
+        teachers = record.get('settings', {}).get('teachers', '?')
+        return write_page(Path(run.folder)/'report.html', title, f"A namedmask run with the {teachers} teachers. Folder: {Path(run.folder).resolve()}",
+                          headline(run), [*first, *run_sections(run)])

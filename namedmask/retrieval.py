@@ -9,14 +9,20 @@ __all__ = ['Category', 'parse_names', 'unit', 'embed_names', 'top_n', 'Entry', '
            'build_archive', 'archive_sheet', 'ArchiveExplorer']
 
 # %% ../nbs/04_retrieval.ipynb #cc6c9b8a
-import csv, hashlib, io, math, os, sys, unicodedata, warnings
+import csv, gc, hashlib, io, math, os, sys, unicodedata, warnings
+from array import array
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
+from sys import intern
+from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
-from .core import (NamedMaskError, Stage, atomic_path, progress, read_json, safe_join, settings_key)
-from .teachers import keep_cards
+from .core import NamedMaskError, Stage, atomic_path, check_regular, progress, read_json, read_lines, safe_join, settings_key
+from .teachers import imagenet_classes, keep_cards
 from .images import contact_sheet, load_image
 
 # %% ../nbs/04_retrieval.ipynb #7c948ac0
@@ -34,28 +40,91 @@ class Category:
         if not self.name: raise NamedMaskError("A name is empty: write names as in \"cat,dog\", with one comma between two names.")
         if not all(self.prompts): raise NamedMaskError(f"A synonym of {self.name!r} is empty: write synonyms as in \"tv=television|tv monitor\".")
 
-def _tidy(s): return ' '.join(unicodedata.normalize('NFC', str(s)).split())
+_INVISIBLE = dict.fromkeys(map(ord, '\u00ad\u200b\u2060\ufeff'))   # soft hyphen, spaces of no width, byte order mark
+
+def _tidy(s):
+    "One form for what looks the same: composed letters, single blanks (a line separator is a blank too), nothing that is not seen."
+    return ' '.join(unicodedata.normalize('NFC', str(s)).translate(_INVISIBLE).split())
 
 # %% ../nbs/04_retrieval.ipynb #26028094
 def _category(o):
     "A `Category` from 'cat', 'tv=television|tv monitor', (name, prompts) or a `Category`."
     if isinstance(o, Category): return o
     if isinstance(o, (tuple, list)) and len(o) == 2: name, prompts = o
-    else: name, eq, prompts = str(o).partition('='); prompts = prompts if eq else ()
+    else:
+        name, equals, prompts = str(o).partition('=')
+        if not equals: prompts = ()
     return Category(name, tuple(prompts.split('|')) if isinstance(prompts, str) else tuple(prompts))
+
+_LONGEST = 80   # letters of a name: it becomes part of file names, legends and pages
+_LONGEST_PROMPT = 300
+
+def _check_name(c):
+    "Refuse a name that the library cannot use."
+    if c.name.casefold() == 'background':
+        raise NamedMaskError(f"The name {c.name!r} is taken: it is class 0 of every result, where no name fits; leave it out.")
+    for what, text, most in (('name', c.name, _LONGEST), *(('synonym', p, _LONGEST_PROMPT) for p in c.prompts)):
+        if len(text) > most:
+            raise NamedMaskError(f"The {what} {text[:20] + '…'!r} has {len(text)} letters: use at most {most}.")
+        odd = next((o for o in text if unicodedata.category(o) in ('Cc', 'Cs')), None)
+        if odd is None: continue
+        why = 'is not valid UTF-8' if unicodedata.category(odd) == 'Cs' else f'holds the character U+{ord(odd):04X}, which cannot be written'
+        raise NamedMaskError(f"The {what} {text[:40]!r} {why}: write it without.")
 
 # %% ../nbs/04_retrieval.ipynb #a4c103cb
 def parse_names(
-    names, # "cat,tv=television|tv monitor"; or a list of names, of (name, prompts) or of `Category`; or a dict name -> prompts
+    names, # "cat,tv=television|tv monitor"; a text file ("names.txt") with a name a line; or a list of names, of (name, prompts) or of `Category`; or a dict name -> prompts
 )->list:   # Of `Category`, in the order given
     "Read the names of the things to segment; none, an empty one or the same one twice is a `NamedMaskError`."
-    if isinstance(names, str): names = names.split(',') if names.strip() else []
+    if isinstance(names, (str, Path)) and str(names).strip().lower().endswith('.txt'): names = _names_in(str(names).strip())
+    if isinstance(names, str):
+        names = names.split(',') if names.strip() else []
+        if len(names) == 1: _refuse_list_without_commas(names[0])
     elif isinstance(names, Category): names = [names]
-    out = [_category(o) for o in (names.items() if isinstance(names, dict) else names or [])]
-    if not out: raise NamedMaskError("There is no name: give at least one, as in \"cat,dog\".")
-    twice = [n for n, k in Counter(c.name.casefold() for c in out).items() if k > 1]
+    categories = [_category(o) for o in (names.items() if isinstance(names, dict) else names or [])]
+    if not categories: raise NamedMaskError("There is no name: give at least one, as in \"cat,dog\".")
+    for c in categories: _check_name(c)
+    twice = [n for n, k in Counter(c.name.casefold() for c in categories).items() if k > 1]
     if twice: raise NamedMaskError(f"The name {twice[0]!r} is given twice (capital letters make no difference): leave one of them out.")
-    return out
+    return categories
+
+def _names_in(file):
+    "The names in a text file: one a line, or several with commas; a line that begins with # is a comment."
+    if not os.path.exists(file): raise NamedMaskError(f"There is no file of names {file}: give one, or names as in \"cat,dog\".")
+    lines = [line.strip().removesuffix(',') for line in read_lines(file)]
+    names = [name for line in lines if line and not line.startswith('#') for name in line.split(',')]
+    if not names: raise NamedMaskError(f"There is no name in {file}: write one a line.")
+    return names
+
+# %% ../nbs/04_retrieval.ipynb #101cce9f
+@lru_cache
+def _things():
+    "All words for ImageNet's classes and for what stands above them in WordNet."
+    return frozenset(word.casefold() for c in imagenet_classes() for word in (*c['lemmas'], *c['hypernyms']))
+
+def _single_things(text):
+    "The words of a text that each name a thing, and how many words it has; words that belong together count as one, which is no single thing."
+    words, single, count = text.casefold().split(), [], 0
+    while words:
+        pair = len(words) > 1 and ' '.join(words[:2]) in _things()
+        if not pair and words[0] in _things(): single.append(words[0])
+        words, count = words[1 + pair:], count + 1
+    return single, count
+
+def _refuse_list_without_commas(text):
+    "Three or more words that each name a thing were meant as that many names."
+    if '=' in text or '|' in text: return
+    single, count = _single_things(text)
+    if count >= 3 and len(single) == count:
+        raise NamedMaskError(f"{text.strip()!r} is one name of {count} words, and each of them is a thing: if you mean {count} names, write "
+                             f"\"{','.join(text.split())}\"; if it is one, write \"{text.strip()}={text.strip()}\".")
+
+def _comma_notes(categories):
+    "A sentence where a single name of several words may have been meant as several names."
+    if len(categories) != 1 or categories[0].prompts != (categories[0].name,): return []
+    single, count = _single_things(name := categories[0].name)
+    if count < 3 or not 2 <= len(single) < count: return []
+    return [f"{name!r} is searched for as one name: if you mean several, write commas between them, as in \"{','.join(name.split())}\"."]
 
 # %% ../nbs/04_retrieval.ipynb #b2bf87a4
 def unit(
@@ -111,6 +180,7 @@ def top_n(
     n:int,            # How many to find for each name
     chunk:int=16384,  # Rows at a time: the working memory is about chunk * (dim + 20 C) * 4 bytes
     quiet:bool=True,  # Show no progress
+    best=None,        # float32 (N,) array to fill with each row's largest score for any name
 )->tuple:             # (scores float32 (C, m), rows int64 (C, m)), best first, m = min(n, N)
     "The `n` rows with the largest dot product with each text, exactly; rows with NaN are left out (then score -inf, row -1 at the end)."
     import torch
@@ -121,6 +191,7 @@ def top_n(
     for start, end in progress(_pieces(N, min(chunk, 4*n), chunk), 'retrieval', unit='chunk', quiet=quiet):
         part = _as_tensor(vectors[start:end])
         scores = torch.mm(buffer[:len(part)].copy_(part), text.T, out=product[:len(part)])
+        if best is not None: best[start:end] = scores.max(1).values.numpy()
         row, name = (scores > floor).nonzero().unbind(1)
         heap.append((row + start, name, scores[row, name]))
         waiting += len(row)
@@ -143,47 +214,127 @@ def _assign(scores, rows, n, out):
             if row in out: continue
             other = holder.get(row)
             if other is not None and (value[row], -other) > (score, -c): continue
-            holder[row], value[row] = c, score; held[c] += 1
-            if other is not None: held[other] -= 1; todo.append(other)
+            holder[row], value[row] = c, score
+            held[c] += 1
+            if other is not None:
+                held[other] -= 1
+                todo.append(other)
     return holder, at, held
 
 # %% ../nbs/04_retrieval.ipynb #8d050835
-class _Copies:
-    "Remembers photos, and finds an earlier one with the same content or nearly the same picture."
-    def __init__(self, near): self.near, self.seen, self.pieces = near, {}, {}
+_ALIKE = .7        # cosine that the vectors of copies have at least; measured above
+_FULL = 128        # set bits of two hashes together, from which on `near` bits may differ
+COPIES = ('confirmed', 'hash')  # how copies are told: as above, or as up to version 0.1, by the number of differing bits alone
 
-    def _cut(self, h):
-        k = self.near + 1
-        return [(i, h[i*64//k:(i + 1)*64//k]) for i in range(k)]
+class _Hashes:
+    "Difference hashes of photos, and how many bits of two of them may differ."
+    def __init__(self, texts, near, relative):
+        self.near, self.relative = near, relative
+        self.there = np.flatnonzero([len(h) == 64 for h in texts])
+        packed = np.frombuffer(bytes.fromhex(''.join(h if len(h) == 64 else '0'*64 for h in texts)), np.uint8).reshape(-1, 32)
+        self.nibbles = np.stack([packed >> 4, packed & 15], -1).reshape(-1, 64).astype(np.uint64)
+        self.words = np.ascontiguousarray(packed.view(np.uint64).T)
+        self.set_bits = sum(np.bitwise_count(w).astype(int) for w in self.words) if len(packed) else np.zeros(0, int)
 
-    def find(self, photo):
-        "(the earlier photo, how alike), or None; a photo that repeats none is remembered."
-        if photo.sha and photo.sha in self.seen: return self.seen[photo.sha], 'the same file'
-        cut = self._cut(photo.dhash) if photo.dhash and self.near >= 0 else ()
-        bits = int(photo.dhash, 16) if cut else 0
-        for p, b in (o for c in cut for o in self.pieces.get(c, ())):
-            if (b ^ bits).bit_count() <= self.near: return p, f'{(b ^ bits).bit_count()} of 256 bits differ'
-        self.seen[photo.sha] = photo
-        for c in cut: self.pieces.setdefault(c, []).append((photo, bits))
-        return None
+    def distance(self, one, others):
+        "In how many bits a hash differs from others."
+        return sum(np.bitwise_count(w[others] ^ w[one]).astype(np.uint16) for w in self.words)
+
+    def limit(self, one, others):
+        "How many bits may differ."
+        if not self.relative: return self.near
+        return np.minimum(self.near, self.near*(self.set_bits[one] + self.set_bits[others])//_FULL)
+
+    def reach(self):
+        "For each photo the most that `limit` allows with any other: the other has at most so many bits more."
+        if not self.relative: return np.full(len(self.set_bits), self.near)
+        return np.minimum(self.near, 2*self.near*self.set_bits//(_FULL - self.near))
+
+# %% ../nbs/04_retrieval.ipynb #d7c6f49c
+_ODD = np.random.default_rng(0).integers(0, 2**63, 64, dtype=np.uint64)*np.uint64(2) + np.uint64(1)
+
+def _same_pieces(nibbles, members, reach):
+    "Cut hashes into one piece more than bits may differ; yield (photo, number of a group) of all that share a piece with another one."
+    cuts, numbered = np.arange(reach + 2)*64//(reach + 1), 0
+    for a, b in zip(cuts, cuts[1:]):
+        keys = (nibbles[members, a:b]*_ODD[a:b]).sum(1)        # equal pieces have equal keys
+        _, group, size = np.unique(keys, return_inverse=True, return_counts=True)
+        shared = size[group] > 1
+        yield members[shared], group[shared] + numbered
+        numbered += len(size)
+
+def _levels(hashes):
+    "(photos, how many bits may differ): together they hold every two photos within reach of each other, and their limit."
+    reach, near = hashes.reach(), hashes.near
+    if near < 0: return []
+    if not hashes.relative: return [(hashes.there, near)]
+    lightest = np.maximum(0, hashes.set_bits - reach)                   # set bits of the lightest hash within reach
+    least = np.minimum(near, 2*near*lightest//(_FULL - near))           # and its own reach
+    steps = sorted({near >> k for k in range(near.bit_length() + 1)})   # 0, 1, 2, 4, 8, 16
+    return [(hashes.there[(reach[hashes.there] > below) & (least[hashes.there] <= step)], step) for below, step in zip([-1, *steps], steps)]
+
+def _groups(hashes):
+    "(start, groups): photo i is in the groups `groups[start[i]:start[i + 1]]`; two photos within reach of each other share one."
+    photos, groups, numbered = [np.zeros(0, int)], [np.zeros(0, int)], 0
+    for members, step in _levels(hashes):
+        for photo, group in _same_pieces(hashes.nibbles, members, step):
+            photos.append(photo)
+            groups.append(group + numbered)
+        numbered = 1 + max(map(np.max, filter(len, groups)), default=0)
+    photos, groups = np.concatenate(photos), np.concatenate(groups)
+    start = np.r_[0, np.cumsum(np.bincount(photos, minlength=len(hashes.nibbles)))]
+    return start, groups[np.argsort(photos, kind='stable')]
+
+# %% ../nbs/04_retrieval.ipynb #982e5961
+def _copies(photos, near, vectors=None):
+    """{place: (place of the earlier photo that it repeats, how alike they are)}. A photo that repeats none is remembered.
+    `vectors`: of the index, by the photos' rows, to confirm what the hashes say; None believes the hashes alone."""
+    hashes = _Hashes([p.dhash for p in photos], near, vectors is not None)
+    start, groups = _groups(hashes)
+    rows, of_sha, of_group, repeats = np.array([p.row for p in photos]), {}, {}, {}
+    for one, photo in enumerate(photos):
+        mine = groups[start[one]:start[one + 1]].tolist()
+        if photo.sha and photo.sha in of_sha: hit = of_sha[photo.sha], 'the same file'
+        else: hit = _near_copy(one, [of_group[g] for g in mine if g in of_group], hashes, vectors, rows)
+        if hit:
+            repeats[one] = hit
+            continue
+        of_sha[photo.sha] = one
+        for g in mine: of_group.setdefault(g, array('i')).append(one)
+    return repeats
+
+def _near_copy(one, groups, hashes, vectors, rows):
+    "The first remembered photo of which this one is nearly a copy, and how alike they are; None if there is none. `groups`: the remembered ones."
+    if not groups: return None
+    others = np.concatenate([np.frombuffer(g, np.int32) for g in groups])
+    differ = hashes.distance(one, others)
+    close = np.flatnonzero(differ <= hashes.limit(one, others))
+    if vectors is not None and len(close): close = close[_cosines(vectors, rows[one], rows[others[close]]) >= _ALIKE]
+    return (int(others[close[0]]), f'{differ[close[0]]} of 256 bits differ') if len(close) else None
+
+def _cosines(vectors, row, rows, piece=4096):
+    "Of one row's vector with those of others."
+    one = unit(vectors[row])
+    return np.concatenate([unit(vectors[rows[i:i + piece]])@one for i in range(0, len(rows), piece)])
 
 # %% ../nbs/04_retrieval.ipynb #e1d3da19
-def _repeats(index, scores, rows, near):
+def _by_best_rank(scores, rows):
+    "The rows that some name ranks, each once: by its best rank, and within a rank by score."
+    rank = np.concatenate([np.arange(len(r)) for r in rows])
+    row, score = np.concatenate(rows), np.concatenate(scores)
+    row = row[np.lexsort((-score, rank))]
+    row = row[row >= 0]
+    _, first = np.unique(row, return_index=True)
+    return row[np.sort(first)].tolist()
+
+def _repeats(index, scores, rows, near, copies):
     "{row: (photo that it repeats, how alike)} over all candidates, in the order of their best rank; and {row: Photo}."
-    first = {}
-    for rank in range(rows.shape[1]):
-        for c in np.argsort(-scores[:, rank], kind='stable'):
-            if rows[c, rank] >= 0: first.setdefault(int(rows[c, rank]), None)
-    photos, copies, out = {}, _Copies(near), {}
-    for p in index.photos(list(first)):
-        photos[p.row] = p
-        hit = copies.find(p)
-        if hit: out[p.row] = hit
-    return out, photos
+    photos = list(index.photos(_by_best_rank(scores, rows)))
+    repeats = _copies(photos, near, index.vectors if copies == 'confirmed' else None)
+    return {photos[i].row: (photos[j], how) for i, (j, how) in repeats.items()}, {p.row: p for p in photos}
 
 # %% ../nbs/04_retrieval.ipynb #fc70e0cf
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     "One line of a manifest: a photo that a name looked at, and what became of it."
     name: str        # The name
     rank: int        # Place in the name's ranking over the whole index, from 1; 0 if put there by hand from outside it
@@ -204,36 +355,80 @@ class Entry:
     def kept(self)->bool: return self.status == 'kept'
 
 # %% ../nbs/04_retrieval.ipynb #f79b1c02
-_COLUMNS = {f.name: 'path' if f.name == 'rel' else f.name for f in fields(Entry)}  # attribute -> column of manifest.csv
+_COLUMNS = tuple('path' if f == 'rel' else f for f in Entry._fields)  # of manifest.csv
 _EDIT_COLUMNS = ('action', 'name', 'root', 'path', 'sha', 'width', 'height')
 
 def _write_csv(path, columns, rows):
     "UTF-8 with a mark at the start, so that spreadsheets read letters like é right."
-    text = io.StringIO()
-    w = csv.DictWriter(text, columns, lineterminator='\n'); w.writeheader(); w.writerows(rows)
-    with atomic_path(path) as tmp: tmp.write_bytes(text.getvalue().encode('utf-8-sig', 'surrogateescape'))
+    with atomic_path(path) as tmp, open(tmp, 'w', encoding='utf-8-sig', errors='surrogateescape', newline='') as f:
+        table = csv.writer(f, lineterminator='\n')
+        table.writerow(columns)
+        table.writerows(rows)
 
 def _read_csv(path, columns):
-    try: text = path.read_bytes().decode('utf-8-sig', 'surrogateescape')
-    except OSError as e: raise NamedMaskError(f"Cannot read {path}: {(e.strerror or str(e)).lower()}; run `namedmask fit` again.") from e
-    head = text.partition('\n')[0]
-    rows = list(csv.DictReader(io.StringIO(text, newline=''), delimiter=';' if head.count(';') > head.count(',') else ','))
-    missing = [c for c in columns if rows and rows[0].get(c) is None]
-    if missing or not all(c in head for c in columns):
-        raise NamedMaskError(f"{path} lacks the column {(missing or ['sha'])[0]!r}: restore it, or delete the folder {path.parent} and run again.")
-    return rows
+    "Yield the values of `columns` for each line of a table; a spreadsheet may have put semicolons."
+    check_regular(path)
+    try:
+        with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='') as f:
+            head = f.readline()
+            f.seek(0)
+            yield from _pick_columns(csv.reader(f, delimiter=';' if head.count(';') > head.count(',') else ','), columns, path)
+    except OSError as e:
+        raise NamedMaskError(f"Cannot read {path}: {(e.strerror or str(e)).lower()}; run `namedmask fit` again.") from e
+    except csv.Error as e:
+        raise NamedMaskError(f"{path} is not a table ({e}): restore it, or delete the folder {path.parent} and run again.") from e
+
+def _pick_columns(table, columns, path):
+    head = next(table, [])
+    missing = [c for c in columns if c not in head]
+    if missing:
+        raise NamedMaskError(f"{path} lacks the column {missing[0]!r}: restore it, or delete the folder {path.parent} and run again.")
+    pick = itemgetter(*map(head.index, columns))
+    for row in table:
+        if not row: continue
+        try: values = pick(row)
+        except IndexError as e:
+            raise NamedMaskError(f"{path}, line {table.line_num}: it ends after {len(row)} of {len(head)} values: "
+                                 f"restore it, or delete the folder {path.parent} and run again.") from e
+        yield values
 
 # %% ../nbs/04_retrieval.ipynb #f9565213
 def _as_row(e):
-    return {c: '' if a == 'score' and math.isnan(e.score) else f'{e.score:.6f}' if a == 'score' else getattr(e, a) for a, c in _COLUMNS.items()}
+    "The values of a line, in the order of the columns."
+    return *e[:2], '' if math.isnan(e.score) else f'{e.score:.6f}', *e[3:]
 
-def _as_entry(row):
-    def num(c, kind, none): return kind(row[c].replace(',', '.')) if row[c] else none
+def _as_entry(name, rank, score, status, reason, root, rel, sha, width, height):
+    "An `Entry` from the texts of a line. What stands in many lines is kept once (`intern`)."
     try:
-        return Entry(row['name'], num('rank', int, 0), num('score', float, math.nan), row['status'].strip().lower(), row['reason'], row['root'],
-                     row['path'], row['sha'], num('width', int, 0), num('height', int, 0))
-    except ValueError as e: raise NamedMaskError(f"The manifest's line for {row['path']!r} holds {str(e).split(':')[-1].strip()} where a number belongs: "
-                                                 "correct it.") from e
+        return Entry(intern(name), int(rank or 0), float(score.replace(',', '.')) if score else math.nan, intern(status.strip().lower()),
+                     intern(reason), intern(root), rel, sha, int(width or 0), int(height or 0))
+    except ValueError as e:
+        raise NamedMaskError(f"The manifest's line for {rel!r} holds {str(e).split(':')[-1].strip()} where a number belongs: "
+                             "correct it.") from e
+
+def _read_manifest(path, names):
+    "The entries of a manifest. A name or a status that means nothing is said, not passed over."
+    entries, known = [], set(names)
+    with _no_garbage():
+        for values in _read_csv(path, _COLUMNS):
+            e = _as_entry(*values)
+            if e.name not in known:
+                raise NamedMaskError(f"{path} gives {e.rel!r} to {e.name!r}, which is no name of this archive: write one of {_some(names)}.")
+            if e.status not in ('kept', 'dropped'):
+                raise NamedMaskError(f"{path} says of {e.rel!r} that it is {e.status!r}: write kept or dropped.")
+            entries.append(e)
+    return entries
+
+def _some(names, few=12): return ', '.join(names[:few]) + (f' … ({len(names)} in all)' if len(names) > few else '')
+
+@contextmanager
+def _no_garbage():
+    "Do not look for cycles while many things are made that have none: the search would go through all of them again and again."
+    was_on = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if was_on: gc.enable()
 
 # %% ../nbs/04_retrieval.ipynb #36fee16a
 class Archive:
@@ -241,26 +436,28 @@ class Archive:
     def __init__(self,
         folder,        # Where the files are
         categories,    # List of `Category`
-        entries,       # List of `Entry`
+        entries,       # List of `Entry`; change it through `drop`, `keep` and `move` only
         warnings=(),   # Sentences for the user
         edits=(),      # Rows of `edits.csv`
         ):
         self.folder, self.categories, self.entries, self.warnings = Path(folder), list(categories), list(entries), list(warnings)
-        self.edits, self._scores = {}, None
+        self.names = [c.name for c in self.categories]
+        self._of_name = _in_order(self.names, self.entries)
+        self._of_sha = self._of_path = self._scores = None   # made when they are first asked for
+        self.edits = {}
         for e in edits: self._edit(e)
-        self._saved = list(self.edits.values())
+        self._saved = dict(self.edits)
 
     @classmethod
     def open(cls, folder):
         "Read an archive that `build_archive` has finished; edits by hand are applied."
         folder = Path(folder)
-        record = read_json(folder/'stage.json', {})
-        if not record.get('done'): raise NamedMaskError(f"There is no finished archive in {folder}: run `namedmask fit` (or `build_archive`) first.")
-        entries = [_as_entry(o) for o in _read_csv(folder/'manifest.csv', _COLUMNS.values())]
-        return cls(folder, [Category(n, tuple(p)) for n, p in record['settings']['categories']], entries, record['warnings'], _read_edits(folder))
-
-    @property
-    def names(self)->list: return [c.name for c in self.categories]
+        record = read_json(folder/'stage.json', {}, dict)
+        if not record.get('done'):
+            raise NamedMaskError(f"There is no finished archive in {folder}: run `namedmask fit` (or `build_archive`) first.")
+        categories, sentences = _of_record(record, folder/'stage.json')
+        entries = _read_manifest(folder/'manifest.csv', [c.name for c in categories])
+        return cls(folder, categories, entries, sentences, _read_edits(folder))
 
     @property
     def key(self)->str:
@@ -269,7 +466,7 @@ class Archive:
 
     def examined(self, name:str)->list:
         "All lines of a name in the order of its ranking; those put there by hand come last."
-        return sorted((e for e in self.entries if e.name == self._name(name)), key=lambda e: (e.rank == 0, e.rank))
+        return [self.entries[i] for i in self._of_name[self._name(name)]]
 
     def kept(self, name:str=None)->list:
         "The lines of the photos that are kept, of one name or of all, best first."
@@ -282,10 +479,29 @@ class Archive:
     def __repr__(self):
         return f"Archive({self.folder}: {', '.join(f'{n} {len(self.kept(n))}' for n in self.names)})"
 
+def _in_order(names, entries):
+    "{name: the places of its lines, in the order of its ranking; those put there by hand last}."
+    places = {n: [] for n in names}
+    for i, e in enumerate(entries): places.setdefault(e.name, []).append(i)
+    for of_name in places.values(): of_name.sort(key=lambda i: (entries[i].rank == 0, entries[i].rank))
+    return places
+
+def _of_record(record, file):
+    "(categories, warnings) of an archive's `stage.json`."
+    try: return [Category(name, tuple(prompts)) for name, prompts in record['settings']['categories']], list(record['warnings'])
+    except (KeyError, TypeError, ValueError) as e:
+        raise NamedMaskError(f"{file} does not hold the names of an archive: restore it, or delete the folder {file.parent} and run again.") from e
+
 # %% ../nbs/04_retrieval.ipynb #62f7e73e
 def _read_edits(folder):
-    f = Path(folder)/'edits.csv'
-    return _read_csv(f, _EDIT_COLUMNS) if f.exists() else []
+    "The edits by hand that lie with an archive."
+    file = Path(folder)/'edits.csv'
+    if not file.exists(): return []
+    edits = [dict(zip(_EDIT_COLUMNS, values)) for values in _read_csv(file, _EDIT_COLUMNS)]
+    for e in edits:
+        if e['action'] not in ('drop', 'keep', 'move'):
+            raise NamedMaskError(f"{file} says {e['action']!r} of {e['path']!r}: write drop, keep or move.")
+    return edits
 
 # %% ../nbs/04_retrieval.ipynb #94b905d5
 from fastcore.basics import patch
@@ -316,28 +532,80 @@ def move(self:Archive,
 @patch
 def save(self:Archive):
     "Write `edits.csv` and `manifest.csv`."
-    _write_csv(self.folder/'edits.csv', _EDIT_COLUMNS, self.edits.values())
-    order = {n: i for i, n in enumerate(self.names)}
-    rows = sorted(self.entries, key=lambda e: (order[e.name], e.rank == 0, e.rank))
-    _write_csv(self.folder/'manifest.csv', _COLUMNS.values(), map(_as_row, rows))
-    self._saved = list(self.edits.values())
+    _write_csv(self.folder/'edits.csv', _EDIT_COLUMNS, ([edit[c] for c in _EDIT_COLUMNS] for edit in self.edits.values()))
+    _write_csv(self.folder/'manifest.csv', _COLUMNS, (_as_row(e) for name in self.names for e in self.examined(name)))
+    self._saved = dict(self.edits)
 
 @patch(as_prop=True)
 def unsaved(self:Archive)->int:
     "How many edits `save` has not written yet."
-    return sum(e not in self._saved for e in self.edits.values())
+    return sum(self._saved.get(sha) != edit for sha, edit in self.edits.items())
+
+# %% ../nbs/04_retrieval.ipynb #a28202f8
+_FEW_NAMES = 64  # up to here all scores are kept; with more names, the vectors that they are made of
+
+def _dots(vectors, rows, text, chunk=16384):
+    "Scores (rows, texts) of chosen rows of the index."
+    return np.concatenate([np.asarray(vectors[rows[i:i + chunk]], np.float32)@text.T for i in range(0, len(rows), chunk)])
+
+def _keep_scores(folder, shas, rows, vectors, text):
+    "Write down what `_Scores` reads. `text`: vectors of the names, and of nothing."
+    if len(text) - 1 <= _FEW_NAMES:
+        with atomic_path(folder/'scores.npz') as tmp: np.savez(tmp, sha=shas, scores=_dots(vectors, rows, text)[:, :-1])
+        return
+    with atomic_path(folder/'vectors.npy') as tmp:
+        looked_at = np.lib.format.open_memmap(tmp, 'w+', np.float16, (len(rows), text.shape[1]))
+        for i in range(0, len(rows), 16384): looked_at[i:i + 16384] = vectors[rows[i:i + 16384]]
+        looked_at.flush()
+    with atomic_path(folder/'texts.npz') as tmp: np.savez(tmp, sha=shas, text=text[:-1])
+
+class _Scores:
+    "The score of any photo that was looked at for any name."
+    def __init__(self, folder):
+        self.row, self.of_row = {}, None
+        if (folder/'scores.npz').exists():
+            shas, table = np.load(folder/'scores.npz').values()
+            self.of_row = lambda row, name: table[row, name]
+        elif (folder/'texts.npz').exists():
+            shas, text = np.load(folder/'texts.npz').values()
+            vectors = np.load(folder/'vectors.npy', mmap_mode='r')
+            self.of_row = lambda row, name: np.asarray(vectors[row], np.float32)@text[name]
+        if self.of_row: self.row = dict(zip(shas.tolist(), range(len(shas))))
+
+    def __call__(self, sha, name):
+        return float(self.of_row(self.row[sha], name)) if sha in self.row else math.nan
 
 # %% ../nbs/04_retrieval.ipynb #72e1f1cd
 @patch
 def _name(self:Archive, name):
-    if name not in self.names: raise NamedMaskError(f"There is no name {name!r} in this archive: it has {', '.join(self.names)}.")
+    if name not in self._of_name:
+        raise NamedMaskError(f"There is no name {name!r} in this archive: it has {_some(self.names)}.")
     return name
+
+def _paths(entry): return entry.rel, os.path.join(entry.root, entry.rel)
+
+@patch
+def _find_by_path(self:Archive, path):
+    "The first line with that path, in full or as in the manifest; None if there is none."
+    if self._of_path is None:
+        with _no_garbage(): self._of_path = {path: i for i in reversed(range(len(self.entries))) for path in _paths(self.entries[i])}
+    place = self._of_path.get(path)
+    return None if place is None else self.entries[place]
+
+@patch
+def _find_by_sha(self:Archive, sha):
+    "The places of a photo's lines."
+    if self._of_sha is None:
+        self._of_sha = {}
+        with _no_garbage():
+            for i, e in enumerate(self.entries): self._of_sha[e.sha] = (*self._of_sha.get(e.sha, ()), i)
+    return self._of_sha.get(sha, ())
 
 @patch
 def _as_edit(self:Archive, action, name, path):
-    want = str(path)
-    e = next((e for e in self.entries if want in (e.rel, os.path.join(e.root, e.rel))), None)
-    if e is None: raise NamedMaskError(f"The photo {want!r} is not in the manifest {self.folder/'manifest.csv'}: give a path that stands there.")
+    e = self._find_by_path(str(path))
+    if e is None:
+        raise NamedMaskError(f"The photo {str(path)!r} is not in the manifest {self.folder/'manifest.csv'}: give a path that stands there.")
     return dict(action=action, name=name, root=e.root, path=e.rel, sha=e.sha, width=e.width, height=e.height)
 
 @patch
@@ -346,40 +614,53 @@ def score(self:Archive,
     name:str, # Any name of the archive
 )->float:
     "The cosine similarity of a photo and a name; NaN if no name looked at the photo."
-    if self._scores is None:
-        f = self.folder/'scores.npz'
-        self._scores = dict(zip(*np.load(f).values())) if f.exists() else {}
-    return float(self._scores[sha][self.names.index(name)]) if sha in self._scores else math.nan
+    if self._scores is None: self._scores = _Scores(self.folder)
+    return self._scores(sha, self.names.index(self._name(name)))
 
 # %% ../nbs/04_retrieval.ipynb #b307d95f
 @patch
 def _edit(self:Archive, edit):
     "Apply one edit to the lines; doing so twice changes nothing more."
-    sha, name = edit['sha'], edit['name']
-    self.edits.pop(sha, None); self.edits[sha] = edit
-    if edit['action'] != 'drop' and name not in self.names: return          # a name of other settings: wait until it comes back
-    same = [i for i, e in enumerate(self.entries) if e.sha == sha]
-    was = next((self.entries[i].name for i in same if self.entries[i].kept), '')
-    gone = 'dropped by hand' if edit['action'] == 'drop' else f'moved to {name} by hand'
-    for i in same:
-        if self.entries[i].kept and self.entries[i].name != name: self.entries[i] = replace(self.entries[i], status='dropped', reason=gone)
-    if edit['action'] == 'drop': return
-    mine = sorted((i for i in same if self.entries[i].name == name), key=lambda i: (not self.entries[i].kept, self.entries[i].rel != edit['path']))
-    if mine and self.entries[mine[0]].kept: return
-    reason = f'moved from {was} by hand' if was else 'kept by hand'
-    if mine: self.entries[mine[0]] = replace(self.entries[mine[0]], status='kept', reason=reason)
+    sha, name, action = edit['sha'], edit['name'], edit['action']
+    self.edits.pop(sha, None)
+    self.edits[sha] = edit
+    if action != 'drop' and name not in self._of_name: return          # a name of other settings: wait until it comes back
+    lines = self._find_by_sha(sha)
+    was = next((self.entries[i].name for i in lines if self.entries[i].kept), '')
+    gone = 'dropped by hand' if action == 'drop' else f'moved to {name} by hand'
+    for i in lines:
+        if self.entries[i].kept and self.entries[i].name != name: self._set_status(i, 'dropped', gone)
+    if action != 'drop': self._keep_for(name, edit, lines, f'moved from {was} by hand' if was else 'kept by hand')
+
+@patch
+def _set_status(self:Archive, place, status, reason): self.entries[place] = self.entries[place]._replace(status=status, reason=reason)
+
+@patch
+def _keep_for(self:Archive, name, edit, lines, reason):
+    "Keep the photo for a name: the name's own line if it has one, else a new one."
+    mine = [i for i in lines if self.entries[i].name == name]
+    if any(self.entries[i].kept for i in mine): return
+    if mine:
+        self._set_status(next((i for i in mine if self.entries[i].rel == edit['path']), mine[0]), 'kept', reason)
     elif safe_join(edit['root'], edit['path']).exists():
-        self.entries.append(Entry(name, 0, self.score(sha, name), 'kept', reason, edit['root'], edit['path'], sha,
-                                  int(edit['width'] or 0), int(edit['height'] or 0)))
+        self._add(Entry(name, 0, self.score(edit['sha'], name), 'kept', reason, edit['root'], edit['path'], edit['sha'],
+                        int(edit['width'] or 0), int(edit['height'] or 0)))
+
+@patch
+def _add(self:Archive, entry):
+    "A new line, the last of its name."
+    place = len(self.entries)
+    self.entries.append(entry)
+    self._of_name[entry.name].append(place)
+    self._of_sha[entry.sha] = (*self._find_by_sha(entry.sha), place)
+    for path in _paths(entry) if self._of_path is not None else (): self._of_path.setdefault(path, place)
 
 # %% ../nbs/04_retrieval.ipynb #ca80e8b0
 _NOTHING = Category('object')  # What a name has to beat
 
-def _doubtful(scores, c, others=True):
-    "Is name `c` rarely the best for its own best photos? `scores` (photos, C + 1): the last column is of the empty word."
-    over_nothing = (scores[:, c] > scores[:, -1]).mean()
-    over_names = (scores[:, c] >= scores[:, :-1].max(1)).mean() if scores.shape[1] > 2 else 0.
-    return over_nothing < .25 and over_names < .25
+def _doubtful(over_nothing, over_names):
+    "Is a name rarely the best for its own best photos? For each photo: does it score more than the empty word, no less than any other name?"
+    return over_nothing.mean() < .25 and over_names.mean() < .25
 
 # %% ../nbs/04_retrieval.ipynb #11768be3
 class Looks:
@@ -436,21 +717,32 @@ def neighbour_votes(
 # %% ../nbs/04_retrieval.ipynb #3e5e9422
 class _Search:
     "Searches as deep as needed, until each name has n photos or the index is used up; leaves out copies and settles conflicts."
-    def __init__(self, index, text, n, near, quiet):
-        self.index, self.text, self.n, self.near, self.quiet, self.outvoted = index, text, n, near, quiet, {}   # outvoted: {row: why}
-        self._look(min(len(index), 2*n))
+    def __init__(self, index, text, n, near, copies, quiet):
+        self.index, self.text, self.n, self.near, self.copies, self.quiet = index, text, n, near, copies, quiet
+        self.outvoted = {}                                     # {row: why}
+        self.best = np.empty(len(index), np.float32)           # each photo's largest score
+        depth = min(len(index), 2*n)
+        self.scores, self.rows = map(list, top_n(index.vectors, text, depth, quiet=quiet, best=self.best))
+        self.first = [(s[:n], r[:n]) for s, r in zip(self.scores, self.rows)]   # of the same pass as `best`, so they may be compared
+        self._find_copies()
 
-    def _look(self, depth):
-        self.depth = depth
-        self.scores, self.rows = top_n(self.index.vectors, self.text, depth, quiet=self.quiet)
-        self.repeats, self.photos = _repeats(self.index, self.scores, self.rows, self.near)
+    def _find_copies(self):
+        self.repeats, self.photos = _repeats(self.index, self.scores, self.rows, self.near, self.copies)
+
+    def _deepen(self, names):
+        "Look four times as deep for some names."
+        depth = min(len(self.index), 4*max(len(self.rows[c]) for c in names))
+        scores, rows = top_n(self.index.vectors, self.text[names], depth, quiet=self.quiet)
+        for c, s, r in zip(names, scores, rows): self.scores[c], self.rows[c] = s, r
+        self._find_copies()
 
     def fill(self):
         "Give each name its photos: `holder` {row: name}, `at`: how far each name went, `held`: how many it has."
         while True:
             self.holder, self.at, self.held = _assign(self.scores, self.rows, self.n, {**self.repeats, **self.outvoted})
-            if self.depth == len(self.index) or all(h == self.n for h in self.held): return self
-            self._look(min(len(self.index), 4*self.depth))
+            short = [c for c, held in enumerate(self.held) if held < self.n and len(self.rows[c]) < len(self.index)]
+            if not short: return self
+            self._deepen(short if self.copies == 'confirmed' else list(range(len(self.rows))))
 
 def _vote(search, names, looks, k, folder, quiet):
     "Ask the neighbours of each photo; drop the outvoted, fill up, and ask again until nobody is outvoted."
@@ -485,33 +777,41 @@ def _why_not(names, c, row, score, holder, value, repeats, outvoted):
 # %% ../nbs/04_retrieval.ipynb #841214b0
 def _lines(names, found):
     "The entries of all names, down to the last photo each one looked at."
-    scores, rows, photos, holder, at = found.scores, found.rows, found.photos, found.holder, found.at
-    value = {int(rows[c, k]): scores[c, k] for c in range(len(names)) for k in range(at[c]) if holder.get(int(rows[c, k])) == c}
-    out = []
-    for c, name in enumerate(names):
-        for k in range(at[c]):
-            row, s = int(rows[c, k]), float(scores[c, k])
-            why, p = _why_not(names, c, row, s, holder, float(value.get(row, 0)), found.repeats, found.outvoted), photos[row]
-            out.append(Entry(name, k + 1, s, 'dropped' if why else 'kept', why, str(p.root), str(p.rel), p.sha, p.width, p.height))
-    return out
-
-def _dots(vectors, rows, text, chunk=16384):
-    "Scores (rows, texts) of chosen rows of the index."
-    return np.concatenate([np.asarray(vectors[rows[i:i + chunk]], np.float32)@text.T for i in range(0, len(rows), chunk)])
+    looked_at = [(rows[:at].tolist(), scores[:at].tolist()) for rows, scores, at in zip(found.rows, found.scores, found.at)]
+    value = {row: score for c, of_name in enumerate(looked_at) for row, score in zip(*of_name) if found.holder.get(row) == c}
+    entries = []
+    for c, (name, of_name) in enumerate(zip(names, looked_at)):
+        for rank, (row, score) in enumerate(zip(*of_name), 1):
+            why = _why_not(names, c, row, score, found.holder, value.get(row, 0.), found.repeats, found.outvoted)
+            p = found.photos[row]
+            entries.append(Entry(name, rank, score, 'dropped' if why else 'kept', why, str(p.root), str(p.rel), p.sha, p.width, p.height))
+    return entries
 
 # %% ../nbs/04_retrieval.ipynb #56e75717
-def _warnings(names, n, held, at, rows, table):
-    "Sentences about names with few photos, or with photos that fit something else better. `table`: {row: scores with all names and with nothing}."
-    out = []
+def _warnings(names, n, found, vectors, nothing):
+    "Sentences about names with few photos, or with photos that fit something else better. `nothing`: the vector of the empty word."
+    sentences = []
     for c, name in enumerate(names):
-        if held[c] < n:
-            out.append(f"There are only {held[c]} photos for {name!r}, not {n}: the other photos are copies or fit another name better; "
-                       "add photos, or ask for fewer for each name.")
-        best = [int(r) for r in rows[c, :min(n, at[c])]]
-        if best and _doubtful(np.stack([table[r] for r in best]), c):
-            out.append(f"Little seems to match {name!r}: most of its best photos fit another name or the plain word 'object' better; "
-                       f"look at its contact sheet, try other words ({name}=synonym|synonym), or leave it out.")
-    return out
+        if found.held[c] < n:
+            sentences.append(f"There are only {found.held[c]} photos for {name!r}, not {n}: the other photos are copies or fit another name better; "
+                             "add photos, or ask for fewer for each name.")
+        if found.at[c] and _doubtful(*_beats(found, c, min(n, found.at[c]), vectors, nothing)):
+            sentences.append(f"Little seems to match {name!r}: most of its best photos fit another name or the plain word 'object' better; "
+                             f"look at its contact sheet, try other words ({name}=synonym|synonym), or leave it out.")
+    return sentences
+
+def _beats(found, c, m, vectors, nothing):
+    "(m,) bool, twice: does name `c` score more than the empty word for its best photos, and no less than any other name?"
+    scores, rows = (o[:m] for o in found.first[c])
+    photos = np.asarray(vectors[rows], np.float32)
+    over_nothing = photos@found.text[c] > photos@nothing        # worked out in the same way, so that equal words score the same
+    over_names = scores >= found.best[rows] if len(found.rows) > 1 else np.zeros(m, bool)
+    return over_nothing, over_names
+
+def _name_notes(retriever, categories, text):
+    "Sentences about the names themselves: commas that may be missing, and words that the retriever does not know."
+    ask = getattr(retriever, 'name_notes', None)
+    return _comma_notes(categories) + (ask(categories, text[:len(categories)]) if ask else [])
 
 # %% ../nbs/04_retrieval.ipynb #5f7d1f46
 def _index_key(index):
@@ -522,12 +822,12 @@ def _index_key(index):
         for p in index.photos(range(i, min(i + 4096, len(index)))): h.update(f'{p.root}\0{p.rel}\0{p.sha}\n'.encode('utf-8', 'surrogateescape'))
     return [len(index), h.hexdigest()[:16]]
 
-def _settings(index, retriever, categories, n, near, looks, votes):
+def _settings(index, retriever, categories, n, near, looks, votes, copies):
     "All that an archive depends on. The vectors of the names depend on the retriever and the prompts, so these stand for them."
     card = getattr(retriever, 'card', None)
     return dict(stage='retrieval', retriever=card.as_dict() if hasattr(card, 'as_dict') else str(card), dim=int(retriever.dim),
                 templates=settings_key(_templates(retriever)), categories=[[c.name, list(c.prompts)] for c in categories],
-                n=int(n), near=int(near), index=_index_key(index), **_votes_key(looks, votes))
+                n=int(n), near=int(near), index=_index_key(index), **_votes_key(looks, votes), **_copies_key(copies, near))
 
 def _cards(retriever, looks):
     "The cards of those who have picked the photos."
@@ -536,9 +836,14 @@ def _cards(retriever, looks):
 
 def _votes_key(looks, votes): return dict(votes=int(votes), looks=[looks.card.as_dict(), looks.settings]) if looks and votes else {}
 
-def _check(index, retriever, n, near):
+def _copies_key(copies, near):
+    "An archive of version 0.1 knew one way only and did not name it, so that way adds nothing to the key."
+    return {} if copies == 'hash' or near < 0 else dict(copies=[copies, _ALIKE, _FULL])
+
+def _check(index, retriever, n, near, copies):
     if n < 1: raise NamedMaskError(f"{n} photos a name is too few: ask for at least 1.")
     if not -1 <= near < 64: raise NamedMaskError(f"near={near} is out of range: use 0 to 63 differing bits, or -1 to drop only files with the same content.")
+    if copies not in COPIES: raise NamedMaskError(f"There is no way {copies!r} to tell copies: say {' or '.join(COPIES)}.")
     if not len(index): raise NamedMaskError("The index holds no photo: check the folder of photos and the list of skipped files.")
     if index.vectors.shape[1] != retriever.dim:
         raise NamedMaskError(f"The index holds vectors of {index.vectors.shape[1]} numbers and the retriever makes {retriever.dim}: "
@@ -556,24 +861,24 @@ def build_archive(
     looks=None,      # `Looks`: a second opinion on each photo; None asks nobody
     votes:int=20,    # Neighbours that are asked; 0 asks nobody
     warn:bool=True,  # Print the warnings (they are in `.warnings` as well)
+    copies:str='confirmed', # How near copies are told: 'confirmed' by the vectors, or by the 'hash' alone, as up to version 0.1
 )->Archive:
     "For each name the n photos that fit it best (NamedMask, section 3.1), no photo twice; the same call again reads what is there."
     categories = parse_names(categories)
-    _check(index, retriever, n, near)
-    stage = Stage(folder, _settings(index, retriever, categories, n, near, looks, votes))
+    _check(index, retriever, n, near, copies)
+    stage = Stage(folder, _settings(index, retriever, categories, n, near, looks, votes, copies))
     stage.open(keep=('edits.csv', 'looks'))
     keep_cards(stage.folder, _cards(retriever, looks if votes else None))
     if stage.done: return Archive.open(folder)
     names = [c.name for c in categories]
     with stage.working():
         text = np.concatenate([embed_names(retriever, categories, quiet), embed_names(retriever, _NOTHING)])
-        found = _Search(index, text[:-1], n, near, quiet)
+        found = _Search(index, text[:-1], n, near, copies, quiet)
         if looks and votes and len(names) > 1: _vote(found, names, looks, votes, stage.folder/'looks', quiet)
         else: found.fill()
-        seen = sorted({int(r) for c in range(len(names)) for r in found.rows[c, :found.at[c]]})
-        dots = _dots(index.vectors, np.array(seen), text)
-        sentences = _warnings(names, n, found.held, found.at, found.rows, dict(zip(seen, dots)))
-        with atomic_path(stage.folder/'scores.npz') as tmp: np.savez(tmp, sha=[found.photos[r].sha for r in seen], scores=dots[:, :-1])
+        sentences = _warnings(names, n, found, index.vectors, text[-1]) + _name_notes(retriever, categories, text)
+        seen = np.unique(np.concatenate([rows[:at] for rows, at in zip(found.rows, found.at)]))
+        _keep_scores(stage.folder, [found.photos[r].sha for r in seen.tolist()], seen, index.vectors, text)
         archive = Archive(folder, categories, _lines(names, found), sentences, _read_edits(folder))
         archive.save()
     stage.finish(kept={o: len(archive.kept(o)) for o in names}, dropped={o: len(archive.dropped(o)) for o in names}, warnings=sentences)

@@ -6,14 +6,16 @@ Docs: https://namedmask.github.io/namedmask/segmenter.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilation', 'weights_key', 'aspp_rates', 'PaperHead',
-           'PaperDeepLab', 'deeplabv3plus', 'ignore_for', 'label_type', 'label_map', 'place', 'cut', 'TensorLabels',
-           'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix', 'mean_colour', 'recolour',
-           'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'NormalizeBytes', 'training_dls', 'PolySchedule',
-           'freeze_encoder', 'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably',
-           'argmax_at', 'fit_size', 'forward', 'segment', 'Segmenter', 'save_segmenter', 'load_segmenter']
+           'PaperDeepLab', 'deeplabv3plus', 'ignore_for', 'label_type', 'label_map', 'place', 'corner_of', 'cut',
+           'TensorLabels', 'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix', 'mean_colour',
+           'recolour', 'ColourJitter', 'GaussianBlur', 'PhotosToLabel', 'SeedBatch', 'ArchiveDL', 'SegmenterLoaders',
+           'NormalizeBytes', 'training_dls', 'PolySchedule', 'freeze_encoder', 'KeepEval', 'PixelCrossEntropy',
+           'AnySize', 'parameter_groups', 'SegmenterLearner', 'segmenter_learner', 'Checkpoint', 'ProgressLoss',
+           'train', 'fit_resumably', 'Segmenter', 'check_meta', 'save_segmenter', 'load_segmenter', 'argmax_at',
+           'fit_size', 'forward', 'half_type', 'own_side', 'segment']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
-import csv, hashlib, math, time, warnings
+import csv, hashlib, math, re, time, warnings
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -21,13 +23,18 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from fastai.basics import (Adam, Callback, CancelFitException, CancelValidException, CrossEntropyLossFlat, DataLoaders, L, Learner,
-                           TfmdDL, Transform, default_device, to_np)
+                           TfmdDL, is_listy, Transform, default_device, to_np)
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage, TensorMask, AddMaskCodes
-from fastai.vision.data import Normalize
+from fastai.vision.data import Normalize, get_grid
 import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, load_image, palette
+from .teachers import check_tensors, is_out_of_memory, read_header, read_weights, unsound
+from .inference import (argmax_at, fit_size, forward, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment,
+                                 take_labels)
+
+_all_ = ['argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']   # from the chapter Inference; they may be had from here as well
 
 # %% ../nbs/06_segmenter.ipynb #484028ae
 def encoder_norm(
@@ -221,6 +228,15 @@ def place(
     start = int(u*(scaled-crop+1))
     return start*length/scaled, (start+crop)*length/scaled, 0, crop
 
+def corner_of(
+    u:float, # A random number in [0,1)
+)->tuple: # (bool, bool): is the space to the left of the photo, is it above the photo
+    "In which corner of the square the released code lays a small photo: three throws, each with one chance in four."
+    if u < 1/4: return True, True
+    if u < 1/4 + 3/16: return True, False
+    if u < 1/4 + 3/16 + 9/64: return False, True
+    return False, False
+
 # %% ../nbs/06_segmenter.ipynb #16ff97a6
 def cut(
     im,              # PIL image
@@ -229,12 +245,15 @@ def cut(
     s:float,         # Scale factor
     at,              # (u, v): two numbers in [0,1), place along x and y
     flip:bool=False, # Mirror left and right
+    corner=None,     # (left, top), from `corner_of`: on which sides the space beside a small photo lies; without, it lies where `at` says
+    mask_filter=Image.BILINEAR, # How the mask is resized
 )->tuple: # (uint8 array crop x crop x 3, uint8 soft mask crop x crop, bool array: True where padded)
     "One square of a photo with its mask."
     (x0, x1, ox, w), (y0, y1, oy, h) = (place(n, s, crop, u) for n, u in zip(im.size, at))
+    if corner: ox, oy = ((crop-n)*first for n, first in zip((w, h), corner))
     part = im.resize((w, h), Image.BILINEAR, box=(x0, y0, x1, y1), reducing_gap=3)
     fx, fy = soft.shape[1]/im.width, soft.shape[0]/im.height
-    smask = Image.fromarray(soft).resize((w, h), Image.BILINEAR, box=(x0*fx, y0*fy, x1*fx, y1*fy))
+    smask = Image.fromarray(soft).resize((w, h), mask_filter, box=(x0*fx, y0*fy, x1*fx, y1*fy))
     if flip: part, smask, ox = part.transpose(Image.FLIP_LEFT_RIGHT), smask.transpose(Image.FLIP_LEFT_RIGHT), crop - w - ox
     mean = bytearray(im.resize((1, 1), Image.BOX).getpixel((0, 0)))
     x = np.frombuffer(mean*crop**2, np.uint8).reshape(crop, crop, 3)
@@ -262,7 +281,7 @@ class Pictures:
     "Decoded photos with their masks; the first that are asked for stay in memory, up to a bound."
     def __init__(self,
         masks,       # `MaskStore` of soft masks
-        side:int,    # Shorter side, pixels, at which a photo is decoded (never enlarged)
+        side:int,    # Shorter side, pixels, at which a photo is decoded (never enlarged); None: the photo's own
         room:int=0,  # Bytes to use, at most; 0 keeps nothing
         ): self.masks, self.side, self.room, self.kept = masks, side, room, {}
 
@@ -288,20 +307,23 @@ class ArchiveDataset:
         n:int,             # How many samples
         crop:int=384,      # Side of the square, pixels
         scale=(.1, 1.),    # Range of the random scale factor
-        side:int=None,     # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512
+        side=None,         # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512; 'native': its own, whatever it is
         band=None,         # (lo, hi): soft values in between are ignored (`label_map`)
         seed:int=0,
         flip:float=.5,     # Share of mirrored samples
         ignore_index:int=IGNORE, # The label of padding and of the band
         cache:int=0,       # Bytes of memory for decoded photos and masks (`Pictures`)
+        as_released:bool=False, # As the released code does: a small photo lies in a corner (`corner_of`), masks are resized to the nearest pixel
         ):
         self.entries = [e for e in entries if e.sha in masks]
         if not self.entries: raise NamedMaskError("There is no photo with a mask to train on: look at the archive and the saliency stage first.")
-        self.masks, self.n, self.crop, self.scale, self.side, self.band, self.seed, self.flip = masks, n, crop, tuple(scale), side, band, seed, flip
+        self.masks, self.n, self.crop, self.scale, self.side = masks, n, crop, tuple(scale), own_side(side)
+        self.band, self.seed, self.flip, self.as_released = band, seed, flip, as_released
         self.label_of, self.ignore_index = label_of if callable(label_of) else lambda e: label_of[e.name], ignore_index
-        self.pictures = Pictures(masks, side or WORK_SIDE, cache)
+        self.pictures = Pictures(masks, None if side == 'native' else side or WORK_SIDE, cache)
 
     def __len__(self): return self.n
+    def new_empty(self): return PhotosToLabel([], self.side)     # what fastai keeps in an exported learner
 
     def draw(self, rng):
         "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
@@ -309,7 +331,9 @@ class ArchiveDataset:
         s, u, v, f = rng.random(4)
         im, soft = self.pictures(e)
         unit = self.side/min(im.size) if self.side else 1.
-        x, m, pad = cut(im, soft, self.crop, unit*(self.scale[0] + s*(self.scale[1]-self.scale[0])), (u, v), f < self.flip)
+        scale = unit*(self.scale[0] + s*(self.scale[1]-self.scale[0]))
+        released = dict(corner=corner_of(rng.random()), mask_filter=Image.NEAREST) if self.as_released else {}
+        x, m, pad = cut(im, soft, self.crop, scale, (u, v), f < self.flip, **released)
         y = label_map(m, self.label_of(e), self.band, self.ignore_index)
         np.putmask(y, pad, self.ignore_index)
         return x, y, e
@@ -444,6 +468,21 @@ def _blur_each(x, on, sigma):
         else: to[:] = a
     return each_photo(one, x, torch.where(on, sigma, 0).tolist())
 
+# %% ../nbs/06_segmenter.ipynb #06a11002
+class PhotosToLabel:
+    "Whole photos, at the size a network works at, without labels."
+    n_inp, split_idx = 1, 1
+    def __init__(self,
+        photos,           # Paths, PIL images or arrays
+        side:int=None,    # Shorter side, pixels; None: the photo's own
+        max_side:int=2048,# Longest side
+        ): self.photos, self.side, self.max_side = list(photos), side, max_side
+    def __len__(self): return len(self.photos)
+    def __getitem__(self, i):
+        im = photo_of(self.photos[i])
+        return TensorImage(seen_by(im, fit_size(im.size, self.side, self.max_side)).permute(2, 0, 1)),
+    def new_empty(self): return PhotosToLabel([], self.side, self.max_side)
+
 # %% ../nbs/06_segmenter.ipynb #32d74366
 class SeedBatch(Transform):
     "Seed torch's generator with (seed, number of the batch), before anything random happens to a batch."
@@ -461,6 +500,7 @@ class ArchiveDL(TfmdDL):
         super().__init__(dataset, **kwargs)
     def create_batch(self, b):
         "Photos of one batch side by side as (B,H,W,3), seen as (B,3,H,W): `channels_last`, without a turn."
+        if len({tuple(x.shape) for x, *_ in b}) > 1: raise NamedMaskError("Photos of different sizes make no batch: leave bs at 1.")
         x, *y = super().create_batch([(x.permute(1, 2, 0), *y) for x, *y in b])
         return x.permute(0, 3, 1, 2), *y
     def get_idxs(self): return list(range(self.start*self.bs, len(self.dataset)))
@@ -468,8 +508,25 @@ class ArchiveDL(TfmdDL):
         super().before_iter()
         for t in self.after_batch.fs:
             if isinstance(t, SeedBatch): t.iteration = self.start
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'start': self.start, **kwargs})
-    def __len__(self): return max(0, len(self.dataset)//self.bs - self.start)
+    def new(self, dataset=None, cls=None, **kwargs):
+        self._n_inp, self._types = 1, {tuple: [TensorImage, TensorLabels]}       # or fastai would read a photo to find out
+        if isinstance(dataset, (str, Path, Image.Image)): dataset = [dataset]
+        if isinstance(dataset, (list, tuple, L)): dataset, kwargs = PhotosToLabel(dataset, self.dataset.side), {'bs': 1, 'start': 0, **kwargs}
+        return super().new(dataset, cls, **{'start': self.start, **kwargs})
+    def show_results(self, b, out, max_n=9, **kwargs):
+        "fastai's own, and for photos without labels the photo under what was found in it."
+        if len(b) > self.n_inp: return super().show_results(b, out, max_n=max_n, **kwargs)
+        photos, found = self.decode(b)[0][:max_n], [self.after_item.decode((TensorLabels(o),))[0] for o in out[:max_n]]
+        for photo, labels, ctx in zip(photos, found, get_grid(len(photos), **kwargs)): labels.show(ctx=photo.show(ctx=ctx))
+    def __len__(self): return max(0, -(-len(self.dataset)//self.bs) - self.start)
+
+class SegmenterLoaders(DataLoaders):
+    "`DataLoaders` that keep the names of the classes and the ignored label when they are emptied for an export."
+    vocab, ignore_index = None, IGNORE
+    def new_empty(self):
+        empty = super().new_empty()
+        empty.vocab, empty.ignore_index = self.vocab, self.ignore_index
+        return empty
 
 # %% ../nbs/06_segmenter.ipynb #32d74368
 class NormalizeBytes(Normalize):
@@ -491,7 +548,7 @@ def training_dls(
     batch_size:int=16,
     crop:int=384,     # Side of a sample, pixels; a multiple of 16
     scale=(.1, 1.),   # Range of the random scale factor
-    side:int=None,    # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512
+    side=None,        # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512; 'native': its own, whatever it is
     seed:int=0,
     start:int=0,      # First batch: where an interrupted training continues
     band=None,        # (lo, hi): soft values in between are ignored
@@ -504,6 +561,7 @@ def training_dls(
     device=None,
     ignore_index:int=IGNORE, # The label that the loss ignores; with more than 254 names `ignore_for(n)`
     cache:int=2**29,  # Bytes of memory for decoded pictures, all workers together
+    as_released:bool=False, # Small photos in a corner, masks resized to the nearest pixel (`ArchiveDataset`)
 )->DataLoaders: # x: TensorImage (B,3,crop,crop) normalised float, `channels_last`; y: TensorLabels (B,crop,crop) long; `.vocab`
     "fastai `DataLoaders` of samples. `valid` holds one batch of other crops of the same photos, without changes of colour: to look at, not to measure."
     if names is None and isinstance(label_of, dict):
@@ -511,15 +569,15 @@ def training_dls(
         names = ['background'] + [ids.get(i, str(i)) for i in range(1, max(ids)+1)]
     if crop % 16: raise NamedMaskError(f"The crop is {crop} pixels: choose a multiple of 16, {crop//16*16+16} say.")
     mean, std = norm or encoder_norm('')
-    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index)
+    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index, as_released=as_released)
     train, valid = make(n_iters*batch_size, seed=seed, cache=cache//max(1, workers)), make(batch_size, seed=seed_of(seed, 'look'))
     valid.split_idx = 1
     device = torch.device(device) if device else default_device()
     tfms = [*batch_tfms, NormalizeBytes.from_stats(mean, std, cuda=device.type == 'cuda')]
     looks = [ColourJitter(**(jitter or {})), GaussianBlur(**(blur or {}))]
     kw = dict(bs=batch_size, num_workers=workers, after_item=[AddMaskCodes(names)] if names else None, device=device)
-    dls = DataLoaders(ArchiveDL(train, start=start, after_batch=[SeedBatch(seed), *looks, *tfms], **kw),
-                      ArchiveDL(valid, after_batch=tfms, **{**kw, 'num_workers': 0}), device=device)
+    dls = SegmenterLoaders(ArchiveDL(train, start=start, after_batch=[SeedBatch(seed), *looks, *tfms], **kw),
+                           ArchiveDL(valid, after_batch=tfms, **{**kw, 'num_workers': 0}), device=device)
     dls.vocab, dls.ignore_index = names, ignore_index
     return dls
 
@@ -564,6 +622,44 @@ class KeepEval(Callback):
     def before_train(self):
         for m in self.modules: m.eval()
 
+# %% ../nbs/06_segmenter.ipynb #06a11004
+class PixelCrossEntropy(CrossEntropyLossFlat):
+    "fastai's cross-entropy; what it makes of scores, it makes of a list of scores as well."
+    def activation(self, x): return self._each(super().activation, x)
+    def decodes(self, x): return self._each(super().decodes, x)
+    def _each(self, f, x): return L(f(o[None])[0] for o in x) if is_listy(x) else f(x)
+
+class AnySize(Callback):
+    "Fill photos up to the multiple that the network needs, and cut its scores back; crops of a training fit as they are."
+    order = -50
+    def before_batch(self):
+        n, (h, w) = getattr(self.learn.model, 'multiple', 16), self.x.shape[-2:]
+        self.whole = self.learn.xb if h % n or w % n else None
+        if self.whole: self.learn.xb = (F.pad(self.x, (0, -w % n, 0, -h % n)),)
+    def after_pred(self):
+        if not self.whole: return
+        h, w = self.whole[0].shape[-2:]
+        self.learn.pred, self.learn.xb = self.learn.pred[..., :h, :w], self.whole
+
+def parameter_groups(model):
+    "The encoder's parameters that train, if there are any, and all others."
+    head = [p for n, p in model.named_parameters() if not n.startswith('encoder.')]
+    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
+    return [encoder, head] if encoder else [head]
+
+class SegmenterLearner(Learner):
+    "A `Learner` whose `predict` takes a photo of any size."
+    def predict(self,
+        item,              # A path, PIL image or array
+        rm_type_tfms=None, # Only fastai asks for it
+        with_input:bool=False, # Give the photo as well, before the rest
+    ): # (labels that draw themselves, (H,W) at the photo's own size; the same as a tensor; probabilities (C,h,w) at working size)
+        im = photo_of(item)
+        labels, probs = segment(self.model, im, self.dls.valid.dataset.side, probs=True)
+        plain = torch.from_numpy(labels.astype(np.int64))
+        found = TensorLabels(plain, codes=self.dls.vocab), plain, torch.from_numpy(probs)
+        return (im, *found) if with_input else found
+
 # %% ../nbs/06_segmenter.ipynb #e7bcb0f8
 def segmenter_learner(
     dls,                       # From `training_dls`
@@ -575,20 +671,18 @@ def segmenter_learner(
     freeze_bn:bool=False,      # Keep the encoder's batch-norm statistics
     cbs=(),                    # More callbacks
     path=None,
+    precision:str='auto',      # Of the network on a GPU: 'auto' is bfloat16 where the GPU has it, else float16; or 'float32', 'bfloat16', 'float16'
 )->Learner:
     "A fastai `Learner`: cross-entropy without ignored pixels, Adam, encoder and decoder as two groups, channels-last; bfloat16 or float16 on a GPU."
     still = freeze_encoder(model, freeze, freeze_bn)
     model.to(memory_format=torch.channels_last)
-    def split(m):
-        head = [p for n, p in m.named_parameters() if not n.startswith('encoder.')]
-        enc = [p for p in m.encoder.parameters() if p.requires_grad]
-        return [enc, head] if enc else [head]
     lrs = [lr*encoder_lr_ratio, lr] if freeze < 1 else [lr]
-    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(axis=1, ignore_index=getattr(dls, 'ignore_index', IGNORE)), splitter=split, wd=wd, wd_bn_bias=True, train_bn=False,
-                    opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False), lr=lr, path=path, cbs=[KeepEval(still), *cbs])
+    loss = PixelCrossEntropy(axis=1, ignore_index=getattr(dls, 'ignore_index', IGNORE))
+    learn = SegmenterLearner(dls, model, loss_func=loss, splitter=parameter_groups, wd=wd, wd_bn_bias=True, train_bn=False,
+                             opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False), lr=lr, path=path, cbs=[KeepEval(still), AnySize(), *cbs])
     learn.start_rates = lrs
-    if torch.device(dls.device).type == 'cuda':
-        learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if torch.cuda.is_bf16_supported() else AMPMode.FP16))
+    if half := half_type(precision, dls.device):
+        learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if half == torch.bfloat16 else AMPMode.FP16))
     return learn
 
 # %% ../nbs/06_segmenter.ipynb #798bf09f
@@ -606,14 +700,22 @@ class Checkpoint(Callback):
     def peek(self):
         "The checkpoint in the folder, or None."
         if not self.file.exists(): return None
-        try: return torch.load(self.file, map_location='cpu', weights_only=True)
-        except Exception as e: raise NamedMaskError(f"The checkpoint {self.file} is damaged ({e}): delete it and run again.") from e
+        try:
+            state = read_weights(self.file)
+            why = _odd_checkpoint(state)
+        except NamedMaskError as e:
+            if is_out_of_memory(e.__cause__): raise
+            why = 'it cannot be read'
+        if why: raise NamedMaskError(f"The checkpoint {self.file} is damaged ({why}): delete it and run again.")
+        return state
 
     def before_fit(self):
         state = self.peek()
         if state:
             self.log = list(state['losses'])
-            if state['opt']: self.opt.load_state_dict(state['opt'])
+            if state['opt']:
+                try: self.opt.load_state_dict(state['opt'])
+                except Exception as e: raise NamedMaskError(f"The checkpoint {self.file} is of another training ({' '.join(str(e).split())[:120]}): delete it and run again.") from e
         self.last = time.time()
 
     def after_batch(self):
@@ -634,6 +736,14 @@ class Checkpoint(Callback):
         with atomic_path(self.folder/'losses.csv') as tmp, open(tmp, 'w', newline='') as f:
             csv.writer(f).writerows([('iteration', 'loss'), *((i, f'{l:.5f}') for i, l in enumerate(self.log))])
         self.last = time.time()
+
+def _odd_checkpoint(state):
+    "What is missing in a checkpoint, in words; '' if nothing is."
+    kinds = dict(model=dict, opt=(dict, type(None)), iteration=int, losses=list)
+    wrong = [k for k, kind in kinds.items() if k not in state or not isinstance(state[k], kind)]
+    if wrong: return f"its entry {wrong[0]!r} is missing or of another kind"
+    if state['iteration'] != len(state['losses']) or not all(isinstance(l, float) for l in state['losses']): return 'its losses are not those of its iterations'
+    return unsound(state['model'])
 
 # %% ../nbs/06_segmenter.ipynb #d1833c9a
 class ProgressLoss(Callback):
@@ -678,7 +788,7 @@ def fit_resumably(
     ckpt = Checkpoint(folder, n_iters, every_s)
     state = ckpt.peek()
     start = state['iteration'] if state else 0
-    if state: model.load_state_dict(state['model'])
+    if state: _continue(model, state, ckpt.file)
     learn = make_learner(start)
     if start < n_iters:
         with explain_write(folder): Path(folder).mkdir(parents=True, exist_ok=True)
@@ -689,72 +799,9 @@ def fit_resumably(
     learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])
     return learn
 
-# %% ../nbs/06_segmenter.ipynb #8d25297c
-def _axis(n_in, n_out, lo, hi):
-    "For output places lo..hi of n_out: the two input places and the weight of the second (bilinear, pixel centres)."
-    x = ((torch.arange(lo, hi)+.5)*n_in/n_out - .5).clamp_(0, n_in-1)
-    i = x.long()
-    return i, (i+1).clamp_(max=n_in-1), x-i
-
-def argmax_at(
-    logits,             # (C,h,w) float tensor
-    size,               # (H, W) of the result
-    budget:int=2**24,   # Largest number of scores held at once
-)->np.ndarray: # HxW: uint8, or uint16 with more than 256 classes
-    "Enlarge scores bilinearly to `size` and take the best class of each pixel, strip by strip."
-    (C, h, w), (H, W) = logits.shape, size
-    out, n = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), max(1, budget//(C*W))
-    for lo in range(0, H, n):
-        hi = min(H, lo+n)
-        i, j, f = _axis(h, H, lo, hi)
-        rows = torch.lerp(logits[:, i], logits[:, j], f[None, :, None].to(logits))
-        out[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).numpy()
-    return out
-
-# %% ../nbs/06_segmenter.ipynb #4b5db0b8
-def fit_size(
-    size,               # (W, H) of the photo
-    side:int=None,      # Wanted shorter side; None keeps the photo's
-    max_side:int=2048,  # Longest side allowed
-)->tuple: # (W, H)
-    "The size at which the network sees a photo: shorter side `side`, unless the longer one would exceed `max_side`."
-    s = min((side/min(size)) if side else 1., max_side/max(size))
-    return tuple(max(1, round(n*s)) for n in size)
-
-@torch.no_grad()
-def forward(
-    model,              # From `deeplabv3plus`; put into evaluation mode
-    im,                 # PIL image
-    side:int=None, max_side:int=2048, # See `fit_size`
-    norm=None,          # (mean, std); the model's own without
-    flip:bool=False,    # Average with the mirrored photo
-)->torch.Tensor: # (C,h,w) float32 on the CPU, at the size of `fit_size`
-    "Logits of one photo."
-    model.eval()
-    p = next(model.parameters())
-    mean, std = (torch.tensor(o).view(3, 1, 1) for o in (norm or (model.spec['mean'], model.spec['std'])))
-    x = np.asarray(im.convert('RGB').resize(fit_size(im.size, side, max_side), Image.BILINEAR, reducing_gap=3))
-    x = ((torch.from_numpy(x.copy()).permute(2, 0, 1)/255 - mean)/std)[None]
-    (h, w), n = x.shape[-2:], getattr(model, 'multiple', 16)
-    x = F.pad(x, (0, -w % n, 0, -h % n)).to(p.device, memory_format=torch.channels_last)
-    with torch.autocast('cuda', dtype=torch.bfloat16, enabled=p.device.type == 'cuda'):
-        out = model(x)[..., :h, :w].float()
-        if flip: out = (out + model(F.pad(x[..., :w].flip(-1), (0, -w % n)))[..., :h, :w].float().flip(-1))/2
-    return out[0].cpu()
-
-# %% ../nbs/06_segmenter.ipynb #df014abe
-def segment(
-    model,             # From `deeplabv3plus`
-    im,                # PIL image of any size
-    side:int=None,     # Shorter side at which the network works; None: the photo's own
-    norm=None,         # (mean, std); the model's own without
-    probs:bool=False,  # Also return the probabilities
-    flip:bool=False,   # Average with the mirrored photo: better, twice the time
-    max_side:int=2048, # Longest side at which the network works
-)->tuple: # (labels HxW, uint8 or with more than 256 classes uint16, at the photo's own size, probabilities float32 (C,h,w) at working size or None)
-    "The class of every pixel of a photo (NamedMask, section 4: one forward pass, no other step)."
-    logits = forward(model, im, side, max_side, norm, flip)
-    return argmax_at(logits, im.size[::-1]), (logits.softmax(0).numpy() if probs else None)
+def _continue(model, state, file):
+    try: model.load_state_dict(state['model'])
+    except Exception as e: raise NamedMaskError(f"The checkpoint {file} is of another network ({' '.join(str(e).split())[:120]}): delete it and run again.") from e
 
 # %% ../nbs/06_segmenter.ipynb #380780a1
 class Segmenter:
@@ -764,9 +811,58 @@ class Segmenter:
     def names(self)->list: return self.meta['names']                     # without background
     @property
     def classes(self)->list: return ['background', *self.names]
+    @property
+    def device(self)->torch.device: return next(self.model.parameters()).device
+    def to(self, device):
+        "Move the network, see `pick_device`."
+        self.model.to(pick_device(device))
+        return self
     def segment(self, im, probs=False, **kwargs):
         "`segment` at the size and normalisation that belong to this network."
         return segment(self.model, im, **{**dict(side=self.meta.get('side'), probs=probs), **kwargs})
+    def segment_all(self, photos, take=take_labels, **kwargs):
+        "`run_batches` at the size and normalisation that belong to this network: a `Seen` for each photo, in order."
+        return run_batches(self.model, photos, take, **{**dict(side=self.meta.get('side')), **kwargs})
+
+# %% ../nbs/06_segmenter.ipynb #38078a02
+_SPEC = dict(encoder=lambda v: isinstance(v, str) and re.fullmatch(r'[\w.\-]{1,200}', v),       # one of timm's own: with : or / it would be fetched
+             n_classes=lambda v: _whole(v, 2, 65_536),
+             output_stride=lambda v: v in (8, 16),
+             rates=lambda v: _numbers(v, 3) and all(_whole(o, 1, 10_000) for o in v),
+             dropout=lambda v: _number(v, 0, 1),
+             channels=lambda v: _whole(v, 1, 8_192),
+             mean=lambda v: _numbers(v, 3),
+             std=lambda v: _numbers(v, 3) and min(v) > 0,
+             head=lambda v: v in ('smp', 'paper'))
+
+def _number(v, least, most): return isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= most
+def _whole(v, least, most): return isinstance(v, int) and _number(v, least, most)
+def _numbers(v, n): return isinstance(v, (list, tuple)) and len(v) == n and all(_number(o, -1e6, 1e6) for o in v)
+
+def check_meta(
+    meta, # What `segmenter.json`, or the header of a converted file, holds
+    file, # Where it stands, for the message
+)->dict:  # The same
+    "What describes a segmenter; whatever does not is a `NamedMaskError` that says which entry is wrong."
+    def refuse(why): raise NamedMaskError(f"{file} describes no segmenter ({why}): restore the file from a copy.")
+    if not isinstance(meta, dict): refuse(f'it holds a {type(meta).__name__}')
+    names, spec = meta.get('names'), meta.get('model')
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)): refuse("'names' is not a list of words")
+    if len(set(names)) < len(names): refuse("one of 'names' is there twice")
+    if not isinstance(spec, dict): refuse("'model' is not a list of settings")
+    if odd := set(spec) - set(_SPEC): refuse(f"'model' has an unknown entry {min(odd)!r:.80}")
+    if missing := {'encoder', 'n_classes', 'output_stride', 'mean', 'std'} - set(spec): refuse(f"'model' lacks {min(missing)!r}")
+    if wrong := next((k for k, v in spec.items() if not _SPEC[k](v)), None): refuse(f"the {wrong!r} of 'model' is {spec[wrong]!r:.80}")
+    if spec['n_classes'] != len(names) + 1: refuse(f"it has {len(names)} names for {spec['n_classes']} classes, background included")
+    if not isinstance(meta.get('supervision', []), list): refuse("'supervision' is not a list")
+    try: own_side(meta.get('side'))
+    except NamedMaskError: refuse(f"'side' is {meta['side']!r:.80}")
+    return meta
+
+def _is_name(v):
+    "A word that can be written to a file."
+    try: return isinstance(v, str) and bool(v.strip()) and len(v.encode()) <= 1000 and '\0' not in v
+    except UnicodeEncodeError: return False
 
 # %% ../nbs/06_segmenter.ipynb #1582d732
 def save_segmenter(
@@ -779,37 +875,36 @@ def save_segmenter(
     if len(meta['names'])+1 != model.spec['n_classes']:
         raise NamedMaskError(f"{len(meta['names'])} names for a network of {model.spec['n_classes']} classes: give one name for each class but the background.")
     folder = Path(folder)
-    meta = {'format': 1, 'supervision': [], 'side': None, **meta, 'model': model.spec}
+    meta = {'format': 1, 'supervision': [], **meta, 'side': own_side(meta.get('side')), 'model': model.spec}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with atomic_path(folder/'model.safetensors') as tmp: save_file(state, tmp)
     write_json(folder/'segmenter.json', meta)
     return Segmenter(model, meta)
 
-def _header(file):
-    "What `namedmask convert` wrote into the head of a .safetensors file; None if it is not a segmenter."
-    import json
-    from safetensors import safe_open
-    if not file.is_file(): raise NamedMaskError(f"There is no file {file}: check the path.")
-    try:
-        with safe_open(file, 'pt') as f: meta = json.loads((f.metadata() or {}).get('namedmask', '{}'))
-    except Exception as e: raise NamedMaskError(f"Cannot read {file} ({str(e)[:200]}): restore the file from a copy.") from e
-    return meta if 'names' in meta else None
+def _is_safetensors(path): return path.suffix == '.safetensors'
 
 def load_segmenter(
     folder,       # Made by `save_segmenter`; or one .safetensors file, made by `namedmask convert`
-    device=None,
+    device='auto', # Where it will run, see `pick_device`
 )->Segmenter:
     "Read a segmenter; the weights are checked against the network that the JSON file describes."
-    from safetensors.torch import load_file
-    folder = Path(folder)
-    file, meta = (folder, _header(folder)) if folder.suffix == '.safetensors' else (folder/'model.safetensors', read_json(folder/'segmenter.json'))
-    if meta is None: raise NamedMaskError(f"There is no segmenter in {folder}: `namedmask fit` makes one; give the folder with segmenter.json, or a file that `namedmask convert` made of a published one.")
-    try:
-        spec = {k: v for k, v in meta['model'].items() if k not in ('mean', 'std')}
-        if set(':/') & set(spec['encoder']): raise ValueError(f"the encoder {spec['encoder']!r} is none of timm's own models")   # a name with these would fetch one
-        model = deeplabv3plus(**spec)
-        model.spec.update(meta['model'])
-        model.load_state_dict(load_file(file))
-    except NamedMaskError: raise
-    except Exception as e: raise NamedMaskError(f"Cannot read the weights in {file} ({str(e)[:200]}): restore the file from a copy.") from e
-    return Segmenter(model.to(device or 'cpu').to(memory_format=torch.channels_last).eval(), meta)
+    folder, device = Path(folder), pick_device(device)
+    file, about = (folder, folder) if _is_safetensors(folder) else (folder/'model.safetensors', folder/'segmenter.json')
+    meta = read_header(folder) if _is_safetensors(folder) else read_json(about)
+    if meta is None or meta == {} or isinstance(meta, dict) and 'names' not in meta:
+        raise NamedMaskError(f"There is no segmenter in {folder}: `namedmask fit` makes one; give the folder with segmenter.json, or a file that `namedmask convert` made of a published one.")
+    model = _described(check_meta(meta, about), about)
+    state = check_tensors(read_weights(file), file)
+    try: model.load_state_dict(state)
+    except Exception as e: raise NamedMaskError(f"The weights in {file} do not fit the network that {about.name} describes ({' '.join(str(e).split())[:200]}): restore both from a copy.") from e
+    return Segmenter(model.to(device).to(memory_format=torch.channels_last).eval(), meta)
+
+def _described(meta, about):
+    "The network that a description describes, with random weights."
+    spec = {k: v for k, v in meta['model'].items() if k not in ('mean', 'std')}
+    try: model = deeplabv3plus(**spec)
+    except Exception as e:
+        if is_out_of_memory(e): raise NamedMaskError(f"There is not enough memory for the network that {about} describes: close other programs.") from e
+        raise NamedMaskError(f"{about} describes no network that can be built ({' '.join(str(e).split())[:200]}): restore the file from a copy.") from e
+    model.spec.update(meta['model'])
+    return model

@@ -14,6 +14,7 @@ __all__ = ['SELFMASK', 'patch_tokens', 'DecoderLayer', 'SelfMask', 'gathered', '
 import json, math, re
 from dataclasses import asdict, replace
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
@@ -22,9 +23,11 @@ from fastai.basics import Adam, DataLoaders, Learner, default_device
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from .core import NamedMaskError, Stage, atomic_path, cache_dir, full_settings, rng_of, seed_of, settings_key
 from .images import WORK_SIDE, load_image
-from .saliency import Detector
+from .inference import half_type, pick_device
+from .saliency import REVISION, Detector, presets, short_at, spoken
 from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, NormalizeBytes, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
                                  fit_size, weights_key)
 from .teachers import SUPERVISION, TeacherCard, TimmFeatures, cards_of, find_weights
@@ -250,14 +253,15 @@ def selfmask_learner(
     wd:float=.01,             # Weight decay, decoupled (AdamW)
     as_released:bool=False,   # See `ranking_loss`
     cbs=(), path=None,
+    precision:str='auto',     # On a GPU, see `inference.half_type`
 )->Learner:
     "A fastai `Learner`: dice plus ranking, AdamW, encoder and the rest as two groups; bfloat16 or float16 on a GPU."
     split = lambda m: [list(m.encoder.parameters()), [p for n, p in m.named_parameters() if not n.startswith('encoder.')]]
     learn = Learner(dls, model, loss_func=partial(selfmask_loss, as_released=as_released), splitter=split, wd=wd, wd_bn_bias=True,
                     opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=True), lr=lr, path=path, cbs=list(cbs))
     learn.start_rates = [lr*encoder_lr_ratio, lr]
-    if torch.device(dls.device).type == 'cuda':
-        learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if torch.cuda.is_bf16_supported() else AMPMode.FP16))
+    if half := half_type(precision, dls.device):
+        learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if half == torch.bfloat16 else AMPMode.FP16))
     return learn
 
 # %% ../nbs/06a_selfmask.ipynb #455e2274
@@ -266,11 +270,31 @@ SELFMASK = {
     'mini': dict(n_queries=10, layers=3, side=96, scale=(.5, 1.), corner=False, batch_size=16, epochs=12, lr=1e-3, encoder_lr_ratio=.3, wd=.01, warmup=20,
                  jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.), workers=0)}
 
+_REVISED = {2: {'paper': dict(precision='float32')}}   # what a revision changes in them
+_UNSAID = dict(precision='auto')                       # what holds where settings do not say it, as those of older runs do not
+
+def _whole_from(least): return lambda v: isinstance(v, Integral) and not isinstance(v, bool) and v >= least
+def _real(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+_RULES = dict({k: (_whole_from(1), "a whole number, at least 1") for k in ('n_queries', 'layers', 'batch_size')},
+              **{k: (_whole_from(0), "a whole number, at least 0") for k in ('warmup', 'workers')},
+              side=(_whole_from(16), "a whole number, at least 16"), corner=(lambda v: isinstance(v, bool), "True or False"),
+              scale=(lambda v: len(v) == 2 and all(map(_real, v)) and 0 < v[0] <= v[1], "two numbers above 0, the smaller one first"),
+              **{k: (lambda v: _real(v) and v > 0, "a number above 0") for k in ('lr', 'epochs')},
+              **{k: (lambda v: _real(v) and v >= 0, "a number, at least 0") for k in ('encoder_lr_ratio', 'wd')},
+              **{k: (lambda v: isinstance(v, dict), "a dictionary") for k in ('jitter', 'blur')},
+              precision=(lambda v: isinstance(v, str) and v in ('auto', 'float32', 'bfloat16', 'float16'), "auto, float32, bfloat16 or float16"))
+
 def selfmask_settings(
     settings='paper', # 'paper', 'mini', or a dictionary with some of their keys; 'base' in it names the one to start from, 'paper' without
+    revision:int=REVISION, # Of the presets
 )->dict:
-    "The full settings; a misspelt key is a `NamedMaskError`."
-    return full_settings(settings, SELFMASK, 'SelfMask')
+    "The full settings; a misspelt key, or a value that cannot be, is a `NamedMaskError`."
+    s = full_settings(settings, presets(SELFMASK, _REVISED, _UNSAID, revision), 'SelfMask')
+    for k, (fits, words) in _RULES.items():
+        try: ok = fits(s[k])
+        except TypeError: ok = False
+        if not ok: raise NamedMaskError(f"The SelfMask setting {k} is {s[k]!r}: it has to be {words}.")
+    return spoken(s, _UNSAID)
 
 # %% ../nbs/06a_selfmask.ipynb #cb9a95a7
 def dino_vits8()->TimmFeatures:
@@ -304,7 +328,7 @@ def selfmask_stage(
     "The stage of one training; it starts afresh when photos, masks, first weights or settings have changed."
     import hashlib
     photos = [(e.sha, hashlib.sha256(masks.path(e.sha).read_bytes()).hexdigest()[:16]) for e in entries if e.sha in masks]
-    used = {k: v for k, v in settings.items() if k != 'workers'}
+    used = {k: v for k, v in spoken(settings, _UNSAID).items() if k != 'workers'}
     return Stage(folder, dict(stage='selfmask', version=1, photos=settings_key(photos), n=len(photos), init=weights_key(features._load().state_dict()) if features.card.source != 'random numbers' else '',
                               encoder=[features.name, settings_key(features._args)], cards=[c.as_dict() for c in cards], seed=seed, as_released=as_released, **used))
 
@@ -318,6 +342,7 @@ def train_selfmask(
     seed:int=0, as_released:bool=False, every_s:float=20., device=None, quiet:bool=False,
 )->SelfMask: # In evaluation mode; `.cards` says what it learned from
     "Train SelfMask's predictor (section 3.2), or continue, or read what is there."
+    if not isinstance(seed, Integral) or seed < 0: raise NamedMaskError(f"The seed is {seed!r}: it has to be a whole number from 0.")
     s, cards = selfmask_settings(settings), list(dict.fromkeys([features.card, *(cards_of(masks) if mask_cards is None else mask_cards)]))
     stage = selfmask_stage(entries, masks, features, cards, s, folder, seed, as_released).open()
     file = stage.folder/'selfmask.safetensors'
@@ -326,7 +351,7 @@ def train_selfmask(
     model = selfmask_over(features, seed, n_queries=s['n_queries'], layers=s['layers']).to(device or default_device())
     dls = partial(selfmask_dls, entries, masks, n_iters=n_iters, seed=seed, norm=model.spec['norm'], device=device, **{k: s[k] for k in ('batch_size', 'side', 'scale', 'corner', 'jitter', 'blur', 'workers')})
     def learner(start):
-        learn = selfmask_learner(dls(start=start), model, s['lr'], s['encoder_lr_ratio'], s['wd'], as_released)
+        learn = selfmask_learner(dls(start=start), model, s['lr'], s['encoder_lr_ratio'], s['wd'], as_released, precision=s.get('precision', 'auto'))
         return learn.add_cb(PolyToZero(learn.start_rates, n_iters, start, s['warmup']))
     with stage.working(): fit_resumably(learner, model, stage.folder, n_iters=n_iters, what='SelfMask', every_s=every_s, quiet=quiet)
     save_selfmask(file, model, [predictor_card(cards), *cards])
@@ -359,12 +384,14 @@ def selfmask_spec(
     heads=None, # Heads of all attention; without, one for each 64 numbers
 )->dict:        # Arguments of `SelfMask`
     "What network a state dict belongs to, from its names and shapes."
-    count = lambda start: 1 + max((int(m[1]) for k in state if (m := re.match(start + r'\.(\d+)\.', k))), default=-1)
+    count = lambda start: len({m[1] for k in state if (m := re.match(start + r'\.(\d+)\.', k))})
     need = ('queries', 'encoder.patch_embed.proj.weight', 'encoder.pos_embed', 'encoder.blocks.0.mlp.fc1.weight')
     if absent := [k for k in need if k not in state]: raise NamedMaskError(f"These are not the weights of a SelfMask: {', '.join(absent)} missing among {len(state)} tensors ({', '.join(list(state)[:3])}, …).")
+    for k, dims in zip(need, (2, 4, 3, 2)):
+        if state[k].ndim != dims or not state[k].numel(): raise NamedMaskError(f"These are not the weights of a SelfMask: {k} has the shape {tuple(state[k].shape)} where {dims} dimensions belong.")
     n, d = state['queries'].shape
     patch, prefix = state['encoder.patch_embed.proj.weight'].shape[-1], int('encoder.cls_token' in state)
-    grid, heads = math.isqrt(state['encoder.pos_embed'].shape[1] - prefix), heads or max(1, d//64)
+    grid, heads = math.isqrt(max(1, state['encoder.pos_embed'].shape[1] - prefix)), heads or max(1, d//64)
     args = dict(img_size=grid*patch, patch_size=patch, embed_dim=d, depth=count('encoder.blocks'), num_heads=heads, mlp_ratio=state['encoder.blocks.0.mlp.fc1.weight'].shape[0]/d)
     if not prefix: args.update(class_token=False, global_pool='avg')
     return dict(encoder='vit_small_patch8_224', model_args=args, n_queries=n, layers=count('decoder'), heads=heads)
@@ -376,14 +403,23 @@ def _misfits(state, want):
              ('of another shape', [f'{k} {tuple(state[k].shape)} for {tuple(v.shape)}' for k, v in want.items() if k in state and state[k].shape != v.shape])]
     return '; '.join(f"{what}: {', '.join(ks[:8])}{f' and {len(ks) - 8} more' if len(ks) > 8 else ''}" for what, ks in lists if ks)
 
+def _planned(spec, n_tensors, what):
+    "The network of a spec, without memory for its weights; a spec that cannot be is a `NamedMaskError`."
+    try:
+        if max(spec['layers'], spec['model_args'].get('depth', 0)) > n_tensors: raise ValueError(f"more layers than tensors, of which there are {n_tensors}")
+        with torch.device('meta'): return SelfMask(**spec)
+    except NamedMaskError: raise
+    except Exception as e: raise NamedMaskError(f"{what} describes no SelfMask ({' '.join(str(e).split())[:120] or type(e).__name__}): restore the file from a copy, or bring it as published.") from e
+
 def selfmask_from_release(
     state,      # State dict of the release, flat or under 'model'
     heads=None, # See `selfmask_spec`
 )->dict: # State dict of `SelfMask(**selfmask_spec(...))`, float32
     "The released weights under the names of this network; a `NamedMaskError` lists every key that does not fit."
-    if isinstance(state.get('model'), dict): state = state['model']
-    state = {_renamed(k): v for k, v in state.items()}
-    with torch.device('meta'): want = SelfMask(**selfmask_spec(state, heads)).state_dict()
+    if isinstance(state, dict) and isinstance(state.get('model'), dict): state = state['model']
+    if not isinstance(state, dict): raise NamedMaskError(f"These are not the weights of a SelfMask, but a {type(state).__name__}: bring selfmask_nq20.pt or selfmask_nq10.pt as published.")
+    state = {_renamed(k): v for k, v in state.items() if isinstance(k, str) and torch.is_tensor(v)}
+    want = _planned(selfmask_spec(state, heads), len(state), 'The list of tensors').state_dict()
     if trouble := _misfits(state, want): raise NamedMaskError(f"The weights do not fit SelfMask ({trouble}): bring selfmask_nq20.pt or selfmask_nq10.pt as published.")
     return {k: state[k].float() for k in want}
 
@@ -411,16 +447,21 @@ def _cards_of(file, about, supervision):
     if about:
         if supervision is not None: raise NamedMaskError(f"{file} says itself what it learnt from: leave supervision= out.")
         try: return [TeacherCard(**c) for c in about['cards']]
-        except TypeError as e: raise NamedMaskError(f"The header of {file} does not say what it learnt from ({e}): restore it from a copy.") from e
+        except (TypeError, AttributeError) as e: raise NamedMaskError(f"The header of {file} does not say what it learnt from ({e}): restore it from a copy.") from e
     if supervision is None and re.fullmatch(r'selfmask_nq(10|20)\.pt', Path(file).name):
         return [TeacherCard('SelfMask, published', 'saliency', 'nothing', "see the authors' page", f"{file}; the authors' training keeps the checkpoint with the best IoU on DUTS-TE", _sha256(file))]
     if supervision is None: raise NamedMaskError(f"{file} does not say what it learnt from: pass supervision= to load_selfmask, one of {', '.join(SUPERVISION)}.")
     return [TeacherCard('SelfMask, from a file', 'saliency', supervision, 'not known', str(file), _sha256(file), allow_masks=supervision == 'masks')]
 
-def _from_header(file, spec):
-    "The network that a file's header describes."
-    try: return SelfMask(**spec)
-    except (TypeError, ValueError, RuntimeError, AttributeError) as e: raise NamedMaskError(f"The header of {file} describes no SelfMask ({str(e)[:120]}): restore it from a copy.") from e
+def _tensors_in(file):
+    "The tensors of a file, by name."
+    from namedmask.teachers import _load_state
+    try: state = _load_state(file)
+    except NamedMaskError: raise
+    except Exception as e: raise NamedMaskError(f"Cannot read the weights in {file} ({' '.join(str(e).split())[:120]}): restore it from a copy.") from e
+    for k, v in state.items():
+        if v.is_floating_point() and not torch.isfinite(v).all(): raise NamedMaskError(f"The weights in {file} hold numbers that are none (NaN or infinite, in {k}): restore it from a copy, or train again.")
+    return state
 
 def load_selfmask(
     file=None,   # Made by `save_selfmask` or `namedmask convert`, or the release's .pt; None: the published `selfmask_nq20.pt`, fetched once
@@ -430,18 +471,21 @@ def load_selfmask(
     supervision=None, # What a file of another than the published names learnt from, if it has no header: one of `SUPERVISION`
 )->SelfMask: # In evaluation mode, with `.cards`
     "Read a predictor; no file can run code."
-    from namedmask.teachers import _download, _load_state
+    from namedmask.teachers import _download
     file = find_weights('SelfMask', published_selfmask().name, _RELEASE, file, sha256, lambda: _download(_RELEASE))
     about = _about(file)
-    state = _load_state(file)
+    state = _tensors_in(file)
     if 'spec' not in about: state = selfmask_from_release(state, heads)
-    model = _from_header(file, about['spec']) if 'spec' in about else SelfMask(**selfmask_spec(state, heads))
-    if trouble := _misfits(state, model.state_dict()): raise NamedMaskError(f"The weights in {file} do not fit what its header describes ({trouble}): restore it from a copy.")
+    spec = about['spec'] if 'spec' in about else selfmask_spec(state, heads)
+    planned = _planned(spec, len(state), f'The header of {file}')
+    if trouble := _misfits(state, planned.state_dict()): raise NamedMaskError(f"The weights in {file} do not fit what its header describes ({trouble}): restore it from a copy.")
+    model = SelfMask(**spec)
     model.load_state_dict(state)
     model.cards = _cards_of(file, about, supervision)
     return model.to(device or 'cpu').eval()
 
 # %% ../nbs/06a_selfmask.ipynb #634974bb
+@delegates(Detector)
 class SelfMaskDetector(Detector):
     "SelfMask's predictor as a saliency detector: the mask of the query with the highest objectness, then a refinement."
     role = 'saliency'
@@ -452,29 +496,39 @@ class SelfMaskDetector(Detector):
         hard=None,         # Hand the refinement 0 and 1 instead of probabilities; without, only to 'bilateral'
         device=None,       # Default: a GPU if there is one
         refine_side=None,  # Shorter side at which the mask is refined: 512 in NamedMask's code; without, 256² pixels at most
+        **kwargs,          # fallback, binary, work_side: see `Detector`
         ):
-        super().__init__([], refine, side, refine_side)
-        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        self.model = (model if isinstance(model, SelfMask) else load_selfmask(model)).to(device).eval()
-        self.device, self.hard, self._cards = device, refine == 'bilateral' if hard is None else hard, list(getattr(self.model, 'cards', []))
+        super().__init__([], refine, side, refine_side, **kwargs)
+        self.model = (model if isinstance(model, SelfMask) else load_selfmask(model)).to(pick_device(device)).eval()
+        self.hard, self._cards = refine == 'bilateral' if hard is None else hard, list(getattr(self.model, 'cards', []))
         self._key = weights_key(self.model.state_dict())
 
     @property
     def cards(self): return self._cards
     @property
     def settings(self)->dict: return dict(super().settings, hard=self.hard, weights=self._key)
+    @property
+    def device(self): return self.model.queries.device
+
+    def seen(self, im):
+        "The photo as the network sees it: (H, W, 3) uint8. With `binary` as NamedMask's code resizes it."
+        size = short_at(im.size, self.side) if self.binary else fit_size(im.size, self.side)
+        return np.array(im.convert('RGB').resize(size, Image.BILINEAR, reducing_gap=None if self.binary else 3))
 
     @torch.inference_mode()
     def maps(self, im):
         "Masks (n, h, w) and objectness (n,) of the last layer, and the (H, W) that the network saw."
-        size = fit_size(im.size, self.side)
         mean, std = (torch.tensor(o).view(3, 1, 1) for o in self.model.spec['norm'])
-        x = torch.from_numpy(np.asarray(im.convert('RGB').resize(size, Image.BILINEAR, reducing_gap=3)).copy()).permute(2, 0, 1)
-        masks, s = self.model(((x/255 - mean)/std)[None].to(self.device))
-        return masks[0, -1].float().cpu(), s[0, -1].float().cpu(), size[::-1]
+        a = self.seen(im)
+        masks, s = self.model(((torch.from_numpy(a).permute(2, 0, 1)/255 - mean)/std)[None].to(self.device))
+        return masks[0, -1].float().cpu(), s[0, -1].float().cpu(), a.shape[:2]
 
     def coarse(self, maps)->dict:
         masks, s, (H, W) = maps
         best = int(s.argmax())
         p = F.interpolate(masks[None, [best]], scale_factor=self.model.patch/2, mode='bilinear', align_corners=False)[0, 0, :H, :W].numpy()
         return dict(queries=masks.numpy(), objectness=s.sigmoid().numpy(), best=best, coarse=(p > .5).astype(np.float64) if self.hard else p.astype(np.float64))
+
+    def release(self):
+        "Leave the GPU, where it is on one."
+        self.model.to('cpu')

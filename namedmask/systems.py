@@ -17,7 +17,7 @@ from typing import Callable
 import numpy as np
 from fastcore.basics import patch
 from .ablation import MiniLab
-from .core import NamedMaskError, settings_key, slug
+from .core import NamedMaskError, own_folder, settings_key, slug
 from .evaluation import NaiveSegmenter, soft_mask
 from .benchmarks import evaluate_on
 from .retrieval import embed_names, parse_names
@@ -35,10 +35,12 @@ class PhotoLab(MiniLab):
         iterations:int=None,# Of each student; by default those of its settings
         transfer='name-only', # 'name-and-image' if the photos come from where the benchmark's do
         prompts=None,       # What `fit` calls names, with synonyms; the benchmark's names by default
+        as_released=False,  # MaskCLIP and ReCo as their released code has them, where it differs from their papers
         ):
         super().__init__(folder, seed, teachers=teachers)
         self.root, self.images, self.scored, self.transfer = Path(folder), [images] if isinstance(images, (str, Path)) else list(images), benchmark, transfer
-        self.folder, self.iterations, self.names, self.prompts = self.root/f'seed{seed}', iterations, list(benchmark.names), prompts or ','.join(benchmark.names)
+        self.folder, self.iterations, self.names, self.prompts = self.root/f'seed{seed}', iterations, list(benchmark.names), prompts or list(benchmark.names)
+        self.as_released = as_released
 
     def benchmark(self, split=None): return self.scored
     def scenes(self, split, n): raise NamedMaskError('Photos without labels have no true masks: the row cannot be made (namedmask ceiling trains one from labelled photos).')
@@ -166,7 +168,7 @@ def ceiling(lab):
     from namedmask.evaluation import train_ceiling, true_mask_entries
     root = lab.scenes('index', lab.n_scenes)
     entries = true_mask_entries(root/'JPEGImages', root/'SegmentationClass', lab.names, quiet=True)
-    settings = {**student_settings(lab.teachers.recipe), 'iterations': lab.iterations}
+    settings = {**student_settings(lab.teachers.recipe), **lab.changes}
     student = train_ceiling(entries, settings, lab.init, lab.folder/'ceiling', lab.seed, quiet=True)
     return Row(student, student.meta['supervision'], dict(background='a class of its own, learnt from true masks', resolution='native', resizing=f"shorter side {student.meta['side'] or 'native'}",
                thresholds='none', crf=False, transfer='name-and-image', prompts='none: labelled masks'))
@@ -180,14 +182,15 @@ def _archive_rule(lab):
 def maskclip(lab, star=False, **kw): # star: with a background class
     "MaskCLIP: every place its best name, or background."
     from namedmask.maskclip import maskclip_of
-    return maskclip_of(lab.teachers, _prompts(lab), **(_archive_rule(lab) if star else {}), **kw)
+    return maskclip_of(lab.teachers, _prompts(lab), **(_archive_rule(lab) if star else {}), **_released(lab), **kw)
 
 def reco(lab, star=False):
     "ReCo: what the photos of a name have in common, looked for in the scored photo."
     from namedmask.reco import context_archive, reco_of
-    rule = _archive_rule(lab) if star else {}
+    rule, released = _archive_rule(lab) if star else {}, _released(lab)
     contexts = context_archive(lab.teachers, lab.index, _shared(lab)/'context')
-    return reco_of(lab.teachers, rule.pop('archive', None) or lab.archive(), _prompts(lab), contexts=contexts, folder=_shared(lab)/'reco', **rule)
+    folder = _shared(lab)/('reco-as-released' if released else 'reco')
+    return reco_of(lab.teachers, rule.pop('archive', None) or lab.archive(), _prompts(lab), contexts=contexts, folder=folder, **rule, **released)
 
 def kmeans(lab, backbone):
     "Clusters of places of the scored photos (without their labels), as published."
@@ -207,6 +210,7 @@ def maskdistill(lab):
     return maskdistill_of(lab.teachers, lab.names, archive, lab.folder/'maskdistill', seed=lab.seed, quiet=True)
 
 def _shared(lab): return getattr(lab, 'root', lab.folder)
+def _released(lab): return dict(as_released=True) if getattr(lab, 'as_released', False) else {}
 def _scored(lab):
     b = lab.benchmark()
     return [b.photo(s) for s in b.stems]
@@ -260,6 +264,7 @@ def as_segmenter(made, benchmark, folder)->tuple: # What a row's function gave; 
     if hasattr(made, 'predict'): return made, benchmark
     if hasattr(made, 'clusters'):
         from namedmask.clustering import match_clusters
+        own_folder(folder)                                               # the notes of the evaluation come into it later
         return match_clusters(made, benchmark, Path(folder)/'matching', quiet=True), benchmark
     return Row(ThingSegmenter(made), _cards_of(made), dict(background='outside the mask', resolution='native', thresholds='.5 on the soft mask, fixed', crf=False, transfer='class-agnostic')), ThingBenchmark(benchmark)
 

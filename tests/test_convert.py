@@ -322,3 +322,44 @@ def test_the_papers_decoder_trains_and_keeps(tmp_path):
     with torch.no_grad(): assert torch.allclose(back.model(x), net(x), atol=1e-5)     # a loaded network is channels-last
     assert 'head' not in deeplabv3plus('resnet18', 3).spec                    # segmenters of before say nothing of it
     with pytest.raises(NamedMaskError, match='decoder'): deeplabv3plus('resnet18', 3, head='vainf')
+
+# ---------------------------------------------------------------- where the result goes, and files that mean harm
+
+def tree(folder): return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob('*')) if f.is_file()}
+
+def test_a_folder_that_is_not_ours_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path/'photos').mkdir(); (tmp_path/'photos'/'a.jpg').write_bytes(b'mine')
+    with pytest.raises(NamedMaskError, match='not empty and was not made by namedmask.*a.jpg'): convert(tmp_path/'nowhere.pt', tmp_path/'photos', NAMES)
+    assert tree(tmp_path) == {'photos/a.jpg': b'mine'}
+
+def test_a_file_that_is_not_ours_is_refused_before_anything_is_read(tmp_path, official):
+    from safetensors.torch import save_file
+    save_file({'w': torch.ones(1)}, tmp_path/'theirs.safetensors')
+    (tmp_path/'text.safetensors').write_bytes(b'mine'); (tmp_path/'folder.safetensors').mkdir()
+    before = tree(tmp_path)
+    for name in ('theirs.safetensors', 'text.safetensors'):
+        with pytest.raises(NamedMaskError, match=f'{name} is in the way'): convert(tmp_path/'nowhere.pt', tmp_path/name, NAMES)
+    with pytest.raises(NamedMaskError, match='is a folder'): convert(tmp_path/'nowhere.pt', tmp_path/'folder.safetensors', NAMES)
+    with pytest.raises(NamedMaskError, match='is the file that is to be converted'): convert(tmp_path/'theirs.safetensors', tmp_path/'theirs.safetensors', NAMES)
+    assert tree(tmp_path) == before
+
+def test_what_was_converted_before_is_converted_again(tmp_path, official):
+    for out in (tmp_path/'net', tmp_path/'net.safetensors'):
+        first, second = (convert(official, out, NAMES, supervision='nothing') for _ in range(2))
+        assert first == second and load_segmenter(out).names == first['names']
+
+def test_harmful_files_end_in_a_sentence(tmp_path):
+    from test_teachers import harmful
+    for name, file in harmful(tmp_path/'harm').items():
+        with pytest.raises(NamedMaskError) as e: convert(file, tmp_path/'out', supervision='nothing')
+        assert '\n' not in str(e.value) and str(file) in str(e.value), name
+        if file.suffix == '.safetensors':
+            with pytest.raises(NamedMaskError): load_segmenter(file)
+    assert not (tmp_path/'out').exists()
+
+def test_weights_that_are_not_finite_are_not_converted(tmp_path):
+    for bad in (float('nan'), float('inf')):
+        state = published_state(3)
+        state['backbone.conv1.weight'][0, 0, 0, 0] = bad
+        torch.save(state, tmp_path/'a.pt')
+        with pytest.raises(NamedMaskError, match='backbone.conv1.weight.*not finite'): convert(tmp_path/'a.pt', tmp_path/'out', 'cat,dog', supervision='nothing')

@@ -241,3 +241,44 @@ def test_more_parts_of_a_batch_are_kept():
     x, y = batch(4)
     out = CopyPaste()((TensorImage(x), TensorMask(y), torch.arange(4)), split_idx=0)
     assert len(out) == 3 and torch.equal(out[2], torch.arange(4))
+
+# ---- as released -----------------------------------------------------------------------------------------------
+def paste_as_released(x, y, new_x, new_y, at):
+    "What NamedMask's code does with one source and one canvas, written down plainly: slices that stop before the last row and column, labels from 1 to 254."
+    on = (y > 0) & (y < 255)
+    rows, cols = np.nonzero(on.any(1))[0], np.nonzero(on.any(0))[0]
+    if not len(rows): return
+    t, b, l, r = rows[0], rows[-1], cols[0], cols[-1]
+    where, region = np.s_[at[0]:at[0]+b-t, at[1]:at[1]+r-l], on[t:b, l:r]
+    new_x[:, where[0], where[1]][:, region] = x[:, t:b, l:r][:, region]
+    new_y[where][region] = y[t:b, l:r][region]
+
+@pytest.mark.parametrize('names, ignore', [(20, 255), (919, 1000)])
+def test_as_released_pixel_by_pixel(names, ignore, monkeypatch):
+    rng, H, W = np.random.default_rng(names), 11, 17
+    for trial in range(30):
+        x = rng.random((6, 3, H, W)).astype(np.float32)
+        y = rng.choice([0, ignore, *rng.integers(1, names + 1, 3)], (6, H, W), p=[.6, .1, .1, .1, .1]) * (rng.random((6, H, W)) < rng.choice([.02, .3, 1.]))
+        torch.manual_seed(trial)
+        counts, sources, places = draw_pastes(6, 2)
+        got = []
+        monkeypatch.setattr(cp, 'random_offset', lambda u, box, size: got.append(random_offset(u, box, size)) or got[-1])
+        torch.manual_seed(trial)
+        ours = copy_paste_batch(torch.from_numpy(x), torch.from_numpy(y), 2, ignore, as_released=True)
+        want_x, want_y = x.copy(), y.copy()
+        pasted = (counts > 1).nonzero()[:, 0].tolist()
+        for k, i in enumerate(pasted):
+            j = int(sources[0, i])
+            paste_as_released(x[j], y[j], want_x[i], want_y[i], got[0][k].tolist())
+        assert (ours[0].numpy() == want_x).all() and (ours[1].numpy() == want_y).all()
+        torch.manual_seed(trial)
+        at_once = copy_paste_batch(torch.from_numpy(x), torch.from_numpy(y), 2, ignore, as_released=True, paste=cp._paste_gather)
+        assert torch.equal(at_once[0], ours[0]) and torch.equal(at_once[1], ours[1])
+
+def test_released_offsets_reach_every_place():
+    "randint(0, H - bbox_h) with bbox_h one too small: one place more than there are."
+    y = torch.zeros(2, 4, 5, dtype=torch.long); y[0, :2, :2], y[1, :2, :2] = 1, 2
+    torch.manual_seed(0)
+    seen = {tuple((o[0] == 2).nonzero()[0].tolist()) for o in (copy_paste_batch(torch.zeros(2, 3, 4, 5), y, 2, as_released=True)[1] for _ in range(600)) if (o[0] == 2).any()}
+    assert seen == {(a, b) for a in range(4) for b in range(5)}
+    assert repr(CopyPaste()) == 'CopyPaste(max_objects=2, ignore_index=255)' and 'as_released' in repr(CopyPaste(as_released=True))

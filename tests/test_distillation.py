@@ -51,10 +51,37 @@ def test_paper_settings_are_the_papers():
     assert (s['scale'], s['lr'], s['encoder_lr_ratio'], s['wd'], s['max_objects'], s['band']) == ((.1, 1.), 5e-4, .1, 2e-4, 2, None)
     assert STUDENTS['small'].keys() == s.keys()
 
-@pytest.mark.parametrize('bad,text', [('large', 'choose one of small, paper'), (dict(iteration=1), "no setting 'iteration'"),
-                                      (dict(iterations=0), 'at least 1 iteration'), (dict(batch_size=1), '2 samples')])
+@pytest.mark.parametrize('bad,text', [('large', 'choose one of small, paper'), (dict(iteration=1), "Unknown student settings iteration: choose among encoder, "),
+    (dict(base='large'), 'choose one of small, paper'), ([1], r'student settings are \[1\]: give a name'), (dict(iterations=0), 'iterations is 0: it has to be a whole number, at least 1'),
+    (dict(iterations=None), 'at least 1'), (dict(iterations=1.5), 'at least 1'), (dict(iterations=True), 'at least 1'), (dict(iterations='400'), 'at least 1'), (dict(batch_size=1), 'batch_size is 1.*at least 2'),
+    (dict(lr=0), 'lr is 0: .*above 0'), (dict(lr=-1e-3), 'above 0'), (dict(lr=float('nan')), 'lr is nan: .*above 0'), (dict(lr=float('inf')), 'above 0'), (dict(wd=-1.), 'at least 0'),
+    (dict(crop=16), 'crop is 16.*at least 32'), (dict(crop=100), 'multiple of 16'), (dict(max_objects=0), 'max_objects is 0.*at least 1'), (dict(scale=(1., .3)), 'smaller one first'),
+    (dict(scale=(0., 1.)), 'above 0'), (dict(scale=.5), 'two numbers'), (dict(band=(.2, 1.2)), 'from 0 to 1'), (dict(freeze=2), 'from 0 to 1'), (dict(freeze_bn=1), 'True or False'),
+    (dict(jitter={'colour': 1}), 'brightness'), (dict(jitter=None), 'dictionary'), (dict(blur={'sigma': (2, 1)}), 'sigma'), (dict(side=0), "'native'"), (dict(side='big'), "'native'"), (dict(side=[3]), "'native'"),
+    (dict(precision='half'), 'float32'), (dict(encoder='resnet5O'), 'resnet5O.*timm.list_models'), (dict(encoder=3), 'timm'), (dict(encoder='hf-hub:a/b'), 'timm'), (dict(output_stride=32), '8 or 16'),
+    (dict(head='large'), 'smp or paper'), (dict(channels=0), 'at least 1')])
 def test_wrong_settings_say_so(bad, text):
     with pytest.raises(NamedMaskError, match=text): student_settings(bad)
+
+def test_a_part_of_the_settings_changes_those_of_the_teachers_in_use():
+    assert student_settings(dict(iterations=50), base='paper') == {**student_settings('paper'), 'iterations': 50}
+    assert student_settings(dict(iterations=50)) == {**STUDENTS['small'], 'iterations': 50} == student_settings(dict(base='small', iterations=50), base='paper')
+    assert student_settings('mini', base='paper') == STUDENTS['mini'] and student_settings('small', iterations=None) == STUDENTS['small']     # not said
+    with pytest.raises(NamedMaskError, match='at least 1'): student_settings('small', iterations=0)
+
+def test_a_revision_changes_what_paper_is_and_nothing_else():
+    for name in ('small', 'mini'): assert student_settings(name, revision=1) == student_settings(name, revision=2) == STUDENTS[name]
+    assert student_settings('paper', revision=1) == STUDENTS['paper']
+    assert student_settings('paper') == student_settings('paper', revision=2) == {**STUDENTS['paper'], 'side': 'native', 'precision': 'float32'}
+    whole = student_settings('paper')
+    assert student_settings(whole) == whole == student_settings(whole, base='mini', revision=1)             # settings that say all stay what they are
+    for bad in (0, 3, 'two', True, None):
+        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 2'): student_settings('paper', revision=bad)
+
+@pytest.mark.parametrize('bad', [-1, 1.5, 'x', True, 2**40, None, float('nan')])
+def test_a_seed_that_is_none_is_said_before_anything_is_done(data, tmp_path, bad):
+    with pytest.raises(NamedMaskError, match='seed is .*from 0 to'): distil(*data, TINY, None, tmp_path/'s', seed=bad, quiet=True)
+    assert not (tmp_path/'s').exists()
 
 def test_presets_are_not_changed_by_use():
     before = repr(STUDENTS)
@@ -131,7 +158,7 @@ def test_the_ignore_index_changes_nothing(data):
 def test_files_and_ledger(data, student, tmp_path):
     folder, seg = student
     assert seg.names == list(NAMES) and seg.classes == ['background', *NAMES]
-    assert {p.name for p in folder.iterdir()} == {'stage.json', 'losses.csv', 'model.safetensors', 'segmenter.json'}
+    assert {p.name for p in folder.iterdir() if not p.name.startswith('.namedmask')} == {'stage.json', 'losses.csv', 'model.safetensors', 'segmenter.json'}
     assert len((folder/'losses.csv').read_text().splitlines()) == 1 + TINY['iterations']
     im, _ = toy_scene(0, size=40)
     assert seg.segment(im)[0].shape == (40, 40) and same(seg, load_segmenter(folder))
@@ -161,6 +188,40 @@ def test_what_changes_the_key(data, tmp_path):
     keys = [key(), key(s={**s, 'iterations': 13}), key(seed=4), key(init=weights), key(init={'w': torch.ones(3)}), key(masks=other), key(cards=[card]),
             key(archive=Archive(NAMES, archive.entries, 'edited')), key(archive=Archive(NAMES[::-1], archive.entries))]
     assert len(set(keys)) == len(keys)
+
+def test_the_key_of_older_runs(data, tmp_path):
+    "What stands in the key of a student, spelt as 0.1 spelt it; settings that came later are in it only where they say something new."
+    archive, masks = data
+    card = dict(name='t', role='student', supervision='nothing', licence='MIT', source='here')
+    stage = lambda s: student_stage(archive, masks, s, {'w': torch.zeros(3)}, tmp_path, 3, [card]).settings
+    for name, unsaid in (('small', {'channels': 256, 'head': 'smp'}), ('paper', {'channels': 256}), ('mini', {'head': 'smp'})):
+        s = stage(student_settings(name, revision=1))
+        assert {**s['student'], **unsaid} == STUDENTS[name] and not unsaid.keys() & s['student'].keys()
+        assert list(s) == ['stage', 'version', 'student', 'seed', 'names', 'archive', 'masks', 'init', 'cards'] and (s['stage'], s['version'], s['names'], s['archive']) == ('distillation', 2, list(NAMES), 'toy')
+    assert stage(student_settings('small')) == stage(student_settings('small', precision='auto', as_released=False)) == stage(STUDENTS['small'])
+    assert stage(student_settings('paper'))['student'] == {**stage(STUDENTS['paper'])['student'], 'side': 'native', 'precision': 'float32'}
+
+def test_masks_changed_by_hand_make_another_student(tmp_path):
+    archive, masks = toy(tmp_path/'photos')
+    short = {**TINY, 'iterations': 2}
+    first = distil(archive, masks, short, None, tmp_path/'s', quiet=True)
+    for e in archive.entries: masks.save(e.sha, 255 - masks.load(e.sha))
+    second = distil(archive, masks, short, None, tmp_path/'s', quiet=True)
+    assert not same(first, second) and read_json(tmp_path/'s'/'segmenter.json')['key'] == read_json(tmp_path/'s'/'stage.json')['key']
+
+def test_settings_reach_the_samples_and_the_learner(data, tmp_path, monkeypatch):
+    import namedmask.distillation as D
+    class Looked(Exception): pass
+    seen = {}
+    def look(model, dls, folder, **kw):
+        seen.update(kw, dls=dls(0))
+        raise Looked
+    monkeypatch.setattr(D, 'train', look)
+    for changes, want in (({}, ('auto', False, 512)), (dict(side='native', precision='float32'), ('float32', False, None)), (dict(as_released=True), ('auto', True, 512))):
+        with pytest.raises(Looked): distil(*data, {**TINY, 'side': None, **changes}, None, tmp_path/'-'.join(['s', *changes]), quiet=True)
+        ds = seen['dls'].train.dataset
+        paste = next(t for t in seen['dls'].train.after_batch.fs if isinstance(t, D.CopyPaste))
+        assert (seen['precision'], ds.as_released, ds.pictures.side) == want and paste.as_released == want[1]
 
 def test_changed_iterations_train_again(data, tmp_path):
     for n in (2, 3):

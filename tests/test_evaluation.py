@@ -7,8 +7,9 @@ from PIL import Image
 from namedmask.core import NamedMaskError
 from namedmask.evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, NaiveSegmenter, TrueMaskStore, VocBenchmark, contract_of, cut_labels, evaluate,
                                   evaluate_folder, foreground_iou, label_is, log_result, mask_iou, model_key, naive_baseline, retrieval_precision,
-                                  relabel, true_mask_dls, true_mask_entries, voc_id)
-from namedmask.images import MaskStore, content_hash, save_labels, write_toy_photos
+                                  check_labels, class_number, relabel, scoring, shared_names, train_ceiling, true_mask_dls, true_mask_entries, upright, voc_id,
+                                  voc_stem)
+from namedmask.images import MaskStore, content_hash, load_image, load_labels, save_labels, write_toy_photos
 
 SHARED = Path(os.environ.get('NAMEDMASK_SHARED') or Path(__file__).parents[1].parent/'shared')
 IDS = dict(circle=3, square=20, triangle=4, star=8)          # bird, tvmonitor, boat, cat
@@ -128,8 +129,8 @@ def test_voc_border_is_ignored(voc):
 def test_voc_trouble_is_named(voc, tmp_path):
     def says(text, *args, **kw):
         with pytest.raises(NamedMaskError, match=text): VocBenchmark(*args, **kw)
-    says('unicorn', voc, ['cat', 'unicorn'])
-    says('one VOC class', voc, ['tv', 'television'])
+    says('unicorn', voc, ['unicorn'])
+    says('one class of VOC', voc, ['tv', 'television'])
     says('there is val', voc, ['cat'], split='train')
     says('no folder', tmp_path/'no', ['cat'])
     says('JPEGImages', tmp_path, ['cat'])
@@ -166,6 +167,35 @@ def test_oracle_is_perfect_in_any_order_of_names(voc):
 def test_other_names_are_refused(voc):
     bench = VocBenchmark(voc, ['tv', 'cat'])
     with pytest.raises(NamedMaskError, match='knows tv, dog'): evaluate(NS(names=['tv', 'dog'], key='x'), bench, quiet=True)
+    with pytest.raises(NamedMaskError, match='knows tv, cat, bird'): evaluate(NS(names=['tv', 'cat', 'bird'], key='x'), bench, quiet=True)   # VOC has birds: score them
+
+def test_a_name_that_the_benchmark_lacks(voc):
+    "Its pixels are background: right on background, missed where something is."
+    bench = VocBenchmark(voc, 'tv, unicorn, cat')
+    assert (bench.names, bench.lacking, bench.card['lacking']) == (['tv', 'cat'], ['unicorn'], ['unicorn'])
+    assert bench.card['what'].endswith('it has no unicorn: a pixel that is called so counts as background')
+    class Sees:                        # says `instead` wherever the truth is `of`, and the truth elsewhere
+        key, names = 'x', ['tv', 'unicorn', 'cat']
+        def __init__(self, of, instead): self.of, self.instead, self.calls = of, instead, 0
+        def predict(self, im):
+            truth = bench.labels(bench.stems[self.calls]); self.calls += 1
+            out = np.array([0, 1, 3])[np.where(truth == 255, 0, truth)]
+            return np.where(truth == self.of, self.instead, out).astype(np.uint8)
+    right = evaluate(Sees(0, 2), bench, quiet=True)                     # a unicorn on all of the background
+    assert right['miou'] == 1 and right['lacking'] == ['unicorn'] and right['names'] == ['background', 'tv', 'cat']
+    assert 'it has no unicorn' in right['protocol']['what'] and right['made_by']['names'] == ['tv', 'unicorn', 'cat']
+    missed = evaluate(Sees(2, 2), bench, quiet=True)                    # a unicorn on every cat
+    assert missed['iou'][2] == 0 and missed['iou'][0] < 1 == missed['iou'][1]
+    with pytest.raises(NamedMaskError, match='VOC has none of the names unicorn, basilisk'): VocBenchmark(voc, 'unicorn, basilisk')
+
+def test_the_naive_baseline_knows_a_name_that_the_benchmark_lacks(voc):
+    class R:
+        side = 32
+        def preprocess(self, im): return np.zeros((3, 32, 32), np.float32)
+        def embed(self, b): return np.array([[0, 1, 0]], np.float32)
+    names = ['tv', 'unicorn', 'cat']
+    r = naive_baseline(R(), np.eye(3), lambda im: np.ones((8, 8)), VocBenchmark(voc, names), quiet=True, names=names)
+    assert r['iou'][1:] == [0, 0] and r['iou'][0] > 0                   # unicorns everywhere
 
 def test_wrong_size_is_refused(voc):
     bench = VocBenchmark(voc, ['cat'])
@@ -264,6 +294,184 @@ def test_json_lines(tmp_path):
     assert [o['miou'] for o in JsonLines(tmp_path/'r.jsonl').read()] == [.5, .6]
 
 
+# ---- files that change, or are no good
+
+class Counts:
+    "A segmenter that counts what it was asked."
+    def __init__(self, *names, key='k'): self.names, self.key, self.calls = list(names), key, 0
+    def predict(self, im): self.calls += 1; return (np.asarray(im)[..., 0] % (1 + len(self.names))).astype(np.uint8)
+
+def test_a_photo_or_mask_that_was_replaced_is_scored_again(voc, tmp_path):
+    bench, seg = VocBenchmark(voc, ['tv', 'cat', 'bird']), Counts('tv', 'cat', 'bird')
+    first = evaluate(seg, bench, tmp_path/'e', quiet=True); assert seg.calls == 6
+    evaluate(seg, VocBenchmark(voc, ['tv', 'cat', 'bird']), tmp_path/'e', quiet=True); assert seg.calls == 6
+    photo, mask = bench.photo(bench.stems[1]), bench.mask(bench.stems[3])
+    os.utime(photo, (1, 1))                                             # copied to another disk
+    evaluate(seg, bench, tmp_path/'e', quiet=True); assert seg.calls == 6
+    Image.new('RGB', (64, 64), (7, 7, 7)).save(photo)
+    evaluate(seg, bench, tmp_path/'e', quiet=True); assert seg.calls == 7
+    old = mask.read_bytes()
+    labels = load_labels(mask); labels[:30] = 8
+    save_labels(mask, labels)
+    padded = mask.read_bytes()
+    mask.write_bytes(padded + b'\0'*(len(old) - len(padded)) if len(padded) < len(old) else padded)
+    again = evaluate(seg, VocBenchmark(voc, ['tv', 'cat', 'bird']), tmp_path/'e', quiet=True)
+    assert again['confusion'] == evaluate(seg, bench, quiet=True)['confusion'] != first['confusion']
+
+def test_notes_of_an_older_release_count_while_no_file_is_newer(voc, tmp_path):
+    bench, seg = VocBenchmark(voc, ['tv', 'cat', 'bird']), Counts('tv', 'cat', 'bird')
+    evaluate(seg, bench, tmp_path/'e', quiet=True)
+    file = tmp_path/'e'/'photos.jsonl'
+    lines = [{k: v for k, v in json.loads(o).items() if k != 'seen'} for o in file.read_text().splitlines()]
+    file.write_text(''.join(json.dumps(o) + '\n' for o in lines)); before = file.read_bytes()
+    evaluate(seg, bench, tmp_path/'e', quiet=True)
+    assert seg.calls == 6 and file.read_bytes() == before               # nothing to do, nothing is written
+    Image.new('RGB', (64, 64), (7, 7, 7)).save(bench.photo(bench.stems[0]))
+    os.utime(bench.photo(bench.stems[0]), (2e9, 2e9))
+    evaluate(seg, bench, tmp_path/'e', quiet=True)
+    assert seg.calls == 7 and all('seen' in o for o in JsonLines(file).read()[-6:])
+
+@pytest.mark.parametrize('line', ['[]', '7', '{"photo": 3}', '{"photo": "STEM", "cells": [[0, 99, 5]], "ignored": 0, "seconds": 1}', '{"photo": "STEM", "cells": "x", "ignored": 0, "seconds": 1}'])
+def test_foreign_lines_among_the_notes(voc, tmp_path, line):
+    bench, seg = VocBenchmark(voc, ['tv', 'cat', 'bird']), Counts('tv', 'cat', 'bird')
+    first = evaluate(seg, bench, tmp_path/'e', quiet=True)
+    with open(tmp_path/'e'/'photos.jsonl', 'a') as f: f.write(line.replace('STEM', bench.stems[0]) + '\n')
+    again = evaluate(seg, bench, tmp_path/'e', quiet=True)
+    assert again['confusion'] == first['confusion'] and seg.calls == 6
+
+def test_synonyms_and_the_order_of_names_are_part_of_the_key(voc, tmp_path):
+    seg = Counts('telly', 'cat')
+    for names, calls in (('telly=television,cat', 6), ('telly=television,cat', 6), ('telly=boat,cat', 12)):
+        evaluate(seg, VocBenchmark(voc, names), tmp_path/'e', quiet=True); assert seg.calls == calls
+    bench = VocBenchmark(voc, 'tv,cat')
+    for names, calls in ((('tv', 'cat'), 6), (('cat', 'tv'), 6)):         # the same key, labels in another order
+        seg = Counts(*names); evaluate(seg, bench, tmp_path/'f', quiet=True); assert seg.calls == calls
+    seg = Counts('cat', 'tv'); evaluate(seg, bench, tmp_path/'f', quiet=True); assert seg.calls == 0
+
+def test_a_photo_that_cannot_be_read_ends_the_evaluation(voc, tmp_path):
+    bench, seg = VocBenchmark(voc, ['tv', 'cat', 'bird']), Counts('tv', 'cat', 'bird')
+    bad = bench.photo(bench.stems[2]); data = bad.read_bytes(); bad.write_bytes(data[:200])
+    with pytest.raises(NamedMaskError, match=f'{bad.name}.*scored whole.*scored before is kept') as e: evaluate(seg, bench, tmp_path/'e', quiet=True)
+    assert str(e.value).count('. ') == 0 and seg.calls == 2
+    bad.write_bytes(data)
+    assert evaluate(seg, bench, tmp_path/'e', quiet=True)['photos'] == 6 and seg.calls == 6
+
+@pytest.mark.parametrize('error', [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")])
+def test_lack_of_memory_is_told(voc, error):
+    def predict(im): raise error
+    with pytest.raises(NamedMaskError, match='not enough memory to score .*jpg'): evaluate(NS(names=['cat'], key='x', predict=predict), VocBenchmark(voc, ['cat']), quiet=True)
+    with pytest.raises(RuntimeError, match='a mistake of ours'):
+        with scoring('a.jpg'): raise RuntimeError('a mistake of ours')
+
+def test_predicted_labels_beyond_the_names(voc, tmp_path):
+    bench = VocBenchmark(voc, ['tv', 'cat'])
+    for s in bench.stems: save_labels(tmp_path/f'{s}.png', np.full((64, 64), 300, np.uint16))
+    with pytest.raises(NamedMaskError, match=f'{bench.stems[0]}.jpg: The prediction holds the label'): evaluate_folder(tmp_path, bench, quiet=True)
+
+
+# ---- ids that no name has
+
+def paint(voc, change):
+    for f in sorted((voc/'SegmentationClass').glob('*.png')): Image.fromarray(change(np.array(Image.open(f)))).save(f)
+
+@pytest.mark.parametrize('change,says', [(lambda a: np.where(a > 0, 255, 0).astype(np.uint8), '255 is the only id beside 0 in 6 of 6 masks'),
+                                         (lambda a: np.where(a > 0, 21, 0).astype(np.uint8), r'holds the id 21 \(\d+.\d %\) of its pixels'),
+                                         (lambda a: np.where(a > 0, 300, 0).astype(np.uint16), r'holds the id 300 '),
+                                         (lambda a: np.where(a > 0, 254, 77).astype(np.uint8), r'holds the ids 77 \(.* %\), 254 \(.* %\)')])
+def test_ids_without_a_name_are_refused(voc, change, says):
+    paint(voc, change)
+    with pytest.raises(NamedMaskError, match=says): VocBenchmark(voc, ['cat'])
+    with pytest.raises(NamedMaskError, match=says): true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'cat', quiet=True)
+    with pytest.raises(NamedMaskError, match=says): mask_iou(lambda im: np.ones((8, 8)), voc, quiet=True)
+
+def test_a_border_of_255_is_no_object(voc):
+    "As wide as VOC's, and with a photo of which nothing is scored: allowed, the latter with a note."
+    paint(voc, lambda a: np.where((a != np.roll(a, 2, 0)) | (a != np.roll(a, 2, 1)), 255, a).astype(np.uint8))
+    assert VocBenchmark(voc, ['cat']).notes == []
+    f = next((voc/'SegmentationClass').glob('*.png')); a = np.zeros((64, 64), np.uint8); a[:3] = 255; save_labels(f, a)
+    bench = VocBenchmark(voc, ['tv', 'cat', 'bird'])
+    assert bench.notes == ['255, which is not scored, is the only id beside 0 in 1 of 6 masks'] == evaluate(Counts('tv', 'cat', 'bird'), bench, quiet=True)['notes']
+
+def test_a_strange_id_among_many_files_is_found_while_scoring(voc):
+    bench = VocBenchmark(voc, ['cat'])
+    f = bench.mask(bench.stems[4]); a = load_labels(f); a[0] = 99; save_labels(f, a)
+    assert check_labels(bench, 2) == []                                 # the fifth file is not among the two that were read
+    with pytest.raises(NamedMaskError, match='holds the id 99'): evaluate(Counts('cat'), bench, quiet=True)
+    with pytest.raises(NamedMaskError, match='holds the id 99'): bench.check()
+
+@pytest.mark.skipif(not (SHARED/'cases/masks-unknown-ids').exists(), reason='no shared cases')
+@pytest.mark.parametrize('case,ids', [('zero255', '255 is the only id'), ('palette_shuffled', r'ids 3 \(81.2 %\), 7 \(18.8 %\)'), ('id_beyond', 'id 5'), ('sixteen', 'id 300')])
+def test_shared_cases_of_ids(case, ids):
+    from namedmask.benchmarks import open_benchmark
+    with pytest.raises(NamedMaskError, match=ids): open_benchmark('folder', SHARED/'cases/masks-unknown-ids'/case)
+
+
+# ---- one rule for turned photos, one for names
+
+@pytest.mark.parametrize('turn', range(1, 9))
+@pytest.mark.parametrize('size', [(5, 3), (4, 4)])
+def test_labels_turn_as_load_image_turns_the_photo(turn, size, tmp_path):
+    labels = np.arange(size[0]*size[1], dtype=np.uint8).reshape(size[::-1])
+    exif = Image.Exif(); exif[0x0112] = turn
+    Image.fromarray(labels*9).save(tmp_path/'p.png', exif=exif)
+    seen = np.array(load_image(tmp_path/'p.png'))[..., 0]//9
+    assert np.array_equal(upright(labels, tmp_path/'p.png'), seen)
+    if turn > 4 and size != (4, 4): assert np.array_equal(upright(seen, tmp_path/'p.png'), seen)      # drawn on the turned photo
+    if size == (5, 3):
+        with pytest.raises(NamedMaskError, match='differ in size, 5 x 3 and 7 x 3'): upright(np.zeros((3, 7)), tmp_path/'p.png')
+        twice = labels.repeat(2, 0).repeat(2, 1)
+        assert np.array_equal(upright(twice, tmp_path/'p.png', scaled=True), seen.repeat(2, 0).repeat(2, 1))
+
+@pytest.mark.parametrize('turn', [3, 6])
+def test_turned_photos_in_vocs_layout(turn, voc, tmp_path):
+    "A photo that is stored lying or upside down, its labels drawn on what is stored: score, masks and ceiling see both the same way up."
+    stem = VocBenchmark(voc, ['cat']).stems[0]
+    labels = np.zeros((40, 64), np.uint8); labels[:10, :50] = 8
+    exif = Image.Exif(); exif[0x0112] = turn
+    Image.fromarray((labels*20).repeat(3).reshape(40, 64, 3)).save(voc/'JPEGImages'/f'{stem}.jpg', exif=exif, quality=95, subsampling=0)
+    save_labels(voc/'SegmentationClass'/f'{stem}.png', labels)
+    (voc/'ImageSets/Segmentation/val.txt').write_text(f'{stem}\n')
+    bench = VocBenchmark(voc, ['cat'])
+    bright = NS(names=['cat'], key='x', predict=lambda im: (np.asarray(im)[..., 0] > 80).astype(np.uint8))
+    assert evaluate(bright, bench, quiet=True)['miou'] > .98
+    assert mask_iou(lambda im: (np.asarray(im)[..., 0] > 80).astype(float), bench, quiet=True)['mean_iou'] > .98
+    entry = next(e for e in true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'cat', quiet=True) if e.path.stem == stem)
+    assert np.array_equal(entry.labels(), bench.labels(stem))
+    from namedmask.evaluation import TrueMaskDataset
+    x, y, _ = TrueMaskDataset([entry], TrueMaskStore([entry]), {1: 'cat'}, 1, 32, (1., 1.), None, None, 0, 0.).draw(np.random.default_rng(0))
+    assert ((np.asarray(x)[..., 0] > 80) == (y == 1))[y != 255].mean() > .98
+
+def test_one_table_of_synonyms():
+    from namedmask import benchmarks
+    assert benchmarks.class_number is class_number and not hasattr(benchmarks, '_SAME')
+    for word, n in (('couch', 18), ('people', 15), ('cattle', 10), ('plane', 1)): assert voc_id(word) == n == class_number(word, VOC_NAMES)
+    assert class_number('C', ['C++', 'C']) == 2 and class_number('C++', ['C', 'C++']) == 2
+    assert shared_names('dog, yeti', VOC_NAMES) == (['dog'], [12], ['yeti'])
+
+def test_lists_of_photos_keep_their_folders(voc):
+    assert [voc_stem(o) for o in ('p1', '/JPEGImages/x/a.jpg', 'VOC2012/JPEGImages/y/a.jpg', 'x/a.b')] == ['p1', 'x/a', 'y/a', 'x/a.b']
+    stems = VocBenchmark(voc, ['cat']).stems[:2]
+    for d, stem in zip('xy', stems):
+        for folder, end in (('JPEGImages', 'jpg'), ('SegmentationClass', 'png')):
+            (voc/folder/d).mkdir(exist_ok=True); (voc/folder/f'{stem}.{end}').rename(voc/folder/d/f'a.{end}')
+    (voc/'ImageSets/Segmentation/val.txt').write_text('/JPEGImages/x/a.jpg /SegmentationClass/x/a.png\ny/a 1\n')
+    bench = VocBenchmark(voc, ['tv', 'cat', 'bird'])
+    assert bench.stems == ['x/a', 'y/a'] and not np.array_equal(bench.labels('x/a'), bench.labels('y/a'))
+    r = mask_iou(voc/'SegmentationClass', bench, quiet=True)
+    assert r['photos'] == 2 and set(r['per_photo']) == {'x/a', 'y/a'}
+    (voc/'ImageSets/Segmentation/val.txt').write_text('../../../etc/a\n')
+    with pytest.raises(NamedMaskError, match='leaves its folder'): VocBenchmark(voc, ['cat'])
+    (voc/'ImageSets/Segmentation/val.txt').write_text('a b c\n')
+    with pytest.raises(NamedMaskError, match='several words'): VocBenchmark(voc, ['cat'])
+
+def test_a_list_of_names_is_read_by_one_rule(voc):
+    (voc/'names.txt').write_bytes('\ufeffgreen\u2028ish\r\n\r\nblue\r\n'.encode())
+    paint(voc, lambda a: np.minimum(a, 2))
+    assert VocBenchmark(voc, None).names == ['green ish', 'blue'] and VocBenchmark(voc, None).known == ('green\u2028ish', 'blue')
+    (voc/'names.txt').write_text('background\nblue\n')
+    with pytest.raises(NamedMaskError, match='first line names id 1'): VocBenchmark(voc, None)
+
+
 # ---- baselines, masks, archive
 
 def test_naive_baseline_paints_the_best_name(voc):
@@ -315,7 +523,65 @@ def test_retrieval_precision(tmp_path):
     with pytest.raises(NamedMaskError, match='Cannot read'): retrieval_precision(arch, tmp_path/'no.csv')
 
 
+def test_masks_that_were_made_up_are_not_scored(voc):
+    class Detector:
+        def __init__(self, fallback=True): self.fallback = fallback
+        def without_fallback(self): return Detector(False)
+        def __call__(self, im): return np.full((8, 8), float(self.fallback))      # found nothing, or makes up something
+    assert mask_iou(Detector(), voc, quiet=True)['mean_iou'] == 0 < mask_iou(lambda im: np.ones((8, 8)), voc, quiet=True)['mean_iou']
+
+@pytest.mark.parametrize('kind', ['16 bits', 'transparent'])
+def test_photos_are_decoded_by_one_rule(kind, tmp_path):
+    "What `predict` sees of a photo is what is scored."
+    from namedmask.benchmarks import open_folder
+    for d in ('photos', 'labels'): (tmp_path/d).mkdir()
+    ramp = np.linspace(0, 1, 48).reshape(6, 8)
+    picture = Image.fromarray((ramp*65535).astype(np.uint16)) if kind == '16 bits' else Image.fromarray(np.dstack([np.uint8(ramp*255)]*3 + [np.uint8(255*(ramp > .5))]))
+    picture.save(tmp_path/'photos'/'a.png'); save_labels(tmp_path/'labels'/'a.png', np.uint8(ramp > .5)); (tmp_path/'names.txt').write_text('dog\n')
+    seen = []
+    def predict(im): seen.append(np.array(im)); return np.zeros((6, 8), np.uint8)
+    evaluate(NS(names=['dog'], key='x', predict=predict), open_folder(tmp_path), quiet=True)
+    assert np.array_equal(seen[0], np.array(load_image(tmp_path/'photos'/'a.png'))) and seen[0].dtype == np.uint8
+
+
 # ---- the ceiling
+
+@pytest.fixture(scope='module')
+def small_ceiling(tmp_path_factory):
+    "Trains a ceiling in two steps: (settings, weights to start from)."
+    import helpers
+    from namedmask.distillation import student_settings
+    import timm
+    s = student_settings(**helpers.STUDENT | dict(iterations=1, channels=32, crop=32, batch_size=2))
+    def init(seed):
+        torch.manual_seed(seed)
+        return timm.create_model(s['encoder'], pretrained=False).state_dict(), helpers.card('random', 'student')
+    return s, init
+
+def test_the_ceilings_key_has_masks_and_weights(voc, tmp_path, small_ceiling):
+    s, init = small_ceiling
+    entries = lambda: true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'cat', quiet=True)
+    made = lambda: (tmp_path/'ceiling'/'model.safetensors').stat().st_mtime_ns
+    train_ceiling(entries(), s, init(0), tmp_path/'ceiling', quiet=True); first = made()
+    train_ceiling(entries(), s, init(0), tmp_path/'ceiling', quiet=True); assert made() == first
+    train_ceiling(entries(), s, init(1), tmp_path/'ceiling', quiet=True); second = made(); assert second > first      # other weights
+    f = entries()[0].mask; a = load_labels(f); a[:2] = 8; save_labels(f, a)
+    train_ceiling(entries(), s, init(1), tmp_path/'ceiling', quiet=True); assert made() > second                       # another mask
+
+def test_a_ceiling_of_an_older_release_is_kept_while_nothing_changed(voc, tmp_path, small_ceiling):
+    from namedmask.core import read_json, settings_key, write_json
+    s, init = small_ceiling
+    entries = lambda: true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'cat', quiet=True)
+    def old_key():
+        stage = read_json(tmp_path/'ceiling'/'stage.json')
+        settings = {k: v for k, v in stage['settings'].items() if k not in ('init', 'masks', 'ids')}
+        write_json(tmp_path/'ceiling'/'stage.json', dict(stage, settings=settings, key=settings_key(settings)))
+    made = lambda: (tmp_path/'ceiling'/'model.safetensors').stat().st_mtime_ns
+    train_ceiling(entries(), s, init(0), tmp_path/'ceiling', quiet=True); first = made()
+    old_key(); train_ceiling(entries(), s, init(0), tmp_path/'ceiling', quiet=True)
+    assert made() == first and 'masks' in read_json(tmp_path/'ceiling'/'stage.json')['settings']                      # it has today's key now
+    old_key(); f = entries()[0].mask; os.utime(f, (2e9, 2e9))
+    train_ceiling(entries(), s, init(0), tmp_path/'ceiling', quiet=True); assert made() > first                        # a mask is newer
 
 def test_true_masks_as_training_data(voc):
     entries = true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'telly=tv,cat', quiet=True)

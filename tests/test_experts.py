@@ -34,16 +34,16 @@ def test_every_photo_gets_a_mask_of_its_size_and_a_record(archive, whole):
     assert not list(whole[0].glob('*/checkpoint.pt')) and (whole[0]/'circle'/'losses.csv').exists()
 
 def test_again_does_nothing(archive, whole, monkeypatch):
-    monkeypatch.setattr(ex, 'train', None); monkeypatch.setattr(ex, 'redraw', None)
+    monkeypatch.setattr(ex, 'train', None); monkeypatch.setattr(ex, 'drawn_from', None)
     assert files(run(archive, whole[0])) == whole[1]
 
 def test_an_interruption_anywhere_gives_the_same_masks(archive, whole, tmp_path, monkeypatch):
-    real, calls = ex.redraw, []
+    real, calls = ex.drawn_from, []
     def dies(*a):
         calls.append(1)
         if len(calls) == 3: raise KeyboardInterrupt
         return real(*a)
-    monkeypatch.setattr(ex, 'redraw', dies)
+    monkeypatch.setattr(ex, 'drawn_from', dies)
     with pytest.raises(KeyboardInterrupt): run(archive, tmp_path)
     f = next(tmp_path.glob('*/refined.jsonl'))
     with open(f, 'a') as o: o.write('{"sha": "ab')                             # a line cut by a kill
@@ -100,6 +100,117 @@ def test_groups_and_settings_are_checked():
     with pytest.raises(NamedMaskError, match='lerning'): expert_settings({'lerning': 1})
     assert expert_settings('paper')['n_iters'] == 5000
 
+@pytest.mark.parametrize('bad, text', [('large', 'choose one of paper, small, mini'), (dict(base='large'), 'choose one of'), (3, 'give a name'), (dict(n_iters=0), 'n_iters is 0.*at least 1'), (dict(batch_size=1), 'at least 2'),
+    (dict(lr=float('nan')), 'above 0'), (dict(crop=40), 'multiple of 16'), (dict(scale=[1, .5]), 'smaller one first'), (dict(mix=1.5), 'from 0 to 1'), (dict(flip='yes'), 'True or False'), (dict(refine='best'), 'grabcut'),
+    (dict(refine=[1]), 'grabcut'), (dict(empty=-1), 'at least 0'), (dict(workers=-1), 'at least 0'), (dict(binary=1), 'True or False'), (dict(precision=16), 'float32'), (dict(encoder='vit_nonsense'), 'timm')])
+def test_wrong_settings_are_said_before_anything_is_done(archive, tmp_path, bad, text):
+    with pytest.raises(NamedMaskError, match=text): refine_masks(*archive, settings=bad, folder=tmp_path/'x', quiet=True)
+    assert not list(tmp_path.glob('x/*/stage.json'))
+
+def test_a_negative_seed_is_said(archive, tmp_path):
+    with pytest.raises(NamedMaskError, match='seed is -1: .*from 0'): run(archive, tmp_path/'x', seed=-1)
+
+def test_settings_start_from_those_of_the_teachers_and_from_a_revision():
+    from namedmask.experts import EXPERTS
+    assert expert_settings(dict(n_iters=7), base='paper') == {**expert_settings('paper'), 'n_iters': 7} == expert_settings(dict(base='paper', n_iters=7))
+    assert expert_settings(dict(n_iters=7)) == {**EXPERTS['small'], 'n_iters': 7} == expert_settings('small', n_iters=7, lr=None)
+    new = dict(side='native', precision='float32', binary=True, empty=0., full=1., unsure=1.)
+    assert expert_settings('paper', revision=1) == EXPERTS['paper'] and expert_settings('paper') == {**EXPERTS['paper'], **new}
+    for name in ('small', 'mini'): assert expert_settings(name) == EXPERTS[name] == expert_settings(name, revision=1)
+    with pytest.raises(NamedMaskError, match='no revision'): expert_settings('paper', revision=9)
+
+def test_the_key_of_older_runs(archive, tmp_path):
+    "What stands in the key of an expert, spelt as 0.1 spelt it."
+    from namedmask.experts import EXPERTS, expert_stage
+    for name in EXPERTS:
+        key = expert_stage('circle', archive[0], archive[1], None, expert_settings(name, revision=1), tmp_path).settings
+        assert list(key)[:7] == ['stage', 'version', 'group', 'photos', 'n', 'init', 'seed'] and (key['stage'], key['version'], key['n']) == ('expert', 3, 6)
+        assert {k: v for k, v in key.items() if k in EXPERTS[name]} == {k: v for k, v in EXPERTS[name].items() if k != 'workers'} and len(key) == 7 + len(EXPERTS[name]) - 1
+    paper = expert_stage('circle', archive[0], archive[1], None, expert_settings('paper'), tmp_path)
+    assert paper.settings['side'] == 'native' and paper.key != expert_stage('circle', archive[0], archive[1], None, EXPERTS['paper'], tmp_path).key
+
+# ---- as the release does -----------------------------------------------------------------------------------------
+def mask_as_released(model, im):
+    "What expert_inference.py writes: the photo at its own size, ImageNet's norm, the class with the higher score; nothing is looked at twice."
+    mean, std = (torch.tensor(o).view(3, 1, 1) for o in (model.spec['mean'], model.spec['std']))
+    x = (torch.from_numpy(np.array(im)).permute(2, 0, 1)/255 - mean)/std
+    with torch.no_grad(): return model.eval()(x[None]).argmax(1)[0].numpy().astype(np.uint8)
+
+@pytest.mark.parametrize('size', [(70, 45), (45, 70), (64, 64), (530, 41), (33, 39)])
+@pytest.mark.parametrize('shift', [0., -9., 9.])                                # as it comes, nothing at all, everything
+def test_papers_experts_write_what_they_see(size, shift):
+    from namedmask.segmenter import deeplabv3plus
+    model = deeplabv3plus('resnet10t', 2, 8, channels=16, head='paper', seed=1)
+    with torch.no_grad(): model.head.classify[-1].bias.copy_(torch.tensor([-shift, shift]))
+    rng = np.random.default_rng(size)
+    im = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    old = (rng.random((size[1]//2 + 1, size[0]//2 + 1)) > .5).astype(np.uint8)*255
+    new, record = redraw(model, im, old, expert_settings('paper'))
+    want = mask_as_released(model, im)
+    assert new.shape == size[::-1] and (new == want*255).all() and record['status'] == 'new' and record['after'] == round(float(want.mean()), 4)
+    assert {-9.: 0., 9.: 1.}.get(shift, want.mean()) == want.mean()
+    kept, before = redraw(model, im, old, expert_settings('paper', revision=1))
+    if shift: assert before['status'] in ('empty', 'full') and (kept == old).all()
+
+def test_papers_experts_see_photos_at_their_own_size(tmp_path):
+    from namedmask.experts import train_expert
+    import namedmask.experts as ex
+    from test_segmenter import toy as photos
+    entries, masks = photos(tmp_path/'photos', n=2, size=600)
+    for revision, want in ((1, (512, 512)), (2, (600, 600))):
+        s = {**expert_settings('paper', revision=revision), **{k: v for k, v in TINY.items() if k not in ('side', 'empty', 'full', 'unsure', 'mix')}, 'head': 'smp', 'n_iters': 1, 'workers': 0}
+        store = refine_masks(entries, masks, settings=s, folder=tmp_path/str(revision), quiet=True, parallel=1)
+        assert {store.load(e.sha).shape for e in entries} == {want if revision == 2 else (600, 600)}
+        assert revision == 1 or all(set(np.unique(store.load(e.sha))) <= {0, 255} for e in entries)
+
+# ---- what comes from outside ---------------------------------------------------------------------------------------
+def test_a_group_called_masks_does_not_clash(archive, tmp_path):
+    entries, masks = archive
+    own = [e._replace(name='masks') if e.name == 'circle' else e for e in entries]
+    store = refine_masks(own, masks, settings=TINY, folder=tmp_path, quiet=True)
+    assert len(store) == len(entries) and len(refined(tmp_path)) == len(entries) and not (tmp_path/'masks'/'stage.json').exists()
+    before = files(store)
+    assert files(refine_masks(own, masks, settings=TINY, folder=tmp_path, quiet=True)) == before
+    assert len(list(tmp_path.glob('masks-*/stage.json'))) == 1 and (tmp_path/'square'/'stage.json').exists()
+
+HOSTILE = ['{"name": "circle", "sha": "../../x", "status": "new", "iou": 1}', '{"sha": 3}', '{"name": "circle", "sha": "abc", "status": "new", "iou": "much"}', '{"name": "circle", "sha": "abc", "status": "new", "iou": NaN}',
+           '[1, 2]', '"text"', '{"name": null}', '{'*5000, '\x00', '{"name": "a\u2028b", "sha": "abcd", "status": "new", "iou": .5']
+
+def test_hostile_records_are_passed_over(archive, whole, tmp_path):
+    import shutil
+    folder = shutil.copytree(whole[0], tmp_path/'x')
+    f = folder/'circle'/'refined.jsonl'
+    with open(f, 'a', encoding='utf-8') as o: o.write('\n'.join(HOSTILE))
+    assert len(refined(folder)) == len(archive[0]) + 1                          # the first one is a record, of no photo that there is
+    lines = len(f.read_bytes().split(b'\n'))
+    next((folder/'masks').glob('*/*.png')).unlink()
+    assert files(run(archive, folder)) == whole[1] and not (tmp_path/'x.png').exists()
+    assert len(f.read_bytes().split(b'\n')) >= lines - 1
+
+def test_line_separators_in_a_name_do_not_cut_a_record(archive, tmp_path):
+    entries, masks = archive
+    own = [e._replace(name='a\u2028b\x85c') if e.name == 'circle' else e for e in entries]
+    refine_masks(own, masks, settings=TINY, folder=tmp_path, quiet=True)
+    assert {r['name'] for r in refined(tmp_path)} == {'a\u2028b\x85c', 'square'} and len(refined(tmp_path)) == 6
+
+def test_a_photo_that_was_replaced_keeps_its_old_mask(tmp_path):
+    entries, masks = toy(tmp_path/'photos', n=6)
+    old = os.stat(entries[0].path)
+    Path(entries[0].path).write_bytes((Path(entries[2].path).read_bytes() + b'\0'*old.st_size)[:old.st_size])
+    os.utime(entries[0].path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    store = run((entries, masks), tmp_path/'x')
+    r = {r['sha']: r for r in refined(tmp_path/'x')}[entries[0].sha]
+    assert r['status'] == 'unreadable' and 'was replaced' in r['why'] and (store.load(entries[0].sha) == masks.load(entries[0].sha)).all()
+    assert '"unreadable": 1' in (tmp_path/'x'/'circle'/'stage.json').read_text()
+
+def test_a_mask_of_the_user_among_the_masks_stays(archive, whole, tmp_path):
+    import shutil
+    folder = shutil.copytree(whole[0], tmp_path/'x')
+    mine = folder/'masks'/'aa'/'aabbcc.png'; mine.parent.mkdir(exist_ok=True)
+    Image.new('L', (4, 4)).save(mine)
+    run((archive[0][1:], archive[1]), folder)
+    assert mine.exists() and archive[0][0].sha not in MaskStore(folder/'masks')
+
 def test_names_are_grouped_by_their_texts():
     from namedmask.experts import group_names
     names, text = ['cat', 'boat', 'dog', 'ship', 'rock'], np.array([[1, 0, 0], [0, 1, 0], [.98, .1, 0], [.1, .97, 0], [0, 0, 1]])
@@ -151,37 +262,64 @@ sys.path.insert(0, sys.argv[1])
 import torch; torch.set_num_threads(1)
 from pathlib import Path
 from test_experts import TINY, refine_masks, toy
+print('ready', flush=True)
 refine_masks(*toy(Path(sys.argv[2]), n=6), settings={**TINY, 'n_iters': 12}, folder=sys.argv[3], quiet=True, every_s=0, parallel=2)
 """
 
-def workers_of(folder):
-    "Processes whose command line has a job that names `folder`: their ids."
-    found = []
-    for p in Path('/proc').glob('[0-9]*'):
-        try:
-            args = (p/'cmdline').read_bytes().split(b'\0')
-            if b'_worker' in b' '.join(args) and str(folder) in (Path(args[-2].decode())/'job.json').read_text(): found.append(int(p.name))
-        except (OSError, IndexError): pass
+def parents():
+    "process -> (its parent, its group), of all that live."
+    found = {}
+    for p in Path('/proc').glob('[0-9]*/stat'):
+        try: state, parent, group = p.read_text().rpartition(')')[2].split()[:3]
+        except (OSError, ValueError): continue
+        if state != 'Z': found[int(p.parent.name)] = int(parent), int(group)
     return found
 
-@pytest.mark.skipif(not Path('/proc/self/cmdline').exists(), reason='looks into /proc')
+def below(pid):
+    "All processes that a process has started, and those in the groups of the ones that it started."
+    tree, found = parents(), {pid}
+    while more := {p for p, (parent, group) in tree.items() if (parent in found or group in found - {pid}) and p not in found}: found |= more
+    return found - {pid}
+
+def start_child(tmp_path):
+    temporary = tmp_path/'temporary'; temporary.mkdir(exist_ok=True)
+    p = subprocess.Popen([sys.executable, '-c', CHILD, str(Path(__file__).parent), str(tmp_path/'photos'), str(tmp_path/'two')], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         env={**os.environ, 'OMP_NUM_THREADS': '1', 'TMPDIR': str(temporary)})
+    assert p.stdout.readline() == b'ready\n'
+    return p
+
+def kill_and_look(p, tmp_path, sig=signal.SIGKILL):
+    "Kill the first process: two seconds later the others have gone, and what they needed for it."
+    workers = below(p.pid)
+    assert p.poll() is None and len(workers) >= 2
+    p.send_signal(sig); p.wait(); p.stdout.close()
+    time.sleep(2)
+    assert not workers & parents().keys() and not list((tmp_path/'temporary').iterdir()) and not list((tmp_path/'two').glob('.job-*'))
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
+@pytest.mark.parametrize('sig', [signal.SIGKILL, signal.SIGTERM])
+def test_killed_while_the_workers_start_none_stays(archive, tmp_path, sig):
+    p, end = start_child(tmp_path), time.time() + 100
+    while len(below(p.pid)) < 2 and time.time() < end: time.sleep(.01)         # they have begun to load torch
+    kill_and_look(p, tmp_path, sig)
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
 def test_killed_while_two_are_trained_no_worker_stays_and_the_result_is_the_same(archive, tmp_path, one_thread):
     settings = {**TINY, 'n_iters': 12}
     run(archive, tmp_path/'one', settings=settings)
-    p = subprocess.Popen([sys.executable, '-c', CHILD, str(Path(__file__).parent), str(tmp_path/'photos'), str(tmp_path/'two')], stderr=subprocess.DEVNULL,
-                         env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    end = time.time() + 200
+    p, end = start_child(tmp_path), time.time() + 200
     while time.time() < end and p.poll() is None and not any(len(f.read_text().splitlines()) > 3 for f in tmp_path.glob('two/*/losses.csv')): time.sleep(.01)
-    assert p.poll() is None and workers_of(tmp_path/'two')
-    p.kill(); p.wait()
-    end = time.time() + 20
-    while workers_of(tmp_path/'two') and time.time() < end: time.sleep(.1)
-    assert workers_of(tmp_path/'two') == []
+    kill_and_look(p, tmp_path)
+    (tmp_path/'two'/'.job-999999999').mkdir(); (tmp_path/'two'/'.job-999999999'/'job.json').write_text('{}')   # of a run whose workers were killed as well
+    (tmp_path/'two'/'.job-notes').mkdir(); (tmp_path/'two'/'.job-notes'/'mine.txt').write_text('of the user')
     run(archive, tmp_path/'two', settings=settings, parallel=1)                 # continued in another way than it was begun
     assert everything(tmp_path/'one') == everything(tmp_path/'two')
+    run(archive, tmp_path/'two', settings={**settings, 'n_iters': 2}, parallel=2)
+    assert [p.name for p in (tmp_path/'two').glob('.job-*')] == ['.job-notes'] and (tmp_path/'two'/'.job-notes'/'mine.txt').exists()
+    assert not [p for p in tmp_path.glob('two/**/.*.tmp*')]
 
 def test_a_mistake_in_a_worker_is_said_in_one_sentence(archive, tmp_path):
-    with pytest.raises(NamedMaskError, match="Cannot build DeepLabV3.*'vit_nonsense'"): run(archive, tmp_path, settings=dict(encoder='vit_nonsense'), parallel=2)
+    with pytest.raises(NamedMaskError, match="Cannot build DeepLabV3.*'vit_tiny_patch16_224'"): run(archive, tmp_path, settings=dict(encoder='vit_tiny_patch16_224'), parallel=2)
 
 def test_how_many_at_once(archive, tmp_path, monkeypatch):
     s = expert_settings({**TINY, 'n_iters': 100})

@@ -179,3 +179,32 @@ def test_kill_while_tidying(photos, tmp_path, monkeypatch):
     index, n = build(photos, tmp_path/'i')
     assert n == 0 and content(index) == content(build(photos, tmp_path/'fresh')[0])
     assert len(list((tmp_path/'i').glob('vectors-*'))) == 1
+
+def test_rows_are_asked_for_in_pieces(tmp_path):
+    "Any number of rows in any order, some of them twice, and few questions to the table."
+    write_toy_photos(tmp_path/'photos', 30)
+    index, _ = build(tmp_path/'photos', tmp_path/'i')
+    order = np.random.default_rng(0).integers(0, 30, 1300).tolist()
+    questions = []
+    index.db.set_trace_callback(questions.append)
+    assert [p.row for p in index.photos(order)] == order
+    assert len(questions) == 3
+    with pytest.raises(IndexError, match='row 30 of an index of 30 photos'): list(index.photos([3, 30]))
+
+def test_a_cut_file_of_vectors_is_said_and_mended(photos, tmp_path):
+    whole, _ = build(photos, tmp_path/'whole')
+    build(photos, tmp_path/'i')
+    file = tmp_path/'i'/'vectors-0.f16'
+    file.write_bytes(file.read_bytes()[:2*12*25 + 7])
+    with pytest.raises(NamedMaskError, match='holds 25 of 40 vectors: it was cut off'): Index.open(tmp_path/'i')
+    index, made = build(photos, tmp_path/'i')
+    assert made == 15 and content(index) == content(whole)
+    file.unlink()
+    with pytest.raises(NamedMaskError, match='no such file'): Index.open(tmp_path/'i')
+
+@pytest.mark.parametrize('record', ['[]', '{"done": true}', '{"done": true, "key": "a", "content": "b", "settings": {"dim": "wide"}}'])
+def test_a_damaged_record_is_one_sentence(photos, tmp_path, record):
+    build(photos, tmp_path/'i')
+    (tmp_path/'i'/'stage.json').write_text(record)
+    with pytest.raises(NamedMaskError) as e: Index.open(tmp_path/'i')
+    assert '\n' not in str(e.value)

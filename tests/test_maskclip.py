@@ -145,6 +145,107 @@ def test_scale_is_the_models():
     assert DenseClip(Fake(model)).scale == pytest.approx(100, abs=1e-3)
 
 
+# ---- the released code, written out plainly
+
+def released_vit(visual, x):
+    "The released transformer on CLIP's weights: exact GELU, 1e-6 in all norms, values in place of the last attention; places and keys."
+    norm = lambda n, o: F.layer_norm(o, o.shape[-1:], n.weight, n.bias, 1e-6)
+    f = F.conv2d(x, visual.conv1.weight, stride=visual.patch_size)
+    grid, heads = f.shape[2:], visual.transformer.resblocks[0].attn.num_heads
+    pos = visual.positional_embedding
+    g = int((len(pos) - 1)**.5)
+    pos = torch.cat([pos[:1], F.interpolate(pos[1:].T.reshape(1, -1, g, g), size=grid, mode='bicubic', align_corners=False)[0].flatten(1).T])
+    t = norm(visual.ln_pre, torch.cat([visual.class_embedding.expand(1, 1, -1), f.flatten(2).mT], 1) + pos)
+    mlp = lambda b, o: b.mlp.c_proj(F.gelu(b.mlp.c_fc(norm(b.ln_2, o))))
+    for i, b in enumerate(visual.transformer.resblocks):
+        y = F.linear(norm(b.ln_1, t), b.attn.in_proj_weight, b.attn.in_proj_bias)
+        q, k, v = y.chunk(3, -1)
+        if i == len(visual.transformer.resblocks) - 1:
+            out = lambda o: F.linear(o, b.attn.out_proj.weight, b.attn.out_proj.bias)
+            v = t + out(v)
+            return (norm(visual.ln_post, v + mlp(b, v))[:, 1:] @ visual.proj)[0], out(k)[0, 1:], grid
+        split = lambda o: o.unflatten(-1, (heads, -1)).transpose(1, 2)
+        a = (split(q) @ split(k).mT/(q.shape[-1]/heads)**.5).softmax(-1) @ split(v)
+        t = t + b.attn.out_proj(a.transpose(1, 2).flatten(2))
+        t = t + mlp(b, t)
+
+def released_scores(visual, text, im, side, key_smoothing):
+    "The released code from a photo to scores at its size."
+    import cv2
+    f = min(side/min(im.size), 2048/max(im.size))
+    w, h = (int(o*f + .5) for o in im.size)
+    x = torch.tensor(cv2.resize(np.asarray(im), (w, h), interpolation=cv2.INTER_LINEAR).astype(np.float32))
+    x = ((x - torch.tensor([123.675, 116.28, 103.53]))/torch.tensor([58.395, 57.12, 57.375])).permute(2, 0, 1)[None]
+    places, keys, grid = released_vit(visual, F.pad(x, (0, -w % 16, 0, -h % 16)))
+    s = F.normalize(places, dim=-1) @ text.T                                # (places, names)
+    if key_smoothing:
+        p, k = (100*s).softmax(-1), F.normalize(keys[None], p=2)[0]         # torch's default axis: the places
+        s = torch.where(p.amax(-1, keepdim=True) < 1, k @ k.T @ p, p)
+    s = s.T.reshape(1, -1, *grid)
+    for size in ((h, w), im.size[::-1]): s = F.interpolate(s, size=size, mode='bilinear', align_corners=False)
+    return s[0]
+
+@pytest.fixture(scope='module')
+def quick_clip():
+    "A small CLIP with QuickGELU, as OpenAI's are."
+    torch.manual_seed(0)
+    model = CLIP(24, CLIPVisionCfg(**VIT, image_size=64), CLIPTextCfg(context_length=8, vocab_size=64, width=16, heads=2, layers=1), quick_gelu=True).eval()
+    with torch.no_grad():
+        for p in model.visual.parameters(): p.add_(.05*torch.randn_like(p))
+    return model
+
+def test_as_published_is_the_released_transformer(quick_clip):
+    own = DenseClip(Fake(quick_clip), side=64)
+    theirs = DenseClip(Fake(quick_clip), side=64, as_published=True)
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): places, keys, grid = released_vit(quick_clip.visual, x)
+    d = theirs.read(x)
+    assert grid == (4, 6) and torch.allclose(d.places[0].flatten(1).T, places, atol=1e-5) and torch.allclose(d.keys[0].flatten(1).T, keys, atol=1e-5)
+    assert (own.read(x).places - d.places).abs().max() > 1e-3
+    assert {type(b.mlp.gelu).__name__ for b in theirs.visual.transformer.resblocks} == {'GELU'} and {type(b.mlp.gelu).__name__ for b in own.visual.transformer.resblocks} == {'QuickGELU'}
+    assert {m.eps for m in theirs.visual.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-6} and {m.eps for m in own.visual.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-5}
+    assert all(a is b for a, b in zip(theirs.visual.parameters(), own.visual.parameters()))           # the weights are there once
+
+@pytest.mark.parametrize('key_smoothing', [None, 1.])
+@pytest.mark.parametrize('size', [(96, 96), (130, 70), (61, 113)])
+def test_as_released_is_the_released_code(quick_clip, size, key_smoothing):
+    fake, im = Fake(quick_clip), World('single', 1, seed=3)[0].image.resize(size)
+    seg = MaskClipSegmenter(fake, 'a,b,c,d', key_smoothing=key_smoothing, side=64, as_released=True)
+    with torch.no_grad(): want = released_scores(quick_clip.visual, seg.text, im, 64, key_smoothing)
+    got = seg.scores(im)
+    assert torch.allclose(got, want, atol=1e-4*max(1, want.abs().max()))
+    assert ((seg.predict(im) - 1) == want.argmax(0).numpy()).mean() > .9999
+    assert seg.legacy and seg.dense.as_published and seg.scale == 100 and 'as released; float32' in seg.protocol['resizing']
+
+def test_as_released_asks_for_a_tower_that_is():
+    with pytest.raises(NamedMaskError, match='not as published'): MaskClipSegmenter(DenseClip(mini_retriever()), NAMES, as_released=True)
+    assert MaskClipSegmenter(DenseClip(mini_retriever(), as_published=True), NAMES, as_released=True).legacy
+
+def test_precision_is_a_setting():
+    fake = Fake(little(**VIT, image_size=64))
+    plain, full, published = DenseClip(fake), DenseClip(fake, precision='float32'), DenseClip(fake, as_published=True)
+    assert [o.precision for o in (plain, full, published)] == ['half', 'float32', 'float32']
+    assert 'precision' not in plain.settings and full.settings['precision'] == 'float32'
+    with pytest.raises(NamedMaskError, match="no precision 'bf16'"): DenseClip(fake, precision='bf16')
+
+def test_keys_of_what_has_not_changed_are_the_old_ones():
+    "The settings of release 0.1, and the key that follows from them."
+    fake = Fake(little(**VIT, image_size=64))
+    old = dict(card=fake.card.as_dict(), tower={}, side=512, longest=2048, stride=None, as_published=False)
+    assert DenseClip(fake).settings == old
+    from namedmask.core import settings_key
+    names = [[c.name, list(c.prompts)] for c in MaskClipSegmenter(fake, 'a,b').categories]
+    assert MaskClipSegmenter(fake, 'a,b').key == settings_key(['maskclip', 1, dict(names=names, words=[], threshold=None), old, None, None, False, None])
+
+def test_another_file_of_weights_is_another_network(tmp_path):
+    fake = Fake(little(**VIT, image_size=64)); fake.file = tmp_path/'w.pt'
+    before = DenseClip(fake).settings
+    keys = []
+    for content in (b'one', b'another'):
+        fake.file.write_bytes(content); keys.append(DenseClip(fake).settings)
+    assert 'weights' not in before and keys[0]['weights'] != keys[1]['weights']
+
+
 # ---- refinements
 
 def test_cosines_by_hand():
@@ -164,11 +265,30 @@ def test_key_smoothing_is_the_formula(legacy):
     k = keys.flatten(1).T.numpy()                                   # (places, K)
     k = k/np.linalg.norm(k, axis=0 if legacy else 1, keepdims=True)
     want = (k @ k.T) @ p.flatten(1).T.numpy()
-    want = (want/want.sum(1, keepdims=True)).T.reshape(4, 3, 5)
+    if not legacy: want = want/want.sum(1, keepdims=True)
+    want = want.T.reshape(4, 3, 5)
     assert smooth_keys(p, keys, legacy=legacy).numpy() == pytest.approx(want, abs=1e-5)
     t = p.amax(0).median().item()
     some = smooth_keys(p, keys, t, legacy)
     assert torch.equal(some[:, p.amax(0) >= t], p[:, p.amax(0) >= t]) and not torch.allclose(some, p)
+
+def test_raw_sums_decide_between_two_places():
+    "The first place has three numbers of its own in its key and so a sum of 3, the second one and a sum of 1: half-way between them the first place's name wins, and divided by the sums the second's."
+    keys = torch.tensor([[1., 0.], [1., 0.], [1., 0.], [0., 1.]])[:, None]
+    p = torch.tensor([[.6, .3], [.4, .7]])[:, None]
+    raw, shares = smooth_keys(p, keys, legacy=True), smooth_keys(p, keys)
+    assert torch.allclose(raw[:, 0], torch.tensor([[1.8, .3], [1.2, .7]])) and torch.allclose(shares, p)
+    best = lambda m: upsample(m, (3, 1)).argmax(0)[0].tolist()
+    assert best(raw) == [0, 0, 1] and best(shares) == [0, 1, 1]
+
+def test_a_threshold_sees_shares_of_raw_sums():
+    fake, im = Fake(little(**VIT, image_size=64)), World('single', 1, seed=3)[0].image
+    seg = MaskClipSegmenter(fake, 'a,b,c', key_smoothing=1., legacy=True, side=64, scale=5.)
+    s = seg.scores(im)
+    assert not torch.allclose(s.sum(0), torch.ones(96, 96), atol=1e-2)
+    c = s.clamp(min=0)
+    assert torch.allclose(seg.confidence(s), (c/c.sum(0)).amax(0), atol=1e-6)
+    assert 'raw sums as released' in seg.protocol['thresholds']
 
 def test_legacy_is_torch_normalize_on_the_wrong_axis():
     "(N, L, C) normalised without dim: PyTorch takes axis 1, the places."

@@ -1,5 +1,6 @@
 "The pipeline: what is re-run and what is kept, bad input, full disks, and the report."
-import errno, json, os, re, shutil
+import errno, json, os, re, shutil, subprocess, sys, threading
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ def run(done, tmp_path):
     "A copy of the finished run that a test may spoil."
     shutil.copytree(done.folder, tmp_path/'run')
     return Run(tmp_path/'run')
+
+FAST = dict(names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1))   # the least that is a run
 
 def keys(folder): return {s: read_stage(folder, s).get('key') for s in STAGES}
 def written(folder, *parts): return {p.relative_to(folder): p.stat().st_mtime_ns for part in parts for p in Path(folder).glob(part) if p.is_file()}
@@ -267,8 +270,8 @@ def test_unknown_teachers_saliency_student_n(photos, tmp_path):
     refused('no saliency', photos, tmp_path/'run', saliency='magic')
     refused('no classifier', photos, tmp_path/'run', saliency='evidence')
     refused('no student', photos, tmp_path/'run', student='magic')
-    refused('--n 1', photos, tmp_path/'run', n=0)
-    refused('no setting', photos, tmp_path/'run', student=dict(helpers.STUDENT, speed=3))
+    refused('--n with a whole number from 1', photos, tmp_path/'run', n=0)
+    refused('Unknown student settings speed', photos, tmp_path/'run', student=dict(helpers.STUDENT, speed=3))
 
 def test_a_photo_that_vanishes_after_indexing(photos, tmp_path):
     shutil.copytree(photos, tmp_path/'p')
@@ -310,11 +313,39 @@ def test_a_full_disk_keeps_what_is_finished(stage, photos, tmp_path, monkeypatch
     helpers.toy_fit(photos, tmp_path/'run')
     assert helpers.fingerprint(tmp_path/'run') == helpers.fingerprint(done.folder)
 
-def test_a_second_process_is_kept_out(photos, tmp_path):
-    from namedmask.pipeline import locked
-    (tmp_path/'run').mkdir()
-    with locked(tmp_path/'run'): refused('Another process', photos, tmp_path/'run')
-    helpers.toy_fit(photos, tmp_path/'run', experts=False)
+@pytest.fixture
+def busy(monkeypatch):
+    "Holds the lock of a folder in another thread while the block runs."
+    monkeypatch.setattr(core, 'PATIENCE', .1)
+    @contextmanager
+    def hold(folder):
+        held, let_go = threading.Event(), threading.Event()
+        def work():
+            with core.locked(folder): held.set(); let_go.wait(60)
+        other = threading.Thread(target=work)
+        other.start(); held.wait(60)
+        try: yield
+        finally: let_go.set(); other.join()
+    return hold
+
+def test_a_second_process_is_kept_out(photos, tmp_path, busy):
+    with busy(tmp_path/'run'): refused('Another process', photos, tmp_path/'run')
+    assert not (tmp_path/'run'/'run.json').exists()
+    helpers.toy_fit(photos, tmp_path/'run', **FAST)
+
+def test_every_writer_takes_the_lock(run, tmp_path, busy):
+    from namedmask.pipeline import ceiling_run, draw_sheets
+    from namedmask.report import write_report
+    voc = helpers.write_voc(tmp_path/'voc', 1)
+    writers = [lambda: evaluate_run(run, voc, quiet=True), lambda: ceiling_run(run, voc/'JPEGImages', voc/'SegmentationClass', quiet=True),
+               lambda: draw_sheets(run), lambda: write_report(run)]
+    before = written(run.folder, '**/*')
+    with busy(run.folder):
+        for write in writers:
+            with pytest.raises(NamedMaskError, match='Another process is working'): write()
+    assert written(run.folder, '**/*') == before
+    with busy(tmp_path/'sheets'):
+        with pytest.raises(NamedMaskError, match='Another process is working'): draw_sheets(run, tmp_path/'sheets')
 
 def test_ctrl_c_says_how_to_go_on(photos, tmp_path, capsys):
     class Stop(helpers.ColourDetector):
@@ -325,3 +356,201 @@ def test_ctrl_c_says_how_to_go_on(photos, tmp_path, capsys):
 
 def test_no_run_there(tmp_path):
     with pytest.raises(NamedMaskError, match='no run'): Run(tmp_path)
+
+# ---------------------------------------------------------------- settings that cannot be meant
+
+@pytest.mark.parametrize('change, words', [
+    (dict(iterations=0), '--iterations with a whole number from 1'), (dict(expert_iterations=0), '--expert-iterations'), (dict(seed=-1), '--seed'),
+    (dict(seed=True), 'True will not do for the seed'), (dict(n='5'), "'5' will not do"), (dict(n=2.5), '2.5 will not do'), (dict(near=64), 'from -1 to 63'),
+    (dict(votes=-1), '--votes'), (dict(batch_size=0), '--batch-size'), (dict(workers=0), '--workers'), (dict(parallel=0), 'no number of experts'),
+    (dict(saliency='magic'), 'no saliency'), (dict(recipe='magic'), 'no recipe'), (dict(defaults='old'), 'no defaults'), (dict(device='gpu'), 'no device'),
+    (dict(experts=False, expert_iterations=3), 'experts are left out'), (dict(experts=False, groups={'g': ['red']}), 'experts are left out'),
+    (dict(experts=5), 'says nothing about experts'), (dict(saliency=lambda im: 0), 'no `settings`'), (dict(teachers='magic'), 'no set of teachers')])
+def test_a_setting_that_cannot_be_is_said_before_anything_is_made(change, words, photos, tmp_path):
+    refused(re.escape(words), photos, tmp_path/'run', **change)
+    assert not (tmp_path/'run'/'run.json').exists() and not (tmp_path/'run'/'index').exists()
+
+def test_a_dict_of_settings_starts_from_those_of_the_teachers():
+    from dataclasses import replace
+    from namedmask.distillation import student_settings
+    from namedmask.experts import expert_settings
+    from namedmask.pipeline import run_settings
+    paper = replace(helpers.register(), recipe='paper')
+    s = run_settings('photos', 'red', paper, student=dict(iterations=7), experts=dict(n_iters=3))
+    whole_student, whole_expert = run_settings('photos', 'red', paper)['student'], run_settings('photos', 'red', paper)['experts']
+    assert s['student'] == {**whole_student, 'iterations': 7} and s['experts'] == {**whole_expert, 'n_iters': 3} and s['student']['encoder'] == 'resnet50'
+    named = run_settings('photos', 'red', paper, student=dict(base='mini', iterations=7))
+    assert named['student'] == {**student_settings('mini'), 'iterations': 7}
+    of_old = run_settings('photos', 'red', paper, student=dict(iterations=7), experts=dict(n_iters=3), revision=1)     # as release 0.1 read it
+    assert of_old['student'] == {**student_settings('small'), 'iterations': 7} and of_old['experts'] == {**expert_settings('small'), 'n_iters': 3}
+
+# ---------------------------------------------------------------- folders that are not ours
+
+def tree(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+@pytest.mark.parametrize('where', ['photos', 'above', 'project', 'link'])
+def test_a_folder_of_yours_is_refused_before_a_teacher_is_asked(where, tmp_path, monkeypatch):
+    photos = helpers.write_photos(tmp_path/'all'/'photos', 2)
+    project = tmp_path/'project'/'index'; project.mkdir(parents=True); (project/'thesis.txt').write_text('mine')
+    os.symlink(photos, tmp_path/'link')
+    out = dict(photos=photos, above=photos.parent, project=project.parent, link=tmp_path/'link')[where]
+    monkeypatch.setattr('namedmask.teachers.TeacherSet.student_init', lambda *a: pytest.fail('a teacher was loaded'))
+    monkeypatch.setattr(helpers, 'ColourRetriever', lambda: pytest.fail('a teacher was made'))
+    before = tree(tmp_path)
+    refused('was not made by namedmask', photos, out)
+    assert tree(tmp_path) == before
+
+def test_the_trial_write_leaves_and_replaces_nothing(tmp_path):
+    from namedmask.pipeline import check_output
+    (tmp_path/f'.probe.{os.getpid()}').write_text('mine')
+    check_output(tmp_path, 1)
+    assert [p.name for p in tmp_path.iterdir()] == [f'.probe.{os.getpid()}'] and (tmp_path/f'.probe.{os.getpid()}').read_text() == 'mine'
+
+# ---------------------------------------------------------------- what is served matches its record
+
+class Interrupted(Exception): pass
+
+def interrupt(monkeypatch, stage):
+    "Let the stage end before it begins."
+    import namedmask.distillation, namedmask.saliency
+    module, name = dict(student=(namedmask.distillation, 'distil'), saliency=(namedmask.saliency, 'make_masks'))[stage]
+    def stop(*a, **k): raise Interrupted
+    monkeypatch.setattr(module, name, stop)
+
+def test_after_an_interrupted_change_the_old_student_is_not_served(run, photos, monkeypatch):
+    from namedmask.pipeline import find_segmenter
+    with monkeypatch.context() as m:
+        interrupt(m, 'student')
+        with pytest.raises(Interrupted): helpers.toy_fit(photos, run.folder, names='green,blue')
+    now = Run(run.folder)
+    assert list(now.settings['names']) == ['green', 'blue'] and now.archive.names == ['green', 'blue']
+    assert now.segmenter is None and not now.has('student') and (run.folder/'student'/'model.safetensors').exists()
+    with pytest.raises(NamedMaskError, match='no student yet for green, blue: run the same'): find_segmenter(run.folder)
+    with pytest.raises(NamedMaskError, match='no student yet'): now.learner
+
+def test_a_change_interrupted_before_its_first_stage_serves_nothing_of_before(run, photos, monkeypatch):
+    with monkeypatch.context() as m:
+        interrupt(m, 'saliency')
+        with pytest.raises(Interrupted): helpers.toy_fit(photos, run.folder, seed=8)
+    now = Run(run.folder)
+    assert now.has('index') and now.has('archive') and not now.has('saliency') and not now.has('student') and now.masks is None
+    again = helpers.toy_fit(photos, run.folder)                              # back to what it was: all is there
+    assert all(again.has(s) for s in STAGES) and again.segmenter.names == ['red', 'green', 'blue']
+
+def as_of_01(folder):
+    "The record as release 0.1 wrote it."
+    r = read_json(folder/'run.json')
+    for k in ('stages', 'revision', 'state'): r.pop(k, None)
+    r['settings'].pop('copies', None)
+    core.write_json(folder/'run.json', r)
+
+def test_a_run_of_01_is_served_and_keeps_its_defaults(run, photos, capsys):
+    as_of_01(run.folder)
+    old = Run(run.folder)
+    assert all(old.has(s) for s in STAGES) and old.segmenter.names == ['red', 'green', 'blue']
+    before = written(run.folder, *WORK)
+    again = helpers.toy_fit(photos, run.folder, quiet=False)
+    said = capsys.readouterr().out
+    assert 'keeps the defaults of revision 1' in said and '--defaults new' in said and said.count('(kept)') == len(STAGES)
+    assert again.record['revision'] == 1 and again.settings['copies'] == 'hash' and written(run.folder, *WORK) == before
+    moved = helpers.toy_fit(photos, run.folder, quiet=False, defaults='new')
+    assert moved.record['revision'] == 2 and moved.settings['copies'] == 'confirmed' and 'keeps the defaults' not in capsys.readouterr().out
+    assert helpers.toy_fit(photos, run.folder).record['revision'] == 2 and all(moved.has(s) for s in STAGES)
+
+def test_an_interrupted_run_of_01_is_told_by_its_names(run):
+    as_of_01(run.folder)
+    r = read_json(run.folder/'run.json')
+    r['settings']['names'] = {'cat': ['cat']}
+    core.write_json(run.folder/'run.json', r)
+    assert Run(run.folder).segmenter is None and Run(run.folder).archive is None
+
+def test_a_run_of_a_later_version_is_left_alone(run, photos):
+    r = read_json(run.folder/'run.json')
+    core.write_json(run.folder/'run.json', dict(r, revision=99))
+    refused('a later namedmask', photos, run.folder)
+
+def test_revisions_agree():
+    from namedmask import pipeline, saliency
+    assert getattr(saliency, 'REVISION', pipeline.REVISION) == pipeline.REVISION
+
+# ---------------------------------------------------------------- a finished run is answered from its record
+
+ASK = """
+import sys, helpers
+helpers.register()
+from namedmask.pipeline import fit
+run = fit({photos!r}, 'red,green', {out!r}, teachers='toy', n=2, student={student!r}, experts=False, saliency='spectral', seed=3, report={report}, batch_size=4)
+print('heavy:', *sorted({{'torch', 'fastai', 'timm', 'cv2', 'sklearn'}} & set(sys.modules)))
+"""
+
+def ask(photos, out, report=True, change=''):
+    "`fit` in a process of its own: what it said."
+    code = ASK.format(photos=str(photos), out=str(out), student=FAST['student'], report=report)
+    if change: code = code.replace(*change)
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(helpers.ROOT/'tests'), str(helpers.ROOT)])}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+def answered(said): return said.count('(kept)') == 5 and said.rstrip().endswith('heavy:')
+
+def test_a_finished_run_is_answered_without_torch(photos, tmp_path):
+    mine, out = tmp_path/'photos', tmp_path/'run'
+    shutil.copytree(photos, mine)
+    first = ask(mine, out)
+    assert 'heavy: ' in first and not answered(first)
+    before = written(out, '**/*.*')
+    again = ask(mine, out)
+    assert answered(again) and [l.split('  (')[0] for l in again.splitlines()[:4]] == [l.split('  (')[0] for l in first.splitlines() if l.startswith(('index', 'archive', 'saliency', 'student'))]
+    assert {k for k, v in written(out, '**/*.*').items() if before.get(k) != v} <= {Path('.namedmask.jsonl'), Path('.namedmask.lock')}
+    changes = [lambda: os.utime(next((out/'saliency').rglob('*.png'))), lambda: helpers.write_photos(mine, 1, start=70), lambda: (out/'archive'/'edits.csv').open('a').write('\n'),
+               lambda: (out/'student'/'losses.csv').unlink(), lambda: (out/'report.html').unlink()]
+    for change in changes:
+        change()
+        assert not answered(ask(mine, out)), 'a change was not noticed'
+        assert answered(ask(mine, out))
+    assert not answered(ask(mine, out, change=("seed=3", "seed=4")))
+
+def test_what_was_asked_is_compared_whole(photos):
+    from namedmask.pipeline import _asked
+    given = dict(images=photos, names='red', teachers='offline', n=3, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None,
+                 expert_iterations=None, near=16, votes=None, recipe=None)
+    first = _asked(given)
+    for k, v in dict(images=[photos, photos], names='red=rose', teachers='paper', n=4, student='small', experts=False, groups={'a': ['red']}, saliency='spectral', seed=1, iterations=3,
+                     expert_iterations=4, near=3, votes=0, recipe='coca').items():
+        assert _asked({**given, k: v}) != first, k
+    assert _asked({**given, 'images': [str(photos)], 'names': {'red': ['red']}}) == first
+    assert _asked({**given, 'saliency': helpers.ColourDetector()}) is None
+
+# ---------------------------------------------------------------- records are data from outside
+
+GOOD = dict(settings=dict(names={'cat': ['cat']}, teachers='toy', n=1, seed=0, student={}, images=[], experts=None, groups=None, saliency='auto'), teachers=[], warnings=[])
+
+@pytest.mark.parametrize('damage', [
+    '[]', '5', '"text"', '[' * 100_000, '{"settings": 3}', '{}', '{"settings": {"names": {"a": ["a"]}}}', 'no json', '\0', b'\xff\xfe\0',
+    dict(GOOD, settings=dict(GOOD['settings'], names=['cat'])), dict(GOOD, settings=dict(GOOD['settings'], names={'cat': 3})), dict(GOOD, settings=dict(GOOD['settings'], seed='x')),
+    dict(GOOD, settings=dict(GOOD['settings'], experts=3)), dict(GOOD, settings=dict(GOOD['settings'], groups=['a'])), dict(GOOD, settings=dict(GOOD['settings'], saliency=3)),
+    dict(GOOD, teachers=3), dict(GOOD, teachers=['x']), dict(GOOD, warnings={}), dict(GOOD, stages=[]), dict(GOOD, revision='2')])
+def test_a_damaged_record_ends_in_a_sentence(damage, tmp_path):
+    (tmp_path/'run.json').write_bytes(damage if isinstance(damage, bytes) else (damage if isinstance(damage, str) else json.dumps(damage)).encode())
+    with pytest.raises(NamedMaskError) as e: Run(tmp_path)
+    assert 'run.json' in sentence(e) and len(sentence(e)) < 400
+
+def test_a_sound_record_without_stages_opens(tmp_path):
+    core.write_json(tmp_path/'run.json', GOOD)
+    run = Run(tmp_path)
+    assert run.archive is None and run.segmenter is None and run.seconds() == {} and run.results() == [] and run.curves() == {}
+
+def test_damaged_numbers_are_passed_over(run):
+    from namedmask.pipeline import read_losses
+    from namedmask.report import write_report
+    file = run.folder/'student'/'losses.csv'
+    file.write_bytes(b'iteration,loss\n0,1.5\n1,\xff\n2\n\0,2.5\n3,0.5\n4,0.')
+    assert read_losses(file) == [1.5, 2.5, .5, 0.]
+    file.write_bytes(b'')
+    assert read_losses(file) == []
+    stage = read_json(run.folder/'saliency'/'stage.json')
+    core.write_json(run.folder/'saliency'/'stage.json', dict(stage, seconds='long'))
+    (run.folder/'results.jsonl').write_text('{"what": "student"}\n[1]\n{"iou": 3, "names": "x"}\n{"what": [], "benchmark": 5, "root": 7, "split": {}}\nnot json\n{"what": "stu')
+    assert Run(run.folder).seconds()['saliency'] == 0 and len(Run(run.folder).results()) == 3
+    assert write_report(Run(run.folder)).exists()

@@ -159,6 +159,142 @@ def test_a_name_without_photos(world):
         with pytest.raises(NamedMaskError, match="has no photo of '(zebra|sky)'"): reco_references(archive, names, Colours(), dense, **kw)
 
 
+# ---- the released code, written out plainly
+
+def released_seeds(f, w):
+    "The best partners as released: the slice of each photo begins where it should and is as long as its end says."
+    k, P, _ = f.shape
+    S = f.flatten(0, 1) @ f.flatten(0, 1).T*w.flatten()
+    grid, start = torch.zeros(k*P, k), 0
+    for m in range(k):
+        end = start + P
+        grid[:, m] = S[:, start:start + end].amax(1)
+        start = end
+    return grid.mean(1).view(k, P)
+
+@pytest.mark.parametrize('seed', range(3))
+def test_released_columns(seed):
+    g = torch.Generator().manual_seed(seed)
+    f, w = F.normalize(torch.randn(5, 7, 5, generator=g), dim=-1), torch.rand(5, 7, generator=g)
+    want = released_seeds(f, w)
+    assert torch.allclose(seed_scores(f, w, as_released=True), want, atol=1e-6)
+    assert not torch.allclose(seed_scores(f, w), want, atol=1e-3)
+
+def test_photo_m_stands_for_photos_m_to_2m():
+    "Five photos of one place, each with a direction of its own; only a place's own photo matches it. Photo 3 is in the slices of 2 (2..4) and 3 (3..): two of five."
+    f = torch.eye(5)[:, None]
+    assert seed_scores(f, torch.ones(5, 1)).flatten().tolist() == pytest.approx([.2]*5)
+    assert seed_scores(f, torch.ones(5, 1), as_released=True).flatten().tolist() == pytest.approx([.2, .2, .4, .4, .6])   # 0: 0; 1: 1; 2: 1, 2; 3: 2, 3; 4: 2, 3, 4
+
+def imagenet(im):
+    return ((torch.tensor(np.asarray(im, np.float32))/255 - torch.tensor([.485, .456, .406]))/torch.tensor([.229, .224, .225])).permute(2, 0, 1)[None]
+
+def clip_places(dense, im):
+    with torch.no_grad():
+        tower = dense.visual
+        return F.normalize(tower.head(tower.trunk.forward_features(imagenet(im)).permute(0, 2, 3, 1))[0], dim=-1).permute(2, 0, 1)
+
+def test_released_reference(world):
+    "From photos to the reference: resized and then cut out, CLIP on the same pixels, the sigmoid before resizing, the columns as released."
+    archive, _, _ = world
+    dense = DenseClip(mini_retriever(), side=320, stride=8)
+    paths = [e.path for e in archive.kept('boat')] + [e.path for e in archive.kept('car')]
+    wide = [Image.open(p).resize((90, 64)) for p in paths]
+    text, context = torch.tensor(mini_retriever().embed_texts(['a boat'])[0]), F.normalize(torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    squares = [im.crop((13, 0, 77, 64)) for im in wide]                        # shorter side is 64 already
+    f = torch.tensor(np.stack([np.asarray(s, np.float32).reshape(8, 8, 8, 8, 3).mean((1, 3))/255 - .5 for s in squares]))      # (k, 8, 8, 3)
+    lang = torch.stack([F.interpolate((10*torch.einsum('dhw,d->hw', clip_places(dense, s), text)).sigmoid()[None, None], size=(8, 8), mode='bilinear')[0, 0] for s in squares])
+    u = F.normalize(f, dim=-1)
+    w = lang*(1 - (u @ context.T).sigmoid()).prod(-1)
+    seeds = released_seeds(u.flatten(1, 2), w.flatten(1)).argmax(1)
+    want = F.normalize(f.flatten(1, 2)[torch.arange(len(f)), seeds].mean(0), dim=0)
+    import tempfile, pathlib
+    folder = pathlib.Path(tempfile.mkdtemp())
+    for i, im in enumerate(wide): im.save(folder/f'{i}.png')
+    got = co_segment([folder/f'{i}.png' for i in range(len(wide))], Colours(), dense, text, context, side=64, as_released=True)
+    assert torch.allclose(got['language'], lang, atol=1e-4) and torch.allclose(got['reference'], want, atol=1e-5)
+    plain = co_segment([folder/f'{i}.png' for i in range(len(wide))], Colours(), dense, text, context, side=64)
+    assert not torch.allclose(plain['language'], lang, atol=1e-3)
+
+def test_released_squares_are_torchvisions():
+    from torchvision.transforms import CenterCrop, Compose, Resize
+    im = World('single', 1, seed=3)[0].image.resize((131, 77))
+    assert np.array_equal(R.released_square(im, 40), Compose([Resize(40), CenterCrop(40)])(im)) and R.released_square(im, 40).size == (40, 40)
+
+@pytest.mark.parametrize('size', [(64, 64), (96, 64), (80, 48)])
+def test_released_scores(world, size):
+    archive, _, _ = world
+    dense = DenseClip(mini_retriever(), side=320, stride=8)
+    refs = reco_references(archive, NAMES, Colours(), dense, ['grass'], guided=False, side=64)
+    seg = RecoSegmenter(refs, Colours(), dense, NAMES, side=64, as_released=True)
+    im = Image.open(archive.kept('boat')[0].path).resize(size)
+    w, h = {(64, 64): (64, 64), (96, 64): (96, 64), (80, 48): (104, 64)}[size]
+    small = im.resize((w, h), Image.Resampling.BILINEAR)
+    big = lambda m, s=(h, w): F.interpolate(m[None], size=s, mode='bilinear', align_corners=False)[0]
+    f = F.normalize(torch.tensor(np.asarray(small, np.float32).reshape(h//8, 8, w//8, 8, 3).mean((1, 3))/255 - .5), dim=-1)
+    seen = big((f @ torch.tensor(np.stack([refs[n] for n in NAMES])).T).sigmoid().permute(2, 0, 1))
+    said = big((10*torch.einsum('dhw,nd->nhw', clip_places(dense, small), seg.text)).sigmoid())
+    got = seg.scores(im)
+    assert got.shape == (3, *size[::-1]) and torch.allclose(got, big(seen*said, size[::-1]), atol=1e-4)
+    plain = RecoSegmenter(refs, Colours(), dense, NAMES, side=64)
+    assert plain.key != seg.key and 'as released' in seg.protocol['resizing'] and 'as released' not in plain.protocol['resizing']
+
+def test_vegetation_is_a_tree_in_the_released_code(world):
+    "Its own photos are not asked for: there are none."
+    archive, _, dense = world
+    kept = lambda n: archive.kept('grass' if n == 'tree' else n)
+    trees = NS(names=['tree', 'boat'], folder=archive.folder, kept=kept)
+    make = lambda **kw: reco_references(trees, ['vegetation', 'boat'], Colours(), dense, context=['tree'], guided=False, side=64, **kw)
+    refs = make(as_released=True)
+    assert np.array_equal(refs['vegetation'], refs['tree']) and list(refs) == ['tree', 'boat', 'vegetation']
+    with pytest.raises(NamedMaskError, match="no photo of 'vegetation'"): make()
+    assert RecoSegmenter(refs, Colours(), dense, ['vegetation', 'boat'], side=64, as_released=True).names == ['vegetation', 'boat']
+
+def write_old_references(folder, archive, dense):
+    "A folder as 0.1 left it: no record, and references that are all .5."
+    import json
+    from namedmask.core import settings_key
+    photos = {n: archive.kept(n)[:3] for n in NAMES}
+    old = dict(stage='references', version=1, names=[[c.name, list(c.prompts)] for c in R.parse_names(NAMES)], context=[], n=3, side=64, guided=True,
+               photos=settings_key([[k, [e.sha for e in v]] for k, v in photos.items()]), encoder=Colours.card.as_dict(), source='colour', dense=dense.settings)
+    (folder/'stage.json').write_text(json.dumps(dict(key=settings_key(old), settings=old, done=True, seconds=1.)))
+    for n in NAMES: np.savez(folder/f'{n}.npz', reference=np.full(3, .5, np.float32), seeds=np.zeros((3, 2)))
+
+def test_references_of_an_older_version_count_where_the_settings_are_the_same(world, tmp_path):
+    archive, _, dense = world
+    write_old_references(tmp_path, archive, dense)
+    make = lambda **kw: reco_references(archive, NAMES, Colours(), dense, **{**dict(side=64, n=3, folder=tmp_path), **kw})
+    assert all((v == .5).all() for v in make().values())
+
+@pytest.mark.parametrize('change', [dict(as_released=True), dict(n=2), dict(guided=False)])
+def test_and_are_never_served_where_they_are_not(world, tmp_path, change):
+    archive, _, dense = world
+    write_old_references(tmp_path, archive, dense)
+    try: refs = reco_references(archive, NAMES, Colours(), dense, **{**dict(side=64, n=3, folder=tmp_path), **change})
+    except NamedMaskError as e: assert 'in the way' in str(e)
+    else: assert not any((v == .5).all() for v in refs.values())
+
+def test_as_released_is_another_result(world, tmp_path):
+    archive, _, dense = world
+    make = lambda **kw: reco_references(archive, NAMES, Colours(), dense, side=64, folder=tmp_path, **kw)
+    first, released, again = make(), make(as_released=True), make()
+    assert any(not np.array_equal(first[n], released[n]) for n in NAMES) and all(np.array_equal(first[n], again[n]) for n in NAMES)
+
+def test_another_encoder_under_the_same_card_is_noticed(world, tmp_path):
+    archive, _, dense = world
+    class Finer(Colours): stride = 4; features = lambda self, b: {'colour': b.reshape(*b.shape[:2], b.shape[2]//4, 4, b.shape[3]//4, 4).mean((3, 5)) - .5}
+    make = lambda e: reco_references(archive, NAMES, e, dense, side=64, folder=tmp_path)
+    a, b = make(Colours()), make(Finer())
+    assert any(not np.array_equal(a[n], b[n]) for n in NAMES)
+
+def test_a_damaged_reference_is_a_sentence(world, tmp_path):
+    archive, _, dense = world
+    make = lambda: reco_references(archive, NAMES, Colours(), dense, side=64, folder=tmp_path)
+    make()
+    (tmp_path/'boat.npz').write_bytes(b'PK\x03\x04 no archive')
+    with pytest.raises(NamedMaskError, match='boat.npz.*delete it and run again'): make()
+
+
 # ---- a new photo
 
 @pytest.fixture(scope='module')

@@ -203,7 +203,7 @@ def test_inexact_photos_stand_in_the_notes(tmp_path, monkeypatch):
     monkeypatch.setattr(S, 'smallest', some)
     for i, d in enumerate((S.SpectralDetector([Colours('nothing')]), S.TokenCutDetector([Colours('nothing')]))):
         S.make_masks(entries, d, tmp_path/str(i), quiet=True)
-        notes = json.loads((tmp_path/str(i)/'notes.json').read_text())
+        notes = S.Notes(tmp_path/str(i)/'notes.jsonl').all
         assert {k: n['inexact'] for k, n in notes.items() if 'inexact' in n} == {entries[2].sha: 'not quite'}
         assert json.loads((tmp_path/str(i)/'stage.json').read_text())['inexact'] == 1
 
@@ -507,7 +507,7 @@ def test_a_photo_that_cannot_be_used_is_skipped_with_a_reason(tmp_path):
     entries.append(SimpleNamespace(path=tmp_path/'gone.jpg', sha='0'*32))
     store = S.make_masks(entries, Counting(), tmp_path/'m', quiet=True)
     assert [e.sha in store for e in entries] == [True, True, False, False, True, False]
-    notes = {Path(n['path']).name: n for n in json.loads((tmp_path/'m'/'notes.json').read_text()).values()}
+    notes = {Path(n['path']).name: n for n in S.Notes(tmp_path/'m'/'notes.jsonl').all.values()}
     assert set(notes) == {'dot.png', 'text.jpg', 'blue.png', 'gone.jpg'} and notes['blue.png']['fallback'] == 'oval'
     assert '1 x 1' in notes['dot.png']['skipped'] and 'gone.jpg' in notes['gone.jpg']['skipped']
     for sha in store: assert 0 < (store.load(sha) >= 128).mean() < 1
@@ -519,3 +519,124 @@ def test_any_function_with_settings_is_a_detector(tmp_path):
     entries = archive(tmp_path/'photos', 1)
     store = S.make_masks(entries, Full(), tmp_path/'m', quiet=True)
     assert 0 < (store.load(entries[0].sha) >= 128).mean() < 1  # a full mask never gets into the archive
+
+# --- what the release hands on
+
+def released_mask(im, p, solver=True, side=512):
+    "What NamedMask's code makes of the map `p` of a photo at its working size, written down plainly with torchvision's own resizing."
+    import torchvision.transforms.functional as TF
+    small = TF.resize(im, side)                                                  # shorter side; bilinear is the default of photos
+    dt = p > .5
+    if solver: dt = S.bilateral_solver(np.asarray(small), dt.astype(np.float64)) > .5
+    dt = torch.from_numpy(dt.astype(np.uint8))
+    return torch.nn.functional.interpolate(dt[None, None], size=im.size[::-1], mode='nearest')[0, 0].numpy()
+
+@pytest.mark.parametrize('size', [(90, 61), (61, 90), (40, 40), (333, 200), (77, 300)])
+@pytest.mark.parametrize('how', ['bilateral', None])
+def test_a_binary_mask_is_the_releases_pixel_by_pixel(size, how):
+    rng, side = np.random.default_rng(size), 64
+    im = Image.fromarray(rng.integers(0, 256, (size[1]//8 + 1, size[0]//8 + 1, 3), dtype=np.uint8)).resize(size, Image.BICUBIC)
+    at = S.short_at(size, side)
+    p = np.asarray(Image.fromarray(rng.random((5, 6)).astype(np.float32)).resize(at, Image.BICUBIC))      # ragged: holes and islands
+    ours = S.binary_mask(im, np.clip(p, 0, 1), how, side)
+    assert (ours == released_mask(im, np.clip(p, 0, 1), how is not None, side)).all() and 0 < ours.mean() < 1
+
+@pytest.mark.parametrize('size', [(500, 375), (375, 500), (333, 500), (500, 334), (1, 1), (640, 427), (799, 601)])
+def test_the_working_size_is_torchvisions(size):
+    import torchvision.transforms.functional as TF
+    assert S.short_at(size, 512) == TF.resize(Image.new('RGB', size), 512).size
+
+def dot(size=(400, 300), r=4):
+    "A red dot of a few pixels: .04 % of the photo."
+    im = np.full((size[1], size[0], 3), (60, 140, 60), np.uint8)
+    y, x = np.mgrid[:size[1], :size[0]]
+    im[(y - 150)**2 + (x - 200)**2 < r*r] = 200, 40, 40
+    return Image.fromarray(im)
+
+class Reddish(S.Detector):
+    "Red pixels, as they are."
+    role = 'saliency'
+    def maps(self, im):
+        a = np.asarray(im.convert('RGB'), np.int16)
+        return (a[..., 0] > a[..., 1]).astype(np.float64)
+    def coarse(self, maps): return dict(coarse=maps)
+
+@pytest.mark.parametrize('im', [dot(), Image.new('RGB', (60, 40), 'green'), Image.new('RGB', (60, 40), 'red')])
+def test_without_a_fallback_a_mask_stays_what_it_is(im, tmp_path):
+    usual = Reddish([], None)
+    raw, paper = usual.without_fallback(), Reddish([], None, **S.paper_masks())
+    truth = usual.maps(im)
+    assert usual.steps(im)['fallback'] == 'oval' and not raw.steps(im)['fallback']
+    assert ((raw(im) >= .5) == truth).all() and (paper(im) == truth).all() and usual.fallback and not raw.fallback
+    im.save(tmp_path/'a.png')
+    e = SimpleNamespace(path=tmp_path/'a.png', sha=content_hash(tmp_path/'a.png'))
+    for d, want in ((paper, truth.mean()), (usual, (S.oval(im.size) >= .5).mean())):
+        store = S.make_masks([e], d, tmp_path/('p' if d is paper else 'u'), quiet=True)
+        assert (store.load(e.sha) >= 128).mean() == pytest.approx(want)
+
+def test_paper_masks_lie_at_the_photos_own_size_and_older_ones_at_512(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)).save(tmp_path/'a.png')
+    e = SimpleNamespace(path=tmp_path/'a.png', sha=content_hash(tmp_path/'a.png'))
+    for revision, size in ((1, (512, 658)), (2, (700, 900))):
+        assert S.make_masks([e], Reddish([], None, **S.paper_masks(revision)), tmp_path/str(revision), quiet=True).load(e.sha).shape == size
+
+def test_older_settings_are_spelt_as_before(tmp_path):
+    "The keys of masks that are there already."
+    d = S.SpectralDetector([Colours('nothing')], upsample=2, centre=False, refine='bilateral', refine_side=512)
+    assert d.settings == dict(detector='SpectralDetector', recipe=2, refine='bilateral', side=384, teachers=[c.as_dict() for c in d.cards], refine_side=512,
+                              ks=[2, 3, 4], sources=[[0, 'block'], [0, 'head']], upsample=2, centre=False)
+    S.make_masks(archive(tmp_path/'photos', 1), d, tmp_path/'m', quiet=True)
+    assert json.loads((tmp_path/'m'/'stage.json').read_text())['settings'] == dict(stage='saliency', work_side=512, detector=d.settings, cards=[c.as_dict() for c in d.cards])
+    new = S.SpectralDetector([Colours('nothing')], **S.paper_masks())
+    assert {k: new.settings[k] for k in ('fallback', 'binary', 'work_side')} == dict(fallback=False, binary=True, work_side=None)
+
+# --- what goes wrong
+
+def test_notes_grow_at_their_end_and_older_ones_are_read(tmp_path):
+    photo = lambda i: SimpleNamespace(path=tmp_path/f'{i}.jpg', sha=f'{i:032x}')
+    (tmp_path/'notes.json').write_text(json.dumps({photo(0).sha: dict(path='0.jpg', skipped='it is empty')}))
+    notes, sizes = S.Notes(tmp_path/'notes.jsonl'), []
+    for i in range(1, 200):
+        notes(photo(i), fallback='oval')
+        sizes.append((tmp_path/'notes.jsonl').stat().st_size)
+    assert max(np.diff(sizes)) < 300 and notes.count('skipped') == 1 and notes.count('fallback') == 199   # a line each, whatever stands there
+    notes(photo(5), fallback='oval'); assert (tmp_path/'notes.jsonl').stat().st_size == sizes[-1]            # nothing new is not written
+    notes(photo(0))                                                                                        # it can be read by now
+    with open(tmp_path/'notes.jsonl', 'a', encoding='utf-8') as f: f.write('[1]\n{"sha": 3, "skipped": "x"}\n{"skipped": "x"}\n{"sha": "a\u2028')   # not notes; a torn end
+    again = S.Notes(tmp_path/'notes.jsonl')
+    assert (again.count('skipped'), again.count('fallback')) == (0, 199)
+    again(photo(1000), skipped='gone'); assert S.Notes(tmp_path/'notes.jsonl').count('skipped') == 1
+
+@pytest.mark.parametrize('text', ['[1, 2]', '"x"', '3'])
+def test_notes_that_are_none_are_said_in_a_sentence(tmp_path, text):
+    (tmp_path/'notes.json').write_text(text)
+    with pytest.raises(NamedMaskError, match='notes.json holds'): S.Notes(tmp_path/'notes.jsonl')
+
+def test_a_photo_replaced_by_another_is_not_used(tmp_path):
+    import os
+    entries = archive(tmp_path/'photos', 2)
+    old = os.stat(entries[0].path)
+    other = bytearray(Path(entries[1].path).read_bytes()); other = (bytes(other) + b'\0'*old.st_size)[:old.st_size]
+    Path(entries[0].path).write_bytes(other); os.utime(entries[0].path, ns=(old.st_atime_ns, old.st_mtime_ns))   # same size, same time
+    store = S.make_masks(entries, Counting(), tmp_path/'m', quiet=True)
+    notes = S.Notes(tmp_path/'m'/'notes.jsonl').all
+    assert entries[0].sha not in store and entries[1].sha in store and 'was replaced' in notes[entries[0].sha]['skipped']
+
+@pytest.mark.parametrize('answer', [np.full((40, 50), np.nan), np.full((40, 50), 2.), np.zeros((40, 50, 3)), np.zeros((0, 0)), np.full((40, 50), -1)])
+def test_what_is_no_mask_is_said_in_a_sentence(tmp_path, answer):
+    class Broken:
+        settings = {'detector': 'broken'}
+        def __call__(self, im): return answer
+    entries = archive(tmp_path/'photos', 1)
+    with pytest.raises(NamedMaskError, match='Broken gave no mask for .*values from 0 to 1'): S.make_masks(entries, Broken(), tmp_path/'m', quiet=True)
+
+def test_a_released_network_is_loaded_again():
+    class Net:
+        card, sources, stride = TeacherCard('n', 'features', 'nothing', 'none', 'this test'), ('block',), 16
+        loads, _run = 0, None
+        def features(self, batch):
+            if self._run is None: self.loads, self._run = self.loads + 1, lambda x: x
+            return {'block': batch[:, :, ::16, ::16]}
+    net = Net(); d = S.SpectralDetector([net])
+    a = d(red_disc()[0]); d.release(); assert net._run is None
+    assert (d(red_disc()[0]) == a).all() and net.loads == 2

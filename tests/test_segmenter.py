@@ -242,7 +242,7 @@ def test_save_and_load(tmp_path):
     assert same(m.state_dict(), s.model.state_dict())
     with pytest.raises(NamedMaskError, match='one name for each class'): save_segmenter(tmp_path/'t', m, dict(names=['a']))
     (tmp_path/'s'/'model.safetensors').write_bytes(b'x')
-    with pytest.raises(NamedMaskError, match='Cannot read the weights'): load_segmenter(tmp_path/'s')
+    with pytest.raises(NamedMaskError, match='model.safetensors is damaged'): load_segmenter(tmp_path/'s')
     with pytest.raises(NamedMaskError, match='no segmenter'): load_segmenter(tmp_path/'nothing')
 
 @pytest.mark.parametrize('change, words', [({'encoder': 'hf-hub:someone/something'}, 'hf-hub'), ({'encoder': 'local-dir:/tmp/x'}, 'local-dir'), ({'encoder': 'a/b'}, 'a/b'), ({'checkpoint_path': '/tmp/x.pth'}, 'checkpoint_path')])
@@ -366,3 +366,210 @@ def test_batch_transforms_get_bytes(tmp_path):
     entries, masks = toy(tmp_path)
     training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=1, batch_size=4, crop=32, batch_tfms=[Look()], device='cpu').one_batch()
     assert seen == [(torch.uint8, (4, 3, 32, 32))]
+
+# ---- as the released code has it ---
+def test_native_photos_are_decoded_as_they_are(tmp_path):
+    "side=None works on a shorter side of 512 at most; 'native' on the photo's own, and its scales are those of the native photo."
+    entries, masks = toy(tmp_path, n=1, size=600)
+    sizes = {}
+    for side in (None, 'native', 300):
+        ds = ArchiveDataset(entries, masks, {'circle': 1}, n=1, crop=320, scale=(.5, .5), side=side)
+        im, _ = ds.pictures(entries[0])
+        sizes[side] = min(im.size), int((ds[0][1][160] != IGNORE).sum())
+    assert sizes == {None: (512, 256), 'native': (600, 300), 300: (300, 150)}
+    assert fit_size((600, 700), 'native') == fit_size((600, 700), None)
+    with pytest.raises(NamedMaskError, match="side 'big'.*native"): ArchiveDataset(entries, masks, {'circle': 1}, n=1, side='big')
+
+def test_small_photos_lie_in_a_corner_as_released(tmp_path):
+    "Space left and above .25, left and below .1875, right and above .1406, right and below .4219 (method, 1d)."
+    entries, masks = toy(tmp_path, n=1)
+    kw = dict(n=800, crop=64, scale=(.5, .5), flip=0.)
+    corners, free = {}, set()
+    ds = ArchiveDataset(entries, masks, {'circle': 1}, **kw, as_released=True)
+    for i in range(800):
+        y, x = (int(o[0]) for o in (ds[i][1] != IGNORE).numpy().nonzero())
+        corners[y > 0, x > 0] = corners.get((y > 0, x > 0), 0) + 1/800
+        assert (y, x) in {(a, b) for a in (0, 40) for b in (0, 40)}
+    want = {(True, True): .25, (False, True): .1875, (True, False): .1406, (False, False): .4219}
+    assert corners.keys() == want.keys() and all(abs(corners[k] - want[k]) < .04 for k in want), corners
+    plain = ArchiveDataset(entries, masks, {'circle': 1}, **kw)
+    free = {tuple(int(o[0]) for o in (plain[i][1] != IGNORE).numpy().nonzero()) for i in range(100)}
+    assert len(free) > 60                                                    # without it, any place
+
+def test_the_released_corner_does_not_move_what_is_cut(tmp_path):
+    "A photo larger than the square in one direction: cut along it as before, in a corner across it."
+    im = Image.fromarray(np.arange(90*30*3, dtype=np.uint32).astype(np.uint8).reshape(30, 90, 3))
+    soft = np.full((30, 90), 255, np.uint8)
+    (a, _, pad), (b, _, corner) = (cut(im, soft, 48, 1., (.3, .6), corner=c) for c in (None, (True, True)))
+    assert (~pad).any(0).all() and (~corner).any(0).all() and not corner[-30:].any()
+    assert (a[(~pad).any(1)] == b[-30:]).all()
+
+def test_masks_as_released_are_resized_to_the_nearest_pixel():
+    im, soft = Image.new('RGB', (40, 40)), np.zeros((40, 40), np.uint8)
+    soft[::2] = 255
+    soft_values = [set(np.unique(cut(im, soft, 32, .8, (0, 0), **kw)[1])) for kw in ({}, {'mask_filter': Image.NEAREST})]
+    assert len(soft_values[0]) > 2 and soft_values[1] == {0, 255}
+
+def test_precision_is_a_setting(tmp_path, monkeypatch):
+    import namedmask.segmenter as sg
+    from fastai.basics import Callback
+    class Mixed(Callback):
+        def __init__(self, amp_mode): self.amp_mode = amp_mode
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda *a: True)
+    monkeypatch.setattr(sg, 'MixedPrecision', Mixed)
+    entries, masks = toy(tmp_path)
+    dls, modes = training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=1, batch_size=2, crop=32, device='cpu'), {}
+    monkeypatch.setattr(type(dls), 'device', torch.device('cuda'))
+    for p in ('auto', 'float32', 'float16'):
+        cbs = [o for o in segmenter_learner(dls, deeplabv3plus('resnet10t', 3, channels=16), precision=p).cbs if isinstance(o, Mixed)]
+        modes[p] = cbs[0].amp_mode.name if cbs else None
+    assert modes == {'auto': 'BF16', 'float32': None, 'float16': 'FP16'}
+    with pytest.raises(NamedMaskError, match='precision .half. is unknown'): half_type('half', 'cpu')
+
+# ---- files from elsewhere ---
+GOOD = dict(names=list(NAMES), side=40)
+
+def put(folder, change=None, weights=None, text=None):
+    "A segmenter in `folder`, with something in it changed."
+    model = deeplabv3plus('resnet10t', 3, channels=8)
+    save_segmenter(folder, model, GOOD)
+    file = folder/'segmenter.json'
+    if change:
+        meta = json.loads(file.read_text())
+        change(meta)
+        file.write_text(json.dumps(meta))
+    if text is not None: file.write_text(text)
+    if weights: 
+        from safetensors.torch import save_file
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        weights(state)
+        save_file(state, folder/'model.safetensors')
+    return folder
+
+def entry(key, value): return lambda meta: meta.update({key: value})
+def setting(key, value): return lambda meta: meta['model'].update({key: value})
+
+@pytest.mark.parametrize('change, words', [
+    (entry('names', 'ab'), "'names' is not a list"), (entry('names', ['a', 5]), "'names' is not a list"), (entry('names', ['a', '']), "'names'"),
+    (entry('names', ['a', '\ud800']), "'names'"), (entry('names', ['a', 'a']), 'twice'), (entry('names', ['a']), '1 names for 3 classes'), (entry('names', ['a', 'b', 'c']), '3 names for 3 classes'),
+    (entry('side', -1), "'side' is -1"), (entry('side', 10**9), "'side'"), (entry('side', '40'), "'side'"), (entry('side', [40]), "'side'"), (entry('side', True), "'side'"), (entry('side', float('nan')), "'side'"),
+    (entry('model', 'resnet10t'), "'model'"), (entry('model', None), "'model'"), (entry('supervision', 5), "'supervision'"),
+    (setting('encoder', 7), 'encoder'), (setting('encoder', '../../x'), 'encoder'), (setting('encoder', 'no_such_net'), 'no_such_net'),
+    (setting('n_classes', 10**9), 'n_classes'), (setting('n_classes', '3'), 'n_classes'), (setting('n_classes', 3.0), 'n_classes'), (setting('output_stride', 0), 'output_stride'),
+    (setting('rates', [1, 2]), 'rates'), (setting('rates', [1, 2, 10**9]), 'rates'), (setting('channels', -1), 'channels'), (setting('channels', 10**9), 'channels'), (setting('channels', 16), 'do not fit'),
+    (setting('dropout', 'x'), 'dropout'), (setting('mean', [0, 0]), 'mean'), (setting('mean', ['a', 'b', 'c']), 'mean'), (setting('std', [1, 0, 1]), 'std'), (setting('std', float('nan')), 'std'), (setting('head', 'x'), 'head')])
+def test_a_description_that_is_wrong_is_refused(tmp_path, change, words):
+    with pytest.raises(NamedMaskError, match=words) as e: load_segmenter(put(tmp_path/'s', change))
+    assert '\n' not in str(e.value) and 'segmenter.json' in str(e.value)
+
+@pytest.mark.parametrize('text', ['5', '[]', 'null', '"names"', '{', '['*100_000, '{"a":'*100_000, '\x00', '{"names": ["a", "b"]}'])
+def test_what_is_no_description_is_refused(tmp_path, text):
+    with pytest.raises(NamedMaskError) as e: load_segmenter(put(tmp_path/'s', text=text))
+    assert '\n' not in str(e.value)
+
+def spoil(value):
+    def change(state): state['segmentation_head.0.weight'].view(-1)[0] = value
+    return change
+
+@pytest.mark.parametrize('weights, words', [
+    (spoil(float('nan')), 'not finite'), (spoil(float('inf')), 'not finite'),
+    (lambda s: s.pop('segmentation_head.0.weight'), 'do not fit'), (lambda s: s.update(more=torch.ones(1)), 'do not fit'),
+    (lambda s: s.update({'segmentation_head.0.weight': torch.ones(3, 3)}), 'do not fit')])
+def test_weights_that_are_wrong_are_refused(tmp_path, weights, words):
+    with pytest.raises(NamedMaskError, match=words) as e: load_segmenter(put(tmp_path/'s', weights=weights))
+    assert '\n' not in str(e.value) and 'model.safetensors' in str(e.value)
+    assert load_segmenter(put(tmp_path/'t')).names == list(NAMES)
+
+def checkpoint(folder, **changes):
+    model = deeplabv3plus('resnet10t', 3, channels=8)
+    state = dict(model=model.state_dict(), opt=None, iteration=1, losses=[.5], **{})
+    folder.mkdir(parents=True)
+    torch.save({k: v for k, v in {**state, **changes}.items() if v != 'absent'} if 'model' not in changes or not isinstance(changes['model'], dict) else {**state, **changes}, folder/'checkpoint.pt')
+    return folder
+
+def cyclic():
+    box = {}
+    box['model'] = box
+    return box
+
+@pytest.mark.parametrize('changes', [dict(model=5), dict(model=cyclic()), dict(model={1: torch.ones(1)}), dict(model={'w': torch.tensor(float('nan'))}), dict(model={'w': 'text'}),
+                                     dict(iteration='1'), dict(iteration=10**9), dict(losses=None), dict(losses=['a']), dict(opt=5)])
+def test_a_checkpoint_that_is_wrong_is_refused(tmp_path, changes):
+    with pytest.raises(NamedMaskError, match='checkpoint.pt is damaged.*delete it and run again') as e: Checkpoint(checkpoint(tmp_path/'c', **changes), 3).peek()
+    assert '\n' not in str(e.value)
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    entries, masks = toy(tmp_path/'photos')
+    dls = partial(training_dls, entries, masks, {'circle': 1, 'square': 2}, n_iters=2, batch_size=2, crop=32, device='cpu')
+    other = dict(model=deeplabv3plus('resnet10t', 3, channels=16).state_dict())
+    with pytest.raises(NamedMaskError, match='of another network.*delete it'):
+        train(deeplabv3plus('resnet10t', 3, channels=8), dls, checkpoint(tmp_path/'a', **other), n_iters=2, quiet=True)
+    with pytest.raises(NamedMaskError, match='of another training.*delete it'):
+        train(deeplabv3plus('resnet10t', 3, channels=8), dls, checkpoint(tmp_path/'b', opt=dict(state=[{}], hypers=[{}])), n_iters=2, quiet=True)
+    assert Checkpoint(checkpoint(tmp_path/'d'), 2).peek()['iteration'] == 1 and Checkpoint(tmp_path, 2).peek() is None
+
+# ---- what a fastai learner promises ---
+@pytest.fixture(scope='module')
+def taught(tmp_path_factory):
+    "A learner, and photos of several sizes that it has not seen."
+    d = tmp_path_factory.mktemp('taught')
+    entries, masks = toy(d/'photos')
+    dls = training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=2, batch_size=2, crop=32, side=40, names=['background', *NAMES], device='cpu')
+    learn = segmenter_learner(dls, deeplabv3plus('resnet10t', 3, channels=16), path=d)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    files = []
+    for i, size in enumerate(((50, 70), (90, 41), (48, 48))):
+        files.append(d/f'new_{i}.png'); toy_scene(i, seed=5, size=96)[0].resize(size).save(files[-1])
+    return learn, files
+
+def test_predict_gives_the_labels_of_segment(taught):
+    learn, files = taught
+    for f in files:
+        with Image.open(f) as opened: im = opened.convert('RGB')
+        want, probs = segment(learn.model, im, 40, probs=True)
+        for photo in (f, str(f), im, np.asarray(im)):
+            shown, labels, p = learn.predict(photo)
+            assert (labels.numpy() == want).all() and (shown.numpy() == want).all() and np.array_equal(p.numpy(), probs)
+    assert learn.predict(files[0], with_input=True)[0].size == (50, 70)
+    shown.show()
+    with pytest.raises(NamedMaskError, match='no longer there|There is no'): learn.predict('nowhere.jpg')
+
+def test_a_test_loader_labels_files_of_any_size(taught):
+    learn, files = taught
+    dl = learn.dls.test_dl(files)
+    assert len(dl) == 3 and [tuple(b[0].shape[-2:]) for b in dl] == [(56, 40), (40, 88), (40, 40)] and all(len(b) == 1 for b in dl)
+    with learn.no_bar(): probs, targets = learn.get_preds(dl=dl)
+    assert len(probs) == 3
+    for p, f in zip(probs, files):
+        want = segment(learn.model, f, 40, probs=True)[1]
+        assert p.shape == want.shape and np.allclose(p.numpy(), want, atol=1e-4)
+    with learn.no_bar(): decoded = learn.get_preds(dl=learn.dls.test_dl(files), with_decoded=True, with_input=True)
+    assert [tuple(o.shape) for o in decoded[-1]] == [(56, 40), (40, 88), (40, 40)]
+    with learn.no_bar(): alike = learn.get_preds(dl=learn.dls.test_dl([files[2]]*4, bs=2))[0]
+    assert alike.shape == (4, 3, 40, 40)
+    assert len(learn.dls.test_dl(files[0])) == len(learn.dls.test_dl(Image.open(files[0]))) == 1
+    with pytest.raises(NamedMaskError, match='leave bs at 1'): list(learn.dls.test_dl(files, bs=2))
+
+def test_an_exported_learner_labels_as_the_learner_does(taught, tmp_path):
+    from fastai.learner import load_learner
+    learn, files = taught
+    dls = learn.dls
+    learn.export(tmp_path/'learner.pkl')
+    assert learn.dls is dls and len(dls.train) == 2
+    assert str(learn.path).encode() not in (tmp_path/'learner.pkl').read_bytes()      # no photo's path goes along
+    again = load_learner(tmp_path/'learner.pkl')
+    for f in files: assert torch.equal(again.predict(f)[1], learn.predict(f)[1])
+    assert again.predict(files[0])[0].codes == ['background', *NAMES] and again.dls.vocab == ['background', *NAMES]
+    with again.no_bar(), learn.no_bar():
+        for a, b in zip(again.get_preds(dl=again.dls.test_dl(files))[0], learn.get_preds(dl=dls.test_dl(files))[0]): assert torch.allclose(a, b, atol=1e-6)
+
+def test_a_learner_shows_results_and_validates(taught):
+    import matplotlib; matplotlib.use('agg')
+    learn, files = taught
+    with learn.no_bar():
+        learn.show_results(max_n=2)
+        learn.show_results(dl=learn.dls.test_dl(files))
+        learn.dls.show_batch(max_n=2)
+        learn.dls.test_dl(files).show_batch()
+        loss = learn.validate()[0]
+    assert np.isfinite(loss)

@@ -429,3 +429,90 @@ def test_the_bilateral_solver_gets_zeros_and_ones_and_is_the_default(monkeypatch
     assert detect.settings['refine'] == 'bilateral' and detect.settings['hard']
     detect(Image.new('RGB', (32, 32)))
     assert set(np.unique(got[0])) == {0., 1.}
+
+# ---------------------------------------------------------------- as NamedMask's code hands masks on
+
+def released_mask(ref, im, side=512):
+    "A photo's mask by the plain reference network, with the steps of NamedMask's code and torchvision's resizing."
+    import torchvision.transforms.functional as TF
+    from namedmask.refinement import bilateral_solver
+    small = TF.resize(im, side)
+    x = TF.normalize(TF.to_tensor(small), [.485, .456, .406], [.229, .224, .225])[None]
+    with torch.no_grad(): masks, score = ref(x)
+    p = F.interpolate(masks[:, -1], scale_factor=4, mode='bilinear', align_corners=False)[0, :, :x.shape[2], :x.shape[3]]
+    binary = (p[score[0, -1].argmax()] > .5).numpy()
+    solved = torch.from_numpy((bilateral_solver(np.asarray(small), binary.astype(np.float64)) > .5).astype(np.uint8))
+    return F.interpolate(solved[None, None], size=im.size[::-1], mode='nearest')[0, 0].numpy()
+
+@pytest.mark.parametrize('size', [(90, 61), (61, 90), (40, 40), (150, 47)])
+def test_a_binary_mask_is_the_releases_on_every_pixel(size):
+    from namedmask.saliency import paper_masks
+    ref = Reference(n=5).eval()
+    detect = S.SelfMaskDetector(converted(ref), side=64, refine_side=64, device='cpu', **paper_masks())
+    rng, shares = np.random.default_rng(size), []
+    for i in range(4):
+        im = Image.fromarray(rng.integers(0, 256, (size[1]//6 + 1, size[0]//6 + 1, 3), dtype=np.uint8)).resize(size, Image.BICUBIC)
+        ours, theirs = detect(im), released_mask(ref, im, 64)
+        assert (ours != theirs).mean() < 2e-3             # a pixel at exactly one half may fall to either side
+        shares.append(theirs.mean())
+    assert any(0 < s < 1 for s in shares)
+
+def test_paper_masks_may_be_empty(tmp_path, photos):
+    from namedmask.saliency import paper_masks
+    nothing = Known(torch.zeros(1, 1, 2, 8, 8), torch.tensor([[[0., 1.]]]))
+    entries = photos[0][:1]
+    for kw, share in ((paper_masks(), 0.), ({}, .385)):
+        store = make_masks(entries, S.SelfMaskDetector(nothing, side=32, **kw), tmp_path/str(share), quiet=True)
+        assert (store.load(entries[0].sha) >= 128).mean() == pytest.approx(share, abs=.02)
+    assert S.SelfMaskDetector(nothing, side=32).settings.keys().isdisjoint(paper_masks())    # older keys stay
+
+# ---------------------------------------------------------------- what comes from outside
+
+def cyclic():
+    a = {}
+    a['model'] = a
+    return a
+
+SHAPES = {'queries': (3, 64), 'encoder.patch_embed.proj.weight': (64, 3, 8, 8), 'encoder.pos_embed': (1, 17, 64), 'encoder.blocks.0.mlp.fc1.weight': (256, 64)}
+def with_shapes(**other): return {k: torch.zeros(other.get(k.split('.')[0], SHAPES[k])) for k in SHAPES}
+
+@pytest.mark.parametrize('state', [cyclic(), {1: torch.zeros(2)}, {'model': {1: torch.zeros(2)}}, [torch.zeros(2)], None, torch.zeros(3), {'queries': 'x'}, 'text', 5, with_shapes(queries=(3,)),
+                                   with_shapes(queries=(3, 0)), with_shapes(queries=()), with_shapes(encoder=(2,)), {**with_shapes(), 'encoder.blocks.900000000.x': torch.zeros(1)},
+                                   {**with_shapes(), 'decoder.layers.900000000.x': torch.zeros(1)}])
+def test_hostile_weights_end_in_one_sentence(tmp_path, state):
+    torch.save(state, tmp_path/'selfmask_nq20.pt')
+    with pytest.raises(NamedMaskError) as e: S.load_selfmask(tmp_path/'selfmask_nq20.pt')
+    assert '\n' not in str(e.value)
+    if isinstance(state, dict):
+        with pytest.raises(NamedMaskError): S.selfmask_from_release(state)
+
+@pytest.mark.parametrize('about', [5, [], 'text', None, {'spec': 5, 'cards': []}, {'spec': {}, 'cards': []}, {'cards': 3}, dict(spec=dict(encoder='vit_small_patch8_224', model_args=dict(depth=10**9), layers=2, n_queries=3)),
+                                   dict(spec=dict(encoder='vit_small_patch8_224', model_args={}, layers=10**9, n_queries=3)), dict(spec=dict(encoder='vit_small_patch8_224', model_args={}, layers=1, n_queries=10**12)),
+                                   dict(spec=dict(encoder='vit_small_patch8_224', model_args=dict(patch_size=0), layers=1, n_queries=3)), dict(spec=dict(encoder='hf-hub:someone/else', model_args={}, layers=1, n_queries=3)),
+                                   dict(spec=dict(encoder='vit_small_patch8_224', model_args=[1], layers='x', n_queries=None))])
+def test_hostile_headers_end_in_one_sentence(tmp_path, about):
+    import json
+    from safetensors.torch import save_file
+    if isinstance(about, dict) and 'spec' in about: about.setdefault('cards', [])
+    save_file(tiny_net().state_dict(), tmp_path/'m.safetensors', metadata={'namedmask.selfmask': json.dumps(about)})
+    with pytest.raises(NamedMaskError) as e: S.load_selfmask(tmp_path/'m.safetensors')
+    assert '\n' not in str(e.value)
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    net = tiny_net(); net.cards = []
+    with torch.no_grad(): net.norm.weight[3] = float('nan')
+    S.save_selfmask(tmp_path/'m.safetensors', net, [])
+    with pytest.raises(NamedMaskError, match='NaN or infinite, in norm.weight'): S.load_selfmask(tmp_path/'m.safetensors')
+
+@pytest.mark.parametrize('bad, text', [(dict(epochs=0), 'epochs is 0.*above 0'), (dict(lr=float('nan')), 'above 0'), (dict(batch_size=0), 'at least 1'), (dict(scale=(1, .1)), 'smaller one first'), (dict(scale=3), 'two numbers'),
+                                       (dict(n_queries=1.5), 'at least 1'), (dict(side=8), 'at least 16'), (dict(corner=1), 'True or False'), (dict(jitter=[1]), 'dictionary'), (dict(precision='x'), 'float32'), (dict(base='small'), 'choose one of')])
+def test_wrong_settings_are_said_at_once(photos, tmp_path, bad, text):
+    with pytest.raises(NamedMaskError, match=text): S.train_selfmask(*photos, tiny_features(), tmp_path/'x', {**QUICK, **bad}, quiet=True)
+    with pytest.raises(NamedMaskError, match='seed'): S.train_selfmask(*photos, tiny_features(), tmp_path/'x', QUICK, seed=-1, quiet=True)
+    assert not (tmp_path/'x').exists()
+
+def test_the_key_of_older_trainings(photos, tmp_path):
+    key = lambda s: S.selfmask_stage(*photos, tiny_features(), [], s, tmp_path).settings
+    for name, s in S.SELFMASK.items():
+        assert {k: v for k, v in key(S.selfmask_settings(name, revision=1)).items() if k in s} == {k: v for k, v in s.items() if k != 'workers'} and 'precision' not in key(s)
+    assert key(S.selfmask_settings('mini')) == key(S.SELFMASK['mini']) and key(S.selfmask_settings('paper'))['precision'] == 'float32'

@@ -179,7 +179,7 @@ def test_pickle_that_runs_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self): return os.mkdir, (str(tmp_path/'pwned'),)
     torch.save({'a': Evil()}, tmp_path/'evil.pth')
-    with pytest.raises(NamedMaskError, match='read safely'): T._load_state(tmp_path/'evil.pth')
+    with pytest.raises(NamedMaskError, match='more than weights'): T._load_state(tmp_path/'evil.pth')
     assert not (tmp_path/'pwned').exists()
 
 # -- timm
@@ -280,3 +280,73 @@ def test_keys_of_threads_that_share_a_network():
     alone = [f.features(p)['key'] for p in photos]
     with ThreadPoolExecutor(8) as pool: together = list(pool.map(lambda p: f.features(p)['key'], photos))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together))
+
+# -- files that mean harm
+def pickled(path, code, stored=True):
+    "A file of weights whose pickle is `code`."
+    import zipfile
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED) as z:
+        for name, content in {'data.pkl': b'\x80\x02' + code + b'.', 'version': b'3\n', 'byteorder': b'little', **({} if stored else {'data/0': b'\0'*2**27})}.items():
+            z.writestr(f'archive/{name}', content)
+
+def safetensors(path, header, data=b'', length=None):
+    import struct
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack('<Q', len(header) if length is None else length) + header + data)
+
+def harmful(folder):
+    "{name: file}, of all that must end in a sentence."
+    folder.mkdir()
+    box, w, one = {}, torch.ones(1), dict(dtype='F32', shape=[1], data_offsets=[0, 4])
+    box['model'] = box
+    for name, found in {'cycle': box, 'int': {1: w}, 'tuple': {('a',): w}, 'nan': {'w': w*float('nan')}, 'inf': {'w': w/0}, 'stride': {'w': w.as_strided((10**12,), (0,))},
+                        'sparse': {'w': w.to_sparse()}, 'meta': {'w': torch.empty(1, device='meta')}, 'complex': {'w': w.cfloat()}, 'list': [w], 'tensor': w, 'number': 5}.items():
+        torch.save(found, folder/f'{name}.pt')
+    pickled(folder/'deep_key.pt', b'}X\x01\0\0\0a' + b'\x85'*10**6 + b'K\x01s')
+    pickled(folder/'deep_list.pt', b']'*100_001 + b'a'*100_000)
+    pickled(folder/'blown_up.pt', b'}', stored=False)
+    pickled(folder/'greedy.pt', b'cbuiltins\nbytearray\n\x8a\x07\0\0\0\0\0\0\x01\x85R')         # 2**48 bytes
+    (folder/'empty.pt').write_bytes(b'')
+    safetensors(folder/'json.safetensors', b'{abc}')
+    safetensors(folder/'head.safetensors', {}, length=2**62)
+    safetensors(folder/'shape.safetensors', {'w': dict(one, shape=[10**12])}, b'\0'*4)
+    safetensors(folder/'offset.safetensors', {'w': dict(one, data_offsets=[4, 0])}, b'\0'*4)
+    safetensors(folder/'deep.safetensors', b'{"w":' + b'['*100_000)
+    safetensors(folder/'meta.safetensors', {'__metadata__': 5, 'w': one}, b'\0'*4)
+    safetensors(folder/'nan.safetensors', {'w': one}, np.float32(np.nan).tobytes())
+    return {f.stem + f.suffix: f for f in sorted(folder.iterdir())}
+
+def test_harmful_weights_end_in_a_sentence(tmp_path):
+    for name, file in harmful(tmp_path/'harm').items():
+        with pytest.raises(NamedMaskError) as e: T._load_state(file)
+        assert '\n' not in str(e.value) and str(file) in str(e.value), (name, e.value)
+    with pytest.raises(NamedMaskError, match='not enough memory to read the weights'): T._load_state(tmp_path/'harm'/'greedy.pt')
+
+@pytest.mark.parametrize('text', ['5', '[1]', '"names"', 'null', 'NaN', '{', '['*100_000])
+def test_a_header_that_is_wrong_is_refused(tmp_path, text):
+    safetensors(tmp_path/'a.safetensors', {'__metadata__': {'namedmask': text}, 'w': dict(dtype='F32', shape=[1], data_offsets=[0, 4])}, b'\0'*4)
+    with pytest.raises(NamedMaskError, match='header of .*a.safetensors'): T.read_header(tmp_path/'a.safetensors')
+    assert T._load_state(tmp_path/'a.safetensors') == {'w': torch.zeros(1)}
+
+def test_a_good_header_and_none(tmp_path):
+    for text, want in (('{"a": 1}', {'a': 1}), (None, {})):
+        safetensors(tmp_path/'a.safetensors', {'__metadata__': {'namedmask': text} if text else {'format': 'pt'}, 'w': dict(dtype='F32', shape=[1], data_offsets=[0, 4])}, b'\0'*4)
+        assert T.read_header(tmp_path/'a.safetensors') == want
+    with pytest.raises(NamedMaskError, match='There is no file'): T.read_header(tmp_path/'none.safetensors')
+
+@pytest.mark.parametrize('name', ['cycle.pt', 'intkeys.pt', 'st_badjson.safetensors', 'st_hugehdr.safetensors', 'st_shape.safetensors'])
+def test_the_cases_of_weights(name):
+    from helpers import shared
+    file = shared('cases', 'hostile', name)
+    if not file: pytest.skip('the shared cases are not here')
+    with pytest.raises(NamedMaskError): T._load_state(file)
+
+def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path, monkeypatch):
+    "A file stands where the cache should be (permissions do not stop root)."
+    (tmp_path/'file').write_text('')
+    monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path/'file'))
+    net = torch.nn.Conv2d(3, 1, 1).eval()
+    with pytest.raises(NamedMaskError, match=f'Cannot write into the cache {tmp_path/"file"} .*set the variable NAMEDMASK_CACHE'): T.onnx_session(net, torch.zeros(1, 3, 4, 4), 'k')
+    with pytest.raises(NamedMaskError, match='NAMEDMASK_CACHE'): T._download('http://127.0.0.1:9/w.pth')
+    assert (tmp_path/'file').read_text() == ''
+    with pytest.raises(NamedMaskError, match='are not on this machine'): T.find_weights('x', 'w.pth')

@@ -10,6 +10,7 @@ on the benchmark: it is only scored. Each part is resumable and kept, so the scr
 import argparse, os, shutil, time
 from pathlib import Path
 os.environ.setdefault('GOMP_SPINCOUNT', '20000')   # as the command line does, before torch is loaded
+from namedmask.core import own_folder
 from namedmask.pipeline import ceiling_run, evaluate_run, fit, result_text
 from namedmask.report import write_report
 
@@ -29,6 +30,7 @@ a = ap.parse_args()
 data = Path(a.shared)
 
 start = time.time()
+own_folder(a.out)      # a run goes only into a folder of its own
 for stage in ('index', 'archive', 'saliency') if a.stages_from else ():
     if not (Path(a.out)/stage).exists(): shutil.copytree(Path(a.stages_from)/stage, Path(a.out)/stage)
 photos = [data/'photo_pool', data/'unlabelled_scenes'] if a.scenes else data/'photo_pool'

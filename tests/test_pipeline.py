@@ -357,6 +357,13 @@ def test_ctrl_c_says_how_to_go_on(photos, tmp_path, capsys):
 def test_no_run_there(tmp_path):
     with pytest.raises(NamedMaskError, match='no run'): Run(tmp_path)
 
+def test_what_an_evaluation_left_out_is_said():
+    line = dict(names=['background', 'cat'], iou=[.9, None], miou=.9, photos=2, protocol={'what': 'the cats'}, skipped=[dict(why='no label file', photos=5, first=['a', 'b', 'c'])], notes=['odd ids'])
+    text = result_text({'student': line, 'naive': dict(line, iou=[.8, .1])})
+    assert text.splitlines()[-3:] == ['2 photos; the cats.', 'Skipped: 5 photos, no label file: a, b, c, …', 'odd ids']
+    assert re.search(r'cat +- +0.100', text)
+    assert 'S-measure 0.300' in result_text({'saliency': dict(mean_iou=.5, mean_s_measure=.3, mean_ub_iou=.9, photos=3, protocol={'what': 'y'})})
+
 # ---------------------------------------------------------------- settings that cannot be meant
 
 @pytest.mark.parametrize('change, words', [

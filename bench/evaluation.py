@@ -1,4 +1,4 @@
-"""Evaluation against two habits that cost time, and against reading its files. Run: python bench/evaluation.py [--photos 60] [--files 1449] [--classes 21] [--out FILE.jsonl]
+"""Evaluation against two habits that cost time, and against reading its files. Run: python bench/evaluation.py [--photos 60] [--files 1449] [--classes 21] [--growth 500,5000,50000] [--out FILE.jsonl]
 
 ours              one confusion matrix, counted by torch.bincount, scores read off once at the end
 rebuild all       after each photo, the scores of all photos so far are counted anew from their label pictures
@@ -13,14 +13,20 @@ read              load both files of every photo, nothing else
 evaluate          `evaluate_folder`: read both, hash the predictions, count, mIoU, bootstrap intervals over photos
 
 The second may take at most 3 times the first. Both are read once before the clock starts; the two take turns, the fastest round of each counts.
+
+Last, how the time grows with the number of photos (tiny ones, with a stub in the segmenter's place, notes kept in a folder): the whole
+evaluation, the same again when all is in the notes, and a saliency set. The exponent between the first and the last number may be 1.1.
 """
-import argparse, json, os, tempfile, time
+import argparse, json, math, os, tempfile, time
 from pathlib import Path
+from types import SimpleNamespace
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
 from namedmask.core import rng_of
-from namedmask.evaluation import VOC_NAMES, ConfusionMatrix, VocBenchmark, evaluate_folder
-from namedmask.images import load_labels, save_labels
+from PIL import Image
+from namedmask.benchmarks import evaluate_saliency
+from namedmask.evaluation import VOC_NAMES, ConfusionMatrix, VocBenchmark, evaluate_folder, score
+from namedmask.images import load_labels, save_image, save_labels
 
 
 def photos(n, C, size=(375, 500)):
@@ -57,9 +63,10 @@ def rebuild_scores(pairs, C):
     return result
 
 def write_files(root, n, C, size=(375, 500)):
-    "A VOC folder of `n` label maps (empty photos: nobody opens them) and a folder of predictions: one to four ellipses, moved by a few pixels."
+    "A VOC folder of `n` label maps (with one grey photo: only its head is read) and a folder of predictions: one to four ellipses, moved by a few pixels."
     for d in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation', 'predicted'): (root/d).mkdir(parents=True)
     yy, xx = np.mgrid[:size[0], :size[1]]
+    save_image(root/'grey.jpg', Image.new('RGB', size[::-1], 'grey'))
     for i in range(n):
         g = rng_of('bench files', i)
         truth, pred = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
@@ -70,7 +77,7 @@ def write_files(root, n, C, size=(375, 500)):
             dy, dx = g.integers(-9, 10, 2)
             pred[((yy - cy - dy)/ry)**2 + ((xx - cx - dx)/rx)**2 < 1.05] = c
         save_labels(root/'SegmentationClass'/f'{i:05}.png', truth); save_labels(root/'predicted'/f'{i:05}.png', pred)
-        (root/'JPEGImages'/f'{i:05}.jpg').touch()
+        (root/'JPEGImages'/f'{i:05}.jpg').hardlink_to(root/'grey.jpg')
     (root/'ImageSets'/'Segmentation'/'val.txt').write_text(''.join(f'{i:05}\n' for i in range(n)))
     (root/'names.txt').write_text(''.join(f'{o}\n' for o in _names(C)))
 
@@ -89,6 +96,26 @@ def against_reading(n, C, rounds=3):
                 for _ in range(rounds)]
     return min(o[0] for o in took), min(o[1] for o in took), took[0][2]
 
+def growth(sizes, C=21):
+    "Seconds of an evaluation, of the same again, and of a saliency set, for each number of photos."
+    rows = []
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as tmp:
+            photo, mask, truth = Path(tmp)/'p.png', Path(tmp)/'m.png', rng_of('growth').integers(0, C, (16, 16)).astype(np.uint8)
+            save_image(photo, Image.new('RGB', (16, 16))); save_labels(mask, truth)
+            names, stems = [f'class {i}' for i in range(1, C)], [f'{i:06}' for i in range(n)]
+            card = dict(benchmark='stub', names=['background', *names])
+            bench = SimpleNamespace(names=names, stems=stems, card=dict(card, root=tmp), photo=lambda s: photo, mask=lambda s: mask, labels=lambda s: truth, truth=lambda s: truth > 9)
+            predict = lambda stem: np.roll(truth, int(stem) % 7)
+            again = lambda: score(predict, bench, 'key', Path(tmp)/'notes', quiet=True)
+            soft = np.full((16, 16), .7, np.float32)
+            saliency = lambda: evaluate_saliency(lambda im: soft, bench, Path(tmp)/'saliency', quiet=True)
+            rows.append([clock(f, rounds=1)[0] for f in (again, again, saliency)])
+    return rows
+
+def exponents(sizes, rows):
+    return [math.log(last/first)/math.log(sizes[-1]/sizes[0]) for first, last in zip(rows[0], rows[-1])]
+
 def clock(f, *args, rounds=3):
     best = None
     for _ in range(rounds):
@@ -99,6 +126,7 @@ def clock(f, *args, rounds=3):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--photos', type=int, default=60); ap.add_argument('--classes', type=int, default=21); ap.add_argument('--files', type=int, default=1449); ap.add_argument('--out')
+    ap.add_argument('--growth', default='500,5000,50000', help='numbers of photos, "" for none')
     a = ap.parse_args()
     torch.set_num_threads(1)
     pairs = photos(a.photos, a.classes)
@@ -116,8 +144,16 @@ def main():
         read, whole, r = against_reading(a.files, a.classes)
         result.update(files=a.files, ms_to_read=round(1000*read/a.files, 3), ms_to_evaluate=round(1000*whole/a.files, 3), evaluate_over_read=round(whole/read, 2))
         print(f'{a.files} label maps of {a.classes} classes as files: read {read:.2f} s, evaluate {whole:.2f} s, {whole/read:.2f} x reading (at most 3); mIoU {r["miou"]:.4f}, 95 % in {r["miou_ci"]}')
+    steep = []
+    if a.growth:
+        sizes = [int(o) for o in a.growth.split(',')]
+        times = growth(sizes)
+        for n, row in zip(sizes, times): print(f'{n:6} photos: evaluation {row[0]:.2f} s, from its notes {row[1]:.2f} s, saliency {row[2]:.2f} s')
+        steep = exponents(sizes, times)
+        print('exponents: evaluation {:.2f}, from its notes {:.2f}, saliency {:.2f} (at most 1.1)'.format(*steep))
+        result.update(growth={str(n): [round(o, 3) for o in row] for n, row in zip(sizes, times)}, exponents=[round(o, 3) for o in steep])
     if a.out:
         with open(a.out, 'a') as f: f.write(json.dumps(result) + '\n')
-    return 0 if rows['rebuild_all'][0] >= 5*base and (not a.files or whole <= 3*read) else 1
+    return 0 if rows['rebuild_all'][0] >= 5*base and (not a.files or whole <= 3*read) and all(o <= 1.1 for o in steep) else 1
 
 if __name__ == '__main__': raise SystemExit(main())

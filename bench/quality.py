@@ -30,7 +30,7 @@ a = ap.parse_args()
 data = Path(a.shared)
 
 start = time.time()
-own_folder(a.out)      # a run goes only into a folder of its own
+own_folder(a.out)
 for stage in ('index', 'archive', 'saliency') if a.stages_from else ():
     if not (Path(a.out)/stage).exists(): shutil.copytree(Path(a.stages_from)/stage, Path(a.out)/stage)
 photos = [data/'photo_pool', data/'unlabelled_scenes'] if a.scenes else data/'photo_pool'

@@ -158,7 +158,7 @@ class Benchmark:
         self.root, self.split = self._top(Path(root).expanduser()), split or next(iter(about.photos))
         if self.split not in about.photos: raise NamedMaskError(f"{about.title} has no split {self.split!r} with labels: say {' or '.join(about.photos)}.")
         self.known = tuple(self._known())
-        self.names, self.numbers, self.lacking = (*class_numbers(None, self.known), []) if names is None else shared_names(names, self.known, about.title)
+        self.names, self.numbers, self.lacking = (*class_numbers(None, self.known), []) if names is None else shared_names(names, self.known, self.about.title)
         self.ignore = ignore_for(len(self.known))
         self.table = id_table(self._ids(), self.numbers, self.ground, self.size, self.ignore)
         self.skipped, self.notes = [], []
@@ -404,6 +404,7 @@ class Coco(Benchmark):
         stored, _ = _header(photo)
         if sorted(size) != sorted(stored): raise NamedMaskError(f"{self.file} says that {photo} has {size[1]} x {size[0]} pixels, and it has {stored[0]} x {stored[1]}: bring the photo that the file was made for.")
         try: return draw_coco(size, objects)
+        except NamedMaskError as e: raise NamedMaskError(f"An annotation of {stem} in {self.file} cannot be drawn: {e}") from e
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as e: raise NamedMaskError(f"An annotation of {stem} in {self.file} is damaged ({type(e).__name__}: {e}): bring the file again.") from e
 
     @cached_property

@@ -20,7 +20,7 @@ from .core import NamedMaskError, atomic_path, own_folder
 from .exchange import release_cards
 from .retrieval import parse_names
 from .segmenter import PaperDeepLab, deeplabv3plus, load_segmenter, save_segmenter
-from .teachers import SUPERVISION, TeacherCard, read_header, read_weights, tensors_of
+from .teachers import SUPERVISION, TeacherCard, check_tensors, read_header, read_weights, tensors_of
 
 _all_ = ['read_header', 'read_weights', 'tensors_of']   # from the chapter Teachers; they may be had from here as well
 
@@ -264,6 +264,7 @@ def convert(
     "Make a published checkpoint into a file of ours; anything that is not in a published layout is refused by name."
     _check_out(Path(out), file)
     state, boxes = tensors_of(read_weights(file), file)
+    check_tensors(state, file)
     fit = recognise(state, Path(file).name)
     with open(file, 'rb') as f: sha = hashlib.file_digest(f, 'sha256').hexdigest()
     meta = dict(format=1, side=None, source=dict(file=Path(file).name, sha256=sha, layout=fit.layout.name))

@@ -96,13 +96,15 @@ class OwnFolder:
     "A folder that the library writes into, and the record of the files in it that it made."
     def __init__(self, folder):
         self.folder, self.home, self.record = Path(folder), os.path.realpath(folder), Path(folder)/RECORD
-        self.guard, self.token = threading.RLock(), None
+        self.guard, self.token, self.read = threading.RLock(), None, None
         self.refresh()
 
     def refresh(self):
         "Read the record again. A name whose file has gone counts no longer: what you put there later is yours."
-        names, self.stale = _replay(self.record)
-        self.files = {name for name in names if os.path.lexists(self.folder/name)}
+        now = self.record.stat() if self.record.exists() else None
+        state = now and (now.st_ino, now.st_size, now.st_mtime_ns)
+        if state is None or state != self.read: self.names, self.stale = _replay(self.record)
+        self.read, self.files = state, _present(self.folder, self.names)
 
     def note(self, *lines):
         "Add lines to the record."
@@ -133,7 +135,20 @@ class OwnFolder:
 # %% ../nbs/00_core.ipynb #61b1400a
 def _stays(name):
     "Is it a relative path that does not climb out of its folder?"
-    return isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name) and '..' not in PurePosixPath(name).parts
+    return isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name) and ('..' not in name or '..' not in re.split(r'[/\\]', name))
+
+def _present(folder, names):
+    "Those of the names whose files are there. Each folder is listed once: a look at each file takes longer."
+    listed, there = {}, set()
+    for name in names:
+        parent, _, last = name.rpartition('/')
+        if parent not in listed: listed[parent] = _entries_of(os.path.join(folder, parent))
+        if last in listed[parent] or os.path.lexists(os.path.join(folder, name)): there.add(name)
+    return there
+
+def _entries_of(folder):
+    try: return set(os.listdir(folder))
+    except OSError: return set()
 
 def _replay(record):
     "(names of the files, words of processes that may have left half-written ones), as the lines of a record add up."
@@ -151,6 +166,12 @@ def owned_files(folder)->set:
     return _replay(record)[0] if record.is_file() else set(_old_files(folder))
 
 # %% ../nbs/00_core.ipynb #2098abbf
+def _holds_photos(folder):
+    "Does the record say that the files are photos to work on?"
+    record = Path(folder)/RECORD
+    if not record.is_file(): return False
+    with open(record, 'rb') as f: return b'"photos": true' in f.readline(200)
+
 def _owner_of(path):
     "(the nearest open `OwnFolder` that holds `path`, the path's name in it), or None."
     if not _OPEN: return None
@@ -178,22 +199,23 @@ def claim(path):
 def own_folder(
     folder,       # Where results go; made if it does not exist
     shared=False, # It may hold files of others, which stay as they are; else it has to be new, empty or ours
+    photos=False, # What goes there are photos to work on, painted scenes say: they are ours, and found like yours
 )->OwnFolder:
     "Make a folder ready for our files; one that is not empty and not ours is a `NamedMaskError`, unless it is `shared`."
     folder = Path(folder)
     with explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
         home, new = os.path.realpath(folder), not (folder/RECORD).is_file()
-        if new: _begin_record(folder, shared)
+        if new: _begin_record(folder, shared, photos)
     if new or home not in _OPEN: _OPEN[home] = OwnFolder(home)
     _OPEN[os.path.abspath(folder)] = _OPEN[home]
     return _OPEN[home]
 
-def _begin_record(folder, shared):
+def _begin_record(folder, shared, photos):
     if os.path.lexists(folder/RECORD): raise NamedMaskError(f"{folder/RECORD} is not a file: move it, or choose another folder.")
     old = _old_files(folder)
     if not old and not shared: refuse_foreign(folder)
-    JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1), *(dict(file=name) for name in sorted(old)))
+    JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1, **(dict(photos=True) if photos else {})), *(dict(file=name) for name in sorted(old)))
 
 def refuse_foreign(folder):
     "A folder that holds something and is not ours is a `NamedMaskError`."
@@ -289,9 +311,11 @@ class JsonLines:
 
     def read(self)->list:
         "All whole lines; what is no JSON object is passed over, and counted in `skipped`."
-        objects, self.skipped = [], 0
-        for line in read_bytes(self.path).split(b'\n') if os.path.lexists(self.path) else ():
-            if not line.strip(): continue
+        lines = [o for o in read_bytes(self.path).split(b'\n') if o.strip()] if os.path.lexists(self.path) else []
+        objects, self.skipped = _all_at_once(lines), 0
+        if objects is not None: return objects
+        objects = []
+        for line in lines:
             try: objects.append(parse_json(line, self.path, dict))
             except NamedMaskError: self.skipped += 1
         return objects
@@ -312,6 +336,12 @@ class JsonLines:
         self._ready = True
 
 # %% ../nbs/00_core.ipynb #1040d1ed
+def _all_at_once(lines):
+    "The objects of lines that are all sound, which is quicker than one by one; None if one is not."
+    try: objects = json.loads(b'[' + b','.join(lines) + b']')
+    except (ValueError, RecursionError): return None
+    return objects if len(objects) == len(lines) and all(type(o) is dict for o in objects) else None
+
 def _whole_lines(f, block=1 << 16):
     "How many bytes of an open file end with a line feed: nearly always all, so the last byte is looked at first."
     end = f.seek(0, os.SEEK_END)
@@ -355,10 +385,10 @@ def _drop(own, names):
 
 def sweep(own:OwnFolder):
     "Delete the half-written files of processes that were killed. Only for one who holds the folder's lock."
-    _drop(own, [n for n in own.files if _OLD_TEMPORARY.fullmatch(PurePosixPath(n).name)])
+    _drop(own, [n for n in own.files if _OLD_TEMPORARY.fullmatch(n.rpartition('/')[2])])
     words = own.stale - {own.token}
     if not words: return
-    for parent in {own.folder, *((own.folder/n).parent for n in own.files)}:
+    for parent in map(own.folder.joinpath, {'', *(n.rpartition('/')[0] for n in own.names)}):     # also of files that never came to be
         for path in parent.glob('.*.tmp*') if parent.is_dir() else ():
             if any(f'.{word}.tmp' in path.name for word in words): path.unlink(missing_ok=True)
     own.note(*(dict(swept=word) for word in sorted(words)))
@@ -380,7 +410,7 @@ class OurFiles:
 
     def _of(self, folder):
         if folder not in self.names:
-            try: self.names[folder] = owned_files(folder)
+            try: self.names[folder] = set() if _holds_photos(folder) else owned_files(folder)
             except NamedMaskError: self.names[folder] = set()     # a folder above that is none of ours need not be readable
         return self.names[folder]
 
@@ -413,7 +443,7 @@ def _take(own):
     path = own.folder/LOCK
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
         raise NamedMaskError(f"{path} is in the way: it is not the library's lock, which is an empty file; move it, or choose another folder.")
-    lock = FileLock(path, timeout=PATIENCE)
+    lock = FileLock(path, timeout=PATIENCE, fallback_to_soft=False)    # a soft lock would outlive a killed process
     try: lock.acquire()
     except Timeout as e: raise NamedMaskError(f"Another process is working in {own.folder}: wait for it, or choose another folder.") from e
     except OSError as e:
@@ -436,7 +466,7 @@ def safe_join(
 def slug(name:str)->str:
     "A file name for a category name: its letters and digits, and a hash where something had to go."
     s = re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')
-    return s if s == name else f"{s[:40]}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}".lstrip('-')
+    return s if s == name and 0 < len(s) <= 100 else f"{s[:40]}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}".lstrip('-')
 
 # %% ../nbs/00_core.ipynb #163839e4
 def rng_of(*parts)->np.random.Generator:

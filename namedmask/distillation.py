@@ -16,7 +16,7 @@ from fastai.basics import default_device
 from .core import NamedMaskError, Stage, settings_key
 from .copypaste import CopyPaste
 from .experts import check_seed, training_settings
-from .saliency import REVISION, presets, spoken
+from .saliency import REVISION, give_back, presets, spoken
 from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load_segmenter, save_segmenter, train, training_dls, weights_key
 from .teachers import cards_of
 
@@ -166,4 +166,6 @@ def distil(
     last = learn.loss_log[-20:]
     stage.finish(iterations=s['iterations'], photos=len(archive.kept()), loss=round(float(sum(last)/len(last)), 5))
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
+    del learn, model
+    give_back()
     return load_segmenter(stage.folder, device)

@@ -22,7 +22,7 @@ from fastai.callback.core import Callback
 from .core import (JsonLines, NamedMaskError, Stage, explain_write, full_settings, locked, own_folder, progress, read_json, read_lines, remove_own, seed_of, settings_key, slug,
                             write_json)
 from .images import WORK_SIDE, MaskStore
-from .saliency import REFINERS, REVISION, entry_photo, presets, refine, spoken
+from .saliency import REFINERS, REVISION, entry_photo, give_back, presets, refine, spoken
 from .teachers import cards_of, keep_cards
 from .inference import forward, run_batches
 from .segmenter import (ColourJitter, GaussianBlur, aspp_rates, deeplabv3plus, encoder_norm, load_segmenter, save_segmenter, train, training_dls,
@@ -277,6 +277,7 @@ def _complete(stage, entries, masks, init, settings, seed=0, every_s=20., quiet=
         with stage.working(): train_expert(stage, entries, masks, init, settings, seed, every_s, quiet, cbs)
     if store is None or _drawn(stage, entries, store): return
     with stage.working(): _repredict(stage, stage.folder/'model', entries, masks, store, settings, quiet)
+    give_back()
     rs = {r['sha']: r for r in refined(stage.folder)}.values()
     unreadable = sum(r['status'] == 'unreadable' for r in rs)
     stage.finish(photos=len(rs), kept_old=sum(r['status'] != 'new' for r in rs), iou_old_new=round(float(np.mean([r['iou'] for r in rs])), 4),

@@ -279,7 +279,7 @@ def _scores(soft, truth, as_published):
     mask, f = soft > .5, f_beta(*precision_recall(soft, truth), BETA2**2 if as_published else BETA2)
     iou = (mask & truth).sum().double()/((mask | truth).sum() + EPS)
     acc, mae = (mask == truth).double().mean(), (soft - truth.to(soft.dtype)).abs().double().mean()
-    shape = torch.tensor(_s_measure(soft.double(), truth, as_published))
+    shape = torch.tensor(_s_measure(soft.double(), truth, as_published), dtype=torch.float64)
     found = (iou, acc, f.max(), f.mean(), adaptive_f(soft, truth, as_published), shape, mae)
     return {k: v.item() for k, v in zip(SALIENCY_SCORES, found)}, f
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
-from .core import JsonLines, NamedMaskError, locked, owned_files, progress, write_text
+from .core import JsonLines, NamedMaskError, locked, progress, settings_key, write_text
 from .evaluation import model_key, predict_labels
 from .images import (Skips, as_rgb, content_hash, find_images, load_image, overlay, palette, save_image, save_labels, text_font,
                               writable)
@@ -188,60 +188,26 @@ def _is_in_the_way(own, paths):
 
 def _results_of(name, overlay_as): return [f'labels/{name}.png'] + ([f'overlays/{name}.{overlay_as}'] if overlay_as else [])
 
-# %% ../nbs/11_prediction.ipynb #11a00003
-def _inputs(sources, found):
-    "{path: (root, rel)} of the photos that are no results of the library. All are listed now, since results are about to be written among them."
-    sources = [sources] if isinstance(sources, (str, os.PathLike)) else sources
-    walked = {os.path.abspath(os.path.expanduser(o)) for o in sources if os.path.isdir(os.path.expanduser(o))}
-    photos, ours = {}, _Ours()
-    for root, rel in found:
-        path = os.path.join(root, rel)
-        if root not in walked or not ours(path): photos.setdefault(path, (root, rel))
-    return photos
-
-class _Ours:
-    "Whether the record of a file's folder, or of one above it, calls the file ours. Each record is read once."
-    def __init__(self): self.records, self.above = {}, {}
-
-    def __call__(self, path):
-        folder, name = os.path.split(path)
-        if folder not in self.above: self.above[folder] = self._records_above(os.path.realpath(folder))
-        return any(prefix + name in files for prefix, files in self.above[folder])
-
-    def _records_above(self, folder):
-        "[(path of `folder` in a folder with a record, the record)], for `folder` and those above it."
-        found = []
-        for place in (Path(folder), *Path(folder).parents):
-            files = self._record(place)
-            prefix = Path(os.path.relpath(folder, place)).as_posix() + '/'
-            if files: found.append((prefix.removeprefix('./'), files))
-        return found
-
-    def _record(self, place):
-        if place not in self.records:
-            try: self.records[place] = owned_files(place)
-            except NamedMaskError: self.records[place] = set()       # a folder above, which is none of ours, need not be readable
-        return self.records[place]
-
 # %% ../nbs/11_prediction.ipynb #11a00005
+_CLIMBS = {'', '.', '..'}
+
 def _is_line(line):
     "Could the library have written this line of a ledger?"
-    texts, sizes, pixels = [line.get(k) for k in ('source', 'sha', 'labels')], [line.get(k) for k in ('width', 'height')], line.get('pixels')
-    if not all(isinstance(o, str) for o in texts) or not isinstance(line.get('how'), dict) or not isinstance(pixels, dict): return False
-    if not all(type(o) is int and o > 0 for o in [*sizes, *pixels.values()]) or sum(pixels.values()) != sizes[0]*sizes[1]: return False
+    texts, pixels = [line.get(k) for k in ('source', 'sha', 'labels')], line.get('pixels')
+    if set(map(type, texts)) != {str} or type(line.get('how')) is not dict or type(pixels) is not dict: return False
+    w, h, *shares = numbers = [line.get('width'), line.get('height'), *pixels.values()]
+    if set(map(type, numbers)) != {int} or min(numbers) < 1 or sum(shares) != w*h: return False
     name = _name_in(line)
-    if '\0' in name or any(o in ('', '.', '..') for o in name.split('/')): return False
-    return line['labels'] == f'labels/{name}.png' and line.get('overlay') in (None, f'overlays/{name}.jpg', f'overlays/{name}.png')
+    if line['labels'] != f'labels/{name}.png' or line.get('overlay') not in (None, f'overlays/{name}.jpg', f'overlays/{name}.png'): return False
+    return '\0' not in name and _CLIMBS.isdisjoint(name.split('/'))
 
 def _name_in(line): return line['labels'][len('labels/'):-len('.png')]
 
-def _known(ledger, claims):
-    "The last line of each photo, {source: line}; their names are held."
-    lines = {line['source']: line for line in ledger.read() if _is_line(line)}
-    sharers = {}
-    for source, line in lines.items(): sharers.setdefault(_folded(line['labels']), []).append(source)
-    for source in (o for several in sharers.values() if len(several) > 1 for o in several): del lines[source]
-    for source, line in lines.items(): claims.hold(source, _name_in(line))
+def _known(ledger):
+    "The last line of each photo, {source: line}."
+    lines, users = {line['source']: line for line in ledger.read() if _is_line(line)}, {}
+    for source, line in lines.items(): users.setdefault(_folded(line['labels']), []).append(source)
+    for source in (o for several in users.values() if len(several) > 1 for o in several): del lines[source]
     return lines
 
 # %% ../nbs/11_prediction.ipynb #11a00008
@@ -317,22 +283,26 @@ class _Job:
         self.names = [getattr(o, 'name', o) for o in segmenter.names]
         self.claims = Claims(lambda name: _is_in_the_way(own, _results_of(name, how['overlay'])))
         self.ledger = JsonLines(own.folder/'predictions.jsonl')
-        self.known, self.lines, self.new = _known(self.ledger, self.claims), {}, 0
+        self.known, self.lines, self.new = _known(self.ledger), {}, 0
 
     def keep_done(self, photos:dict, quiet):
         "Take over what is done; returns the photos that are not."
         todo, moved = [], []
         for path, (root, rel) in progress(photos.items(), 'photos', quiet=quiet or not self.known):
-            try: photo, line = _photo(root, rel), self.known.get(path)
+            try:
+                photo, line = _photo(root, rel), self.known.get(path)
+                done = _is_done(photo, line, self.how, self.own.files)
             except NamedMaskError as e: self.skips.add(path, str(e)); continue
-            if not _is_done(photo, line, self.how, self.own.files): todo.append(photo); continue
+            if not done: todo.append(photo); continue
             self.lines[path] = {**line, **photo.identity()} if photo.sha else line
             if photo.sha: moved.append(self.lines[path])
         if moved: self.ledger.append(*moved)
         return todo
 
     def label(self, photos:list, batch_size, quiet):
-        "Label photos."
+        "Label photos, under the names that they and others had before."
+        if photos:
+            for path, line in self.known.items(): self.claims.hold(path, _name_in(line))
         done, labelled = len(self.lines), _labelled(self.segmenter, photos, batch_size)
         for photo, im, labels, error in progress(labelled, 'prediction', done + len(photos), done, quiet=quiet or not photos):
             try:
@@ -371,33 +341,47 @@ def predict_paths(
     if not 0 <= alpha <= 1: raise NamedMaskError(f"The opacity of an overlay cannot be {alpha}: give a number from 0 to 1.")
     skips = Skips()
     found = find_images(sources, skips.add, skips.pass_by)      # a source that does not exist ends it here
-    if hasattr(segmenter, 'to'): segmenter.to(device)
+    if hasattr(segmenter, 'segment_all'): segmenter.to(device)
     how = dict(model=model_key(segmenter), overlay=overlay_as if overlay else None, alpha=alpha if overlay else None)
     with locked(out, shared=True) as own:
         _refuse_taken(own)
-        photos, job = _inputs(sources, found), _Job(segmenter, own, how, skips)
+        photos = {}
+        for root, rel in found: photos.setdefault(os.path.join(root, rel), (root, rel))    # all of them now: results may come among them
+        job = _Job(segmenter, own, how, skips)
         job.label(job.keep_done(photos, quiet), batch_size, quiet)
         lines = [job.lines[path] for path in photos if path in job.lines]
-        legend = _write_legend(own.folder, job.names, how['model'], lines, skips)
-    if not lines: raise _nothing_done(photos, skips)
+        legend = _write_legend(own, job.names, how['model'], lines, skips)
+    if not lines: raise _nothing_done(skips)
     return dict(legend, new=job.new, kept=len(lines) - job.new, summary=skips.summary(len(lines)))
 
-def _nothing_done(photos, skips):
-    if not photos: return NamedMaskError("There is no photo here but what the library wrote itself: give a folder of photos.")
+def _nothing_done(skips):
     (path, why), *others = skips.rows
     return NamedMaskError(f"None of the {len(skips)} files could be labelled; the first: {path}: {why.removeprefix(f'Cannot read {path}: ').rstrip('.')}.")
 
 # %% ../nbs/11_prediction.ipynb #06b992e3
-def _write_legend(out, names, model, lines, skips):
-    "Write legend.json, legend.csv and legend.png; returns what legend.json holds."
+def _write_legend(own, names, model, lines, skips):
+    "Write legend.json, legend.csv and legend.png, unless they say the same already; returns what legend.json holds."
     colours = palette(max(256, 1 + len(names)))
-    legend = dict(model=model, names=[dict(label=i, name=o, colour='#%02x%02x%02x' % tuple(colours[i].tolist())) for i, o in enumerate(['background', *names])],
+    legend = dict(key=_legend_key(own, names, model, lines, skips), model=model,
+                  names=[dict(label=i, name=o, colour='#%02x%02x%02x' % tuple(colours[i].tolist())) for i, o in enumerate(['background', *names])],
                   photos=[dict(photo=o['source'], **{k: o[k] for k in ('labels', 'overlay', 'width', 'height', 'pixels')}) for o in lines],
                   skipped=[dict(photo=p, why=w) for p, w in skips.rows], no_pictures=dict(skips.passed))
-    write_text(out/'legend.json', '{\n' + ',\n'.join(f'{json.dumps(k)}: {_in_lines(v)}' for k, v in legend.items()) + '\n}\n')
-    write_text(out/'legend.csv', _table(legend['photos']))
-    save_image(out/'legend.png', legend_box(names, range(1, 1 + len(names)), 18))
+    if _key_of(own) == legend['key']: return legend
+    write_text(own.folder/'legend.csv', _table(legend['photos']))
+    save_image(own.folder/'legend.png', legend_box(names, range(1, 1 + len(names)), 18))
+    write_text(own.folder/'legend.json', '{\n' + ',\n'.join(f'{json.dumps(k)}: {_in_lines(v)}' for k, v in legend.items()) + '\n}\n')
     return legend
+
+def _legend_key(own, names, model, lines, skips):
+    "Changes when the legend does: the ledger only grows."
+    size = os.path.getsize(own.folder/'predictions.jsonl') if 'predictions.jsonl' in own.files else 0
+    return settings_key([size, names, model, [o['source'] for o in lines], skips.rows, skips.passed])
+
+def _key_of(own):
+    "The key of the legend that lies there, whole; it is written last, and its key stands first."
+    if not own.files.issuperset(_RESULTS): return None
+    with open(own.folder/'legend.json', encoding='utf-8', errors='replace') as f: head = f.read(100)
+    return head.removeprefix('{\n"key": "')[:16]
 
 def _in_lines(value):
     "JSON, of a list with a line for each element."

@@ -14,6 +14,7 @@ from array import array
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 from sys import intern
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 from .core import NamedMaskError, Stage, atomic_path, check_regular, progress, read_json, read_lines, safe_join, settings_key
-from .teachers import keep_cards
+from .teachers import imagenet_classes, keep_cards
 from .images import contact_sheet, load_image
 
 # %% ../nbs/04_retrieval.ipynb #7c948ac0
@@ -39,28 +40,91 @@ class Category:
         if not self.name: raise NamedMaskError("A name is empty: write names as in \"cat,dog\", with one comma between two names.")
         if not all(self.prompts): raise NamedMaskError(f"A synonym of {self.name!r} is empty: write synonyms as in \"tv=television|tv monitor\".")
 
-def _tidy(s): return ' '.join(unicodedata.normalize('NFC', str(s)).split())
+_INVISIBLE = dict.fromkeys(map(ord, '\u00ad\u200b\u2060\ufeff'))   # soft hyphen, spaces of no width, byte order mark
+
+def _tidy(s):
+    "One form for what looks the same: composed letters, single blanks (a line separator is a blank too), nothing that is not seen."
+    return ' '.join(unicodedata.normalize('NFC', str(s)).translate(_INVISIBLE).split())
 
 # %% ../nbs/04_retrieval.ipynb #26028094
 def _category(o):
     "A `Category` from 'cat', 'tv=television|tv monitor', (name, prompts) or a `Category`."
     if isinstance(o, Category): return o
     if isinstance(o, (tuple, list)) and len(o) == 2: name, prompts = o
-    else: name, eq, prompts = str(o).partition('='); prompts = prompts if eq else ()
+    else:
+        name, equals, prompts = str(o).partition('=')
+        if not equals: prompts = ()
     return Category(name, tuple(prompts.split('|')) if isinstance(prompts, str) else tuple(prompts))
+
+_LONGEST = 80   # letters of a name: it becomes part of file names, legends and pages
+_LONGEST_PROMPT = 300
+
+def _check_name(c):
+    "Refuse a name that the library cannot use."
+    if c.name.casefold() == 'background':
+        raise NamedMaskError(f"The name {c.name!r} is taken: it is class 0 of every result, where no name fits; leave it out.")
+    for what, text, most in (('name', c.name, _LONGEST), *(('synonym', p, _LONGEST_PROMPT) for p in c.prompts)):
+        if len(text) > most:
+            raise NamedMaskError(f"The {what} {text[:20] + '…'!r} has {len(text)} letters: use at most {most}.")
+        odd = next((o for o in text if unicodedata.category(o) in ('Cc', 'Cs')), None)
+        if odd is None: continue
+        why = 'is not valid UTF-8' if unicodedata.category(odd) == 'Cs' else f'holds the character U+{ord(odd):04X}, which cannot be written'
+        raise NamedMaskError(f"The {what} {text[:40]!r} {why}: write it without.")
 
 # %% ../nbs/04_retrieval.ipynb #a4c103cb
 def parse_names(
-    names, # "cat,tv=television|tv monitor"; or a list of names, of (name, prompts) or of `Category`; or a dict name -> prompts
+    names, # "cat,tv=television|tv monitor"; a text file ("names.txt") with a name a line; or a list of names, of (name, prompts) or of `Category`; or a dict name -> prompts
 )->list:   # Of `Category`, in the order given
     "Read the names of the things to segment; none, an empty one or the same one twice is a `NamedMaskError`."
-    if isinstance(names, str): names = names.split(',') if names.strip() else []
+    if isinstance(names, (str, Path)) and str(names).strip().lower().endswith('.txt'): names = _names_in(str(names).strip())
+    if isinstance(names, str):
+        names = names.split(',') if names.strip() else []
+        if len(names) == 1: _refuse_list_without_commas(names[0])
     elif isinstance(names, Category): names = [names]
-    out = [_category(o) for o in (names.items() if isinstance(names, dict) else names or [])]
-    if not out: raise NamedMaskError("There is no name: give at least one, as in \"cat,dog\".")
-    twice = [n for n, k in Counter(c.name.casefold() for c in out).items() if k > 1]
+    categories = [_category(o) for o in (names.items() if isinstance(names, dict) else names or [])]
+    if not categories: raise NamedMaskError("There is no name: give at least one, as in \"cat,dog\".")
+    for c in categories: _check_name(c)
+    twice = [n for n, k in Counter(c.name.casefold() for c in categories).items() if k > 1]
     if twice: raise NamedMaskError(f"The name {twice[0]!r} is given twice (capital letters make no difference): leave one of them out.")
-    return out
+    return categories
+
+def _names_in(file):
+    "The names in a text file: one a line, or several with commas; a line that begins with # is a comment."
+    if not os.path.exists(file): raise NamedMaskError(f"There is no file of names {file}: give one, or names as in \"cat,dog\".")
+    lines = [line.strip().removesuffix(',') for line in read_lines(file)]
+    names = [name for line in lines if line and not line.startswith('#') for name in line.split(',')]
+    if not names: raise NamedMaskError(f"There is no name in {file}: write one a line.")
+    return names
+
+# %% ../nbs/04_retrieval.ipynb #101cce9f
+@lru_cache
+def _things():
+    "All words for ImageNet's classes and for what stands above them in WordNet."
+    return frozenset(word.casefold() for c in imagenet_classes() for word in (*c['lemmas'], *c['hypernyms']))
+
+def _single_things(text):
+    "The words of a text that each name a thing, and how many words it has; words that belong together count as one, which is no single thing."
+    words, single, count = text.casefold().split(), [], 0
+    while words:
+        pair = len(words) > 1 and ' '.join(words[:2]) in _things()
+        if not pair and words[0] in _things(): single.append(words[0])
+        words, count = words[1 + pair:], count + 1
+    return single, count
+
+def _refuse_list_without_commas(text):
+    "Three or more words that each name a thing were meant as that many names."
+    if '=' in text or '|' in text: return
+    single, count = _single_things(text)
+    if count >= 3 and len(single) == count:
+        raise NamedMaskError(f"{text.strip()!r} is one name of {count} words, and each of them is a thing: if you mean {count} names, write "
+                             f"\"{','.join(text.split())}\"; if it is one, write \"{text.strip()}={text.strip()}\".")
+
+def _comma_notes(categories):
+    "A sentence where a single name of several words may have been meant as several names."
+    if len(categories) != 1 or categories[0].prompts != (categories[0].name,): return []
+    single, count = _single_things(name := categories[0].name)
+    if count < 3 or not 2 <= len(single) < count: return []
+    return [f"{name!r} is searched for as one name: if you mean several, write commas between them, as in \"{','.join(name.split())}\"."]
 
 # %% ../nbs/04_retrieval.ipynb #b2bf87a4
 def unit(
@@ -744,6 +808,11 @@ def _beats(found, c, m, vectors, nothing):
     over_names = scores >= found.best[rows] if len(found.rows) > 1 else np.zeros(m, bool)
     return over_nothing, over_names
 
+def _name_notes(retriever, categories, text):
+    "Sentences about the names themselves: commas that may be missing, and words that the retriever does not know."
+    ask = getattr(retriever, 'name_notes', None)
+    return _comma_notes(categories) + (ask(categories, text[:len(categories)]) if ask else [])
+
 # %% ../nbs/04_retrieval.ipynb #5f7d1f46
 def _index_key(index):
     "The index's own key, or else the count and a hash of its table: root, path and content of each photo."
@@ -807,7 +876,7 @@ def build_archive(
         found = _Search(index, text[:-1], n, near, copies, quiet)
         if looks and votes and len(names) > 1: _vote(found, names, looks, votes, stage.folder/'looks', quiet)
         else: found.fill()
-        sentences = _warnings(names, n, found, index.vectors, text[-1])
+        sentences = _warnings(names, n, found, index.vectors, text[-1]) + _name_notes(retriever, categories, text)
         seen = np.unique(np.concatenate([rows[:at] for rows, at in zip(found.rows, found.at)]))
         _keep_scores(stage.folder, [found.photos[r].sha for r in seen.tolist()], seen, index.vectors, text)
         archive = Archive(folder, categories, _lines(names, found), sentences, _read_edits(folder))

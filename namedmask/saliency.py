@@ -10,8 +10,9 @@ __all__ = ['REFINE_PIXELS', 'REFINERS', 'REVISION', 'image_batch', 'unit_rows', 
            'to_grid', 'candidates_of', 'candidates', 'spans_frame', 'framing_prior', 'iou_table', 'vote', 'scaled',
            'evidence_maps', 'transitions', 'walk', 'otsu', 'soften', 'box_mean', 'guided_filter', 'grabcut',
            'uncertain_near_border', 'refine_size', 'resized', 'refine', 'short_at', 'nearest', 'binary_mask', 'oval',
-           'is_partial', 'release', 'paper_masks', 'presets', 'spoken', 'Detector', 'BatchDetector', 'SpectralDetector',
-           'token_cut', 'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'entry_photo', 'Notes', 'make_masks']
+           'is_partial', 'release', 'give_back', 'paper_masks', 'presets', 'spoken', 'Detector', 'BatchDetector',
+           'SpectralDetector', 'token_cut', 'second_vectors', 'TokenCutDetector', 'EvidenceDetector', 'entry_photo',
+           'Notes', 'make_masks']
 
 # %% ../nbs/05_saliency.ipynb #4694c6a6
 import json, re, threading, warnings
@@ -658,11 +659,21 @@ def is_partial(
 
 # %% ../nbs/05_saliency.ipynb #b1a70004
 def release(
-    model, # A feature model of `namedmask.teachers`, or anything
+    model, # A feature model, a retriever, or anything that is made of some
 ):
-    "Free the loaded network of a feature model; it is loaded again when it is used again."
-    if hasattr(model, 'release'): model.release()
-    elif getattr(model, '_run', None) is not None: model._run = None
+    "Free the loaded networks; they are loaded again when they are used again. Networks of random numbers stay: they would not come again."
+    if model is None or getattr(getattr(model, 'card', None), 'source', '') == 'random numbers': return
+    if callable(getattr(model, 'release', None)): return model.release()
+    for name in ('_run', '_model'):
+        if getattr(model, name, None) is not None: setattr(model, name, None)
+    for part in ('_texts', 'model'): release(vars(model).get(part) if hasattr(model, '__dict__') else None)
+
+def give_back():
+    "Give memory that is free back to the system: a stage leaves the heap full of holes, and the next one would only add to it."
+    import ctypes, gc
+    gc.collect()
+    try: ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError): pass      # not every C library can
 
 # %% ../nbs/05_saliency.ipynb #b1a7000a
 REVISION = 2   # of all that is called 'paper', counted up when it gives other masks, experts or students; a run keeps the one that it began with
@@ -1009,6 +1020,7 @@ def make_masks(
         except BaseException:
             pool.shutdown(cancel_futures=True); raise
         finally: notes.close()
+    give_back()
     stage.finish(masks=len(store), skipped=notes.count('skipped'), fallbacks=notes.count('fallback'), inexact=notes.count('inexact'))
     return store
 

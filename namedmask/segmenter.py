@@ -8,10 +8,11 @@ Docs: https://namedmask.github.io/namedmask/segmenter.html.md"""
 __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilation', 'weights_key', 'aspp_rates', 'PaperHead',
            'PaperDeepLab', 'deeplabv3plus', 'ignore_for', 'label_type', 'label_map', 'place', 'corner_of', 'cut',
            'TensorLabels', 'Pictures', 'ArchiveDataset', 'each_photo', 'to_bytes', 'colour_matrix', 'mean_colour',
-           'recolour', 'ColourJitter', 'GaussianBlur', 'SeedBatch', 'ArchiveDL', 'NormalizeBytes', 'training_dls',
-           'PolySchedule', 'freeze_encoder', 'KeepEval', 'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train',
-           'fit_resumably', 'Segmenter', 'check_meta', 'save_segmenter', 'load_segmenter', 'argmax_at', 'fit_size',
-           'forward', 'half_type', 'own_side', 'segment']
+           'recolour', 'ColourJitter', 'GaussianBlur', 'PhotosToLabel', 'SeedBatch', 'ArchiveDL', 'SegmenterLoaders',
+           'NormalizeBytes', 'training_dls', 'PolySchedule', 'freeze_encoder', 'KeepEval', 'PixelCrossEntropy',
+           'AnySize', 'parameter_groups', 'SegmenterLearner', 'segmenter_learner', 'Checkpoint', 'ProgressLoss',
+           'train', 'fit_resumably', 'Segmenter', 'check_meta', 'save_segmenter', 'load_segmenter', 'argmax_at',
+           'fit_size', 'forward', 'half_type', 'own_side', 'segment']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, re, time, warnings
@@ -22,15 +23,16 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from fastai.basics import (Adam, Callback, CancelFitException, CancelValidException, CrossEntropyLossFlat, DataLoaders, L, Learner,
-                           TfmdDL, Transform, default_device, to_np)
+                           TfmdDL, is_listy, Transform, default_device, to_np)
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage, TensorMask, AddMaskCodes
-from fastai.vision.data import Normalize
+from fastai.vision.data import Normalize, get_grid
 import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, load_image, palette
 from .teachers import check_tensors, is_out_of_memory, read_header, read_weights, unsound
-from .inference import (argmax_at, fit_size, forward, half_type, own_side, pick_device, run_batches, segment, take_labels)
+from .inference import (argmax_at, fit_size, forward, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment,
+                                 take_labels)
 
 _all_ = ['argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']   # from the chapter Inference; they may be had from here as well
 
@@ -321,6 +323,7 @@ class ArchiveDataset:
         self.pictures = Pictures(masks, None if side == 'native' else side or WORK_SIDE, cache)
 
     def __len__(self): return self.n
+    def new_empty(self): return PhotosToLabel([], self.side)     # what fastai keeps in an exported learner
 
     def draw(self, rng):
         "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
@@ -465,6 +468,21 @@ def _blur_each(x, on, sigma):
         else: to[:] = a
     return each_photo(one, x, torch.where(on, sigma, 0).tolist())
 
+# %% ../nbs/06_segmenter.ipynb #06a11002
+class PhotosToLabel:
+    "Whole photos, at the size a network works at, without labels."
+    n_inp, split_idx = 1, 1
+    def __init__(self,
+        photos,           # Paths, PIL images or arrays
+        side:int=None,    # Shorter side, pixels; None: the photo's own
+        max_side:int=2048,# Longest side
+        ): self.photos, self.side, self.max_side = list(photos), side, max_side
+    def __len__(self): return len(self.photos)
+    def __getitem__(self, i):
+        im = photo_of(self.photos[i])
+        return TensorImage(seen_by(im, fit_size(im.size, self.side, self.max_side)).permute(2, 0, 1)),
+    def new_empty(self): return PhotosToLabel([], self.side, self.max_side)
+
 # %% ../nbs/06_segmenter.ipynb #32d74366
 class SeedBatch(Transform):
     "Seed torch's generator with (seed, number of the batch), before anything random happens to a batch."
@@ -482,6 +500,7 @@ class ArchiveDL(TfmdDL):
         super().__init__(dataset, **kwargs)
     def create_batch(self, b):
         "Photos of one batch side by side as (B,H,W,3), seen as (B,3,H,W): `channels_last`, without a turn."
+        if len({tuple(x.shape) for x, *_ in b}) > 1: raise NamedMaskError("Photos of different sizes make no batch: leave bs at 1.")
         x, *y = super().create_batch([(x.permute(1, 2, 0), *y) for x, *y in b])
         return x.permute(0, 3, 1, 2), *y
     def get_idxs(self): return list(range(self.start*self.bs, len(self.dataset)))
@@ -489,8 +508,25 @@ class ArchiveDL(TfmdDL):
         super().before_iter()
         for t in self.after_batch.fs:
             if isinstance(t, SeedBatch): t.iteration = self.start
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'start': self.start, **kwargs})
-    def __len__(self): return max(0, len(self.dataset)//self.bs - self.start)
+    def new(self, dataset=None, cls=None, **kwargs):
+        self._n_inp, self._types = 1, {tuple: [TensorImage, TensorLabels]}       # or fastai would read a photo to find out
+        if isinstance(dataset, (str, Path, Image.Image)): dataset = [dataset]
+        if isinstance(dataset, (list, tuple, L)): dataset, kwargs = PhotosToLabel(dataset, self.dataset.side), {'bs': 1, 'start': 0, **kwargs}
+        return super().new(dataset, cls, **{'start': self.start, **kwargs})
+    def show_results(self, b, out, max_n=9, **kwargs):
+        "fastai's own, and for photos without labels the photo under what was found in it."
+        if len(b) > self.n_inp: return super().show_results(b, out, max_n=max_n, **kwargs)
+        photos, found = self.decode(b)[0][:max_n], [self.after_item.decode((TensorLabels(o),))[0] for o in out[:max_n]]
+        for photo, labels, ctx in zip(photos, found, get_grid(len(photos), **kwargs)): labels.show(ctx=photo.show(ctx=ctx))
+    def __len__(self): return max(0, -(-len(self.dataset)//self.bs) - self.start)
+
+class SegmenterLoaders(DataLoaders):
+    "`DataLoaders` that keep the names of the classes and the ignored label when they are emptied for an export."
+    vocab, ignore_index = None, IGNORE
+    def new_empty(self):
+        empty = super().new_empty()
+        empty.vocab, empty.ignore_index = self.vocab, self.ignore_index
+        return empty
 
 # %% ../nbs/06_segmenter.ipynb #32d74368
 class NormalizeBytes(Normalize):
@@ -540,8 +576,8 @@ def training_dls(
     tfms = [*batch_tfms, NormalizeBytes.from_stats(mean, std, cuda=device.type == 'cuda')]
     looks = [ColourJitter(**(jitter or {})), GaussianBlur(**(blur or {}))]
     kw = dict(bs=batch_size, num_workers=workers, after_item=[AddMaskCodes(names)] if names else None, device=device)
-    dls = DataLoaders(ArchiveDL(train, start=start, after_batch=[SeedBatch(seed), *looks, *tfms], **kw),
-                      ArchiveDL(valid, after_batch=tfms, **{**kw, 'num_workers': 0}), device=device)
+    dls = SegmenterLoaders(ArchiveDL(train, start=start, after_batch=[SeedBatch(seed), *looks, *tfms], **kw),
+                           ArchiveDL(valid, after_batch=tfms, **{**kw, 'num_workers': 0}), device=device)
     dls.vocab, dls.ignore_index = names, ignore_index
     return dls
 
@@ -586,6 +622,44 @@ class KeepEval(Callback):
     def before_train(self):
         for m in self.modules: m.eval()
 
+# %% ../nbs/06_segmenter.ipynb #06a11004
+class PixelCrossEntropy(CrossEntropyLossFlat):
+    "fastai's cross-entropy; what it makes of scores, it makes of a list of scores as well."
+    def activation(self, x): return self._each(super().activation, x)
+    def decodes(self, x): return self._each(super().decodes, x)
+    def _each(self, f, x): return L(f(o[None])[0] for o in x) if is_listy(x) else f(x)
+
+class AnySize(Callback):
+    "Fill photos up to the multiple that the network needs, and cut its scores back; crops of a training fit as they are."
+    order = -50
+    def before_batch(self):
+        n, (h, w) = getattr(self.learn.model, 'multiple', 16), self.x.shape[-2:]
+        self.whole = self.learn.xb if h % n or w % n else None
+        if self.whole: self.learn.xb = (F.pad(self.x, (0, -w % n, 0, -h % n)),)
+    def after_pred(self):
+        if not self.whole: return
+        h, w = self.whole[0].shape[-2:]
+        self.learn.pred, self.learn.xb = self.learn.pred[..., :h, :w], self.whole
+
+def parameter_groups(model):
+    "The encoder's parameters that train, if there are any, and all others."
+    head = [p for n, p in model.named_parameters() if not n.startswith('encoder.')]
+    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
+    return [encoder, head] if encoder else [head]
+
+class SegmenterLearner(Learner):
+    "A `Learner` whose `predict` takes a photo of any size."
+    def predict(self,
+        item,              # A path, PIL image or array
+        rm_type_tfms=None, # Only fastai asks for it
+        with_input:bool=False, # Give the photo as well, before the rest
+    ): # (labels that draw themselves, (H,W) at the photo's own size; the same as a tensor; probabilities (C,h,w) at working size)
+        im = photo_of(item)
+        labels, probs = segment(self.model, im, self.dls.valid.dataset.side, probs=True)
+        plain = torch.from_numpy(labels.astype(np.int64))
+        found = TensorLabels(plain, codes=self.dls.vocab), plain, torch.from_numpy(probs)
+        return (im, *found) if with_input else found
+
 # %% ../nbs/06_segmenter.ipynb #e7bcb0f8
 def segmenter_learner(
     dls,                       # From `training_dls`
@@ -602,13 +676,10 @@ def segmenter_learner(
     "A fastai `Learner`: cross-entropy without ignored pixels, Adam, encoder and decoder as two groups, channels-last; bfloat16 or float16 on a GPU."
     still = freeze_encoder(model, freeze, freeze_bn)
     model.to(memory_format=torch.channels_last)
-    def split(m):
-        head = [p for n, p in m.named_parameters() if not n.startswith('encoder.')]
-        enc = [p for p in m.encoder.parameters() if p.requires_grad]
-        return [enc, head] if enc else [head]
     lrs = [lr*encoder_lr_ratio, lr] if freeze < 1 else [lr]
-    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(axis=1, ignore_index=getattr(dls, 'ignore_index', IGNORE)), splitter=split, wd=wd, wd_bn_bias=True, train_bn=False,
-                    opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False), lr=lr, path=path, cbs=[KeepEval(still), *cbs])
+    loss = PixelCrossEntropy(axis=1, ignore_index=getattr(dls, 'ignore_index', IGNORE))
+    learn = SegmenterLearner(dls, model, loss_func=loss, splitter=parameter_groups, wd=wd, wd_bn_bias=True, train_bn=False,
+                             opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False), lr=lr, path=path, cbs=[KeepEval(still), AnySize(), *cbs])
     learn.start_rates = lrs
     if half := half_type(precision, dls.device):
         learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if half == torch.bfloat16 else AMPMode.FP16))

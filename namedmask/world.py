@@ -471,13 +471,13 @@ def write_world(
     quiet=False,
 )->Path:
     "Write a world in VOC's layout; labels count from 1 in the order of names.txt. Scenes that are there already are kept; a folder of another world is a `NamedMaskError`."
-    from namedmask.core import read_json, write_json, write_text
-    from namedmask.images import save_labels
+    from namedmask.core import own_folder, read_json, write_json, write_text
+    from namedmask.images import save_image, save_labels
     folder, lut = Path(folder), np.zeros(256, np.uint8)
     told, known = world.settings, read_json(folder/'world.json')
     if known not in (None, told): raise NamedMaskError(f"{folder} holds another world ({known}, not {told}): choose another folder, or delete this one.")
     for k, n in enumerate(world.names): lut[1 + WORLD_NAMES.index(n)] = k + 1
-    for sub in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'): (folder/sub).mkdir(parents=True, exist_ok=True)
+    own_folder(folder, shared=known is not None, photos=True)      # 0.1 kept no record of what it had painted
     write_json(folder/'world.json', told)
     stems, captions = [f'{world.split}_{world.seed}_{i:06}' for i in range(len(world))], []
     write_text(folder/'ImageSets'/'Segmentation'/f'{split}.txt', '\n'.join(stems) + '\n')
@@ -486,9 +486,8 @@ def write_world(
         photo, mask = folder/'JPEGImages'/f'{stem}.jpg', folder/'SegmentationClass'/f'{stem}.png'
         s = world[i]
         captions.append(f'{stem}\t{s.caption}')
-        if not (photo.exists() and mask.exists()):
-            s.image.save(photo, quality=95, subsampling=0)
-            save_labels(mask, lut[s.labels])
+        if not photo.exists(): save_image(photo, s.image, quality=95, subsampling=0)
+        if not mask.exists(): save_labels(mask, lut[s.labels])
     write_text(folder/'names.txt', '\n'.join(world.names) + '\n')
     write_text(folder/'captions.txt', '\n'.join(captions) + '\n')     # last: who finds it finds all
     return folder
@@ -496,5 +495,6 @@ def write_world(
 def _painted(folder, stems):
     "Are these scenes, and no others, there?"
     file = folder/'captions.txt'
-    told = [l.partition('\t')[0] for l in file.read_text(encoding='utf-8').splitlines()] if file.exists() else []
+    from namedmask.core import read_lines
+    told = [l.partition('\t')[0] for l in read_lines(file)] if file.exists() else []
     return told == stems and all((folder/d/f'{s}{e}').exists() for s in stems for d, e in (('JPEGImages', '.jpg'), ('SegmentationClass', '.png')))

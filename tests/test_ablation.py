@@ -41,3 +41,41 @@ def test_a_small_lab(tmp_path):
     r = lab.score(student)
     assert set(archive.names) == set(lab.names) and len(masks) and 0 <= r['miou'] <= 1 and r['photos'] == 3 and 'names.txt' in r['protocol']['what']
     assert MiniLab(tmp_path, 0, n_scenes=90, n_test=3, iterations=2).student('s', archive, masks, batch_size=2, crop=48).meta['key'] == student.meta['key']
+
+def test_lines_of_an_older_version_count_where_they_hold(tmp_path):
+    calls, file = [], tmp_path/'r.jsonl'
+    def run(v, s): calls.append((v, s)); return dict(x=len(calls))
+    old, new = dict(iterations=3), dict(iterations=3, photos='abc')
+    one = compare('ab', (0,), run, file, quiet=True, settings=old)
+    both = dict(settings=new, before=[old], holds=lambda line: line['variant'] == 'a')
+    two = compare('ab', (0,), run, file, quiet=True, **both)
+    assert two[0] == one[0] and two[1]['x'] == 3 and len(calls) == 3
+    assert compare('ab', (0,), run, file, quiet=True, **both) == two and len(calls) == 3
+    assert compare('a', (0,), run, file, quiet=True, settings=new)[0]['x'] == 4           # without `before` they do not count
+
+def test_lines_that_are_no_results_are_passed_over(tmp_path):
+    file = tmp_path/'r.jsonl'
+    key = settings_key(None)
+    file.write_text(f'[1]\n"a"\n{{"key": "{key}"}}\n{{"key": "{key}", "variant": ["a"], "seed": 0}}\n{{"key": "{key}", "variant": "a", "seed": "0"}}\n\x85\n{{"key": "{key}", "varia')
+    assert compare('a', (0,), lambda v, s: dict(x=1), file, quiet=True)[0]['x'] == 1
+    assert compare('a', (0,), lambda v, s: dict(x=2), file, quiet=True)[0]['x'] == 1
+
+@pytest.mark.parametrize('results', [[3], [{}], [dict(variant='a')], [dict(variant='a', x='much')]])
+def test_spread_of_what_is_no_result(results):
+    from namedmask.core import NamedMaskError
+    with pytest.raises(NamedMaskError, match="no variant with a number 'x'"): spread(results, 'x')
+
+def test_a_lab_without_iterations_takes_those_of_the_settings(tmp_path, monkeypatch):
+    from namedmask import distillation
+    seen = []
+    monkeypatch.setattr(distillation, 'distil', lambda archive, masks, settings, *a, **kw: seen.append(settings['iterations']))
+    for iterations in (None, 7): MiniLab(tmp_path, 0, iterations=iterations).student('s', None, None)
+    assert seen == [distillation.STUDENTS['mini']['iterations'], 7]
+
+def test_scenes_that_are_whole_are_not_written_again(tmp_path):
+    lab = MiniLab(tmp_path, 0, n_scenes=4, n_test=2)
+    root = lab.scenes('test', 2)
+    before = {p: p.stat().st_mtime_ns for p in root.rglob('*') if p.is_file()}
+    assert lab.scenes('test', 2) == root and {p: p.stat().st_mtime_ns for p in root.rglob('*') if p.is_file()} == before
+    (root/'JPEGImages'/'test_100_000001.jpg').unlink()
+    assert len(list((lab.scenes('test', 2)/'JPEGImages').glob('*.jpg'))) == 2

@@ -217,6 +217,85 @@ def test_coco_trouble(tmp_path):
     says('instances_train2017.json is missing', Coco, root, split='train')
     says('no split', Coco, root, split='test')
 
+@pytest.mark.parametrize('seed', range(6))
+def test_coco_polygons_that_lie_far_outside(seed):
+    "Clipped first, they are what they would be if each pixel's centre were asked (within a pixel of an edge)."
+    from matplotlib.path import Path as Outline
+    r, (H, W) = np.random.default_rng(seed), (30, 40)
+    corners = r.uniform(-1, 1, (7, 2))*10.**r.uniform(1, 9, (7, 1)) + [W/2, H/2]
+    mask = bm.coco_mask([corners.ravel().tolist()], (H, W))
+    yy, xx = np.mgrid[:H, :W]
+    inside = np.zeros((H, W), bool)
+    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, 0)):                  # even-odd, in float64
+        crosses = (ay > yy + .5) != (by > yy + .5)
+        with np.errstate(divide='ignore', invalid='ignore'): inside ^= crosses & (xx + .5 < ax + (yy + .5 - ay)*(bx - ax)/(by - ay))
+    from scipy.ndimage import binary_dilation
+    edge = binary_dilation(inside, np.ones((3, 3))) & binary_dilation(~inside, np.ones((3, 3)))
+    assert np.array_equal(mask & ~edge, inside & ~edge)
+
+def test_coco_ordinary_polygons_are_not_touched():
+    from pycocotools import mask as draw
+    r = np.random.default_rng(0)
+    for _ in range(20):
+        p = (r.uniform(-.5, 1.5, (6, 2))*[40, 30]).ravel().tolist()                   # some corners outside, as far as an object is large
+        assert np.array_equal(bm.coco_mask([p], (30, 40)), draw.decode(draw.frPyObjects([p], 30, 40))[..., 0].astype(bool))
+
+def test_coco_polygons_by_hand():
+    assert bm.coco_mask([[0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9]], (6, 8)).all()             # crashed the process
+    assert bm.coco_mask([[-1e12, -1e12, 4, -1e12, 4, 1e12, -1e12, 1e12]], (6, 8)).sum() == 24
+    assert not bm.coco_mask([[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]], (6, 8)).any()
+    for bad in ([0, 0, float('nan'), 0, 4, 4], [0, 0, float('inf'), 0, 4, 4], [0, 0, 1e300, 0, 4, 4], [0, 0, 1, 0, 1, 1, 0], [[0, 0], [1, 0], [1, 1]]*2, ['a']*6):
+        with pytest.raises(ValueError): bm.coco_mask([bad], (6, 8))
+
+def test_coco_with_a_polygon_of_a_billion_pixels(tmp_path):
+    b = Coco(coco(tmp_path, [obj(17, [[0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9]])]))
+    assert values(b.labels('000000000042')) == {16: 48}
+
+@pytest.mark.skipif(not helpers.shared('cases', 'hostile'), reason='no shared cases')
+def test_coco_shared_case(tmp_path):
+    photo(tmp_path/'val2017'/'1.jpg', (300, 225)); (tmp_path/'annotations').mkdir()
+    (tmp_path/'annotations'/'instances_val2017.json').write_bytes(helpers.shared('cases', 'hostile', 'coco_polygon_1e9_instances_val2017.json').read_bytes())
+    b = Coco(tmp_path)
+    assert (b.labels('1') == 1 + COCO.index('cat')).all()
+
+def test_coco_sizes_must_be_those_of_the_photos(tmp_path):
+    def sized(h, w): return [dict(id=42, file_name='a.jpg', height=h, width=w)]
+    says('100000 x 6 pixels, and it has 8 x 6', Coco(coco(tmp_path, [obj(1, rectangle(0, 1, 0, 1))], sized(6, 100000))).labels, 'a')    # took 9 GB
+    says('300000 x 6000 pixels', Coco, coco(tmp_path, [], sized(6000, 300000)))
+    for bad in (-6, 0, 6.5, '6', None, True, [6], 10**30): says('no file of COCO', Coco, coco(tmp_path, [], sized(bad, 8)))
+    says(r'run lengths of a mask are for \[9000000, 8\]', Coco(coco(tmp_path, [obj(1, dict(size=[9000000, 8], counts=[72000000]), crowd=1)])).labels, '000000000042')
+
+def test_coco_photos_in_folders_and_turned(tmp_path):
+    root = coco(tmp_path, [obj(1, rectangle(0, 3, 0, 8), image=1), obj(3, rectangle(0, 6, 0, 4), image=2)],
+                [dict(id=1, file_name='x/a.jpg', height=6, width=8), dict(id=2, file_name='y/a.jpg', height=6, width=8)])
+    exif = Image.Exif(); exif[0x0112] = 6
+    (root/'val2017'/'x').mkdir(); (root/'val2017'/'y').mkdir()
+    Image.new('RGB', (8, 6)).save(root/'val2017'/'x'/'a.jpg', exif=exif); photo(root/'val2017'/'y'/'a.jpg')
+    b = Coco(root)
+    assert b.stems == ['x/a', 'y/a'] and b.photo('x/a') != b.photo('y/a')             # were one photo
+    assert values(b.labels('x/a')) == {0: 24, 1: 24} and b.labels('x/a').shape == (8, 6) and (b.labels('x/a')[:, 3:] == 1).all()
+    assert values(b.labels('y/a')) == {0: 24, 3: 24}
+    r = evaluate_on(Says(b.names, b.labels('x/a'), b.labels('y/a')), b, tmp_path/'notes', quiet=True)
+    assert r['miou'] == 1 and {json.loads(o)['photo'] for o in (tmp_path/'notes'/'photos.jsonl').read_text().splitlines()} == {'x/a', 'y/a'}
+    photo(root/'val2017'/'z.jpg'); photo(root/'val2017'/'z.png')
+    says("go by one name, 'z'", Coco, coco(tmp_path, [], [dict(id=1, file_name='z.jpg', height=6, width=8), dict(id=2, file_name='z.png', height=6, width=8)]))
+
+FILE = dict(images=[dict(id=42, file_name='a.jpg', height=6, width=8)], annotations=[obj(1, rectangle(0, 1, 0, 1))], categories=CATEGORIES)
+
+@pytest.mark.parametrize('text', [
+    '[]', '3', 'null', '"x"', '{}', '{', '', b'\xff\xfe', '[' * 100_000 + ']' * 100_000, '{"images": ' + '[' * 100_000,
+    *(json.dumps(FILE | {k: v}) for k in FILE for v in (None, 3, 'x', {}, [None], [3], ['x'], [[]], [{}], [{'id': {}}])),
+    *(json.dumps(FILE | dict(images=[FILE['images'][0] | {k: v}])) for k in ('id', 'file_name', 'height', 'width') for v in (None, [], {}, -1, 1e400, '../../x', '', '.', 'x/..', 'a\0b')),
+    *(json.dumps(FILE | dict(annotations=[FILE['annotations'][0] | {k: v}])) for k in ('image_id', 'category_id', 'segmentation') for v in (None, 'x', 3.5, {}, [3], [[3, 'x'] * 4], [None])),
+    json.dumps(FILE | dict(images=FILE['images']*2))])
+def test_coco_hostile_files_end_in_a_sentence(text, tmp_path):
+    photo(tmp_path/'val2017'/'a.jpg'); (tmp_path/'annotations').mkdir()
+    (tmp_path/'annotations'/'instances_val2017.json').write_bytes(text if isinstance(text, bytes) else text.encode())
+    try:
+        b = Coco(tmp_path)
+        for s in b.stems: b.labels(s)
+    except NamedMaskError as e: assert str(tmp_path) in str(e) or 'file inside' in str(e)
+
 def test_without_pycocotools(monkeypatch, tmp_path):
     b = Coco(coco(tmp_path, [obj(13, rectangle(0, 3, 0, 4))]))
     monkeypatch.setitem(sys.modules, 'pycocotools', None)
@@ -475,6 +554,51 @@ def test_saliency_size_must_fit(tmp_path):
     says('differ in size', evaluate_saliency, left, b, quiet=True, score=scores)
 
 
+class Chooser:
+    "Has three halves to choose from, and takes the left one."
+    settings = dict(detector='Chooser')
+    def __init__(self, fallback=True): self.fallback = fallback
+    def without_fallback(self): return Chooser(False)
+    def steps(self, im):
+        masks = np.zeros((3, im.height, im.width), bool); masks[0, :, :4] = masks[1, :3] = masks[2, :, :2] = True
+        return dict(soft=masks[0]*float(self.fallback), candidates=masks)
+
+def test_upper_bound_and_no_fallback(tmp_path):
+    r = evaluate_saliency(Chooser(), ecssd(tmp_path), tmp_path/'notes', quiet=True)
+    assert r['mean_iou'] == 0                                                         # the left half was made up
+    assert r['mean_ub_iou'] == pytest.approx((1 + 1 + 4/6)/3, abs=1e-5)               # the best of 2/4, 3/9 and 1; of 1, ...; of 4/6, ...
+    assert set(r) >= {f'mean_{u}{k}{c}' for u in ('', 'ub_') for k in bm.SALIENCY_SCORES for c in ('', '_ci')}
+    assert evaluate_saliency(left, ecssd(tmp_path), quiet=True).keys() & {'mean_ub_iou'} == set()                    # one mask, nothing to choose
+
+def test_upper_bound_over_selfmasks_queries(tmp_path):
+    "The best query of each photo at the size that the network saw, brought to the photo's: the plain way, one by one."
+    import torch, torch.nn.functional as F
+    from namedmask.selfmask import SelfMask, SelfMaskDetector
+    b, d = ecssd(tmp_path), SelfMaskDetector(SelfMask('vit_small_patch8_224', dict(img_size=32, embed_dim=24, depth=1, num_heads=2), n_queries=5, layers=1, heads=2), refine=None, side=32)
+    r = evaluate_saliency(d, b, quiet=True)
+    best = []
+    for s in b.stems:
+        im, t = Image.open(b.photo(s)).convert('RGB'), b.truth(s)
+        masks, _, (H, W) = d.maps(im)
+        seen = F.interpolate(masks[None], scale_factor=4, mode='bilinear', align_corners=False)[0, :, :H, :W].numpy()
+        full = [np.array(Image.fromarray(m).resize(im.size, Image.Resampling.BILINEAR)) > .5 for m in seen]
+        best.append(max((m & t).sum()/((m | t).sum() + 1e-7) for m in full))
+    assert r['mean_ub_iou'] == pytest.approx(np.mean(best), abs=1e-5) and r['mean_ub_iou'] >= r['mean_iou']
+
+def test_saliency_notes_from_before_a_score_was_added(tmp_path):
+    b, calls = ecssd(tmp_path/'e'), []
+    def detector(im): calls.append(1); return left(im)
+    first = evaluate_saliency(detector, b, tmp_path/'n', quiet=True)
+    file = tmp_path/'n'/'photos.jsonl'
+    lines = [json.loads(o) for o in file.read_text().splitlines()]
+    del lines[0]['scores']['s_measure']
+    file.write_text(''.join(json.dumps(o) + '\n' for o in lines) + '{"photo": "0", "scores": 3}\n[]\n')
+    again = evaluate_saliency(detector, b, tmp_path/'n', quiet=True)
+    assert len(calls) == 4 and {**again, 'seconds': 0} == {**first, 'seconds': 0}
+    png(tmp_path/'e'/'ground_truth_mask'/'1.png', block((255, 0, 6, 0, 4), (255, 0, 1, 4, 5)))
+    assert evaluate_saliency(detector, SaliencySet(tmp_path/'e'), tmp_path/'n', quiet=True)['mean_iou'] != first['mean_iou']
+
+
 # ---- a folder
 
 @pytest.fixture
@@ -524,6 +648,62 @@ def test_folder_trouble(mine):
     says('names.txt is missing', open_folder, mine)
 
 
+def test_a_folder_tells_what_it_leaves_out(mine):
+    b = open_folder(mine)
+    assert b.skipped == [dict(why='no label file in labels/', photos=1, first=['unlabelled.jpg'])] and '1 photo left out, no label file in labels/: unlabelled.jpg' in repr(b)
+    assert evaluate_on(Says(b.names, np.where(b.labels('a') == 255, 0, b.labels('a'))), b, quiet=True)['skipped'] == b.skipped
+
+def test_two_photos_of_one_label(mine):
+    photo(mine/'photos'/'a.png')
+    says("photos/a.jpg and .*photos/a.png go by one name, 'a'", open_folder, mine)
+
+def test_a_photo_whatever_its_ending(mine):
+    (mine/'photos'/'a.jpg').rename(mine/'photos'/'a.jpe')
+    b = open_folder(mine)
+    assert b.photo('a').name == 'a.jpe' and b.labels('a').shape == (6, 8)
+
+def test_names_that_a_benchmark_lacks(mine, city, tmp_path):
+    b = open_folder(mine, 'ship, submarine, lighthouse')
+    assert (b.names, b.lacking, b.card['lacking']) == (['ship', 'lighthouse'], ['submarine'], ['submarine'])
+    assert b.card['what'].endswith('it has no submarine: a pixel that is called so counts as background') and 'lacking' not in open_folder(mine).card
+    says("no class 'submarine'", open_benchmark, 'folder', mine, 'ship, submarine', strict=True)
+    says('mine has none of the names cat, dog: it has ship, lighthouse', open_folder, mine, 'cat, dog')
+    truth = np.where(b.labels('a') == 255, 0, b.labels('a'))
+    said = np.array([2, 1, 3])[truth]                                                 # a submarine on all of the background
+    seg = Says(['ship', 'submarine', 'lighthouse'], said)
+    r = evaluate_on(seg, b, quiet=True)
+    assert r['miou'] == 1 and r['lacking'] == ['submarine'] and r['names'] == ['background', 'ship', 'lighthouse']
+    with_it, without = with_card(r, 'knows more', seed=0), with_card(evaluate_on(Says(b.names, truth), open_folder(mine), quiet=True), 'knows two', seed=0)
+    assert with_it['card']['lacking'] == 'submarine' and without['card']['lacking'] is None
+    says('differ in lacking .*lacking', results_table, [with_it, without])             # it chose among more names
+    assert 'lacks submarine' in results_table([with_it])
+    c = Cityscapes19(city, 'road, submarine')                                          # without background: never right
+    silent = np.where(c.labels(STEM) == 1, 2, 0)
+    r = evaluate_on(Says(['road', 'submarine'], silent), c, quiet=True)
+    assert r['iou'] == [0] and r['unnamed_pixels'] == 2
+
+def test_cards_of_older_releases_agree(mine):
+    b = open_folder(mine)
+    line = with_card(evaluate_on(Says(b.names, np.where(b.labels('a') == 255, 0, b.labels('a'))), b, quiet=True), 'new', seed=0)
+    words = '255, ids without a name, and all classes outside the names'
+    old = json.loads(json.dumps(dict(line, system='old')).replace(line['card']['ignored'], words))
+    del old['card']['lacking']
+    assert old['card']['ignored'] == words and results_table([line, old]).count('100.0') == 2
+    del old['card']
+    assert results_table([line, old]).count('100.0') == 2
+
+def test_notes_of_older_releases_stay_good(mine, tmp_path):
+    "The key that release 0.1 wrote for a folder, by hand."
+    from namedmask.core import read_json
+    b = open_folder(mine)
+    evaluate_on(Says(b.names, np.where(b.labels('a') == 255, 0, b.labels('a'))), b, tmp_path/'notes', quiet=True)
+    settings = read_json(tmp_path/'notes'/'stage.json')['settings']
+    assert set(settings) == {'model', 'benchmark'} and settings['benchmark'] == dict(
+        benchmark='folder', split='all', photos=2, names=['background', 'ship', 'lighthouse'], what='mine, all: all 2 names', background='id 0 is class 0 and is scored',
+        ignored='255, ids without a name, and all classes outside the names', resolution='native', matrix='one over the whole split',
+        mean='over the classes with a pixel in truth or prediction, background included', masks=settings_key([(s, b.mask(s).stat().st_size) for s in b.stems]))
+
+
 # ---- turned photos
 
 def test_labels_turn_with_their_photo(mine):
@@ -533,6 +713,30 @@ def test_labels_turn_with_their_photo(mine):
     assert a.shape == (8, 6) and np.array_equal(a, np.rot90(stored, -1))
     from namedmask.images import load_image
     assert load_image(mine/'photos'/'a.jpg').size == (6, 8)
+
+
+@pytest.mark.parametrize('kind', ['coca', 'cityscapes', 'cityscapes-19', 'imagenet-s50', 'ecssd', 'duts', 'dut-omron'])
+@pytest.mark.parametrize('turn', [3, 6])
+def test_every_reader_turns_labels_with_their_photo(kind, turn, tmp_path):
+    a = block((1, 0, 2, 0, 5))                                                        # 10 pixels at the upper left of what is stored
+    photo_, label = (tmp_path/o.format('p') for o in PAIRS[kind.removesuffix('-19')])
+    exif = Image.Exif(); exif[0x0112] = turn
+    photo_.parent.mkdir(parents=True)
+    Image.new('RGB', (8, 6)).save(photo_, format='PNG' if photo_.suffix == '.png' else 'JPEG', exif=exif)
+    png(label, pack_ids(a) if kind == 'imagenet-s50' else 255*a if kind == 'coca' else np.where(a, 26, 7) if 'city' in kind else 255*a)
+    b = open_benchmark(kind, tmp_path, 'harp' if kind == 'coca' else None)
+    object_ = np.where(a, b.names.index('car') + 1 if 'city' in kind else 1, b.names.index('road') + 1 if kind == 'cityscapes-19' else 0)
+    assert np.array_equal(b.labels(b.stems[0]), np.rot90(object_, 2 if turn == 3 else -1))
+
+@pytest.mark.skipif(not helpers.shared('cases', 'voc-exif'), reason='no shared cases')
+@pytest.mark.parametrize('case', ['voc_exif', 'voc_exif180'])
+def test_shared_cases_of_turned_photos(case):
+    from namedmask.images import load_image
+    b = open_benchmark('voc', helpers.shared('cases', 'voc-exif', case), 'cat')
+    seen = np.asarray(load_image(b.photo('a')), float)
+    assert b.labels('a').shape == seen.shape[:2] and set(np.unique(b.labels('a'))) == {0, 1}
+    assert seen[b.labels('a') == 1].std(0).max() < 30 and seen[b.labels('a') == 0].std(0).min() > 50      # an even thing on a wild ground
+    assert evaluate(NS(names=['cat'], key='x', predict=lambda im: b.labels('a')), b, quiet=True)['miou'] == 1
 
 
 # ---- in the pipeline and on the command line

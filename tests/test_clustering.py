@@ -212,3 +212,56 @@ def test_kmeans_of(tmp_path):
     k = kmeans_of('mini', ['a', 'b'], photos, 'MiniDINO ResNet', quiet=True)
     assert (k.n_clusters, k.side, k.protocol['resolution']) == (3, 128, '128 x 128, a label for each 8 pixels')
     with pytest.raises(NamedMaskError, match='no features'): kmeans_of('mini', ['a'], photos, 'SwAV')
+
+# ---------------------------------------------------------------- what is served matches its record
+
+@pytest.mark.parametrize('line', ['[]', '{}', '3', '{"photo": "0"}', '{"photo": "0", "cells": 7}', '{"photo": "0", "cells": [[0, 0]]}', '{"photo": "0", "cells": [[9, 0, 4]]}', '{"photo": "0", "cells": [[0, 0, "x"]]}',
+                                  '{"photo": ["0"], "cells": []}', '{"photo": "somebody", "cells": [[0, 0, 99]]}', '{"photo": "0", "cells": [[0, 0,'])
+def test_notes_that_are_none_are_passed_over(stripes, tmp_path, line):
+    want = cluster_counts(Fixed(swapped, 3), stripes, tmp_path/'notes', quiet=True)
+    notes = (tmp_path/'notes'/'counts.jsonl').read_text()
+    (tmp_path/'notes'/'counts.jsonl').write_text(notes[notes.index('\n') + 1:] + line)                       # the first photo's is gone
+    assert (cluster_counts(Fixed(swapped, 3), stripes, tmp_path/'notes', quiet=True) == want).all()
+
+def test_notes_with_odd_separators_are_whole_lines(tmp_path):
+    class Odd(Stripes):
+        def __init__(self, folder): super().__init__(folder); self.stems = ['a\u2028b', 'c\x85d']
+        def photo(self, stem): return self.folder/f'{self.stems.index(stem)}.png'
+    (tmp_path/'photos').mkdir()
+    bench, fixed = Odd(tmp_path/'photos'), Fixed(swapped, 3)
+    counts = [cluster_counts(fixed, bench, tmp_path/'notes', quiet=True) for _ in range(2)]
+    assert (counts[0] == counts[1]).all() and len(fixed.asked) == 2
+
+def test_other_weights_under_the_same_path_make_other_clusters(tmp_path):
+    photos = sorted(write_photos(tmp_path/'p', 2).glob('*.jpg'))
+    f = ColourFeatures(); f.file = tmp_path/'w.pt'
+    def fit():
+        before, keys = len(calls), KMeansSegmentation(f, 3, side=64).fit(photos, tmp_path/'out', True).key
+        return len(calls) - before
+    calls, features = [], f.features
+    f.features = lambda batch: calls.append(1) or features(batch)
+    f.file.write_bytes(b'one')
+    assert [fit() > 0, fit() > 0] == [True, False]
+    f.file.write_bytes(b'another')
+    assert [fit() > 0, fit() > 0] == [True, False]
+
+def test_clusters_of_an_older_version_count(tmp_path):
+    "Their key has no weights."
+    from namedmask.core import settings_key
+    from namedmask.images import content_hash
+    photos = sorted(write_photos(tmp_path/'p', 2).glob('*.jpg'))
+    f = ColourFeatures(); f.file = tmp_path/'w.pt'; f.file.write_bytes(b'one')
+    km = KMeansSegmentation(f, 3, side=64)
+    told = dict(km.settings, photos=settings_key([content_hash(p) for p in photos]))
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out'/'stage.json').write_text(json.dumps(dict(key=settings_key(told), settings=told, done=True)))
+    np.savez(tmp_path/'out'/'clusters.npz', mean=np.zeros(3, np.float32), W=np.eye(3, dtype=np.float32), centres=np.full((3, 3), 7, np.float32))
+    assert (km.fit(photos, tmp_path/'out', True).centres == 7).all()
+
+def test_damaged_clusters_are_a_sentence(tmp_path):
+    photos = sorted(write_photos(tmp_path/'p', 2).glob('*.jpg'))
+    fit = lambda: KMeansSegmentation(ColourFeatures(), 3, side=64).fit(photos, tmp_path/'out', True)
+    fit()
+    for content in (b'', b'PK\x03\x04no', b'text'):
+        (tmp_path/'out'/'clusters.npz').write_bytes(content)
+        with pytest.raises(NamedMaskError, match='clusters.npz'): fit()

@@ -187,3 +187,42 @@ def test_maskcontrast_of(photos, tmp_path):
     made = maskcontrast_of('mini', ['a', 'b'], entries, masks, tmp_path, settings={k: v for k, v in TINY.items() if k != 'base'} | dict(epochs=8.), quiet=True)
     assert made.n_clusters == 3 and {'MaskContrast', 'MiniDINO ResNet', 'saturation'} == {c.name for c in made.cards}
     assert made.protocol['thresholds'].startswith('saliency 0.5') and made.key
+
+# ---------------------------------------------------------------- keys and precision
+
+def test_precision_is_a_setting_that_older_keys_do_not_name(photos, tmp_path, monkeypatch):
+    entries, masks = photos
+    stage = lambda s: mc.maskcontrast_stage(entries, masks, maskcontrast_settings(s), None, [], tmp_path/'s')
+    assert 'precision' not in stage('mini').settings and stage('paper').settings['precision'] == 'float32'
+    old = {k: v for k, v in stage('paper').settings.items() if k != 'precision'}
+    mc.Stage(tmp_path/'s', old).open()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert stage('paper').record                                       # without a GPU it was float32 before
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert not stage('paper').record                                   # and with one bfloat16
+    with pytest.raises(NamedMaskError, match="no precision 'half'"): maskcontrast_settings(dict(precision='half'))
+
+def test_mixed_precision_only_where_asked_for(monkeypatch):
+    "On a GPU that is pretended: the callbacks that a learner gets."
+    added = []
+    monkeypatch.setattr(mc, 'Learner', lambda *a, **kw: NS(add_cb=added.append))
+    monkeypatch.setattr(mc, 'MixedPrecision', lambda **kw: 'mixed')
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: True)
+    for device, precision in (('cuda', 'auto'), ('cuda', 'float32'), ('cpu', 'auto')):
+        s = maskcontrast_settings({**TINY, 'precision': precision})
+        mc.maskcontrast_learner(NS(device=device), MaskContrast(embedding_net(s), 8), s)
+    assert added == ['mixed']                                          # the first of the three
+
+def test_other_masks_are_another_training(photos, tmp_path):
+    entries, masks = photos
+    key = lambda m, init=None: mc.maskcontrast_stage(entries, m, maskcontrast_settings('mini'), init, [], tmp_path/'s').key
+    other = MaskStore(tmp_path/'masks')
+    for e in entries: other.save(e.sha, masks.load(e.sha))
+    assert key(other) == key(masks) != key(masks, {'a': torch.ones(2)})
+    other.save(entries[0].sha, 255 - masks.load(entries[0].sha))
+    assert key(other) != key(masks)
+
+@pytest.mark.parametrize('text', ['[]', '{"settings": []}', '{"settings": {"cards": 3}}', '{"settings": {"cards": [3]}}', '{"settings": {"cards": [{"name": "x"}]}}', '{"settings"', '['*99_999])
+def test_masks_of_nobody_are_a_sentence(tmp_path, text):
+    (tmp_path/'stage.json').write_text(text)
+    with pytest.raises(NamedMaskError, match='stage.json'): mask_cards(MaskStore(tmp_path))

@@ -201,3 +201,40 @@ def test_maskdistill_of(entries, tmp_path):
 
 def test_teachers_without_a_transformer_are_refused(tmp_path):
     with pytest.raises(NamedMaskError, match='have no vision transformer'): maskdistill_of('offline', ['a'], [], tmp_path)
+
+# ---------------------------------------------------------------- what is served matches its record
+
+def test_label_maps_of_other_settings_are_not_taken(entries, tmp_path):
+    "0.1 kept no record of its files: a map of another key that lies there is not ours to take."
+    masks = MaskStore(tmp_path/'masks')
+    for e in entries: masks.save(e.sha, np.full((72, 96), 255, np.uint8))
+    cluster = {e.sha: 1 for e in entries}
+    make = lambda key: md._label_maps(entries, masks, cluster, None, None, 2, tmp_path/'labels', key, True)
+    make('one')
+    for f in (tmp_path/'labels').glob('.namedmask.*'): f.unlink()
+    Image.fromarray(np.full((72, 96), 2, np.uint8)).save(tmp_path/'labels'/f'{entries[0].sha}.png')
+    assert load_labels(make('one')[1][0].file)[0, 0] == 2                     # the same settings: what is there counts
+    for f in (tmp_path/'labels').glob('.namedmask.*'): f.unlink()
+    try: got = make('two')[1][0].labels()
+    except NamedMaskError as e: assert 'in the way' in str(e)
+    else: assert (got == 1).all()
+
+@pytest.mark.parametrize('content', ['[]', '{}', '{"a": 1}', 'null', '{"'])
+def test_damaged_clusters_are_a_sentence(entries, tmp_path, content):
+    masks = MaskStore(tmp_path/'masks')
+    for e in entries: masks.save(e.sha, np.full((72, 96), 255, np.uint8))
+    s = maskdistill_settings(TINY)
+    make = lambda: md._found_clusters(entries, masks, vit(), s, 2, tmp_path/'clusters', 0, True)
+    stage, cluster = make()
+    assert set(cluster.values()) <= {1, 2} and make()[1] == cluster
+    (tmp_path/'clusters'/'clusters.json').write_text(content)
+    with pytest.raises(NamedMaskError, match='clusters.json'): make()
+
+def test_precision_of_the_student(entries, tmp_path, monkeypatch):
+    assert maskdistill_settings('paper')['precision'] == 'float32' and maskdistill_settings('mini')['precision'] == 'auto'
+    with pytest.raises(NamedMaskError, match="no precision 'bf16'"): maskdistill_settings(dict(base='mini', precision='bf16'))
+    seen = []
+    monkeypatch.setattr(md, 'Stage', lambda folder, settings, before=(): seen.append((settings, before)) or (_ for _ in ()).throw(KeyboardInterrupt))
+    for precision in ('auto', 'float32'):
+        with pytest.raises(KeyboardInterrupt): md._student_of([], {}, .2, None, [], tmp_path, 'k', 0, 1., None, True, precision)
+    assert 'precision' not in seen[0][0] and seen[1][0] == {**seen[0][0], 'precision': 'float32'} and seen[1][1] == (() if torch.cuda.is_available() else (seen[0][0],))

@@ -2,7 +2,7 @@
 import numpy as np, pytest, torch
 from namedmask.core import NamedMaskError
 from namedmask.metrics import (BoundaryMatrix, ConfusionMatrix, SaliencyScores, bootstrap_ci, bootstrap_iou, boundary, boundary_width, draws, f_beta,
-                               foreground_iou, interval, precision_recall, saliency_scores, sliding)
+                               SALIENCY_SCORES, foreground_iou, interval, precision_recall, s_measure, saliency_scores, sliding)
 
 
 def blobs(seed, size=(60, 80), C=4):
@@ -169,6 +169,70 @@ def test_two_ways_to_the_maximum():
     one = SaliencyScores(as_published=True).update(a, truth)
     assert one.mean()['dataset_max_f'] == one.mean()['max_f'] == saliency_scores(a, truth, True)['max_f']
 
+def plain_s_measure(x, y, first=1):
+    "Fan et al. 2017, sections 3.2 and 3.3, with loops."
+    if y.all() or not y.any(): return x.mean() if y.any() else 1 - x.mean()
+    def side(v): return 2*v.mean()/(v.mean()**2 + 1 + (v.std(ddof=1) if len(v) > 1 else 0))
+    u = y.mean()
+    objects = u*side(x[y]) + (1 - u)*side(1 - x[~y])
+    rows, cols = np.nonzero(y)
+    X, Y = int(np.round(np.mean(cols + first))), int(np.round(np.mean(rows + first)))
+    total = 0
+    for p in (np.s_[:Y, :X], np.s_[:Y, X:], np.s_[Y:, :X], np.s_[Y:, X:]):
+        a, b = x[p], y[p].astype(float)
+        if not a.size: continue
+        c = np.cov(a.ravel(), b.ravel()) if a.size > 1 else np.zeros((2, 2))
+        above, below = 4*a.mean()*b.mean()*c[0, 1], (a.mean()**2 + b.mean()**2)*(c[0, 0] + c[1, 1])
+        total += a.size/x.size*(above/below if above != 0 else float(below == 0))
+    return max(0, .5*objects + .5*total)
+
+def test_s_measure_by_hand():
+    y = np.zeros((6, 8), bool); y[1:4, 2:6] = True
+    assert s_measure(y, y) == pytest.approx(1) and s_measure(y, y, as_published=True) == pytest.approx(1)
+    assert s_measure(np.full((6, 8), .5), y) == pytest.approx(.5*(2*.5/(.25 + 1)))                  # no structure: the object's half only
+    assert s_measure(~y, y) == 0                                                                    # all wrong
+    none, every = np.zeros((4, 4), bool), np.ones((4, 4), bool)
+    assert [s_measure(np.full((4, 4), .3), o) for o in (none, every)] == pytest.approx([.7, .3])
+    dot = np.zeros((5, 5), bool); dot[0, 0] = True                                                  # one pixel, in the corner: no nan
+    assert s_measure(dot, dot) == pytest.approx(1) and 0 <= s_measure(np.eye(5), dot, as_published=True) <= 1
+
+@pytest.mark.parametrize('seed', range(4))
+def test_s_measure_is_the_papers(seed):
+    soft, truth = soft_pair(seed)
+    for published in (False, True):
+        assert s_measure(soft, truth, published) == pytest.approx(plain_s_measure(soft.astype(float), truth, 0 if published else 1), abs=1e-9)
+    assert saliency_scores(soft, truth)['s_measure'] == pytest.approx(s_measure(soft, truth), abs=1e-9)
+
+@pytest.mark.parametrize('seed', range(4))
+def test_like_pysodmetrics(seed):
+    sod = pytest.importorskip('py_sod_metrics')
+    soft, truth = soft_pair(seed)
+    grey, mask = np.round(soft*255).astype(np.uint8), truth.astype(np.uint8)*255
+    grey.flat[0], grey.flat[1] = 0, 255                                                             # it stretches each mask to 0..1
+    s, f, m = sod.Smeasure(), sod.Fmeasure(), sod.MAE()
+    for o in (s, f, m): o.step(pred=grey, gt=mask)
+    ours = saliency_scores(grey/255, truth)
+    assert ours['s_measure'] == pytest.approx(s.get_results()['sm'], abs=1e-6) and ours['mae'] == pytest.approx(m.get_results()['mae'], abs=1e-6)
+    assert ours['adaptive_f'] == pytest.approx(f.get_results()['fm']['adp'], abs=1e-5)
+    curve, p = f.get_results()['fm']['curve'], truth.mean()                                         # of 256 thresholds, the lowest of which finds everything
+    assert ours['max_f'] == pytest.approx(max(curve), abs=1e-5)
+    assert 255*ours['mean_f'] == pytest.approx(sum(curve) - 1.3*p/(.3*p + 1), abs=1e-3)
+
+def test_mean_and_adaptive_f_by_hand():
+    soft, truth = np.array([[.9, .6], [.2, .1]]), np.array([[True, True], [False, False]])
+    thresholds = [k/255 for k in range(255)]
+    def f(mask, beta2=.3):
+        p, r = (mask & truth).sum()/max(mask.sum(), 1), (mask & truth).sum()/2
+        return (1 + beta2)*p*r/(beta2*p + r) if p + r else 0
+    s = saliency_scores(soft, truth)
+    assert s['mean_f'] == pytest.approx(np.mean([f(soft > t) for t in thresholds]), abs=1e-5)
+    assert s['adaptive_f'] == pytest.approx(f(soft >= .9), abs=1e-5)                                # twice the mean is .9
+    large = np.array([[1., 1.], [1., 0.]])                                                          # twice the mean is 1.5: at most 1, but not in SelfMask's code
+    assert saliency_scores(large, large > 0)['adaptive_f'] == pytest.approx(1, abs=1e-5) and saliency_scores(large, large > 0, as_published=True)['adaptive_f'] == 0
+    half = np.array([[1., .6], [0., 0.]]), np.array([[True, False], [False, False]])
+    assert saliency_scores(*half, as_published=True)['adaptive_f'] == pytest.approx(1, abs=1e-5)
+    assert list(s) == list(SALIENCY_SCORES)
+
 def test_wrong_soft_masks_are_named():
     truth = np.ones((2, 2), bool)
     with pytest.raises(NamedMaskError, match='divide 8-bit'): saliency_scores(np.full((2, 2), 200), truth)
@@ -205,6 +269,11 @@ def test_interval_of_the_miou_is_that_of_resampled_images():
     iou = bootstrap_iou(inter, counts.sum(1) + counts.sum(2) - inter, 300, 4)
     assert set(np.unique(iou[~np.isnan(iou[:, 2]), 2])) == {1} and .2 < np.isnan(iou[:, 2]).mean() < .5
     assert interval(iou)[:, 2].tolist() == [1, 1] and np.isnan(interval(iou*np.nan)).all()
+
+def test_draws_in_blocks_are_the_same_draws():
+    from namedmask.metrics import _blocks_of_draws
+    blocks = list(_blocks_of_draws(30, 100, 7, cells=30*32))
+    assert [len(b) for b in blocks] == [32, 32, 32, 4] and np.array_equal(np.concatenate(blocks), draws(30, 100, 7))
 
 def test_coverage_of_the_interval():
     "Of 200 samples, about 95 % have the true mean inside their interval."

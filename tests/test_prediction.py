@@ -1,10 +1,14 @@
 "Folders of photos in, labels and overlays out: sizes, names, what is skipped, what is done again, and the explorer without a browser."
-import csv, json
+import csv, errno, hashlib, json, multiprocessing, os, shutil, signal, threading
+from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest
 from PIL import Image
+import helpers
+from namedmask import core, prediction
 from namedmask.core import NamedMaskError
 from namedmask.images import load_labels, overlay, palette
-from namedmask.prediction import Claims, PredictionExplorer, areas, draw_legend, predict_paths
+from namedmask.prediction import Claims, PredictionExplorer, areas, draw_legend, legend_box, predict_paths, reduced, write_prediction
 
 
 class Reds:
@@ -211,3 +215,391 @@ def test_more_names_than_8_bits_can_hold(tmp_path):
     labels = load_labels(tmp_path/'out'/legend['photos'][0]['labels'])
     assert labels.dtype == np.uint16 and (labels == 300).all() and legend['photos'][0]['pixels'] == {'name 300': 1200}
     assert (tmp_path/'out'/'legend.png').exists() and (tmp_path/'out'/legend['photos'][0]['overlay']).exists()
+
+
+# ---------------------------------------------------------------- nothing of the user's is touched
+
+def tree(folder):
+    "{path: content} of all files below a folder, links as they are; the library's own bookkeeping aside."
+    found = {}
+    for path in sorted(folder.rglob('*')):
+        if path.name in ('.namedmask.jsonl', '.namedmask.lock'): continue
+        if path.is_symlink(): found[path] = os.readlink(path)
+        elif path.is_file(): found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+@pytest.fixture
+def home(tmp_path):
+    "Photos among other things of the user, and a link to them."
+    for name in ('photos/a.jpg', 'photos/deep/b.png', 'photos/labels/a.png', 'photos/overlays/b.jpg'): photo(tmp_path/name)
+    for name in ('thesis.txt', 'photos/notes.csv', 'theirs/labels/a.png', 'theirs/overlays/deep/b.jpg', 'theirs/stage.json'):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/name).write_text(f'{name} of the user')
+    (tmp_path/'link').symlink_to(tmp_path/'photos')
+    return tmp_path
+
+@pytest.mark.parametrize('out', ['theirs', 'photos', '.', 'link', 'photos/deep', 'photos/labels', 'new'])
+def test_what_lies_in_the_output_folder_stays(seg, home, out):
+    before = tree(home)
+    first = run(seg, home/'photos', home/out)
+    assert len(first['photos']) == first['new'] == 4
+    after = tree(home)
+    assert {p: after.get(p) for p in before} == before
+    again = run(seg, home/'photos', home/out)
+    assert (again['new'], again['kept']) == (0, 4)
+    assert {p for p, h in tree(home).items() if h != after.get(p)} <= {(home/out/'legend.json').resolve(), home/out/'legend.json'}   # it counts all other files
+    assert [o['photo'] for o in again['photos']] == [o['photo'] for o in first['photos']]     # no result is taken for a photo
+
+@pytest.mark.parametrize('name', ['predictions.jsonl', 'legend.json', 'legend.csv', 'legend.png', 'labels', 'overlays'])
+@pytest.mark.parametrize('how', ['file', 'link'])
+def test_a_file_in_the_way_ends_it_before_any_work(seg, src, tmp_path, name, how):
+    out = tmp_path/'out'
+    out.mkdir()
+    (tmp_path/'mine.txt').write_text('mine')
+    (out/name).write_text('mine') if how == 'file' else (out/name).symlink_to(tmp_path/'mine.txt')
+    before = tree(tmp_path)
+    with pytest.raises(NamedMaskError, match='is in the way'): run(seg, src, out)
+    assert seg.calls == 0 and tree(tmp_path) == before
+
+def test_folders_of_results_that_lead_elsewhere(seg, src, tmp_path):
+    (tmp_path/'elsewhere').mkdir(); (tmp_path/'out').mkdir()
+    (tmp_path/'out'/'labels').symlink_to(tmp_path/'elsewhere')
+    with pytest.raises(NamedMaskError, match='is in the way'): run(seg, src, tmp_path/'out')
+    (tmp_path/'out'/'labels').unlink(); (tmp_path/'out'/'labels').mkdir()
+    (tmp_path/'out'/'labels'/'b').symlink_to(tmp_path/'elsewhere')             # only some photos would go there: they get other names
+    r = run(seg, src, tmp_path/'out')
+    assert r['new'] == 3 and not list((tmp_path/'elsewhere').iterdir()) and run(seg, src, tmp_path/'out')['new'] == 0
+
+def test_output_above_the_photos(seg, tmp_path, monkeypatch):
+    "`predict photos --out .`, and then `predict . --out .`: the photos are labelled, the results are not."
+    photo(tmp_path/'photos'/'plain.jpg')
+    monkeypatch.chdir(tmp_path)
+    assert run(seg, 'photos', '.')['new'] == 1 and (tmp_path/'labels'/'plain.png').exists()
+    assert [o['photo'] for o in run(seg, '.', '.')['photos']] == [str(tmp_path/'photos'/'plain.jpg')]
+    r = run(seg, tmp_path/'overlays'/'plain.jpg', tmp_path/'more')             # given by name, it is meant
+    assert r['new'] == 1
+    with pytest.raises(NamedMaskError, match='no image'): run(seg, tmp_path/'overlays', tmp_path/'other')
+
+# ---------------------------------------------------------------- two at a time
+
+fork = multiprocessing.get_context('fork')
+
+def hold(src, out, inside, leave):
+    class Slow(Reds):
+        def predict(self, im):
+            inside.set(); leave.wait(60)
+            return super().predict(im)
+    run(Slow(), src, out)
+
+@pytest.mark.parametrize('kind', [fork.Process, threading.Thread])
+def test_a_second_predict_on_the_same_folder_is_refused(seg, src, tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(core, 'PATIENCE', .05, raising=False)
+    make = fork.Event if kind is fork.Process else threading.Event
+    inside, leave = make(), make()
+    other = kind(target=hold, args=(src, tmp_path/'out', inside, leave))
+    other.start()
+    try:
+        assert inside.wait(60)
+        with pytest.raises(NamedMaskError, match='Another process is working in'): run(seg, src, tmp_path/'out')
+        assert seg.calls == 0
+    finally: leave.set(); other.join(60)
+    assert run(seg, src, tmp_path/'out')['kept'] == 3
+
+def test_lines_of_two_that_once_ran_together_do_not_count(seg, src, tmp_path):
+    "Both gave their photos the same names; whose the files are, nobody knows."
+    out = tmp_path/'out'
+    run(seg, src/'a', out)
+    line = json.loads((out/'predictions.jsonl').read_text())
+    with open(out/'predictions.jsonl', 'a') as f: f.write(json.dumps(dict(line, source=str(src/'b'/'img.png'))) + '\n')
+    r = run(seg, [src/'a', src/'b'], out)
+    assert r['new'] == 3 and len({o['labels'] for o in r['photos']}) == 3
+    for o in r['photos']: assert load_labels(out/o['labels']).shape == Image.open(o['photo']).size[::-1]
+
+# ---------------------------------------------------------------- ledgers from elsewhere
+
+GOOD = dict(sha='x', how={}, width=1, height=1, pixels={'cat': 1})
+
+@pytest.mark.parametrize('line', [
+    dict(labels='labels/../../ESC/evil.png', overlay='x'), dict(labels='labels/../../ESC/evil.png', overlay=None), dict(labels='/tmp/evil.png', overlay=None),
+    dict(labels='labels/x.png', overlay='overlays/../../ESC/evil.jpg'), dict(labels='labels//x.png', overlay=None), dict(labels='labels/a\0b.png', overlay=None),
+    dict(labels=['labels/x.png']), dict(labels='labels/x.png', overlay=3), dict(labels='labels/x.png', overlay=None, pixels=[1]),
+    dict(labels='labels/x.png', overlay=None, width=0), dict(labels='labels/x.png', overlay=None, pixels={'cat': 1e400}), dict(labels='legend.json', overlay=None), {}])
+def test_hostile_ledgers(seg, src, tmp_path, line):
+    deep = tmp_path/'one'/'two'
+    deep.mkdir(parents=True)
+    source = str(src/'a'/'img.png')
+    (deep/'predictions.jsonl').write_text(json.dumps(dict(GOOD, source='y', labels='labels/y.png', overlay=None)) + '\n'
+                                          + json.dumps({**GOOD, 'source': source, **line}) + '\n' + '['*100_000 + '\n{"source": ')
+    before = tree(tmp_path)
+    r = run(seg, src, deep)
+    assert r['new'] == 3 and r['photos'][0]['labels'] == 'labels/a/img.png'
+    new = set(tree(tmp_path)) - set(before)
+    assert all(p.relative_to(deep).parts[0] in ('labels', 'overlays', 'legend.json', 'legend.csv', 'legend.png') for p in new)
+    assert run(seg, src, deep)['new'] == 0
+
+def test_the_hostile_ledger_of_the_shared_cases(seg, tmp_path):
+    case = helpers.shared('cases', 'hostile', 'ledger_traversal_predictions.jsonl')
+    if case is None: pytest.skip('no shared cases here')
+    out = tmp_path/'one'/'out'
+    out.mkdir(parents=True)
+    (out/'predictions.jsonl').write_bytes(case.read_bytes())
+    photo(tmp_path/'photos'/'cat_000.jpg')
+    assert run(seg, tmp_path/'photos', out)['photos'][0]['labels'] == 'labels/cat_000.png'
+    assert not list(tmp_path.rglob('evil*')) and not list(tmp_path.rglob('ESC'))
+
+def test_a_ledger_that_says_what_the_record_does_not(seg, src, tmp_path):
+    "The line is sound, but the label file is the user's."
+    out = tmp_path/'out'
+    run(seg, src/'b', out)
+    (out/'labels'/'a').mkdir(); (out/'labels'/'a'/'img.png').write_text('mine')
+    (out/'overlays'/'a').mkdir(); (out/'overlays'/'a'/'img.jpg').write_text('mine')
+    line = json.loads((out/'predictions.jsonl').read_text().splitlines()[0])
+    line.update(source=str(src/'a'/'img.png'), labels='labels/a/img.png', overlay='overlays/a/img.jpg')
+    with open(out/'predictions.jsonl', 'a') as f: f.write(json.dumps(line) + '\n')
+    r = run(seg, src, out)
+    assert (out/'labels/a/img.png').read_text() == (out/'overlays/a/img.jpg').read_text() == 'mine'
+    assert (out/r['photos'][0]['labels']).exists() and r['photos'][0]['labels'] != 'labels/a/img.png'
+
+def test_line_ends_that_are_none(seg, tmp_path):
+    "U+2028, U+0085 and the like may stand in a name: the second run knows the photos again."
+    names = ['a\u2028b.jpg', 'a\u0085.jpg', 'a\u0085.png', 'a.jpg', 'b.jpg', 'a\nb.jpg', 'a\x1cb.jpg', 'a\rb.jpg']
+    for k, name in enumerate(names): photo(tmp_path/'in'/name, (20 + 2*k, 10))
+    r = run(seg, tmp_path/'in', tmp_path/'out')
+    assert r['new'] == len({o['labels'] for o in r['photos']}) == len(names)
+    assert run(seg, tmp_path/'in', tmp_path/'out')['new'] == 0
+    for o in r['photos']: assert load_labels(tmp_path/'out'/o['labels']).shape == Image.open(o['photo']).size[::-1]
+
+# ---------------------------------------------------------------- names
+
+def test_a_name_that_is_needed_as_file_and_as_folder(seg, tmp_path):
+    for name in ('a.jpg', 'a.png/b.jpg', 'c.jpg/d.png', 'c.png', 'e/f.jpg', 'e.bmp'): photo(tmp_path/'in'/name)
+    r = run(seg, tmp_path/'in', tmp_path/'out')
+    assert r['new'] == 6 and not r['skipped'] and len({o['labels'] for o in r['photos']}) == 6
+    assert run(seg, tmp_path/'in', tmp_path/'out')['new'] == 0
+
+def test_the_clash_of_the_shared_cases(seg, tmp_path):
+    case = helpers.shared('cases', 'hostile', 'clash')
+    if case is None: pytest.skip('no shared cases here')
+    r = run(seg, case, tmp_path/'out')
+    assert r['new'] == 2 and not r['skipped']
+
+def test_names_of_251_letters(seg, tmp_path):
+    for name in (251*'x' + '.jpg', 251*'x' + '.png', 83*'猫' + '.jpg', 83*'猫' + '.png', 200*'y' + '/' + 251*'z' + '.png'): photo(tmp_path/'in'/name)
+    r = run(seg, tmp_path/'in', tmp_path/'out')
+    assert r['new'] == 5 and not r['skipped']
+    assert all(len(os.fsencode(part)) <= 255 for o in r['photos'] for part in o['overlay'].split('/'))
+    assert run(seg, tmp_path/'in', tmp_path/'out')['new'] == 0
+
+def test_claims_know_what_file_systems_take_for_one():
+    c = Claims()
+    assert c.claim('/a', 'e\u0301.jpg') == 'e\u0301' and c.claim('/a', '\u00e9.jpg') == '\u00e9.jpg'
+    assert c.claim('/a', 'Dir.png/x.jpg') == 'Dir.png/x' and c.claim('/a', 'dir.jpg') == 'dir.jpg'
+
+def test_names_that_are_no_text(seg, tmp_path):
+    photo(tmp_path/'in'/'good.jpg')
+    bad = os.fsencode(tmp_path/'in') + b'/caf\xe9.jpg'
+    try: os.link(os.fsencode(tmp_path/'in'/'good.jpg'), bad)
+    except OSError: pytest.skip('this file system has no such names')
+    r = run(seg, tmp_path/'in', tmp_path/'out')
+    assert r['new'] == 1 and 'UTF-8' in r['skipped'][0]['why'] and '1 of 2 files were skipped' in r['summary']
+
+def test_one_name_that_the_file_system_refuses(seg, src, tmp_path, monkeypatch):
+    "It is that photo's trouble; a full disk is everybody's."
+    replace = os.replace
+    def refuse(code):
+        def new(source, target, **kw):
+            if 'deep' in str(target): raise OSError(code, os.strerror(code))
+            replace(source, target, **kw)
+        monkeypatch.setattr(os, 'replace', new)
+    refuse(errno.ENAMETOOLONG)
+    r = run(seg, src, tmp_path/'out')
+    assert r['new'] == 2 and 'name is too long' in r['skipped'][0]['why']
+    refuse(errno.ENOSPC)
+    with pytest.raises(NamedMaskError, match='disk is full'): run(seg, src, tmp_path/'out')
+
+def test_the_output_folder_goes_while_it_works(src, tmp_path):
+    class Removing(Reds):
+        def predict(self, im): shutil.rmtree(tmp_path/'out', ignore_errors=True); return super().predict(im)
+    with pytest.raises(NamedMaskError, match='was removed'): run(Removing(), src, tmp_path/'out')
+
+# ---------------------------------------------------------------- what is said
+
+def test_nothing_done_is_no_success(seg, tmp_path):
+    (tmp_path/'in').mkdir()
+    (tmp_path/'in'/'a.jpg').write_text('no photo'); (tmp_path/'in'/'b.jpg').write_bytes(b'')
+    with pytest.raises(NamedMaskError, match='None of the 2 files could be labelled; the first: .*a.jpg: ') as e: run(seg, tmp_path/'in', tmp_path/'out')
+    assert '\n' not in str(e.value) and len(json.loads((tmp_path/'out'/'legend.json').read_text())['skipped']) == 2
+    (tmp_path/'clip.mp4').write_bytes(b'\0\0\0\x20ftypisom' + bytes(100))
+    with pytest.raises(NamedMaskError, match='clip.mp4.*video'): run(seg, tmp_path/'clip.mp4', tmp_path/'out2')
+
+def test_what_was_skipped_is_counted(seg, src, tmp_path):
+    (src/'text.jpg').write_text('hello'); (src/'film.mp4').write_bytes(b'x'); (src/'notes.txt').write_text('x')
+    r = run(seg, src, tmp_path/'out')
+    assert r['summary'].startswith('2 of 5 files were skipped: ') and 'ffmpeg' in r['summary'] and '1 .txt' in r['summary']
+    assert json.loads((tmp_path/'out'/'legend.json').read_text())['no_pictures'] == {'.txt': 1}
+    assert run(seg, src/'a', tmp_path/'out')['summary'] == ''
+
+# ---------------------------------------------------------------- memory and devices
+
+@pytest.mark.parametrize('error', [MemoryError(), RuntimeError('CUDA out of memory. Tried to allocate 20 GiB'),
+                                   RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")])
+def test_a_photo_that_is_too_large_is_skipped(src, tmp_path, error):
+    class Full(Reds):
+        def predict(self, im):
+            if im.width == 64: raise error
+            return super().predict(im)
+    r = run(Full(), src, tmp_path/'out')
+    assert r['new'] == 2 and 'not enough memory' in r['skipped'][0]['why'] and r['skipped'][0]['photo'].endswith('b/img.png')
+
+def test_a_fault_of_the_segmenter_is_not_hidden(src, tmp_path):
+    class Broken(Reds):
+        def predict(self, im): raise RuntimeError('shapes do not match')
+    with pytest.raises(RuntimeError, match='shapes'): run(Broken(), src, tmp_path/'out')
+    class Beyond(Reds):
+        def predict(self, im): return super().predict(im) + 2
+    with pytest.raises(NamedMaskError, match='None of the 3 files.*has only 2 names'): run(Beyond(), src, tmp_path/'out')
+
+def test_overlays_are_as_large_as_they_are_shown(seg, tmp_path):
+    photo(tmp_path/'in'/'wide.png', (3000, 40))
+    r = run(seg, tmp_path/'in', tmp_path/'out')['photos'][0]
+    assert load_labels(tmp_path/'out'/r['labels']).shape == (40, 3000) and Image.open(tmp_path/'out'/r['overlay']).size == (2048, 27)
+    im, labels = Image.new('RGB', (7, 5)), np.arange(35, dtype=np.uint16).reshape(5, 7) + 300
+    assert reduced(im, labels, 7) == (im, labels)
+    small, few = reduced(im, labels, 3)
+    assert small.size == (3, 2) and few.shape == (2, 3) and few.dtype == np.uint16 and (few[:, 1] == labels[[1, 3], 3]).all()
+
+def test_a_large_photo_takes_little_beyond_itself(tmp_path):
+    "12 million pixels: labels, their counts and the overlay together stay below 10 bytes a pixel; they took 50."
+    import tracemalloc
+    im, labels = Image.new('RGB', (4000, 3000), 'red'), np.ones((3000, 4000), np.uint8)
+    tracemalloc.start()
+    write_prediction(im, labels, ['thing'], tmp_path, 'x')
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10*labels.size
+
+def test_segmenters_that_take_several_photos(src, tmp_path):
+    "They are given the device and the batch; what they cannot read is skipped."
+    class Many(Reds):
+        said = []
+        def to(self, device): self.said.append(device)
+        def segment_all(self, photos, load, keep_image, batch):
+            self.said.append(batch)
+            for k, one in enumerate(photos):
+                try: im, error = load(one), None
+                except NamedMaskError as e: im, error = None, e
+                yield SimpleNamespace(index=k, photo=one, image=im, value=None if error else self.predict(im), error=error)
+    (src/'text.jpg').write_text('hello')
+    r = run(Many(), src, tmp_path/'many', device='cpu', batch_size=4)
+    assert Many.said == ['cpu', 4] and r['new'] == 3 and len(r['skipped']) == 1
+    one = run(Reds(), src, tmp_path/'one')
+    assert [o['pixels'] for o in r['photos']] == [o['pixels'] for o in one['photos']]
+    for o in one['photos']: assert (tmp_path/'many'/o['labels']).read_bytes() == (tmp_path/'one'/o['labels']).read_bytes()
+
+# ---------------------------------------------------------------- again
+
+@pytest.fixture
+def hashed(monkeypatch):
+    "The names of the files that were hashed."
+    names, real = [], prediction.content_hash
+    monkeypatch.setattr(prediction, 'content_hash', lambda path: names.append(Path(path).name) or real(path))
+    return names
+
+def test_only_what_may_have_changed_is_hashed(seg, src, tmp_path, hashed):
+    out = tmp_path/'out'
+    run(seg, src, out); hashed.clear()
+    assert run(seg, src, out)['kept'] == 3 and hashed == []
+    os.utime(src/'b'/'deep'/'x.png')
+    assert run(seg, src, out)['kept'] == 3 and hashed == ['x.png']
+    assert run(seg, src, out)['kept'] == 3 and hashed == ['x.png']             # the new time is known now
+    photo(src/'b'/'deep'/'x.png', (15, 8))
+    assert run(seg, src, out)['new'] == 1
+
+def as_in_0_1(out):
+    "Take away what 0.1 did not write."
+    for name in ('.namedmask.jsonl', '.namedmask.lock'): (out/name).unlink()
+    lines = [json.loads(o) for o in (out/'predictions.jsonl').read_text().splitlines()]
+    (out/'predictions.jsonl').write_text(''.join(json.dumps({k: v for k, v in o.items() if k not in ('bytes', 'mtime_ns')}) + '\n' for o in lines))
+    (out/'legend.json').write_text(json.dumps({k: v for k, v in json.loads((out/'legend.json').read_text()).items() if k not in ('key', 'no_pictures')}, indent=1))
+    core._OPEN.clear()
+
+def test_results_of_0_1_are_continued(seg, src, tmp_path, hashed):
+    out = tmp_path/'out'
+    run(seg, src, out); as_in_0_1(out); hashed.clear()
+    (out/'labels'/'b'/'.img.4711.tmp.png').write_bytes(b'half')                      # of a killed run
+    (out/'labels'/'my.png').write_bytes(b'mine')
+    photo(src/'new.png')
+    r = run(seg, src, out)
+    assert (r['new'], r['kept']) == (1, 3) and sorted(hashed) == ['img.png', 'img.png', 'new.png', 'x.png']
+    assert not (out/'labels'/'b'/'.img.4711.tmp.png').exists() and (out/'labels'/'my.png').read_bytes() == b'mine'
+    hashed.clear()
+    assert run(seg, src, out)['kept'] == 4 and hashed == []
+
+def test_a_legend_that_says_the_same_is_not_written_again(seg, src, tmp_path):
+    out = tmp_path/'out'
+    times = lambda: [(out/f'legend.{o}').stat().st_mtime_ns for o in ('json', 'csv', 'png')]
+    run(seg, src, out); first = times()
+    whole = run(seg, src, out)
+    assert times() == first and {k: whole[k] for k in json.loads((out/'legend.json').read_text())} == json.loads((out/'legend.json').read_text())
+    assert len(run(seg, src/'b', out)['photos']) == 2 and times() != first     # other photos, another legend
+    (out/'legend.csv').unlink()
+    run(seg, src/'b', out); assert (out/'legend.csv').exists()
+
+# ---------------------------------------------------------------- killed
+
+def killed_at(moment, src, out):
+    "What a process runs that is killed at its `moment`-th write: before a file takes its place, after, or half way through a line."
+    replace, append, count = os.replace, core.JsonLines.append, iter(range(10**6))
+    def tick():
+        if next(count) == moment: os.kill(os.getpid(), signal.SIGKILL)
+    def new_replace(source, target, **kw):
+        tick(); replace(source, target, **kw); tick()
+    def new_append(self, *objects):
+        if self.path.name == 'predictions.jsonl' and next(count) == moment:
+            append(self, *objects)
+            with open(self.path, 'r+b') as f: f.truncate(f.seek(0, os.SEEK_END) - 20)
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(self, *objects); tick()
+    os.replace, core.JsonLines.append = new_replace, new_append
+    run(Reds(), src, out)
+
+def test_killed_at_random_moments(tmp_path):
+    "Every run is killed at another moment, the next goes on; the end is that of a run that nobody disturbed."
+    src, out, rng = tmp_path/'in', tmp_path/'out', np.random.default_rng(0)
+    for k in range(6): photo(src/f'{k % 3}'/f'img.{("png", "jpg")[k % 2]}', (20 + k, 10))
+    (src/'broken.jpg').write_text('no photo')
+    kills = 0
+    for k in range(40):
+        child = fork.Process(target=killed_at, args=(int(rng.integers(1 + k//4, 14)), src, out))
+        child.start(); child.join(60)
+        kills += child.exitcode == -signal.SIGKILL
+    assert kills >= 10
+    child = fork.Process(target=run, args=(Reds(), src, out))
+    child.start(); child.join(60)
+    run(Reds(), src, tmp_path/'whole')
+    results = lambda folder: {str(p.relative_to(folder)): h for p, h in tree(folder).items() if p.name not in ('predictions.jsonl', 'legend.json')}
+    assert child.exitcode == 0 and results(out) == results(tmp_path/'whole')
+    legend = lambda folder: {k: v for k, v in json.loads((folder/'legend.json').read_text()).items() if k != 'key'}
+    assert legend(out) == legend(tmp_path/'whole') and not [p for p in out.rglob('*') if '.tmp' in p.name]
+
+# ---------------------------------------------------------------- pictures
+
+def test_the_explorer_sees_what_predict_sees(tmp_path):
+    "A picture of 16 bits and a transparent one, opened by yourself, are labelled as their files are."
+    class Bright(Reds):
+        def predict(self, im): return (np.asarray(im)[..., 0] > 128).astype(np.uint8)
+    grey = np.linspace(0, 65535, 40*30).reshape(30, 40).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path/'grey.png')
+    clear = np.zeros((30, 40, 4), np.uint8); clear[:, :20, 3] = 255
+    Image.fromarray(clear).save(tmp_path/'clear.png')
+    for name in ('grey.png', 'clear.png'):
+        e = PredictionExplorer(Bright(), [tmp_path/name, Image.open(tmp_path/name)])
+        assert np.array_equal(e.at(0)[1], e.at(1)[1]) and 0 < e.at(0)[1].mean() < 1
+
+@pytest.mark.parametrize('name', ['café', 'кошка', '猫', 'القط', '😀 cat', 'a\u2028b', 300*'x'])
+def test_legends_write_names_of_any_script(name):
+    "Never a box in place of a letter: each differs from that of a letter that no font has."
+    box = np.asarray(legend_box([name], [1], 20))
+    missing = np.asarray(legend_box(['\U000e0fff'], [1], 20))
+    assert (box < 100).any() and box.shape[1] < 700 and (box.shape != missing.shape or not np.array_equal(box, missing))
+    assert not np.array_equal(np.asarray(legend_box(['café'], [1], 20)), np.asarray(legend_box(['cafe'], [1], 20)))

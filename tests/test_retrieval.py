@@ -399,3 +399,226 @@ def test_votes_against_a_slow_count():
     assert (neighbour_votes(v[:1], names[:1], [True], 9) == 0).all()
     rare = np.r_[np.zeros(297, int), np.ones(3, int)]                 # a name of three photos asks two neighbours
     assert neighbour_votes(v, rare, np.ones(300, bool), 9).sum(1).tolist() == [9]*297 + [2]*3
+
+# ---------------------------------------------------------------- names that the library cannot use
+
+@pytest.mark.parametrize('name, why', [('background', 'class 0'), (' BackGround', 'class 0'), ('Back\u200bground', 'class 0'), ('x'*81, '81 letters: use at most 80'),
+    ('é'*251, '251 letters'), ('tv=' + 'y'*301, '301 letters'), ('cat\0', r'U\+0000'), ('\x1b[31mcat', r'U\+001B'), ('a\x85b\x9f', r'U\+009F'),
+    (os.fsdecode(b'caf\xe9'), 'not valid UTF-8'), ('tv=\ud800', 'not valid UTF-8'), ('cat dog horse', 'write "cat,dog,horse"'), ('\u200b', 'empty')])
+def test_names_that_cannot_be_used_are_one_sentence(name, why):
+    with pytest.raises(NamedMaskError, match=why) as e: parse_names(name)
+    assert '\n' not in str(e.value) and str(e.value).isprintable() and len(str(e.value)) < 300
+    with pytest.raises(NamedMaskError): parse_names([name, 'zebra'] if why != 'write "cat,dog,horse"' else name)
+
+def test_names_that_look_the_same_are_one():
+    for a, b in (('cafe\u0301', 'café'), ('a  b', 'a b'), ('a\u2028b', 'a b'), ('a\x85b', 'a b'), ('ca\u00adt', 'cat'), ('\ufeffcat', 'cat')):
+        assert parse_names([a])[0].name == b
+        with pytest.raises(NamedMaskError, match='twice'): parse_names([a, b])
+
+@pytest.mark.parametrize('name', ['traffic light', 'tv monitor', 'remote control car', 'cat dog', 'masks', 'thing', 'a/b', 'x'*80, 'cat dog horse=cat dog horse', '猫', '\u0928\u092e\u0938\u094d\u200d'])
+def test_names_that_can_be_used(name): assert len(parse_names(name)) == 1
+
+def test_a_list_without_commas_is_asked_about(tmp_path):
+    assert len(parse_names(['cat dog horse'])) == len(parse_names({'cat dog horse': 'cat'})) == 1        # as one name, said so
+    assert parse_names('cat dog horse=cat dog horse') == parse_names(['cat dog horse'])
+    index = Fake(of((1, 0, 0), (0, 1, 0)))
+    told = build_archive(index, words(), 'cat woman horse', 1, tmp_path/'a', quiet=True).warnings
+    assert any('write commas' in o and '"cat,woman,horse"' in o for o in told)
+    assert not any('commas' in o for o in build_archive(index, words(), 'remote control car', 1, tmp_path/'b', quiet=True).warnings)
+
+def test_names_from_a_file(tmp_path):
+    file = tmp_path/'my names.txt'
+    file.write_bytes('\ufeff# mine\r\ncat\r\n\r\n tv=television|tv monitor ,\r\ndog, #1 fan\r\n'.encode())
+    assert parse_names(str(file)) == parse_names(file) == parse_names(['cat', 'tv=television|tv monitor', 'dog', '#1 fan'])
+    file.write_text('# nothing\n')
+    with pytest.raises(NamedMaskError, match='no name in'): parse_names(str(file))
+    file.write_bytes(b'caf\xe9\n')
+    with pytest.raises(NamedMaskError, match='not UTF-8'): parse_names(str(file))
+    file.write_text('cat,,dog\n')
+    with pytest.raises(NamedMaskError, match='empty'): parse_names(str(file))
+    with pytest.raises(NamedMaskError, match='no file of names'): parse_names(str(tmp_path/'none.txt'))
+    with pytest.raises(NamedMaskError, match='a folder'):
+        (tmp_path/'d.txt').mkdir()
+        parse_names(str(tmp_path/'d.txt'))
+
+# ---------------------------------------------------------------- near copies
+
+def toys(bits):
+    "Photos with these hashes, (N, 256) bool."
+    return [Photo(i, 'photos', f'{i}.jpg', f'{i:032x}', h.tobytes().hex(), 10, 8, 99) for i, h in enumerate(np.packbits(bits, axis=1))]
+
+def pair_by_pair(photos, near, vectors):
+    "The rule, the slow way: which photos repeat an earlier one that repeats none."
+    bits, kept, repeats = [int(p.dhash, 16) for p in photos], [], set()
+    for i, h in enumerate(bits):
+        for j in kept:
+            limit = near if vectors is None else min(near, near*(h.bit_count() + bits[j].bit_count())//128)
+            if (h ^ bits[j]).bit_count() <= limit and (vectors is None or R.unit(vectors[i])@R.unit(vectors[j]) >= .7):
+                repeats.add(i)
+                break
+        else: kept.append(i)
+    return repeats
+
+@pytest.mark.parametrize('near', [0, 1, 7, 16, 40, 63])
+@pytest.mark.parametrize('density', [.01, .05, .2, .5])
+def test_near_copies_are_exact(near, density):
+    rng = np.random.default_rng([near, int(100*density)])
+    bits = (rng.random((30, 256)) < density)[rng.integers(30, size=200)] ^ (rng.random((200, 256)) < density*rng.choice([0, .02, .1, .3], (200, 1)))
+    vectors = rng.standard_normal((200, 3))
+    for v in (None, vectors): assert set(R._copies(toys(bits), near, v)) == pair_by_pair(toys(bits), near, v)
+
+def test_few_pairs_are_compared(monkeypatch):
+    "2,000 nearly white pictures: two million pairs, of which one in twenty-nine is looked at. Frames that are all alike are not compared with each other."
+    compared, real = [0], R._Hashes.distance
+    def distance(self, one, others): compared[0] += len(others); return real(self, one, others)
+    monkeypatch.setattr(R._Hashes, 'distance', distance)
+    rng = np.random.default_rng(0)
+    bits, vectors = rng.random((2000, 256)) < .08, rng.standard_normal((2000, 8))
+    assert not R._copies(toys(bits), 16, vectors) and compared[0] < 100_000
+    compared[0] = 0
+    frames = bits[:1] ^ (rng.random((2000, 256)) < .002)
+    assert len(R._copies(toys(frames), 16, np.ones((2000, 8)))) > 1900 and compared[0] < 200_000
+
+def test_two_things_on_white_are_no_copies(tmp_path):
+    "Twenty bits set in each hash, twelve differ: too many of so few. And the same hash over vectors at right angles is chance."
+    cup, lamp = (1 << 20) - 1, (1 << 14) - 1 | ((1 << 6) - 1) << 30
+    hashes = {i: f'{h:064x}' for i, h in enumerate((cup, lamp, cup ^ 3, cup ^ 5))}
+    index = Fake(of((1, .1, 0), (.9, .1, 0), (.8, .1, 0), (.1, .1, .9)), hashes=hashes)
+    now = build_archive(index, words(), 'cat', 4, tmp_path/'now', quiet=True)
+    assert [(e.rel, e.reason) for e in now.dropped()] == [('2.jpg', 'repeats 0.jpg (2 of 256 bits differ)')]
+    then = build_archive(index, words(), 'cat', 4, tmp_path/'then', quiet=True, copies='hash')
+    assert rels(then.dropped()) == ['1.jpg', '2.jpg', '3.jpg']
+    with pytest.raises(NamedMaskError, match='no way'): build_archive(index, words(), 'cat', 4, tmp_path/'x', copies='guess', quiet=True)
+
+def test_only_what_can_differ_has_a_key_of_its_own():
+    def key(**kw): return R._settings(Fake(pets()), words(), parse_names('cat'), 3, kw.pop('near', 16), None, 0, **kw)
+    assert key(copies='confirmed') != key(copies='hash') and 'copies' not in key(copies='hash')
+    assert key(copies='confirmed', near=-1) == key(copies='hash', near=-1)
+
+# ---------------------------------------------------------------- as in version 0.1
+
+def crowd():
+    "Sixty photos between three names: conflicts, equal scores, equal files and near copies."
+    rng = np.random.default_rng(7)
+    v = np.c_[rng.integers(0, 9, (60, 3))/8, np.full(60, .25)]
+    hashes = {i: rng.bytes(32).hex() for i in range(60)}
+    def flipped(i, k): return f'{int(hashes[i], 16) ^ ((1 << k) - 1) << 9*i % 200:064x}'
+    hashes |= {5: flipped(40, 3), 17: flipped(40, 16), 33: flipped(41, 17), 50: flipped(2, 9), 51: flipped(2, 12)}
+    return Fake(v, shas={20: f'{21:032x}', 44: f'{12:032x}'}, hashes=hashes)
+
+def test_an_archive_of_version_0_1_keeps_its_key_and_its_bytes(tmp_path, monkeypatch):
+    "Keys and hashes of files that version 0.1 wrote for the same calls."
+    import hashlib, json
+    monkeypatch.chdir(tmp_path)
+    Path('photos').mkdir()
+    for i in range(60): Path(f'photos/{i}.jpg').touch()
+    def sums(): return [hashlib.sha256(Path('a', f).read_bytes()).hexdigest()[:16] for f in ('manifest.csv', 'edits.csv')]
+    a = build_archive(crowd(), words(), 'cat,dog,bird', 9, 'a', quiet=True, copies='hash')
+    assert json.loads(Path('a/stage.json').read_text())['key'] == 'e71283bec13b6adf'
+    assert (a.key, sums()) == ('86b1858a6fc5fbc9', ['1ee064e908009e0b', '0d44f20a5303c249'])
+    a.drop(a.kept('cat')[0].rel)
+    a.move(a.kept('cat')[1].path, 'bird')
+    a.move(a.kept('dog')[2].path, 'cat')
+    a.keep(a.dropped('bird')[0].rel, 'bird')
+    a.drop(a.kept('bird')[-1].path)
+    looked_at = {e.sha for e in a.examined('cat')}
+    a.move(next(e for e in a.kept('dog') if e.sha not in looked_at).rel, 'cat')
+    assert a.unsaved == 5
+    a.save()
+    assert not a.unsaved and Archive.open('a').key == a.key == '93daa1706a18eb46' and sums() == ['aa61378652f97b08', '09ba1e1ac3ba186b']
+    b = build_archive(crowd(), words(), 'cat,dog', 7, 'a', quiet=True, copies='hash')
+    assert (b.key, sums()) == ('aad9b1303109b600', ['8f050c414e84b1fd', '09ba1e1ac3ba186b'])
+
+# ---------------------------------------------------------------- many names
+
+class Touched(list):
+    "A list that counts how many of its items are looked at."
+    n = 0
+    def __getitem__(self, i): self.n += 1; return super().__getitem__(i)
+    def __iter__(self): self.n += len(self); return super().__iter__()
+
+def test_each_line_is_looked_at_once(tmp_path):
+    names = [f'name {i}' for i in range(200)]
+    lines = [R.Entry(name, k + 1, .5, 'kept', '', 'photos', f'{c}-{k}.jpg', f'{c}-{k}') for c, name in enumerate(names) for k in range(10)]
+    a = Archive(tmp_path, [Category(n) for n in names], lines)
+    a.entries = Touched(a.entries)
+    def touched(work): a.entries.n = 0; work(); return a.entries.n
+    assert touched(a.kept) == touched(lambda: a.key) == touched(a.save) == 2000
+    assert touched(lambda: a.kept('name 7')) == 10
+    a.drop('3-3.jpg')                                              # the first edit looks all lines up
+    assert touched(lambda: (a.drop('5-5.jpg'), a.keep('5-5.jpg', 'name 5'), a.move('9-1.jpg', 'name 9'), a.unsaved)) < 40
+
+def test_scores_of_many_names_are_read_from_vectors(tmp_path):
+    "With more than 64 names the vectors are kept in place of a table; a photo that was moved by hand has the same score."
+    rng = np.random.default_rng(0)
+    names = [f'w{i}' for i in range(70)]
+    vectors = R.unit(rng.standard_normal((400, 16)))
+    (tmp_path/'photos').mkdir()
+    index, known = Fake(vectors, root=tmp_path/'photos'), Words(**dict(zip(names, vectors[:70])))
+    for i in range(400): (tmp_path/'photos'/f'{i}.jpg').touch()
+    a = build_archive(index, known, names, 3, tmp_path/'a', quiet=True)
+    assert not (tmp_path/'a'/'scores.npz').exists() and (tmp_path/'a'/'vectors.npy').exists()
+    e = a.kept('w3')[0]
+    want = float(index.vectors[int(e.rel[:-4])].astype(np.float32)@known.embed_texts(['w50'])[0])
+    a.move(e.path, 'w50'); a.save()
+    assert a.kept('w50')[-1].score == pytest.approx(want, abs=1e-6) and np.isnan(a.score('nowhere', 'w50'))
+    assert Archive.open(tmp_path/'a').kept('w50')[-1].score == pytest.approx(want, abs=1e-6)
+
+def test_only_names_that_are_short_search_deeper(tmp_path, monkeypatch):
+    asked, real = [], R.top_n
+    def spy(vectors, text, n, *args, **kw): asked.append((len(text), n)); return real(vectors, text, n, *args, **kw)
+    monkeypatch.setattr(R, 'top_n', spy)
+    v = of(*[(1 - i/1000, .99 - i/1000, 0) for i in range(300)], *[(0, 0, 1 - i/1000) for i in range(100)])
+    a = build_archive(Fake(v, shas={i: 'same' for i in range(100)}), words(), 'cat,dog,bird', 10, tmp_path, quiet=True)
+    assert all(len(a.kept(n)) == 10 for n in a.names) and asked[0] == (3, 20) and {c for c, _ in asked[1:]} == {2}
+
+# ---------------------------------------------------------------- damaged files
+
+@pytest.mark.parametrize('old, new, why', [('kept,', 'keept,', "it is 'keept': write kept or dropped"), ('cat,1', 'cats,1', "'cats', which is no name"), ('cat,1,', 'cat,one,', 'where a number belongs'),
+    (',10,8\n', '\n', 'it ends after 8 of 10 values'), ('0.jpg', 'x'*200_000, 'is not a table'), ('cat,1', 'cat\0,1', 'no name of this archive')])
+def test_a_damaged_manifest_is_one_sentence(tmp_path, old, new, why):
+    build_archive(Fake(pets()), words(), 'cat,dog', 3, tmp_path, quiet=True)
+    f = tmp_path/'manifest.csv'
+    f.write_text(f.read_text('utf-8-sig').replace(old, new, 1))
+    with pytest.raises(NamedMaskError, match=why) as e: Archive.open(tmp_path)
+    assert '\n' not in str(e.value)
+
+def test_a_damaged_record_or_edit_is_one_sentence(tmp_path):
+    build_archive(Fake(pets()), words(), 'cat,dog', 3, tmp_path, quiet=True)
+    (tmp_path/'edits.csv').write_text('action,name,root,path,sha,width,height\neat,cat,photos,1.jpg,a,1,1\n')
+    with pytest.raises(NamedMaskError, match="says 'eat'"): Archive.open(tmp_path)
+    for record in ('[]', '{"done": true}', '{"done": true, "settings": {"categories": [7]}, "warnings": []}'):
+        (tmp_path/'stage.json').write_text(record)
+        with pytest.raises(NamedMaskError): Archive.open(tmp_path)
+
+# ---------------------------------------------------------------- words that the offline teachers do not know
+
+def test_notes_about_names():
+    "No weights needed: class vectors and names are given."
+    from namedmask.teachers import ConSERetriever, imagenet_classes
+    r = ConSERetriever()
+    r._class_vectors = np.eye(1000, dtype=np.float32)
+    crane, lift = [i for i, c in enumerate(imagenet_classes()) if c['lemmas'] == ['crane']]
+    names = parse_names('zebra,gato,hmm,crane,big crane=crane bird')
+    rest = np.full(1000, .01, np.float32)
+    vectors = np.stack([np.where(np.arange(1000) == 340, w, rest) for w in (.7, .47, .55)] + [np.where(np.arange(1000) == crane, .7, np.where(np.arange(1000) == lift, .65, rest))]*2)
+    notes = r.name_notes(names, vectors.astype(np.float32))
+    assert len(notes) == 3 and "hardly know 'gato' (the nearest class is zebra (equine), cosine 0.47)" in notes[0] and "may not know 'hmm'" in notes[1]
+    assert "'crane' has more than one meaning and was taken for crane (wading bird), crane (lifting device)" in notes[2]
+
+def test_notes_are_warnings_of_the_archive(tmp_path):
+    class Told(Words):
+        def name_notes(self, categories, vectors):
+            assert vectors.shape == (2, 4)
+            return [f'{categories[0].name} is odd.']
+    a = build_archive(Fake(pets()), Told(cat=CAT, dog=DOG), 'cat,dog', 3, tmp_path, quiet=True)
+    assert a.warnings == ['cat is odd.'] == Archive.open(tmp_path).warnings
+
+def test_what_the_offline_teachers_know():
+    from namedmask.teachers import ConSERetriever, offline_weights
+    pytest.importorskip('sentence_transformers')
+    try: offline_weights('minilm')
+    except NamedMaskError as e: pytest.skip(str(e))
+    r, names = ConSERetriever(threads=1), parse_names('horse,bicycle,zzqx,perro,jaguar')
+    notes = r.name_notes(names, embed_names(r, names))
+    assert len(notes) == 3 and "hardly know 'zzqx'" in notes[0] and "hardly know 'perro'" in notes[1] and "taken for jaguar (big cat)" in notes[2]

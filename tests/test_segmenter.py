@@ -507,3 +507,69 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     with pytest.raises(NamedMaskError, match='of another training.*delete it'):
         train(deeplabv3plus('resnet10t', 3, channels=8), dls, checkpoint(tmp_path/'b', opt=dict(state=[{}], hypers=[{}])), n_iters=2, quiet=True)
     assert Checkpoint(checkpoint(tmp_path/'d'), 2).peek()['iteration'] == 1 and Checkpoint(tmp_path, 2).peek() is None
+
+# ---- what a fastai learner promises ---
+@pytest.fixture(scope='module')
+def taught(tmp_path_factory):
+    "A learner, and photos of several sizes that it has not seen."
+    d = tmp_path_factory.mktemp('taught')
+    entries, masks = toy(d/'photos')
+    dls = training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=2, batch_size=2, crop=32, side=40, names=['background', *NAMES], device='cpu')
+    learn = segmenter_learner(dls, deeplabv3plus('resnet10t', 3, channels=16), path=d)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    files = []
+    for i, size in enumerate(((50, 70), (90, 41), (48, 48))):
+        files.append(d/f'new_{i}.png'); toy_scene(i, seed=5, size=96)[0].resize(size).save(files[-1])
+    return learn, files
+
+def test_predict_gives_the_labels_of_segment(taught):
+    learn, files = taught
+    for f in files:
+        with Image.open(f) as opened: im = opened.convert('RGB')
+        want, probs = segment(learn.model, im, 40, probs=True)
+        for photo in (f, str(f), im, np.asarray(im)):
+            shown, labels, p = learn.predict(photo)
+            assert (labels.numpy() == want).all() and (shown.numpy() == want).all() and np.array_equal(p.numpy(), probs)
+    assert learn.predict(files[0], with_input=True)[0].size == (50, 70)
+    shown.show()
+    with pytest.raises(NamedMaskError, match='no longer there|There is no'): learn.predict('nowhere.jpg')
+
+def test_a_test_loader_labels_files_of_any_size(taught):
+    learn, files = taught
+    dl = learn.dls.test_dl(files)
+    assert len(dl) == 3 and [tuple(b[0].shape[-2:]) for b in dl] == [(56, 40), (40, 88), (40, 40)] and all(len(b) == 1 for b in dl)
+    with learn.no_bar(): probs, targets = learn.get_preds(dl=dl)
+    assert len(probs) == 3
+    for p, f in zip(probs, files):
+        want = segment(learn.model, f, 40, probs=True)[1]
+        assert p.shape == want.shape and np.allclose(p.numpy(), want, atol=1e-4)
+    with learn.no_bar(): decoded = learn.get_preds(dl=learn.dls.test_dl(files), with_decoded=True, with_input=True)
+    assert [tuple(o.shape) for o in decoded[-1]] == [(56, 40), (40, 88), (40, 40)]
+    with learn.no_bar(): alike = learn.get_preds(dl=learn.dls.test_dl([files[2]]*4, bs=2))[0]
+    assert alike.shape == (4, 3, 40, 40)
+    assert len(learn.dls.test_dl(files[0])) == len(learn.dls.test_dl(Image.open(files[0]))) == 1
+    with pytest.raises(NamedMaskError, match='leave bs at 1'): list(learn.dls.test_dl(files, bs=2))
+
+def test_an_exported_learner_labels_as_the_learner_does(taught, tmp_path):
+    from fastai.learner import load_learner
+    learn, files = taught
+    dls = learn.dls
+    learn.export(tmp_path/'learner.pkl')
+    assert learn.dls is dls and len(dls.train) == 2
+    assert str(learn.path).encode() not in (tmp_path/'learner.pkl').read_bytes()      # no photo's path goes along
+    again = load_learner(tmp_path/'learner.pkl')
+    for f in files: assert torch.equal(again.predict(f)[1], learn.predict(f)[1])
+    assert again.predict(files[0])[0].codes == ['background', *NAMES] and again.dls.vocab == ['background', *NAMES]
+    with again.no_bar(), learn.no_bar():
+        for a, b in zip(again.get_preds(dl=again.dls.test_dl(files))[0], learn.get_preds(dl=dls.test_dl(files))[0]): assert torch.allclose(a, b, atol=1e-6)
+
+def test_a_learner_shows_results_and_validates(taught):
+    import matplotlib; matplotlib.use('agg')
+    learn, files = taught
+    with learn.no_bar():
+        learn.show_results(max_n=2)
+        learn.show_results(dl=learn.dls.test_dl(files))
+        learn.dls.show_batch(max_n=2)
+        learn.dls.test_dl(files).show_batch()
+        loss = learn.validate()[0]
+    assert np.isfinite(loss)

@@ -19,7 +19,7 @@ VOC = 'bird,boat,bottle'
 def inputs(tmp_path_factory):
     "Photos of three colours, and twelve labelled ones that pretend to be VOC's."
     root = tmp_path_factory.mktemp('inputs')
-    write_photos(root/'photos', 6); write_voc(root/'voc', 2)
+    write_photos(root/'photos', 4); write_voc(root/'voc', 2)
     return root
 
 @pytest.fixture
@@ -52,7 +52,8 @@ def check_rows(results, which, seeds=1):
 
 def test_every_row_in_miniature(tmp_path, small):
     small('mini')
-    labs = mini_labs(tmp_path/'out', (0,), dict(n_iters=1), n_scenes=90, n_test=4, iterations=None)
+    labs = mini_labs(tmp_path/'out', (0,), dict(n_iters=1), n_scenes=60, n_test=6, iterations=None)
+    labs[0].names = list(labs[0].names[:5])
     file = results_file(tmp_path/'out')
     check_rows(run_table(labs, None, file, quiet=True), 'mini')
     for metric in ('miou', 'foreground'): assert all(f'| {s.title} ' in print_table([file], metric) for s in systems_of('mini').values())
@@ -99,7 +100,7 @@ def paper(monkeypatch, small):
 
 @pytest.mark.parametrize('as_released', [False, True])
 def test_every_row_with_the_papers_teachers(tmp_path, inputs, paper, as_released):
-    rows = [k for k in systems_of('paper') if not as_released or 'clip' in k or 'reco' in k]         # the others have no released variant
+    rows = ['maskclip-ks', 'maskclip*', 'reco*'] if as_released else list(systems_of('paper'))         # the others have no released variant
     labs = labs_for('paper', tmp_path/'out', 1, [inputs/'photos'], 'voc', inputs/'voc', VOC_NAMES, as_released=as_released)
     results = run_table(labs, rows, results_file(tmp_path/'out'), quiet=True)
     if not as_released: check_rows(results, 'paper')

@@ -451,7 +451,8 @@ def photos_state(sources)->str: # As for `fit`
 
 def library_state()->dict:
     "Changes with the library and what it computes with."
-    return {**versions(), 'revision': REVISION, 'files': _signature((p.name, os.stat(p)) for p in sorted(Path(__file__).parent.glob('*.py')))}
+    modules = sorted(Path(sys.modules['namedmask'].__file__).parent.glob('*.py'))
+    return {**versions(), 'revision': REVISION, 'files': _signature((p.name, os.stat(p)) for p in modules)}
 
 # %% ../nbs/13_pipeline.ipynb #13a00032
 def _asked(given):

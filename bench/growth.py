@@ -101,6 +101,40 @@ def copies(size, folder, clock):
         clock(what, lambda: _copies(photos, 16, vectors))
 
 
+# ---------------------------------------------------------------- masks and notes
+
+@stage()
+def store(size, folder, clock):
+    "A mask for each photo, in a folder of ours whose record has all names."
+    from namedmask.core import locked, own_folder
+    from namedmask.images import MaskStore
+    mask, shas = np.zeros((8, 8), np.uint8), [f'{i*2654435761 % 2**32:08x}{i:024x}' for i in range(size)]
+    def save():
+        own_folder(folder/'masks')
+        masks = MaskStore(folder/'masks')
+        for sha in shas: masks.save(sha, mask)
+        return masks
+    def reopen():
+        with locked(folder/'masks'): pass
+    masks = clock('masks saved', save)
+    clock('folder opened again', reopen)
+    clock('each asked for', lambda: [sha in masks for sha in shas])
+    clock('counted', lambda: len(masks))
+
+
+@stage()
+def notes(size, folder, clock):
+    "A note for each photo, written one by one and read again."
+    from types import SimpleNamespace
+    from namedmask.saliency import Notes
+    def write():
+        written = Notes(folder/'notes.jsonl')
+        for i in range(size): written(SimpleNamespace(path=f'/data/{i:08}.jpg', sha=f'{i:032x}'), fallback='coarse mask')
+        written.close()
+    clock('written', write)
+    clock('read', lambda: Notes(folder/'notes.jsonl'))
+
+
 # ---------------------------------------------------------------- all of them
 
 def measure(name, size):

@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from zipfile import BadZipFile
 from .core import JsonLines, NamedMaskError, Stage, atomic_path, progress, rng_of, seed_of, settings_key
 from .evaluation import ConfusionMatrix
-from .images import content_hash, load_image
+from .images import as_rgb, content_hash, load_image
 from .maskclip import weights_of
 from .saliency import image_batch, unit_rows
 from .teachers import TimmFeatures, find_weights, get_teachers
@@ -73,7 +73,7 @@ def open_photo(
     photo, # A path, a PIL image, or an entry with `.path`
 ):
     "The photo as an RGB image at its own size."
-    if hasattr(photo, 'convert'): return photo.convert('RGB')
+    if hasattr(photo, 'convert'): return as_rgb(photo)
     return load_image(getattr(photo, 'path', photo))
 
 class KMeansSegmentation:

@@ -205,14 +205,14 @@ def own_folder(
     folder = Path(folder)
     with explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        home, new = os.path.realpath(folder), not (folder/RECORD).is_file()
+        if (folder/RECORD).is_symlink(): raise NamedMaskError(f"{folder/RECORD} is a link, not a record of ours: move it, or choose another folder.")
+        home, new = os.path.realpath(folder), not os.path.lexists(folder/RECORD)
         if new: _begin_record(folder, shared, photos)
     if new or home not in _OPEN: _OPEN[home] = OwnFolder(home)
     _OPEN[os.path.abspath(folder)] = _OPEN[home]
     return _OPEN[home]
 
 def _begin_record(folder, shared, photos):
-    if os.path.lexists(folder/RECORD): raise NamedMaskError(f"{folder/RECORD} is not a file: move it, or choose another folder.")
     old = _old_files(folder)
     if not old and not shared: refuse_foreign(folder)
     JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1, **(dict(photos=True) if photos else {})), *(dict(file=name) for name in sorted(old)))
@@ -330,6 +330,7 @@ class JsonLines:
                 f.write(text.encode('utf-8', 'backslashreplace'))
 
     def _make_ready(self):
+        if self.path.is_symlink(): raise NamedMaskError(f"{self.path} is a link to another file, to which nothing is added: remove the link.")
         if self.path.name != RECORD: claim(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         check_regular(self.path)
@@ -397,16 +398,20 @@ def sweep(own:OwnFolder):
 # %% ../nbs/00_core.ipynb #eefdd475
 class OurFiles:
     "Tells the library's files from yours: `path in OurFiles()` asks the records of all folders above the path, each read once."
-    def __init__(self): self.names = {}    # folder -> names of ours in it
+    def __init__(self): self.above, self.names = {}, {}    # folder -> [(how much of a path leads to a record, names in it)]; folder -> names
 
     def __contains__(self, path):
-        path = os.path.abspath(path)
-        folder, above = os.path.dirname(path), None
+        folder, name = os.path.split(os.path.abspath(path))
+        if folder not in self.above: self.above[folder] = list(self._records(os.path.realpath(folder)))
+        return any(prefix + name in names for prefix, names in self.above[folder])
+
+    def _records(self, folder):
+        "(path from a folder with a record to `folder`, with a slash at its end; the names in the record), from the nearest up."
+        below, above = '', None
         while folder != above:
-            names = self._of(folder)
-            if names and Path(os.path.relpath(path, folder)).as_posix() in names: return True
-            folder, above = os.path.dirname(folder), folder
-        return False
+            if self._of(folder): yield below, self._of(folder)
+            above, (folder, last) = folder, os.path.split(folder)
+            below = f'{last}/{below}'
 
     def _of(self, folder):
         if folder not in self.names:
@@ -499,7 +504,7 @@ def _is_live():
 # %% ../nbs/00_core.ipynb #7487a1cc
 def settings_key(settings)->str:  # Anything JSON can hold
     "Sixteen hex digits that change when anything in `settings` does."
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False, default=str).encode('utf-8', 'backslashreplace')).hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #7487a1d1
 def full_settings(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from .core import NamedMaskError, cache_dir, progress, settings_key
-from .images import load_image
+from .images import as_rgb, load_image
 from .retrieval import embed_names, parse_names
 from .teachers import TeacherCard, get_teachers
 
@@ -269,7 +269,7 @@ def prepare(self:DenseClip,
 )->torch.Tensor: # (1, 3, h, w) float32, normalised
     "A photo as the tower wants it: bilinear resizing, the whole photo."
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-    im, cfg = im.convert('RGB'), self.retriever.cfg
+    im, cfg = as_rgb(im), self.retriever.cfg
     if self.as_published:
         import cv2
         return imagenet_pixels(cv2.resize(np.asarray(im), published_size(im.size, self.side, self.longest), interpolation=cv2.INTER_LINEAR))

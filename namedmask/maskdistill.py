@@ -25,7 +25,7 @@ from fastai.callback.fp16 import MixedPrecision
 from .core import NamedMaskError, Stage, atomic_path, owned_files, progress, read_json, settings_key, write_json
 from .distillation import STUDENTS
 from .evaluation import model_key, true_mask_dls
-from .images import WORK_SIDE, load_image, load_labels, save_labels
+from .images import as_rgb, WORK_SIDE, load_image, load_labels, save_labels
 from .maskclip import weights_of
 from .maskcontrast import image_init, mask_cards
 from .saliency import Detector, make_masks
@@ -86,7 +86,7 @@ def last_queries_keys(
 def _normalised(features, im, patch, device=None):
     "(1, 3, H, W): the photo as the network wants it, zeros at the right and below to whole patches."
     mean, std = (torch.tensor(o).view(3, 1, 1) for o in (features.mean, features.std))
-    x = ((torch.from_numpy(np.asarray(im.convert('RGB')).copy()).permute(2, 0, 1)/255 - mean)/std)[None]
+    x = ((torch.from_numpy(np.asarray(as_rgb(im)).copy()).permute(2, 0, 1)/255 - mean)/std)[None]
     return F.pad(x, (0, -x.shape[-1] % patch, 0, -x.shape[-2] % patch)).to(device or 'cpu')
 
 class AttentionDetector(Detector):
@@ -428,7 +428,7 @@ class MaskDistillClusterer:
         im, # PIL image of any size
         )->np.ndarray:
         "(H, W) labels."
-        return self.segmenter.segment(im.convert('RGB'))[0]
+        return self.segmenter.segment(as_rgb(im))[0]
 
 def dino_features()->tuple:
     "What the published system uses: DINO ViT-S/16 to mine, ViT-S/8 to see the crops."

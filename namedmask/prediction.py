@@ -21,6 +21,7 @@ from .core import JsonLines, NamedMaskError, locked, progress, settings_key, wri
 from .evaluation import model_key, predict_labels
 from .images import (Skips, as_rgb, content_hash, find_images, load_image, overlay, palette, save_image, save_labels, text_font,
                               writable)
+from .inference import is_out_of_memory
 
 # %% ../nbs/11_prediction.ipynb #5d6ad791
 def draw_legend(
@@ -250,7 +251,7 @@ def _label(segmenter, photo):
         im = _load(photo)
         return im, predict_labels(segmenter, im), None
     except Exception as e:
-        if not isinstance(e, NamedMaskError) and not _is_out_of_memory(e): raise
+        if not isinstance(e, NamedMaskError) and not is_out_of_memory(e): raise
         return None, None, e
 
 def _labelled(segmenter, photos, batch_size):
@@ -259,10 +260,6 @@ def _labelled(segmenter, photos, batch_size):
         for seen in segmenter.segment_all(photos, load=_load, keep_image=True, batch=batch_size): yield seen.photo, seen.image, seen.value, seen.error
     else:
         for photo in photos: yield photo, *_label(segmenter, photo)
-
-def _is_out_of_memory(e):
-    said = ('out of memory', "can't allocate memory", 'not enough memory')
-    return isinstance(e, MemoryError) or isinstance(e, RuntimeError) and any(o in str(e) for o in said)
 
 def _too_large(photo): return NamedMaskError(f"Cannot label {photo.path}: there is not enough memory: make it smaller, or close other programs.")
 
@@ -320,7 +317,7 @@ class _Job:
 
     def _skip(self, photo, e):
         "Note why a photo was skipped; what the next photo would meet too ends the run."
-        if _is_out_of_memory(e): e = _too_large(photo)
+        if is_out_of_memory(e): e = _too_large(photo)
         if not isinstance(e, NamedMaskError) or _ends_the_run(e, self.own): raise e
         self.skips.add(photo.path, str(e))
 

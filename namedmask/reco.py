@@ -16,7 +16,7 @@ import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
 from .core import NamedMaskError, Stage, atomic_path, owned_files, progress, settings_key, slug
-from .images import load_image
+from .images import as_rgb, load_image
 from .maskclip import (MINI_DENSE, DenseClip, ScoreSegmenter, clip_of, cosines, fit_size, imagenet_pixels, network_of, threshold_of, threshold_text,
                                 upsample, weights_of, with_archive_threshold)
 from .retrieval import build_archive, embed_names, parse_names
@@ -64,7 +64,7 @@ def middle_square(im): # PIL image
 def released_square(im, side): # PIL image; pixels
     "The middle square after the photo was brought to that size, as torchvision does it."
     from torchvision.transforms.functional import center_crop, resize
-    return center_crop(resize(im.convert('RGB'), side), side)
+    return center_crop(resize(as_rgb(im), side), side)
 
 def encode(
     encoder, # A feature model: `.features(batch)`, `.stride`, `.sources`
@@ -77,7 +77,7 @@ def encode(
 
 def encode_at(encoder, ims, size): # As for `encode`; (w, h) in pixels, multiples of the stride
     "The encoder's last map of photos that are brought to that size, (len(ims), C, h, w)."
-    batch = np.stack([np.asarray(im.convert('RGB').resize(size, Image.Resampling.BILINEAR), np.float32).transpose(2, 0, 1)/255 for im in ims])
+    batch = np.stack([np.asarray(as_rgb(im).resize(size, Image.Resampling.BILINEAR), np.float32).transpose(2, 0, 1)/255 for im in ims])
     return torch.from_numpy(np.ascontiguousarray(encoder.features(batch)[encoder.sources[-1]]))
 
 # %% ../nbs/23_reco.ipynb #931ff214
@@ -230,13 +230,13 @@ def scores(self:RecoSegmenter, im): # PIL image, RGB
         seen = cosines(encode(self.encoder, [im], self.side, self.longest)[0], refs).sigmoid()
         said = cosines(self.dense(im).places[0], self.text).cpu()
         p = upsample(seen, im.size)*language(upsample(said, im.size))
-    return refiner(np.asarray(im.convert('RGB')), p) if refiner else p
+    return refiner(np.asarray(as_rgb(im)), p) if refiner else p
 
 @patch
 def _released_scores(self:RecoSegmenter, im, refs, refiner):
     "P at the size that both networks see, both sigmoids before enlarging."
     size = fit_size(im.size, self.side, self.longest, self.encoder.stride)
-    small = im.convert('RGB').resize(size, Image.Resampling.BILINEAR)
+    small = as_rgb(im).resize(size, Image.Resampling.BILINEAR)
     seen = cosines(encode_at(self.encoder, [small], size)[0], refs).sigmoid()
     said = language(cosines(self.dense.read(imagenet_pixels(small)).places[0], self.text)).cpu()
     p = upsample(seen, size)*upsample(said, size)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from . import __version__
 from .core import NamedMaskError, locked, rng_of, slug, write_text
-from .images import load_image, palette
+from .images import as_rgb, load_image, palette
 
 # %% ../nbs/12_report.ipynb #d31edf8e
 def data_uri(
@@ -26,7 +26,7 @@ def data_uri(
     quality:int=72,  # JPEG quality, 1 to 95
 )->str:
     "The picture as a `data:` URI that can stand in a page."
-    im = im.convert('RGB')
+    im = as_rgb(im)
     im.thumbnail((side, side), Image.Resampling.LANCZOS)
     buf = io.BytesIO()
     im.save(buf, 'JPEG', quality=quality, optimize=True)
@@ -64,7 +64,7 @@ def spotlight(
     dim:float=.22,  # How much of the background's light is left, 0..1
 )->Image.Image:
     "The photo with everything outside of the mask dimmed and grey."
-    x = np.asarray(im.convert('RGB'), np.float32)
+    x = np.asarray(as_rgb(im), np.float32)
     m = np.asarray(Image.fromarray(np.asarray(mask, np.uint8)).resize(im.size, Image.Resampling.BILINEAR)) >= 128
     grey = x.mean(2, keepdims=True)*dim
     return Image.fromarray(np.where(m[..., None], x, grey + 18).clip(0, 255).astype(np.uint8))
@@ -275,7 +275,7 @@ def prediction_section(
     seed:int=0,
 )->dict:
     "Predictions on held-out photos: some at random, some in which the student finds most."
-    from namedmask.images import overlay
+    from namedmask.images import as_rgb, overlay
     order = [photos[i] for i in rng_of(seed, 'report').permutation(len(photos))[:look]]
     found = []
     for p in order:

@@ -29,7 +29,7 @@ from fastcore.meta import delegates
 from scipy.linalg import eigh, solve
 from threadpoolctl import threadpool_limits
 from .core import JsonLines, NamedMaskError, Stage, explain_write, progress, read_json, rng_of
-from .images import MaskStore, WORK_SIDE, load_checked, load_image
+from .images import as_rgb, MaskStore, WORK_SIDE, load_checked, load_image
 from .teachers import keep_cards
 
 # %% ../nbs/05_saliency.ipynb #787ab87b
@@ -39,7 +39,7 @@ def image_batch(
 )->np.ndarray: # (1, 3, side, side) float32 in [0, 1]
     "One photo as the batch that a feature model eats."
     import cv2
-    a = cv2.resize(np.asarray(im.convert('RGB')), (side, side), interpolation=cv2.INTER_AREA if min(im.size) > side else cv2.INTER_LINEAR)
+    a = cv2.resize(np.asarray(as_rgb(im)), (side, side), interpolation=cv2.INTER_AREA if min(im.size) > side else cv2.INTER_LINEAR)
     return np.ascontiguousarray(a.transpose(2, 0, 1)[None], dtype=np.float32)/255
 
 # %% ../nbs/05_saliency.ipynb #46fd4a50
@@ -606,7 +606,7 @@ def refine(
     if how not in REFINERS: raise NamedMaskError(f"There is no refinement {how!r}: choose one of {', '.join(map(repr, REFINERS))}.")
     if REFINERS[how] is None: return np.clip(resized(soft, im.size), 0, 1)
     at = refine_size(im.size, refine_side)
-    rgb = cv2.resize(np.asarray(im.convert('RGB')), at, interpolation=cv2.INTER_AREA if min(at) < min(im.size) else cv2.INTER_LINEAR)
+    rgb = cv2.resize(np.asarray(as_rgb(im)), at, interpolation=cv2.INTER_AREA if min(at) < min(im.size) else cv2.INTER_LINEAR)
     return np.clip(resized(REFINERS[how](rgb, np.clip(resized(soft, at), 0, 1)), im.size), 0, 1)
 
 # %% ../nbs/05_saliency.ipynb #b1a70002
@@ -636,7 +636,7 @@ def binary_mask(
     "A coarse mask on the photo's pixels, as NamedMask's code hands it on: refined, cut at one half, enlarged by the nearest pixel."
     at = short_at(im.size, refine_side) if refine_side else np.shape(soft)[::-1]
     m = resized(soft, at)
-    if REFINERS[how]: m = REFINERS[how](np.asarray(im.convert('RGB').resize(at, Image.BILINEAR)), np.clip(m, 0, 1))
+    if REFINERS[how]: m = REFINERS[how](np.asarray(as_rgb(im).resize(at, Image.BILINEAR)), np.clip(m, 0, 1))
     return nearest(m > .5, im.size).astype(np.float32)
 
 # %% ../nbs/05_saliency.ipynb #668066b7

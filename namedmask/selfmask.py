@@ -25,7 +25,7 @@ from fastai.vision.core import TensorImage
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from .core import NamedMaskError, Stage, atomic_path, cache_dir, full_settings, rng_of, seed_of, settings_key
-from .images import WORK_SIDE, load_image
+from .images import as_rgb, WORK_SIDE, load_image
 from .inference import half_type, pick_device
 from .saliency import REVISION, Detector, presets, short_at, spoken
 from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, NormalizeBytes, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
@@ -513,7 +513,7 @@ class SelfMaskDetector(Detector):
     def seen(self, im):
         "The photo as the network sees it: (H, W, 3) uint8. With `binary` as NamedMask's code resizes it."
         size = short_at(im.size, self.side) if self.binary else fit_size(im.size, self.side)
-        return np.array(im.convert('RGB').resize(size, Image.BILINEAR, reducing_gap=None if self.binary else 3))
+        return np.array(as_rgb(im).resize(size, Image.BILINEAR, reducing_gap=None if self.binary else 3))
 
     @torch.inference_mode()
     def maps(self, im):

@@ -1,5 +1,5 @@
 "Archives and masks of the published code: known run lengths, traps in the lists, damaged files, there and back."
-import json, sys
+import json, os, sys
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
@@ -327,3 +327,125 @@ def test_commands(world, capsys):
     assert cli.main([str(o) for o in args[:-2]]) == 2 and '--masks-out' in capsys.readouterr().err
     assert cli.main([str(o) for o in ('export_archive', tmp/'run'/'archive', '--out', tmp/'back.json', '--masks-out', tmp/'x')]) == 2
     assert 'no masks' in capsys.readouterr().err
+
+# ---------------------------------------------------------------- nothing of the user's is touched
+
+def tree(folder):
+    "{path: content} of all files below a folder, links as they are; the library's own bookkeeping aside."
+    found = {}
+    for path in sorted(folder.rglob('*')):
+        if path.name in ('.namedmask.jsonl', '.namedmask.lock'): continue
+        if path.is_symlink(): found[path] = os.readlink(path)
+        elif path.is_file(): found[path] = content_hash(path)
+    return found
+
+@pytest.mark.parametrize('out', ['theirs', 'ImageNet2012', '.', 'link', 'ImageNet2012/train/n01', 'theirs/thesis.txt'])
+def test_imports_refuse_a_folder_that_is_not_ours(world, archive, out):
+    tmp, root, _ = world
+    published_masks(root)
+    (tmp/'theirs').mkdir(); (tmp/'theirs'/'thesis.txt').write_text('mine'); (tmp/'link').symlink_to(root)
+    before = tree(tmp)
+    for call in (lambda: archive_from_release(tmp/'lists.json', root, tmp/out, names='a', quiet=True),
+                 lambda: masks_from_release(root/'train_pseudo_masks_selfmask', archive, tmp/out, quiet=True)):
+        with pytest.raises(NamedMaskError, match='was not made by namedmask|Cannot write'): call()
+    assert tree(tmp) == before
+    archive_from_release(tmp/'lists.json', root, root/'new', names='a', quiet=True)          # a new folder among them is as good as any
+    assert {p: h for p, h in tree(tmp).items() if p in before} == before
+
+def test_a_list_is_not_written_over_a_file_of_yours(world, archive):
+    tmp, root, lists = world
+    mine = tmp/'mine.json'
+    mine.write_text('{}'); (tmp/'link.json').symlink_to(mine)
+    for file in (mine, tmp/'lists.json', tmp/'link.json', root/'train'/'n01'/'n01_0.JPEG', root):
+        before = tree(tmp)
+        with pytest.raises(NamedMaskError, match='is in the way'): archive_to_release(archive, file)
+        assert tree(tmp) == before
+    archive_to_release(archive, tmp/'list.json'); archive_to_release(archive, tmp/'list.json', root=AUTHOR)   # its own it replaces
+    assert read_lists(tmp/'list.json')['b'] == lists['b']
+
+@pytest.mark.parametrize('kind', ['selfmask', 'x/../../train'])
+def test_masks_are_not_written_over_files_of_yours(world, archive, kind):
+    "Nor is the first of them written before the last is seen to be in the way."
+    tmp, root, _ = world
+    published_masks(root)
+    store = masks_from_release(root/'train_pseudo_masks_selfmask', archive, tmp/'masks', quiet=True)
+    out = tmp/'out'
+    last = out/'train_pseudo_masks_selfmask'/'n03'/'n03_0.json'
+    last.parent.mkdir(parents=True); last.write_text('mine')
+    before = tree(tmp)
+    with pytest.raises(NamedMaskError, match='is in the way|leaves its folder'): masks_to_release(store, archive, out, kind, quiet=True)
+    with pytest.raises(NamedMaskError, match='is in the way|leaves its folder'): masks_to_release(store, archive, root, kind, quiet=True)
+    assert tree(tmp) == before
+    last.unlink()
+    assert masks_to_release(store, archive, out, quiet=True) == masks_to_release(store, archive, out, quiet=True) == 5
+
+def test_exports_take_their_own_files_again_behind_a_link(world, archive):
+    tmp, root, _ = world
+    (tmp/'real').mkdir(); (tmp/'link').symlink_to(tmp/'real')
+    for _ in range(2): archive_to_release(archive, tmp/'link'/'list.json')
+    assert (tmp/'real'/'list.json').exists() and (tmp/'link').is_symlink()
+
+def test_masks_have_a_folder_of_their_own(world, archive):
+    tmp, root, _ = world
+    published_masks(root)
+    with pytest.raises(NamedMaskError, match='holds the archive'): masks_from_release(root/'train_pseudo_masks_selfmask', archive, archive.folder, quiet=True)
+    assert Archive.open(tmp/'archive').key == archive.key
+
+def test_an_import_works_under_its_folders_lock(world, monkeypatch):
+    import threading
+    from namedmask import core
+    monkeypatch.setattr(core, 'PATIENCE', .05, raising=False)
+    tmp, root, _ = world
+    refused = []
+    def second():
+        try: archive_from_release(tmp/'lists.json', root, tmp/'archive', names='b', quiet=True)
+        except NamedMaskError as e: refused.append(str(e))
+    save = Archive.save
+    def save_meanwhile(self):
+        other = threading.Thread(target=second); other.start(); other.join(60)
+        save(self)
+    monkeypatch.setattr(Archive, 'save', save_meanwhile)
+    assert archive_from_release(tmp/'lists.json', root, tmp/'archive', names='a', quiet=True).names == ['a']
+    assert len(refused) == 1 and 'Another process' in refused[0] and Archive.open(tmp/'archive').names == ['a']
+
+# ---------------------------------------------------------------- files made to do harm
+
+@pytest.mark.parametrize('text', ['['*100_000, '{"a": ["\\ud800"]}', '{"\\udfff": ["x"]}', '{"a": [{"b": 1}]}', '{"a": null}', '"' + 'x'*10, '\x00', '[1, 2]'])
+def test_hostile_lists(tmp_path, text):
+    (tmp_path/'l.json').write_text(text)
+    with pytest.raises(NamedMaskError, match='l.json') as e: read_lists(tmp_path/'l.json')
+    assert '\n' not in str(e.value)
+
+def test_lists_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path/'pipe')
+    for path in (tmp_path/'pipe', tmp_path, '/dev/zero', 'a\0b'):
+        with pytest.raises(NamedMaskError): read_lists(path)
+
+@pytest.mark.parametrize('path', ['/x/train/n01/' + 300*'y' + '.JPEG', '/x/' + 5000*'z/' + 'a.JPEG', '/x/train/n01/a\\nb.JPEG', '/x/train/n01/a\u2028b.JPEG'])
+def test_odd_paths_are_missing_photos(world, path):
+    tmp, root, lists = world
+    (tmp/'odd.json').write_text(json.dumps({'a': [path, *lists['a']]}))
+    a = archive_from_release(tmp/'odd.json', root, tmp/'archive', quiet=True)
+    assert len(a.kept()) == 2 and len(a.warnings) >= 1
+
+def test_a_path_with_a_nul(world):
+    tmp, root, lists = world
+    (tmp/'odd.json').write_text(json.dumps({'a': ['/x/train/n01/a\0.JPEG', *lists['a']]}))
+    with pytest.raises(NamedMaskError, match='leaves its folder'): archive_from_release(tmp/'odd.json', root, tmp/'archive', quiet=True)
+
+def test_names_of_a_file_are_read_like_those_of_a_user(world):
+    tmp, root, lists = world
+    (tmp/'odd.json').write_text(json.dumps({'hot  dog': lists['a'], 'cafe\u0301': lists['b']}))
+    assert archive_from_release(tmp/'odd.json', root, tmp/'archive', quiet=True).names == ['hot dog', 'caf\u00e9']
+    for names in (['cat', 'Cat'], ['', 'cat']):
+        (tmp/'odd.json').write_text(json.dumps({n: lists['a'] for n in names}))
+        with pytest.raises(NamedMaskError): archive_from_release(tmp/'odd.json', root, tmp/'other', quiet=True)
+
+def test_a_mask_that_is_a_pipe(world, archive):
+    tmp, root, _ = world
+    published_masks(root)
+    mask = root/'train_pseudo_masks_selfmask'/'n01'/'n01_0.json'
+    mask.unlink(); os.mkfifo(mask)
+    with pytest.raises(NamedMaskError, match='n01_0.json'): masks_from_release(root/'train_pseudo_masks_selfmask', archive, tmp/'masks', quiet=True)
+    mask.unlink(); mask.write_text('['*100_000)
+    with pytest.raises(NamedMaskError, match='Cannot read the mask .*n01_0.json'): masks_from_release(root/'train_pseudo_masks_selfmask', archive, tmp/'masks', quiet=True)

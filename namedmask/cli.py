@@ -62,16 +62,14 @@ def fit(
 # %% ../nbs/14_cli.ipynb #14a00002
 def skipped_text(
     skipped,      # (path, why) of each file
-    of=None,      # How many files there were in all
+    summary='',   # The same counted by kinds, from `images.Skips.summary`
     most:int=5,   # So many are named
     where=None,   # Where all of them are listed
 )->str:           # '' if there is none
-    "What was left out, a line each, and a count."
-    if not skipped: return ''
-    lines = [f'  {path}: {why.removeprefix(f"Cannot read {path}: ")}' for path, why in skipped[:most]]
-    if len(skipped) > most: lines.append(f"  and {len(skipped) - most:,} more{f': {where}' if where else ''}")
-    total = '' if of is None else f' of {of:,}'
-    return '\n'.join([f"{len(skipped):,}{total} {'file was' if len(skipped) == 1 and not total else 'files were'} skipped:", *lines])
+    "What was left out: a summary, then a line each for the first."
+    shown = [f'  {path}: {why.removeprefix(f"Cannot read {path}: ")}' for path, why in skipped[:most]]
+    if len(skipped) > most: shown.append(f"  and {len(skipped) - most:,} more{f': {where}' if where else ''}")
+    return '\n'.join(filter(None, [summary and summary[:1].upper() + summary[1:] + '.', *shown]))
 
 # %% ../nbs/14_cli.ipynb #d2ab40da
 def predict(
@@ -82,15 +80,12 @@ def predict(
     quiet:bool=False,       # No progress bar
 ):
     "Label photos: for each a label PNG with a palette and an overlay, and a legend for all."
-    from namedmask.core import NamedMaskError
-    from namedmask.pipeline import _takes, find_segmenter
+    from namedmask.pipeline import find_segmenter
     from namedmask.prediction import predict_paths
-    done = predict_paths(find_segmenter(run, device), split_sources(sources), out, quiet=quiet, **_takes(predict_paths, device=device))
-    labelled, skipped = len(done['photos']), [(o['photo'], o['why']) for o in done['skipped']]
-    if not labelled: raise NamedMaskError(f"No photo was labelled: {skipped[0][0] + ': ' + skipped[0][1].rstrip('.') if skipped else 'there is none here but what the library wrote itself'}.")
-    if skipped: print(skipped_text(skipped, labelled + len(skipped), where=f'{out}/legend.json'), file=sys.stderr)
-    elif done.get('summary'): print(done['summary'], file=sys.stderr)
-    if not quiet: print(f"{labelled:,} photo{'s' if labelled > 1 else ''}, {done['new']:,} of them new. Labels and overlays are in {out}.")
+    done = predict_paths(find_segmenter(run, device), split_sources(sources), out, quiet=quiet, device=device)
+    skipped, n = [(o['photo'], o['why']) for o in done['skipped']], len(done['photos'])
+    if skipped or done['summary']: print(skipped_text(skipped, done['summary'], where=f'{out}/legend.json'), file=sys.stderr)
+    if not quiet: print(f"{n:,} photo{'s' if n > 1 else ''}, {done['new']:,} of them new. Labels and overlays are in {out}.")
 
 # %% ../nbs/14_cli.ipynb #60e1189b
 def evaluate(
@@ -211,7 +206,7 @@ def index(
 ):
     "Only embed photos: make an index or bring it up to date."
     from namedmask.core import own_folder
-    from namedmask.images import find_images
+    from namedmask.images import Skips, find_images
     from namedmask.index import build_index
     from namedmask.pipeline import whole_number
     from namedmask.teachers import get_teachers
@@ -221,7 +216,9 @@ def index(
     own_folder(out)
     done = build_index(sources, get_teachers(teachers).retriever(), out, batch_size=batch_size, workers=workers, quiet=quiet)
     print(f'{len(done):,} photos in {out}')
-    if done.skipped: print(skipped_text(done.skipped, len(done) + len(done.skipped)), file=sys.stderr)
+    skips = Skips()
+    for path, why in done.skipped: skips.add(path, why)
+    if skips.rows: print(skipped_text(skips.rows, skips.summary(len(done))), file=sys.stderr)
 
 # %% ../nbs/14_cli.ipynb #906ea8e8
 def convert(

@@ -451,7 +451,8 @@ def photos_state(sources)->str: # As for `fit`
 
 def library_state()->dict:
     "Changes with the library and what it computes with."
-    return {**versions(), 'revision': REVISION, 'files': _signature((p.name, os.stat(p)) for p in sorted(Path(__file__).parent.glob('*.py')))}
+    modules = sorted(Path(sys.modules['namedmask'].__file__).parent.glob('*.py'))
+    return {**versions(), 'revision': REVISION, 'files': _signature((p.name, os.stat(p)) for p in modules)}
 
 # %% ../nbs/13_pipeline.ipynb #13a00032
 def _asked(given):
@@ -791,28 +792,39 @@ def ceiling_run(
     return {'ceiling': score}
 
 # %% ../nbs/13_pipeline.ipynb #e83a60ea
+_SALIENCY_WORDS = dict(iou='IoU', acc='accuracy', max_f='max F', mean_f='mean F', s_measure='S-measure', mae='MAE')
+
 def result_text(found:dict)->str: # From `evaluate_run`
-    "Results as a table for a terminal."
+    "Results as a table for a terminal, and what of the benchmark could not be used."
     scored = {k: r for k, r in found.items() if 'iou' in r}
-    lines = []
-    if scored:
-        names = next(iter(scored.values()))['names']
-        show = lambda v: '     -' if v is None else f'{v:6.3f}'
-        w = max(10, *map(len, names))
-        lines = [f"{'IoU':{w}}  " + '  '.join(f'{k:>7}' for k in scored)]
-        lines += [f'{n:{w}}  ' + '  '.join(f"{show(dict(zip(r['names'], r['iou'])).get(n)):>7}" for r in scored.values()) for n in names]
-        lines += [f"{'mean':{w}}  " + '  '.join(f"{show(r['miou']):>7}" for r in scored.values())]
-        first = next(iter(scored.values()))
-        lines.append(f"{first['photos']} photos; {first['protocol']['what']}.")
-        lines += [f"{by.removeprefix('by_')}: " + ', '.join(f"{g} {s['miou']:.3f} ({s['photos']} photos)" for g, s in r[by].items()) for r in scored.values() for by in ('by_size', 'by_objects') if by in r]
+    lines = _score_lines(scored) if scored else []
     if 'masks' in found: lines.append(f"Foreground IoU of the saliency masks: {found['masks']['mean_iou']:.3f} ({found['masks']['photos']} photos)")
-    if 'saliency' in found:
-        r, words = found['saliency'], dict(mean_iou='IoU', mean_acc='accuracy', mean_max_f='max F', mean_mae='MAE')
-        lines.append(f"Saliency: {', '.join(f'{w} {r[k]:.3f}' for k, w in words.items() if k in r)} (mean over {r['photos']} photos; {r['protocol']['what']})")
+    if 'saliency' in found: lines.append(_saliency_line(found['saliency']))
     if 'retrieval' in found:
         r = found['retrieval']
         lines.append(f"Precision at {r['k']}: {r['mean_precision']:.3f} (" + ', '.join(f"{n} {v['precision']}" for n, v in r['names'].items()) + ')')
-    return '\n'.join(lines)
+    return '\n'.join(lines + _left_out_lines(found))
+
+def _score_lines(scored):
+    "A row for each name, a column for each of the results."
+    first, show = next(iter(scored.values())), lambda v: '     -' if v is None else f'{v:6.3f}'
+    w = max(10, *map(len, first['names']))
+    row = lambda title, values: f'{title:{w}}  ' + '  '.join(f'{v:>7}' for v in values)
+    of = [(dict(zip(r['names'], r['iou'])), r) for r in scored.values()]
+    lines = [row('IoU', scored), *(row(n, [show(ious.get(n)) for ious, _ in of]) for n in first['names']), row('mean', [show(r['miou']) for _, r in of])]
+    lines.append(f"{first['photos']} photos; {first['protocol']['what']}.")
+    return lines + [f"{by.removeprefix('by_')}: " + ', '.join(f"{g} {s['miou']:.3f} ({s['photos']} photos)" for g, s in r[by].items()) for _, r in of for by in ('by_size', 'by_objects') if by in r]
+
+def _saliency_line(r):
+    scores = ', '.join(f'{word} {r["mean_" + k]:.3f}' for k, word in _SALIENCY_WORDS.items() if f'mean_{k}' in r)
+    best = f"; the best of its masks: IoU {r['mean_ub_iou']:.3f}" if 'mean_ub_iou' in r else ''
+    return f"Saliency: {scores} (mean over {r['photos']} photos; {r['protocol']['what']}){best}"
+
+def _left_out_lines(found):
+    "What of the benchmark was skipped, how much and why, each once."
+    skipped = [o for r in found.values() for o in r.get('skipped', ())]
+    said = [f"Skipped: {o['photos']:,} photo{'s' if o['photos'] != 1 else ''}, {o['why']}: {', '.join(o['first'])}{', …' if o['photos'] > len(o['first']) else ''}" for o in skipped]
+    return [*dict.fromkeys([*said, *(note for r in found.values() for note in r.get('notes', ()))])]
 
 # %% ../nbs/13_pipeline.ipynb #635e9491
 def draw_sheets(

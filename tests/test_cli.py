@@ -134,9 +134,9 @@ def test_a_folder_of_yours_is_refused_before_anything_is_loaded(capsys, tmp_path
 
 def test_what_was_skipped_is_said():
     rows = [(f'{i}.heic', f'Cannot read {i}.heic: no picture.') for i in range(7)]
-    text = cli.skipped_text(rows, 20, where='out/legend.json').splitlines()
-    assert text[0] == '7 of 20 files were skipped:' and text[1] == '  0.heic: no picture.' and len(text) == 7 and text[-1] == '  and 2 more: out/legend.json'
-    assert cli.skipped_text([]) == '' and cli.skipped_text(rows[:1]).startswith('1 file was skipped:') and 'more' not in cli.skipped_text(rows[:5])
+    text = cli.skipped_text(rows, '7 of 20 files were skipped: 7 HEIC photos', where='out/legend.json').splitlines()
+    assert text[0] == '7 of 20 files were skipped: 7 HEIC photos.' and text[1] == '  0.heic: no picture.' and len(text) == 7 and text[-1] == '  and 2 more: out/legend.json'
+    assert cli.skipped_text([]) == '' and 'more' not in cli.skipped_text(rows[:5]) and cli.skipped_text([], '3 other files are no pictures (3 .txt)') == '3 other files are no pictures (3 .txt).'
 
 def test_a_fault_of_ours_shows_its_traceback(monkeypatch, tmp_path):
     import namedmask.pipeline as p
@@ -163,7 +163,7 @@ def test_the_main_job(photos, tmp_path, capsys):
     (tmp_path/'some'/'good.jpg').write_bytes(one.read_bytes())
     assert cli.main(['predict', str(out), str(tmp_path/'some'), '--out', str(tmp_path/'pred2'), '--device', 'cpu']) == 0
     text = capsys.readouterr()
-    assert '1 photo, 1 of them new' in text.out and '1 of 2 files were skipped' in text.err and 'broken.jpg' in text.err
+    assert '1 photo, 1 of them new' in text.out and '1 of 2 files' in text.err and 'broken.jpg' in text.err
     assert cli.main(['evaluate', str(out), '--benchmark', 'voc', '--root', str(voc), '--naive', '--masks', '--quiet']) == 0
     text = capsys.readouterr().out
     assert all(w in text for w in ('background', 'bird', 'boat', 'bottle', 'mean', 'naive', 'Foreground IoU'))
@@ -178,4 +178,4 @@ def test_the_main_job(photos, tmp_path, capsys):
     assert '18 photos' in capsys.readouterr().out
     assert cli.main(['index', '--images', f'{photos},{tmp_path/"some"}', '--out', str(tmp_path/'ix'), '--teachers', 'toy', '--quiet']) == 0
     text = capsys.readouterr()
-    assert '19 photos' in text.out and '1 of 20 files were skipped' in text.err and 'broken.jpg' in text.err
+    assert '19 photos' in text.out and '1 of 20 files' in text.err and 'broken.jpg' in text.err

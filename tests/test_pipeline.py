@@ -339,11 +339,11 @@ def test_every_writer_takes_the_lock(run, tmp_path, busy):
     voc = helpers.write_voc(tmp_path/'voc', 1)
     writers = [lambda: evaluate_run(run, voc, quiet=True), lambda: ceiling_run(run, voc/'JPEGImages', voc/'SegmentationClass', quiet=True),
                lambda: draw_sheets(run), lambda: write_report(run)]
-    before = written(run.folder, '**/*')
+    before = written(run.folder, '**/[!.]*')
     with busy(run.folder):
         for write in writers:
             with pytest.raises(NamedMaskError, match='Another process is working'): write()
-    assert written(run.folder, '**/*') == before
+    assert written(run.folder, '**/[!.]*') == before
     with busy(tmp_path/'sheets'):
         with pytest.raises(NamedMaskError, match='Another process is working'): draw_sheets(run, tmp_path/'sheets')
 
@@ -356,6 +356,13 @@ def test_ctrl_c_says_how_to_go_on(photos, tmp_path, capsys):
 
 def test_no_run_there(tmp_path):
     with pytest.raises(NamedMaskError, match='no run'): Run(tmp_path)
+
+def test_what_an_evaluation_left_out_is_said():
+    line = dict(names=['background', 'cat'], iou=[.9, None], miou=.9, photos=2, protocol={'what': 'the cats'}, skipped=[dict(why='no label file', photos=5, first=['a', 'b', 'c'])], notes=['odd ids'])
+    text = result_text({'student': line, 'naive': dict(line, iou=[.8, .1])})
+    assert text.splitlines()[-3:] == ['2 photos; the cats.', 'Skipped: 5 photos, no label file: a, b, c, …', 'odd ids']
+    assert re.search(r'cat +- +0.100', text)
+    assert 'S-measure 0.300' in result_text({'saliency': dict(mean_iou=.5, mean_s_measure=.3, mean_ub_iou=.9, photos=3, protocol={'what': 'y'})})
 
 # ---------------------------------------------------------------- settings that cannot be meant
 
@@ -448,6 +455,8 @@ def test_a_run_of_01_is_served_and_keeps_its_defaults(run, photos, capsys):
     as_of_01(run.folder)
     old = Run(run.folder)
     assert all(old.has(s) for s in STAGES) and old.segmenter.names == ['red', 'green', 'blue']
+    helpers.toy_fit(photos, run.folder)                                      # its archive is made as 0.1 made it
+    as_of_01(run.folder)
     before = written(run.folder, *WORK)
     again = helpers.toy_fit(photos, run.folder, quiet=False)
     said = capsys.readouterr().out
@@ -503,13 +512,31 @@ def test_a_finished_run_is_answered_without_torch(photos, tmp_path):
     again = ask(mine, out)
     assert answered(again) and [l.split('  (')[0] for l in again.splitlines()[:4]] == [l.split('  (')[0] for l in first.splitlines() if l.startswith(('index', 'archive', 'saliency', 'student'))]
     assert {k for k, v in written(out, '**/*.*').items() if before.get(k) != v} <= {Path('.namedmask.jsonl'), Path('.namedmask.lock')}
-    changes = [lambda: os.utime(next((out/'saliency').rglob('*.png'))), lambda: helpers.write_photos(mine, 1, start=70), lambda: (out/'archive'/'edits.csv').open('a').write('\n'),
-               lambda: (out/'student'/'losses.csv').unlink(), lambda: (out/'report.html').unlink()]
-    for change in changes:
-        change()
-        assert not answered(ask(mine, out)), 'a change was not noticed'
-        assert answered(ask(mine, out))
-    assert not answered(ask(mine, out, change=("seed=3", "seed=4")))
+    helpers.write_photos(mine, 1, start=70)
+    more = ask(mine, out)
+    assert not answered(more) and '24 photos' in more and 'heavy: ' in more
+
+def test_every_change_is_noticed(photos, tmp_path):
+    from namedmask.pipeline import _answer
+    mine = shutil.copytree(photos, tmp_path/'photos')
+    helpers.toy_fit(mine, tmp_path/'run', **{**FAST, 'saliency': 'spectral'}, report=True)
+    asked = read_json(tmp_path/'run'/'run.json')['state']['asked']
+    answer = lambda run, **kw: _answer(run, **{**dict(asked=asked, defaults='run', report=True, quiet=True), **kw})
+    changes = dict(nothing=lambda run: None, mask=lambda run: os.utime(next((run/'saliency').rglob('*.png'))), edits=lambda run: (run/'archive'/'edits.csv').open('a').write('\n'),
+                   lost=lambda run: (run/'student'/'losses.csv').unlink(), page=lambda run: (run/'report.html').unlink(), scored=lambda run: (run/'results.jsonl').write_text(''),
+                   other=lambda run: (run/'index'/'more.txt').write_text('x'), note=lambda run: (run/'notes.txt').write_text('mine'))
+    found = {}
+    for what, change in changes.items():
+        run = shutil.copytree(tmp_path/'run', tmp_path/what)
+        change(run)
+        found[what] = answer(run) is not None
+    assert found == {what: what in ('nothing', 'note') for what in changes}
+    run = tmp_path/'run'
+    assert answer(run) and answer(run, defaults='new') and not answer(run, asked={**asked, 'seed': 4}) and not answer(run, asked=None)
+    os.utime(run/'run.json')                                                    # written after the page: a later fit with report=False
+    assert not answer(run) and answer(run, report=False)
+    helpers.write_photos(mine, 1, start=80)
+    assert not answer(run, report=False)
 
 def test_what_was_asked_is_compared_whole(photos):
     from namedmask.pipeline import _asked

@@ -213,7 +213,8 @@ def own_folder(
     with explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if (folder/RECORD).is_symlink(): raise NamedMaskError(f"{folder/RECORD} is a link, not a record of ours: move it, or choose another folder.")
-        home, new = os.path.realpath(folder), not os.path.lexists(folder/RECORD)
+        home, new = os.path.realpath(folder), not (folder/RECORD).exists()
+        if not new and not (folder/RECORD).is_file(): raise NamedMaskError(f"{folder/RECORD} is not a file: move it, or choose another folder.")
         if new: _begin_record(folder, shared, photos)
     if new or home not in _OPEN: _OPEN[home] = OwnFolder(home)
     _OPEN[os.path.abspath(folder)] = _OPEN[home]

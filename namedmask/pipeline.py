@@ -543,21 +543,13 @@ def _cards(retriever, looks, detector, student, expert=None):
     first = [replace(expert, role='expert')] if expert not in (None, student) else []
     return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *opinion, *finder, *first, student) if c is not None]
 
-def _give_back_memory():
-    "Let go of what the last stage held: objects that hold each other, and the memory that the allocators keep in reserve."
-    gc.collect()
-    if 'torch' in sys.modules and (torch := sys.modules['torch']).cuda.is_available(): torch.cuda.empty_cache()
-    try:
-        import ctypes
-        ctypes.CDLL('libc.so.6').malloc_trim(0)
-    except (OSError, AttributeError): pass    # only glibc has it
-
 def _takes(function, **kw): return {k: v for k, v in kw.items() if k in signature(function).parameters}
 
 # %% ../nbs/13_pipeline.ipynb #147cf470
 def _archive_stages(step, settings, categories, parts, batch_size, workers, quiet):
     "Index and archive. `parts` gives up the retriever and the second opinion, so that their memory is free afterwards."
     from namedmask.index import build_index
+    from namedmask.saliency import give_back, release
     retriever, looks = parts.pop('retriever'), parts.pop('looks')
     index = step('index', lambda: build_index(settings['images'], retriever, step.out/'index', batch_size=batch_size, workers=workers, quiet=quiet),
                  lambda i: f'{len(i):,} photos')
@@ -566,6 +558,8 @@ def _archive_stages(step, settings, categories, parts, batch_size, workers, quie
     archive = step('archive', lambda: build_archive(index, retriever, categories, settings['n'], step.out/'archive', near=settings['near'], quiet=quiet, looks=looks,
                                                     votes=settings['votes'], warn=False, copies=settings['copies']),
                    lambda a: ', '.join(f'{n} {len(a.kept(n))}' for n in a.names[:12]) + (' …' if len(a.names) > 12 else ''))
+    for network in (retriever, looks): release(network)
+    give_back()
     step.warn(*archive.warnings)
     empty = [n for n in archive.names if not archive.kept(n)]
     if empty: raise NamedMaskError(f"No photo is left for {', '.join(empty)}: give more photos, other words (\"{empty[0]}=…|…\"), or leave the name out.")
@@ -582,11 +576,14 @@ def _note_skipped(step, skipped):
 # %% ../nbs/13_pipeline.ipynb #ae7b5785
 def _mask_stages(step, settings, teachers, archive, parts, cards, parallel, device, quiet):
     "Saliency, experts and student. `parts` gives up the detector and the first weights when they have done their work."
-    masks = _saliency_stage(step, archive, parts.pop('detector'), quiet)
-    _give_back_memory()
+    from namedmask.saliency import give_back, release
+    detector = parts.pop('detector')
+    masks = _saliency_stage(step, archive, detector, quiet)
+    release(detector)
+    give_back()
     if settings['experts']:
         masks = _expert_stage(step, settings, teachers, archive, masks, parallel, device, quiet)
-        _give_back_memory()
+        give_back()
     return _student_stage(step, settings, archive, masks, parts.pop('init'), cards, device, quiet)
 
 def _saliency_stage(step, archive, detector, quiet):
@@ -677,7 +674,6 @@ def _fit(out, given, asked, batch_size, workers, parallel, defaults, device, rep
     step.save()
     step.warn(*notes, *more)
     archive = _archive_stages(step, settings, categories, parts, batch_size, workers, quiet)
-    _give_back_memory()
     _mask_stages(step, settings, teachers, archive, parts, cards[:-1], parallel, device, quiet)
     step.finish()
     run = Run(out, None if isinstance(saliency, str) else saliency)

@@ -671,7 +671,9 @@ def release(
 def give_back():
     "Give memory that is free back to the system: a stage leaves the heap full of holes, and the next one would only add to it."
     import ctypes, gc
+    import torch
     gc.collect()
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
     try: ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError): pass      # not every C library can
 

@@ -11,7 +11,7 @@ __all__ = ['STAGES', 'SALIENCY', 'REVISION', 'read_run', 'Run', 'read_stage', 'r
            'fit', 'find_segmenter', 'evaluate_run', 'ceiling_run', 'result_text', 'draw_sheets']
 
 # %% ../nbs/13_pipeline.ipynb #e1d16952
-import csv, gc, hashlib, json, math, os, platform, re, shutil, sys, tempfile, time
+import csv, hashlib, json, math, os, platform, re, shutil, sys, tempfile, time
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import cached_property, partial

@@ -93,12 +93,21 @@ def with_copies(bits, vectors, rng):
 def copies(size, folder, clock):
     from namedmask.retrieval import _copies
     rng = np.random.default_rng(0)
-    densities = {'full hashes': (.4, .5), 'on white': (.02, .2), 'nearly blank': (.005, .05)}
-    for what, (low, high) in densities.items():
-        bits = rng.random((size, 256)) < rng.uniform(low, high, (size, 1))
+    kinds = {'full hashes': rng.random((size, 256)) < rng.uniform(.4, .5, (size, 1)),
+             'sparse hashes': rng.random((size, 256)) < rng.uniform(.02, .2, (size, 1)),
+             'things on white': on_white(size, rng)}
+    for what, bits in kinds.items():
         bits, vectors = with_copies(bits, rng.standard_normal((size, 32)), rng)
         photos = make_photos(bits)
         clock(what, lambda: _copies(photos, 16, vectors))
+
+
+def on_white(size, rng):
+    "Hashes of things on white: bits are set inside an ellipse in the middle only."
+    y, x = (np.mgrid[:16, :16] - 7.5)/8
+    r = rng.uniform(.3, .9, (size, 2))
+    inside = (x[None]/r[:, 0, None, None])**2 + (y[None]/r[:, 1, None, None])**2 < 1
+    return (inside & (rng.random((size, 16, 16)) < rng.uniform(.3, .5, (size, 1, 1)))).reshape(size, 256)
 
 
 # ---------------------------------------------------------------- masks and notes

@@ -15,6 +15,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from operator import itemgetter
 from pathlib import Path
 from sys import intern
@@ -230,34 +231,55 @@ class _Hashes:
     "Difference hashes of photos, and how many bits of two of them may differ."
     def __init__(self, texts, near, relative):
         self.near, self.relative = near, relative
-        self.there = np.flatnonzero([len(h) == 64 for h in texts])
-        packed = np.frombuffer(bytes.fromhex(''.join(h if len(h) == 64 else '0'*64 for h in texts)), np.uint8).reshape(-1, 32)
-        self.nibbles = np.stack([packed >> 4, packed & 15], -1).reshape(-1, 64).astype(np.uint64)
+        texts = [h if len(h) == 64 else '' for h in texts]
+        packed = np.frombuffer(bytes.fromhex(''.join(h or '0'*64 for h in texts)), np.uint8).reshape(-1, 32)
+        self.nibbles = np.stack([packed >> 4, packed & 15], -1).reshape(-1, 64).astype(np.uint8)
         self.words = np.ascontiguousarray(packed.view(np.uint64).T)
-        self.set_bits = sum(np.bitwise_count(w).astype(int) for w in self.words) if len(packed) else np.zeros(0, int)
-
-    def distance(self, one, others):
-        "In how many bits a hash differs from others."
-        return sum(np.bitwise_count(w[others] ^ w[one]).astype(np.uint16) for w in self.words)
-
-    def limit(self, one, others):
-        "How many bits may differ."
-        if not self.relative: return self.near
-        return np.minimum(self.near, self.near*(self.set_bits[one] + self.set_bits[others])//_FULL)
+        self.bits = [int(h or '0', 16) for h in texts]
+        self.set_bits = np.array([b.bit_count() for b in self.bits], int)
+        self.there = np.flatnonzero(self.set_bits if relative else list(map(bool, texts)))   # those that say something
 
     def reach(self):
-        "For each photo the most that `limit` allows with any other: the other has at most so many bits more."
+        "For each photo the most bits that may differ from any other: the other has at most so many set bits more."
         if not self.relative: return np.full(len(self.set_bits), self.near)
         return np.minimum(self.near, 2*self.near*self.set_bits//(_FULL - self.near))
+
+    def close(self, one, others):
+        "Which of the others are within the limit of a photo, and in how many bits they differ. A few are soon compared one by one."
+        return (self._close_few if len(others) < 50 else self._close_many)(one, others)
+
+    def _close_few(self, one, others):
+        mine, near, found = self.bits[one], self.near, []
+        for o in others:
+            theirs = self.bits[o]
+            differ = (mine ^ theirs).bit_count()
+            if differ > near: continue
+            if self.relative and differ > near*(mine.bit_count() + theirs.bit_count())//_FULL: continue
+            found.append((o, differ))
+        return found
+
+    def _close_many(self, one, others):
+        others = np.frombuffer(others, np.int32)
+        differ = sum(np.bitwise_count(w[others] ^ w[one]).astype(np.uint16) for w in self.words)
+        limit = np.minimum(self.near, self.near*(self.set_bits[one] + self.set_bits[others])//_FULL) if self.relative else self.near
+        close = differ <= limit
+        return list(zip(others[close].tolist(), differ[close].tolist()))
 
 # %% ../nbs/04_retrieval.ipynb #d7c6f49c
 _ODD = np.random.default_rng(0).integers(0, 2**63, 64, dtype=np.uint64)*np.uint64(2) + np.uint64(1)
 
-def _same_pieces(nibbles, members, reach):
+def _dealt(hashes, pieces):
+    "Which of the 64 hex digits make up each piece. What is blank in most pictures is dealt out evenly, so that no piece is blank in all."
+    if not hashes.relative: return np.array_split(np.arange(64), np.arange(1, pieces)*64//pieces)   # in a row, as in version 0.1
+    common = np.array([np.bincount(column, minlength=16).max() for column in hashes.nibbles.T])     # photos with the most frequent digit
+    order = np.argsort(common, kind='stable')
+    return [order[i::pieces] for i in range(pieces)]
+
+def _same_pieces(hashes, members, reach):
     "Cut hashes into one piece more than bits may differ; yield (photo, number of a group) of all that share a piece with another one."
-    cuts, numbered = np.arange(reach + 2)*64//(reach + 1), 0
-    for a, b in zip(cuts, cuts[1:]):
-        keys = (nibbles[members, a:b]*_ODD[a:b]).sum(1)        # equal pieces have equal keys
+    numbered = 0
+    for digits in _dealt(hashes, reach + 1):
+        keys = (hashes.nibbles[members][:, digits].astype(np.uint64)*_ODD[digits]).sum(1)           # equal pieces have equal keys
         _, group, size = np.unique(keys, return_inverse=True, return_counts=True)
         shared = size[group] > 1
         yield members[shared], group[shared] + numbered
@@ -270,14 +292,14 @@ def _levels(hashes):
     if not hashes.relative: return [(hashes.there, near)]
     lightest = np.maximum(0, hashes.set_bits - reach)                   # set bits of the lightest hash within reach
     least = np.minimum(near, 2*near*lightest//(_FULL - near))           # and its own reach
-    steps = sorted({near >> k for k in range(near.bit_length() + 1)})   # 0, 1, 2, 4, 8, 16
+    steps = sorted({0, *(round(near*.8**k) for k in range(20))})        # 0, 1, 2, 3, 4, 5, 7, 8, 10, 13, 16
     return [(hashes.there[(reach[hashes.there] > below) & (least[hashes.there] <= step)], step) for below, step in zip([-1, *steps], steps)]
 
 def _groups(hashes):
     "(start, groups): photo i is in the groups `groups[start[i]:start[i + 1]]`; two photos within reach of each other share one."
     photos, groups, numbered = [np.zeros(0, int)], [np.zeros(0, int)], 0
     for members, step in _levels(hashes):
-        for photo, group in _same_pieces(hashes.nibbles, members, step):
+        for photo, group in _same_pieces(hashes, members, step):
             photos.append(photo)
             groups.append(group + numbered)
         numbered = 1 + max(map(np.max, filter(len, groups)), default=0)
@@ -291,11 +313,12 @@ def _copies(photos, near, vectors=None):
     `vectors`: of the index, by the photos' rows, to confirm what the hashes say; None believes the hashes alone."""
     hashes = _Hashes([p.dhash for p in photos], near, vectors is not None)
     start, groups = _groups(hashes)
+    start, groups = start.tolist(), groups.tolist()
     rows, of_sha, of_group, repeats = np.array([p.row for p in photos]), {}, {}, {}
     for one, photo in enumerate(photos):
-        mine = groups[start[one]:start[one + 1]].tolist()
+        mine, hit = groups[start[one]:start[one + 1]], None
         if photo.sha and photo.sha in of_sha: hit = of_sha[photo.sha], 'the same file'
-        else: hit = _near_copy(one, [of_group[g] for g in mine if g in of_group], hashes, vectors, rows)
+        elif others := _remembered(mine, of_group): hit = _near_copy(one, others, hashes, vectors, rows)
         if hit:
             repeats[one] = hit
             continue
@@ -303,14 +326,21 @@ def _copies(photos, near, vectors=None):
         for g in mine: of_group.setdefault(g, array('i')).append(one)
     return repeats
 
-def _near_copy(one, groups, hashes, vectors, rows):
-    "The first remembered photo of which this one is nearly a copy, and how alike they are; None if there is none. `groups`: the remembered ones."
-    if not groups: return None
-    others = np.concatenate([np.frombuffer(g, np.int32) for g in groups])
-    differ = hashes.distance(one, others)
-    close = np.flatnonzero(differ <= hashes.limit(one, others))
-    if vectors is not None and len(close): close = close[_cosines(vectors, rows[one], rows[others[close]]) >= _ALIKE]
-    return (int(others[close[0]]), f'{differ[close[0]]} of 256 bits differ') if len(close) else None
+def _remembered(groups, of_group):
+    "The photos remembered in these groups, one group after the other."
+    others = array('i')
+    for g in groups:
+        if g in of_group: others.extend(of_group[g])
+    return others
+
+def _near_copy(one, others, hashes, vectors, rows):
+    "The first remembered photo of which this one is nearly a copy, and how alike they are; None if there is none."
+    close = hashes.close(one, others)
+    if close and vectors is not None:
+        agree = _cosines(vectors, rows[one], rows[[o for o, _ in close]]) >= _ALIKE
+        close = list(compress(close, agree))
+        close.sort()
+    return (close[0][0], f'{close[0][1]} of 256 bits differ') if close else None
 
 def _cosines(vectors, row, rows, piece=4096):
     "Of one row's vector with those of others."

@@ -7,10 +7,10 @@ Docs: https://namedmask.github.io/namedmask/inference.html.md"""
 # %% auto #0
 __all__ = ['pick_device', 'half_type', 'own_side', 'fit_size', 'photo_of', 'seen_by', 'Scorer', 'forward', 'argmax_at',
            'too_large', 'segment', 'ReadAhead', 'Seen', 'take_labels', 'take_probabilities', 'take_foreground',
-           'BatchSize', 'run_batches']
+           'BatchSize', 'run_batches', 'free_memory']
 
 # %% ../nbs/05a_inference.ipynb #05a00005
-import os
+import ctypes, gc, os, sys
 from collections import deque
 from dataclasses import dataclass
 from numbers import Real
@@ -19,7 +19,7 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from .core import NamedMaskError
 from .images import as_rgb, load_image
-from .teachers import is_out_of_memory
+from .teachers import is_out_of_memory, release_engines
 
 # %% ../nbs/05a_inference.ipynb #05a00007
 def pick_device(
@@ -368,3 +368,13 @@ def _tried(group, scorer, take):
         return False
     for o, value in zip(group, values): o.value, o.pixels = value, None
     return True
+
+# %% ../nbs/05a_inference.ipynb #05a00044
+def free_memory():
+    "Give memory that nobody needs any more back to the system; for the time between two stages."
+    release_engines()
+    gc.collect()
+    if torch.cuda.is_initialized(): torch.cuda.empty_cache()
+    if sys.platform == 'linux':
+        try: ctypes.CDLL('libc.so.6').malloc_trim(0)
+        except (OSError, AttributeError): pass            # another C library than GNU's

@@ -31,7 +31,7 @@ import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, load_image, palette
 from .teachers import check_tensors, is_out_of_memory, read_header, read_weights, unsound
-from .inference import (argmax_at, fit_size, forward, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment,
+from .inference import (argmax_at, fit_size, forward, free_memory, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment,
                                  take_labels)
 
 _all_ = ['argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']   # from the chapter Inference; they may be had from here as well
@@ -789,6 +789,7 @@ def fit_resumably(
     state = ckpt.peek()
     start = state['iteration'] if state else 0
     if state: _continue(model, state, ckpt.file)
+    free_memory()                 # the stages before have left some
     learn = make_learner(start)
     if start < n_iters:
         with explain_write(folder): Path(folder).mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,14 @@ Docs: https://namedmask.github.io/namedmask/teachers.html.md"""
 
 # %% auto #0
 __all__ = ['SUPERVISION', 'UNKNOWN_BELOW', 'DOUBTFUL_BELOW', 'TWO_MEANINGS', 'TEACHERS', 'TeacherCard', 'keep_cards', 'cards_of',
-           'offline_weights', 'lite_state_dict', 'n_threads', 'cached_path', 'onnx_session', 'EfficientNetLiteFeatures',
-           'imagenet_classes', 'class_named', 'paper_templates', 'conse', 'class_texts', 'MiniLM', 'ConSERetriever',
-           'find_weights', 'is_out_of_memory', 'read_weights', 'tensors_of', 'check_tensors', 'unsound', 'read_header',
-           'OpenClipRetriever', 'TimmFeatures', 'TeacherSet', 'register_teachers', 'get_teachers']
+           'offline_weights', 'lite_state_dict', 'n_threads', 'cached_path', 'onnx_session', 'OnnxEngine',
+           'release_engines', 'EfficientNetLiteFeatures', 'imagenet_classes', 'class_named', 'paper_templates', 'conse',
+           'class_texts', 'MiniLM', 'ConSERetriever', 'find_weights', 'is_out_of_memory', 'read_weights', 'tensors_of',
+           'check_tensors', 'unsound', 'read_header', 'OpenClipRetriever', 'TimmFeatures', 'TeacherSet',
+           'register_teachers', 'get_teachers']
 
 # %% ../nbs/02_teachers.ipynb #f9c3ec0e
-import argparse, hashlib, importlib, json, os, pickletools, re, warnings, zipfile
+import argparse, hashlib, importlib, json, os, pickletools, re, warnings, weakref, zipfile
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import get_ident
 from typing import Callable
+from urllib.error import URLError
 import numpy as np
 from fastcore.basics import patch
 from .core import NamedMaskError, atomic_path, cache_dir, parse_json, read_json, write_json
@@ -163,16 +165,45 @@ def onnx_session(
     dynamic:bool=False,   # Let H and W vary (N always may)
 ):
     "An ONNX Runtime session of `module`; the export is kept in `cache_dir()` and made anew only for another `key`, size or torch."
-    import onnxruntime as ort, torch
+    return _open_session(_exported(module, example, key, dynamic), threads)
+
+def _exported(module, example, key, dynamic=False):
+    "The file of an exported network in the cache, made if it is not there."
+    import torch
     shape = 'any' if dynamic else 'x'.join(map(str, example.shape[1:]))
     path = cache_dir()/'onnx'/f"{key}-{shape}-torch{torch.__version__.split('+')[0]}.onnx"
     if not os.path.exists(path):
         with cached_path(path) as tmp: _export(module, example, tmp, dynamic)
+    return path
+
+def _open_session(path, threads=None):
+    import onnxruntime as ort
     opts = ort.SessionOptions()
     opts.intra_op_num_threads, opts.inter_op_num_threads, opts.log_severity_level = threads or n_threads(), 1, 3
     try: return ort.InferenceSession(str(path), opts, providers=['CPUExecutionProvider'])
     except Exception as e:
         raise NamedMaskError(f"Cannot open the exported network {path}: delete it, and it is made again ({e}).") from e
+
+# %% ../nbs/02_teachers.ipynb #02c0ffeb
+_ENGINES = weakref.WeakSet()
+
+class OnnxEngine:
+    "A function from a float32 array (N,3,H,W) to a list of arrays, by ONNX Runtime."
+    def __init__(self,
+        path,              # The exported network
+        threads:int=None,  # Threads of the session; `n_threads()` by default
+        ):
+        self.path, self.threads, self.session = path, threads, _open_session(path, threads)
+        _ENGINES.add(self)
+
+    def __call__(self, x):
+        session = self.session or _open_session(self.path, self.threads)
+        self.session = session
+        return session.run(None, {'x': np.ascontiguousarray(x, dtype=np.float32)})
+
+def release_engines():
+    "Give back what the sessions of ONNX Runtime hold; each is opened again when it is next asked."
+    for engine in list(_ENGINES): engine.session = None
 
 # %% ../nbs/02_teachers.ipynb #5d4408c3
 def _pick_engine(engine, device=None):
@@ -190,9 +221,7 @@ def _runner(module, example, key, engine='auto', device=None, threads=None, dyna
     "A function from a float32 array (N,3,H,W) to the list of `module`'s outputs as arrays."
     import torch
     engine, device = _pick_engine(engine, device)
-    if engine == 'onnx':
-        session = onnx_session(module, example, key, threads, dynamic)
-        return lambda x: session.run(None, {'x': np.ascontiguousarray(x, dtype=np.float32)})
+    if engine == 'onnx': return OnnxEngine(_exported(module, example, key, dynamic), threads)
     module = module.eval().to(device, memory_format=torch.channels_last)
     def run(x):
         with torch.inference_mode():
@@ -507,7 +536,7 @@ def find_weights(
     try:
         if fetch: return (got := fetch()) and _check_sha256(got, sha256)
     except NamedMaskError: raise
-    except Exception as e: why = f"could not be fetched ({type(e).__name__})"
+    except Exception as e: why = f"could not be fetched ({type(e.__cause__ or e).__name__})"
     else: why = "are not on this machine"
     raise NamedMaskError(f"The weights of {what} {why}: bring the file {name}{f' from {url}' if url else ''} "
                          f"and put it at {place}, or pass file= with its path.")
@@ -516,8 +545,12 @@ def _download(url):
     "Fetch `url` into the cache, whole or not at all."
     import torch
     place = cache_dir()/'weights'/url.rsplit('/', 1)[-1]
-    with cached_path(place) as part: torch.hub.download_url_to_file(url, str(part))
+    with cached_path(place) as part:
+        try: torch.hub.download_url_to_file(url, str(part))
+        except (URLError, ConnectionError, TimeoutError) as e: raise _NotFetched(url) from e     # no fault of the cache, though an OSError too
     return place
+
+class _NotFetched(Exception): pass
 
 # %% ../nbs/02_teachers.ipynb #02c0ffe3
 def is_out_of_memory(

@@ -347,6 +347,15 @@ def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path, monkeypatch
     monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path/'file'))
     net = torch.nn.Conv2d(3, 1, 1).eval()
     with pytest.raises(NamedMaskError, match=f'Cannot write into the cache {tmp_path/"file"} .*set the variable NAMEDMASK_CACHE'): T.onnx_session(net, torch.zeros(1, 3, 4, 4), 'k')
-    with pytest.raises(NamedMaskError, match='NAMEDMASK_CACHE'): T._download('http://127.0.0.1:9/w.pth')
+    with pytest.raises(NamedMaskError, match='NAMEDMASK_CACHE'): T._download('file:///dev/null')
     assert (tmp_path/'file').read_text() == ''
     with pytest.raises(NamedMaskError, match='are not on this machine'): T.find_weights('x', 'w.pth')
+
+def test_engines_give_their_memory_back_and_answer_as_before(cache):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.ReLU()).eval()
+    run, x = T._runner(net, torch.zeros(1, 3, 4, 4), 'k', 'onnx'), np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
+    first = run(x)[0]
+    T.release_engines()
+    assert run.session is None
+    assert np.array_equal(run(x)[0], first) and run.session is not None
+    assert run in T._ENGINES

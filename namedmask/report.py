@@ -26,7 +26,7 @@ def data_uri(
     quality:int=72,  # JPEG quality, 1 to 95
 )->str:
     "The picture as a `data:` URI that can stand in a page."
-    im = as_rgb(im)
+    im = as_rgb(im).copy()                # which `thumbnail` then shrinks in place
     im.thumbnail((side, side), Image.Resampling.LANCZOS)
     buf = io.BytesIO()
     im.save(buf, 'JPEG', quality=quality, optimize=True)

@@ -25,15 +25,15 @@ from typing import Callable
 import numpy as np
 from PIL import Image
 from .core import NamedMaskError, Stage, progress, safe_join, settings_key
-from .images import IMAGE_SUFFIXES, WORK_SIDE, load_image, load_labels, load_mask, _header
+from .images import IMAGE_SUFFIXES, load_image, load_labels, load_mask, _header
 from .retrieval import Category, parse_names
 from .exchange import rle_decode
 from .segmenter import ignore_for, label_type
 from .recipes import CITYSCAPES, COCA, COCO, VOC, imagenet_s
 from .metrics import SALIENCY_SCORES, bootstrap_ci, bootstrap_iou, interval, saliency_scores
 from .evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, VocBenchmark, add_cells, check_labels, checked_ids, class_number, contract_of, evaluate, folder_name,
-                                  lacking_text, letters, lines_of, meaning_of, names_of, read_voc_list, scoring, shared_names, soft_mask, sources_of, stamp_of,
-                                  still_good, strange_table, upright, voc_root, without_fallback, _short)
+                                  lacking_text, letters, lines_of, meaning_of, names_of, read_voc_list, scoring, seen_at, shared_names, soft_mask, sources_of, stamp_of,
+                                  still_good, strange_table, upright, voc_root, without_fallback, work_side_of, _short)
 _all_ = ['class_number', 'lines_of']     # they live in `evaluation` and can be imported from here as well
 
 # %% ../nbs/10a_benchmarks.ipynb #04707d53
@@ -618,7 +618,7 @@ def detector_contract(
     cards = getattr(detector, 'cards', None)
     if cards is None and getattr(detector, 'card', None): cards = [detector.card]
     refined = (getattr(detector, 'settings', None) or {}).get('refine', 'unknown') or False
-    how = dict(background='where the soft map is at most .5', resolution=f'shorter side at most {WORK_SIDE}', resizing='soft map bilinear to the photo',
+    how = dict(background='where the soft map is at most .5', resolution=seen_at(detector), resizing='soft map bilinear to the photo',
                thresholds='.5 for IoU and accuracy, fixed beforehand; all for the best F', crf=refined, transfer=None, matching=None, prompts=None)
     return contract_of(SimpleNamespace(names=['object'], protocol=how | (getattr(detector, 'protocol', None) or {}), cards=cards))
 
@@ -648,7 +648,7 @@ def _resized(soft, size): return np.array(Image.fromarray(np.asarray(soft, np.fl
 def _detect(detector, im):
     "(soft map at the photo's size, masks that it was chosen from)."
     if not hasattr(detector, 'steps'): return soft_mask(detector, im), []
-    steps = detector.steps(_short(im, WORK_SIDE))
+    steps = detector.steps(_short(im, work_side_of(detector)))
     return _resized(steps['soft'], im.size), all_masks(detector, steps)
 
 def evaluate_saliency(

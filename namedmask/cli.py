@@ -133,6 +133,7 @@ def benchmark(
     if kind is None: raise NamedMaskError(f"Say which benchmark, {', '.join(BENCHMARKS)}, and its folder with --root; --list says what each needs.")
     if root is None: raise NamedMaskError(f"Give the folder of {kind_of(kind)} with --root; `namedmask benchmark {kind_of(kind)} --list` says what should be in it.")
     found = open_benchmark(kind, root, names, split)
+    if hasattr(found, 'check'): found.check()
     print(f"{found!r}\n{found.card['what']}")
 
 # %% ../nbs/14_cli.ipynb #7ab1e000
@@ -149,6 +150,7 @@ def table(
     names:str=None,         # Some of its names, commas between them; all by default
     split:str=None,         # Which part of it
     transfer:str='name-only', # name-and-image, if the photos come from where the benchmark's do
+    as_released:bool=False, # MaskCLIP and ReCo as their released code does it, where that differs from the papers
     iterations:int=None,    # Training steps of each student
     metric:str='miou',      # miou, or foreground: names aside
     mixed:bool=False,       # Put results of different protocols into one table, with footnotes
@@ -159,7 +161,7 @@ def table(
     from namedmask import table as t
     if files: print(t.print_table(split_sources(files), metric, mixed)); return
     if list: print(t.system_list(teachers)); return
-    labs = t.labs_for(teachers, out, seeds, split_sources(images), benchmark, root, names, split, transfer, iterations)
+    labs = t.labs_for(teachers, out, seeds, split_sources(images), benchmark, root, names, split, transfer, iterations, systems=systems, metric=metric, as_released=as_released)
     t.run_table(labs, systems, t.results_file(out), quiet=quiet)
     print(t.print_table([t.results_file(out)], metric, mixed))
 

@@ -123,6 +123,13 @@ class OwnFolder:
             self.note(dict(file=name))
             self.files.add(name)
 
+    def adopt(self, names):
+        "Call files ours that an earlier version made and did not write down."
+        with self.guard:
+            new = [n for n in names if n not in self.files and os.path.lexists(self.folder/n)]
+            self.note(*(dict(file=n) for n in new))
+            self.files |= set(new)
+
     def temporary(self)->str:
         "A word in the names of this process's half-written files; it stands in the record, so that they can be told from yours."
         with self.guard:
@@ -206,7 +213,8 @@ def own_folder(
     with explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if (folder/RECORD).is_symlink(): raise NamedMaskError(f"{folder/RECORD} is a link, not a record of ours: move it, or choose another folder.")
-        home, new = os.path.realpath(folder), not os.path.lexists(folder/RECORD)
+        home, new = os.path.realpath(folder), not (folder/RECORD).exists()
+        if not new and not (folder/RECORD).is_file(): raise NamedMaskError(f"{folder/RECORD} is not a file: move it, or choose another folder.")
         if new: _begin_record(folder, shared, photos)
     if new or home not in _OPEN: _OPEN[home] = OwnFolder(home)
     _OPEN[os.path.abspath(folder)] = _OPEN[home]
@@ -225,9 +233,10 @@ def refuse_foreign(folder):
                              "give a new or an empty folder; nothing in this one was touched.")
 
 # %% ../nbs/00_core.ipynb #556d3db4
-_OLD_STAGE = ('stage.json', '.lock', 'cards.json', 'notes.json', 'index.db', 'index.db-*', 'vectors-*.f16', 'manifest.csv', 'edits.csv', 'scores.npz',
+_OLD_STAGE = ('stage.json', '.lock', 'cards.json', 'notes.json', 'index.db', 'index.db-*', 'vectors-*.f16', 'manifest.csv', 'edits.csv', '*.npz',
               'checkpoint.pt', 'losses.csv', 'model.safetensors', 'segmenter.json', 'selfmask.safetensors', 'refined.jsonl', 'photos.jsonl',
               'counts.jsonl', 'clusters.json', '??/*.png')
+_OLD_FLAT = {'maskdistill-labels': ('*.png',)}
 _OLD_RUN = ('run.json', 'results.jsonl', 'report.html', 'skipped.csv', '.lock', 'sheets/*.jpg')
 _OLD_MASK = re.compile(r'[0-9a-zA-Z_-]{2}/[0-9a-zA-Z_-]{3,128}\.png')
 _OLD_TEMPORARY = re.compile(r'\.[^/]*\.\d+\.tmp(\.\w+)?')
@@ -241,7 +250,7 @@ def _old_files(folder):
     "Names of the files that 0.1 made in a folder which has no record; none if it is not one of its folders."
     folder = Path(folder)
     stage, run, network = (_object_or_none(folder/f) for f in ('stage.json', 'run.json', 'segmenter.json'))
-    if isinstance(stage.get('key'), str) and isinstance(stage.get('settings'), dict): names = _matching(folder, _OLD_STAGE)
+    if isinstance(stage.get('key'), str) and isinstance(stage.get('settings'), dict): names = _matching(folder, _OLD_STAGE + _OLD_FLAT.get(stage['settings'].get('stage'), ()))
     elif isinstance(run.get('settings'), dict) and 'teachers' in run: names = _matching(folder, _OLD_RUN)
     elif isinstance(network.get('model'), dict) and 'names' in network: names = _matching(folder, ('segmenter.json', 'model.safetensors'))
     else: names = _old_predictions(folder) or _old_masks(folder) or _old_table(folder)
@@ -251,7 +260,7 @@ def _matching(folder, patterns):
     "Files of `folder` whose names fit one of the patterns."
     paths = [p for pattern in patterns for p in folder.glob(pattern) if p.is_file()]
     names = [p.relative_to(folder).as_posix() for p in paths]
-    return [n for n in names if not n.endswith('.png') or _OLD_MASK.fullmatch(n)]
+    return [n for n in names if '/' not in n or not n.endswith('.png') or _OLD_MASK.fullmatch(n)]
 
 def _temporaries(folder, names):
     "Half-written files of 0.1 beside its other files."

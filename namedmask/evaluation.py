@@ -11,9 +11,10 @@ __all__ = ['VOC_NAMES', 'SYNONYMS', 'VOC_ALIASES', 'letters', 'class_number', 's
            'voc_stems', 'model_key', 'predict_labels', 'count_photo', 'is_sound', 'add_cells', 'contract_of',
            'stamp_of', 'is_unchanged', 'sources_of', 'still_good', 'lacks_memory', 'scoring', 'score', 'evaluate',
            'summary', 'intervals', 'edges', 'log_result', 'evaluate_folder', 'NaiveSegmenter', 'soft_mask',
-           'naive_baseline', 'without_fallback', 'mask_iou', 'label_is', 'retrieval_precision', 'read_labels',
-           'TrueMask', 'true_ids', 'true_mask_entries', 'cut_labels', 'TrueMaskDataset', 'TrueMaskStore',
-           'true_mask_dls', 'train_ceiling', 'ConfusionMatrix', 'foreground_iou', 'JsonLines']
+           'work_side_of', 'seen_at', 'naive_baseline', 'without_fallback', 'mask_iou', 'label_is',
+           'retrieval_precision', 'read_labels', 'TrueMask', 'true_ids', 'true_mask_entries', 'cut_labels',
+           'TrueMaskDataset', 'TrueMaskStore', 'true_mask_dls', 'train_ceiling', 'ConfusionMatrix', 'foreground_iou',
+           'JsonLines']
 
 # %% ../nbs/10_evaluation.ipynb #929f43fc
 import csv, difflib, hashlib, json, os, time
@@ -635,7 +636,7 @@ class NaiveSegmenter:
         self.key = settings_key(['naive', self.names, getattr(detector, 'settings', None), str(getattr(retriever, 'card', '')), self.text.round(4).tolist()])
         cards = [getattr(retriever, 'card', None), *(getattr(detector, 'cards', None) or [getattr(detector, 'card', None)])]
         self.cards = [o for o in cards if o]
-        self.protocol = dict(background='where the saliency mask is below its threshold', resolution=f'saliency: shorter side at most {WORK_SIDE}', resizing='mask bilinear to the photo',
+        self.protocol = dict(background='where the saliency mask is below its threshold', resolution=f'saliency: {seen_at(detector)}', resizing='mask bilinear to the photo',
                              thresholds='saliency .5, fixed beforehand', crf=False, transfer='zero-shot')
 
     def predict(self,
@@ -651,8 +652,21 @@ def soft_mask(
     im,       # RGB image of any size
 )->np.ndarray:
     "What the detector says of `im` reduced to its working size, brought back to the size of `im`: (H,W) float32."
-    soft = np.asarray(detector(_short(im, WORK_SIDE)), np.float32)
+    soft = np.asarray(detector(_short(im, work_side_of(detector))), np.float32)
     return np.array(Image.fromarray(soft).resize(im.size, Image.Resampling.BILINEAR))
+
+def work_side_of(
+    detector, # A saliency detector
+)->int: # Pixels; None: photos at their own size
+    "The shorter side to which a photo is reduced before the detector sees it."
+    return getattr(detector, 'work_side', WORK_SIDE)
+
+def seen_at(
+    detector, # A saliency detector
+)->str:
+    "The same in words, for a card."
+    side = work_side_of(detector)
+    return f'shorter side at most {side}' if side else 'native'
 
 def _short(im, side):
     "`im` with its shorter side reduced to `side` (never enlarged)."

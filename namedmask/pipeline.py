@@ -751,7 +751,7 @@ def _evaluate_names(run, bench, student, naive, masks, labels, quiet, device):
     if bench.kind != 'voc': folder = folder/slug(f'{bench.kind}-{bench.split}')
     if student: scores['student'] = bm.evaluate_on(find_segmenter(run.folder, device), bench, folder/'student', quiet=quiet)
     if naive or masks: retriever, categories, detector = run.teachers()
-    if naive: scores['naive'] = bm.evaluate_on(ev.NaiveSegmenter(retriever, embed_names(retriever, categories), detector, bench.names), bench, folder/'naive', supervision=run.record['teachers'][:-1], quiet=quiet)
+    if naive: scores['naive'] = bm.evaluate_on(ev.NaiveSegmenter(retriever, embed_names(retriever, categories), detector, [c.name for c in categories]), bench, folder/'naive', supervision=run.record['teachers'][:-1], quiet=quiet)
     if masks: scores['masks'] = {k: v for k, v in ev.mask_iou(detector, bench, quiet=quiet).items() if k != 'per_photo'}
     if labels: scores['retrieval'] = ev.retrieval_precision(run.archive, labels, k=run.settings['n'])
     return scores

@@ -443,7 +443,7 @@ class Archive:
         self.folder, self.categories, self.entries, self.warnings = Path(folder), list(categories), list(entries), list(warnings)
         self.names = [c.name for c in self.categories]
         self._of_name = _in_order(self.names, self.entries)
-        self._of_sha = self._of_path = self._scores = None   # made when they are first asked for
+        self._first_of_sha = self._of_root = self._scores = None   # made when they are first asked for
         self.edits = {}
         for e in edits: self._edit(e)
         self._saved = dict(self.edits)
@@ -582,24 +582,35 @@ def _name(self:Archive, name):
         raise NamedMaskError(f"There is no name {name!r} in this archive: it has {_some(self.names)}.")
     return name
 
-def _paths(entry): return entry.rel, os.path.join(entry.root, entry.rel)
-
 @patch
 def _find_by_path(self:Archive, path):
     "The first line with that path, in full or as in the manifest; None if there is none."
-    if self._of_path is None:
-        with _no_garbage(): self._of_path = {path: i for i in reversed(range(len(self.entries))) for path in _paths(self.entries[i])}
-    place = self._of_path.get(path)
-    return None if place is None else self.entries[place]
+    if self._of_root is None:
+        self._of_root = {}
+        with _no_garbage():
+            for root in {e.root for e in self.entries}: self._of_root[root] = {}
+            for i, e in enumerate(self.entries): self._of_root[e.root].setdefault(e.rel, i)
+    hits = [lines[rel] for root, lines in self._of_root.items() for rel in (path, _below(root, path)) if rel in lines]
+    return self.entries[min(hits)] if hits else None
+
+def _below(root, path):
+    "A full path as it stands in the manifest; None if it is not in that folder."
+    folder = os.path.join(root, '')
+    return path[len(folder):] if path.startswith(folder) else None
 
 @patch
 def _find_by_sha(self:Archive, sha):
     "The places of a photo's lines."
-    if self._of_sha is None:
-        self._of_sha = {}
+    if self._first_of_sha is None:
+        self._first_of_sha, self._more_of_sha = {}, {}
         with _no_garbage():
-            for i, e in enumerate(self.entries): self._of_sha[e.sha] = (*self._of_sha.get(e.sha, ()), i)
-    return self._of_sha.get(sha, ())
+            for i, e in enumerate(self.entries): self._note_sha(i, e.sha)
+    if sha not in self._first_of_sha: return []
+    return [self._first_of_sha[sha], *self._more_of_sha.get(sha, ())]
+
+@patch
+def _note_sha(self:Archive, place, sha):
+    if self._first_of_sha.setdefault(sha, place) != place: self._more_of_sha.setdefault(sha, []).append(place)   # few have a second line
 
 @patch
 def _as_edit(self:Archive, action, name, path):
@@ -652,8 +663,8 @@ def _add(self:Archive, entry):
     place = len(self.entries)
     self.entries.append(entry)
     self._of_name[entry.name].append(place)
-    self._of_sha[entry.sha] = (*self._find_by_sha(entry.sha), place)
-    for path in _paths(entry) if self._of_path is not None else (): self._of_path.setdefault(path, place)
+    self._note_sha(place, entry.sha)
+    if self._of_root is not None: self._of_root.setdefault(entry.root, {}).setdefault(entry.rel, place)
 
 # %% ../nbs/04_retrieval.ipynb #ca80e8b0
 _NOTHING = Category('object')  # What a name has to beat

@@ -107,6 +107,9 @@ class ThingBenchmark:
     "A benchmark whose names are one: thing. Ignored pixels stay ignored."
     names = ['thing']
     def __init__(self, benchmark): self.benchmark, self.stems = benchmark, benchmark.stems # Any benchmark with a background
+    def __getattr__(self, name): # The masks, what was skipped, and why, are those of the benchmark
+        if name in ('mask', 'lacking', 'skipped', 'notes'): return getattr(self.benchmark, name)
+        raise AttributeError(name)
     def photo(self, stem): return self.benchmark.photo(stem)
     def labels(self, stem)->np.ndarray: # (H, W)
         "0 background, 1 thing, 255 ignored."

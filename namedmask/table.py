@@ -101,7 +101,7 @@ def labs_for(
 def _named_benchmark(kind, root, names, split):
     "The benchmark, if it has names to look for."
     from namedmask.benchmarks import open_benchmark
-    bench = open_benchmark(kind, root, names, split)
+    bench = open_benchmark(kind, root, names, split, strict=True)
     if not names and list(bench.names) == ['object']: raise NamedMaskError(f"The benchmark {kind} has no names, only things that stand out: say --names with what they are, or choose a benchmark with names.")
     return bench
 

@@ -477,9 +477,10 @@ def write_world(
     told, known = world.settings, read_json(folder/'world.json')
     if known not in (None, told): raise NamedMaskError(f"{folder} holds another world ({known}, not {told}): choose another folder, or delete this one.")
     for k, n in enumerate(world.names): lut[1 + WORLD_NAMES.index(n)] = k + 1
-    own_folder(folder, shared=known is not None, photos=True)      # 0.1 kept no record of what it had painted
-    write_json(folder/'world.json', told)
+    own = own_folder(folder, shared=known is not None, photos=True)
     stems, captions = [f'{world.split}_{world.seed}_{i:06}' for i in range(len(world))], []
+    if known: own.adopt(_names_in(stems, split))                    # 0.1 kept no record of what it had painted
+    write_json(folder/'world.json', told)
     write_text(folder/'ImageSets'/'Segmentation'/f'{split}.txt', '\n'.join(stems) + '\n')
     if _painted(folder, stems): return folder
     for i, stem in enumerate(progress(stems, 'painting', len(stems), quiet=quiet)):
@@ -491,6 +492,11 @@ def write_world(
     write_text(folder/'names.txt', '\n'.join(world.names) + '\n')
     write_text(folder/'captions.txt', '\n'.join(captions) + '\n')     # last: who finds it finds all
     return folder
+
+def _names_in(stems, split):
+    "Names of the files of a world."
+    texts = ['world.json', 'names.txt', 'captions.txt', f'ImageSets/Segmentation/{split}.txt']
+    return texts + [f'JPEGImages/{s}.jpg' for s in stems] + [f'SegmentationClass/{s}.png' for s in stems]
 
 def _painted(folder, stems):
     "Are these scenes, and no others, there?"

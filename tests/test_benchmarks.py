@@ -585,6 +585,19 @@ def test_upper_bound_over_selfmasks_queries(tmp_path):
         best.append(max((m & t).sum()/((m | t).sum() + 1e-7) for m in full))
     assert r['mean_ub_iou'] == pytest.approx(np.mean(best), abs=1e-5) and r['mean_ub_iou'] >= r['mean_iou']
 
+@pytest.mark.parametrize('side,seen,says_', [(None, (700, 600), 'native'), (512, (597, 512), 'shorter side at most 512'), (300, (350, 300), 'shorter side at most 300')])
+@pytest.mark.parametrize('steps', [False, True])
+def test_a_detector_sees_a_photo_at_the_size_that_it_works_at(side, seen, says_, steps, tmp_path):
+    photo(tmp_path/'images'/'a.jpg', (700, 600)); png(tmp_path/'ground_truth_mask'/'a.png', 255*np.eye(600, 700))
+    sizes = []
+    class Detector:
+        work_side = side
+        def __call__(self, im): sizes.append(im.size); return np.zeros(im.size[::-1], np.float32)
+    class InSteps(Detector):
+        def steps(self, im): return dict(soft=self(im))
+    r = evaluate_saliency(InSteps() if steps else Detector(), SaliencySet(tmp_path), quiet=True)
+    assert sizes == [seen] and r['made_by']['protocol']['resolution'] == says_
+
 def test_saliency_notes_from_before_a_score_was_added(tmp_path):
     b, calls = ecssd(tmp_path/'e'), []
     def detector(im): calls.append(1); return left(im)

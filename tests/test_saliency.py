@@ -640,3 +640,12 @@ def test_a_released_network_is_loaded_again():
     net = Net(); d = S.SpectralDetector([net])
     a = d(red_disc()[0]); d.release(); assert net._run is None
     assert (d(red_disc()[0]) == a).all() and net.loads == 2
+
+def test_release_goes_through_what_is_made_of_networks():
+    parts = SimpleNamespace(_texts=SimpleNamespace(_model=1), _run=2, _class_vectors=3, card=None)
+    looks = SimpleNamespace(model=parts)
+    S.release(looks); S.release(None)
+    assert (parts._run, parts._texts._model, parts._class_vectors) == (None, None, 3)
+    random = SimpleNamespace(card=TeacherCard('r', 'features', 'nothing', 'none', 'random numbers'), _run=2)
+    S.release(random); assert random._run == 2                    # it would come back with other numbers
+    S.give_back()

@@ -26,7 +26,7 @@ def data_uri(
     quality:int=72,  # JPEG quality, 1 to 95
 )->str:
     "The picture as a `data:` URI that can stand in a page."
-    im = as_rgb(im)
+    im = as_rgb(im).copy()                # which `thumbnail` then shrinks in place
     im.thumbnail((side, side), Image.Resampling.LANCZOS)
     buf = io.BytesIO()
     im.save(buf, 'JPEG', quality=quality, optimize=True)
@@ -271,7 +271,7 @@ def prediction_section(
     labels_of,     # From a picture to its labels, uint8 HxW, 0 the background
     names:list,    # The names of labels 1, 2, ...
     n:int=24,      # How many to show
-    look:int=60,   # How many to predict, to find those with most in them
+    look:int=36,   # How many to predict, to find those with most in them: nearly all of the report's time
     seed:int=0,
 )->dict:
     "Predictions on held-out photos: some at random, some in which the student finds most."

@@ -159,7 +159,7 @@ def test_a_folder_removed_meanwhile_is_told(tmp_path):
 
 def test_a_record_that_is_no_file(tmp_path):
     (tmp_path/'f'/RECORD).mkdir(parents=True)
-    says('is not a file', own_folder, tmp_path/'f')
+    says('is a folder, not a file', own_folder, tmp_path/'f')
 
 # ---------------------------------------------------------------- whole or absent
 

@@ -110,6 +110,6 @@ def test_a_stage_never_imports_a_later_one():
     order = [name for name, text in chapters.items() if '#| default_exp' in text]        # the last chapters export nothing
     assert order[0] == 'core' and order.index('cli') == order.index('pipeline') + 1      # the mini world comes after the stages
     for i, name in enumerate(order):
-        text = (ROOT/'namedmask'/f'{name}.py').read_text(encoding='utf-8')
-        used = set(re.findall(r'^\s*from \.(\w+) import', text, re.M)) | set(re.findall(r'^\s*from namedmask\.(\w+) import', text, re.M))
+        froms = [o for o in ast.walk(ast.parse((ROOT/'namedmask'/f'{name}.py').read_text(encoding='utf-8'))) if isinstance(o, ast.ImportFrom)]
+        used = {o.module for o in froms if o.level and o.module} | {o.module.split('.')[1] for o in froms if not o.level and o.module.startswith('namedmask.')}
         assert used & set(order[i:]) == set(), f'{name} imports {used & set(order[i:])}'

@@ -27,6 +27,9 @@ def test_a_picture_stands_in_the_page():
     assert im.size == (100, 50) and im.mode == 'RGB'
     small = Image.open(io.BytesIO(base64.b64decode(data_uri(Image.new('L', (20, 10)), 100).partition(',')[2])))
     assert small.size == (20, 10)                                           # nothing is enlarged
+    large = Image.new('RGB', (300, 150))
+    data_uri(large, 100)
+    assert large.size == (300, 150)                                         # and the picture stays as it is
 
 def test_spotlight_dims_what_is_outside():
     mask = np.zeros((10, 20), np.uint8); mask[:, :10] = 255

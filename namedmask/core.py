@@ -556,9 +556,16 @@ class Stage:
         "Make the folder ready: continue where the key is the same; where it is another, delete what earlier settings made."
         with locked(self.folder) as own:
             if not self.record:
+                self._refuse_another_kind()
                 empty_own(own, keep)
                 self._write(done=False, seconds=0.)
         return self
+
+    def _refuse_another_kind(self):
+        "An index does not take the place of an archive, even though both are ours."
+        there = read_json(self.file, {}, dict).get('settings')
+        if isinstance(there, dict) and there.get('stage') != self.settings.get('stage'):
+            raise NamedMaskError(f"{self.folder} holds the results of another stage of a run: choose another folder.")
 
     def _write(self, **kw): write_json(self.file, {**self.record, 'key': self.key, 'settings': self.settings, **kw})
 

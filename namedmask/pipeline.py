@@ -214,7 +214,7 @@ def held_out(self:Run,
     n:int=200, # How many at most
 )->list:       # Paths
     "Photos of the index that are in no archive, picked at random by the run's seed."
-    taken = {e.sha for e in self.archive.kept()}
+    taken = {e.sha for e in self.archive.kept()} if self.archive else set()
     rows = rng_of(self.settings['seed'], 'held out').permutation(len(self.index))[:n + len(taken)]
     photos = self.index.photos(int(r) for r in rows)                     # read one by one, and only until there are enough
     return [p.path for p in islice((p for p in photos if p.sha not in taken), n)]

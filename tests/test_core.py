@@ -159,7 +159,7 @@ def test_a_folder_removed_meanwhile_is_told(tmp_path):
 
 def test_a_record_that_is_no_file(tmp_path):
     (tmp_path/'f'/RECORD).mkdir(parents=True)
-    says('is a folder, not a file', own_folder, tmp_path/'f')
+    says('is not a file', own_folder, tmp_path/'f')
 
 # ---------------------------------------------------------------- whole or absent
 
@@ -369,3 +369,9 @@ def test_folders_of_01_are_adopted_by_what_they_hold(tmp_path):
 def test_cache_dir(monkeypatch, tmp_path):
     monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path)); assert core.cache_dir() == tmp_path
     monkeypatch.setenv('NAMEDMASK_CACHE', ''); assert core.cache_dir() == Path.home()/'.cache'/'namedmask'
+
+def test_a_stage_does_not_take_the_place_of_another_kind(tmp_path):
+    Stage(tmp_path/'f', dict(stage='retrieval', n=1)).open().finish()
+    says('another stage', Stage(tmp_path/'f', dict(retriever='x')).open)
+    assert Stage(tmp_path/'f', dict(stage='retrieval', n=1)).done
+    Stage(tmp_path/'f', dict(stage='retrieval', n=2)).open()

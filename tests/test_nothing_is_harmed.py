@@ -51,7 +51,7 @@ def command(rng, work):
     out = options[rng.integers(len(options))]
     photos, run = work/'photos', work/'run'
     small = ['--teachers', 'toy', '--n', '3', '--iterations', '1', '--no-experts', '--quiet']
-    return [['fit', '--images', photos, '--names', ['red', 'red,green'][rng.integers(2)], '--out', out, *small, '--saliency', 'spectral', *rng.permutation([['--no-report'], []]).tolist()[0]],
+    return [['fit', '--images', photos, '--names', ['red', 'red,green'][rng.integers(2)], '--out', out, *small, '--saliency', 'spectral', *([['--no-report'], []][rng.integers(2)])],
             ['predict', run, photos, '--out', out, '--quiet'],
             ['predict', run, work, '--out', out, '--quiet'],
             ['index', '--images', photos, '--out', out, '--teachers', 'toy', '--quiet'],

@@ -2,7 +2,7 @@
 
     python bench/archive.py          # 20, 80, 300 and 1,000 names with 500 photos each
     python bench/archive.py --quick  # 20, 80 and 300 names with 300 photos each, in seconds
-    python bench/archive.py --build  # the search, the conflicts, the copies and the lines as well, over a stub of an index
+    python bench/archive.py --build  # the search, the conflicts, the copies and the lines as well: 50 photos a name, over a stub of an index
 
 The entries are made up: each name keeps its photos and has dropped a tenth as many. Each size runs in a process of its own,
 so that its peak of memory is its own. Seconds are of the CPU. The exponent is the slope of
@@ -15,6 +15,7 @@ from statistics import median
 import numpy as np
 
 STEPS = ('open', 'kept', 'key', 'edit', 'save')
+BUILT = 50   # photos a name where an archive is built
 
 
 def photo(name, i): return f'{name:016x}{i:016x}'
@@ -98,10 +99,9 @@ def measure(count, n, build):
             del archive
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**10
         if build:
-            index = Photos(count, n)
-            built = clock('build', lambda: build_archive(index, Words(index), names, n, Path(folder)/'built', quiet=True))
-            assert len(built.kept()) > .9*count*n
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**10
+            index = Photos(count, BUILT)
+            built = clock('build', lambda: build_archive(index, Words(index), names, BUILT, Path(folder)/'built', quiet=True))
+            assert len(built.kept()) > .9*count*BUILT
     print(json.dumps(dict(names=count, photos=n, seconds=clock.seconds, mb=peak)))
 
 

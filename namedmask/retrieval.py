@@ -234,7 +234,7 @@ class _Hashes:
         texts = [h if len(h) == 64 else '' for h in texts]
         packed = np.frombuffer(bytes.fromhex(''.join(h or '0'*64 for h in texts)), np.uint8).reshape(-1, 32)
         self.nibbles = np.stack([packed >> 4, packed & 15], -1).reshape(-1, 64).astype(np.uint8)
-        self.words = np.ascontiguousarray(packed.view(np.uint64).T)
+        self.words = packed.view(np.uint64)                                 # (N, 4)
         self.bits = [int(h or '0', 16) for h in texts]
         self.set_bits = np.array([b.bit_count() for b in self.bits], int)
         self.there = np.flatnonzero(self.set_bits if relative else list(map(bool, texts)))   # those that say something
@@ -246,7 +246,7 @@ class _Hashes:
 
     def close(self, one, others):
         "Which of the others are within the limit of a photo, and in how many bits they differ. A few are soon compared one by one."
-        return (self._close_few if len(others) < 50 else self._close_many)(one, others)
+        return (self._close_few if len(others) < 30 else self._close_many)(one, others)
 
     def _close_few(self, one, others):
         mine, near, found = self.bits[one], self.near, []
@@ -260,7 +260,7 @@ class _Hashes:
 
     def _close_many(self, one, others):
         others = np.frombuffer(others, np.int32)
-        differ = sum(np.bitwise_count(w[others] ^ w[one]).astype(np.uint16) for w in self.words)
+        differ = np.bitwise_count(self.words[others] ^ self.words[one]).sum(1)
         limit = np.minimum(self.near, self.near*(self.set_bits[one] + self.set_bits[others])//_FULL) if self.relative else self.near
         close = differ <= limit
         return list(zip(others[close].tolist(), differ[close].tolist()))

@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
-from .core import NamedMaskError, atomic_path, rng_of, write_text
+from .core import NamedMaskError, OurFiles, atomic_path, rng_of, write_text
 
 # %% ../nbs/01_images.ipynb #51dbe62f
 TOY_NAMES = ('circle', 'square', 'triangle', 'star')  # label 1, 2, 3, 4; 0 is the background
@@ -276,7 +276,7 @@ class Skips:
         for path, reason in self.rows:
             what, _, remedy = reason.removeprefix(f'Cannot read {path}: ').removesuffix('.').partition(': ')
             kind = re.sub(r'^(it is )?an? ', '', what)
-            found[kind if kind in _REMEDIES else f'where {what}', remedy] += 1
+            found[kind if kind in _REMEDIES else f'"{what}"', remedy] += 1
         return found
 
     def summary(self,
@@ -295,7 +295,7 @@ class Skips:
         return '; '.join(parts)
 
 def _counted(n, what, remedy):
-    "'2 videos (take pictures out of them)', '1 where it is no longer there'."
+    "'2 videos (take pictures out of them)'; the reason in quotes where it is not the kind of file."
     return f"{n} {what}{'s' if what in _REMEDIES and n > 1 else ''}{f' ({remedy})' if remedy else ''}"
 
 def _the_most(texts, most):
@@ -351,7 +351,8 @@ def _visit(folder, seen, skip, pass_by):
     return []
 
 def _walk(top, seen, skip, pass_by):
-    "Yield the images below `top`, in the order of their paths; `seen` holds the folders that were visited."
+    "Yield the images below `top` but what the library itself made, in the order of their paths; `seen` holds the folders that were visited."
+    ours = OurFiles()
     open_folders = [(top, iter(_visit(top, seen, skip, pass_by)))]    # a stack: folders nest deeper than Python's calls may
     while open_folders:
         folder, names = open_folders[-1]
@@ -359,7 +360,8 @@ def _walk(top, seen, skip, pass_by):
         if name is None: open_folders.pop(); continue
         path = os.path.join(folder, name.rstrip('/'))
         if not _text_ok(name): skip(path, _BAD_NAME)
-        elif not name.endswith('/'): yield from _if_image(path, skip, pass_by)
+        elif not name.endswith('/'):
+            if path not in ours: yield from _if_image(path, skip, pass_by)
         elif os.path.islink(path) and _loops(path, top): skip(path, "a link to a folder that is visited anyway")
         else: open_folders.append((path, iter(_visit(path, seen, skip, pass_by))))
 
@@ -913,7 +915,8 @@ def contact_sheet(
 )->Image.Image:     # RGB
     "Put pictures side by side on white, each fitted into a square cell with its caption below."
     images, captions = list(images), None if captions is None else list(captions)
-    font, gap, line = ImageFont.load_default(max(9, size//10)), 4, max(9, size//10) + 4 if captions is not None else 0
+    letters, gap = max(9, size//11), 4   # the font is wide
+    font, line = text_font(letters), letters + 4 if captions is not None else 0
     cols, rows = max(1, min(cols, len(images))), max(1, -(-len(images)//cols)) if images else 1
     sheet = Image.new('RGB', (cols*(size + gap) + gap, rows*(size + line + gap) + gap), 'white')
     draw = ImageDraw.Draw(sheet)

@@ -13,7 +13,7 @@ __all__ = ['SUPERVISION', 'UNKNOWN_BELOW', 'DOUBTFUL_BELOW', 'TWO_MEANINGS', 'TE
            'register_teachers', 'get_teachers']
 
 # %% ../nbs/02_teachers.ipynb #f9c3ec0e
-import argparse, hashlib, importlib, json, os, pickletools, re, warnings, weakref, zipfile
+import argparse, errno, hashlib, importlib, json, os, pickletools, re, warnings, weakref, zipfile
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -21,7 +21,6 @@ from functools import lru_cache
 from pathlib import Path
 from threading import get_ident
 from typing import Callable
-from urllib.error import URLError
 import numpy as np
 from fastcore.basics import patch
 from .core import NamedMaskError, atomic_path, cache_dir, parse_json, read_json, write_json
@@ -547,10 +546,13 @@ def _download(url):
     place = cache_dir()/'weights'/url.rsplit('/', 1)[-1]
     with cached_path(place) as part:
         try: torch.hub.download_url_to_file(url, str(part))
-        except (URLError, ConnectionError, TimeoutError) as e: raise _NotFetched(url) from e     # no fault of the cache, though an OSError too
+        except OSError as e:
+            if e.errno in _NO_ROOM: raise
+            raise _NotFetched(url) from e                 # the network's fault, not the cache's
     return place
 
 class _NotFetched(Exception): pass
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
 # %% ../nbs/02_teachers.ipynb #02c0ffe3
 def is_out_of_memory(

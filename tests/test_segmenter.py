@@ -573,3 +573,32 @@ def test_a_learner_shows_results_and_validates(taught):
         learn.dls.test_dl(files).show_batch()
         loss = learn.validate()[0]
     assert np.isfinite(loss)
+
+# ---- memory of a step ---
+def saved_bytes(f):
+    "Bytes that the gradient of `f()` keeps, each storage once."
+    seen = {}
+    def pack(t):
+        s = t.untyped_storage()
+        seen.setdefault(s.data_ptr(), (s.nbytes(), s))
+        return t
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t): y = f()
+    return y, sum(n for n, _ in seen.values())
+
+@pytest.mark.parametrize('frozen', [True, False])
+def test_early_maps_are_forgotten_and_the_gradients_stay(frozen):
+    from namedmask.segmenter import ForgetfulStage
+    def step(change):
+        m = deeplabv3plus('tf_efficientnet_lite0', 3, channels=16).train()
+        for o in freeze_encoder(m, 0., frozen): o.eval()
+        stages = [o for o in m.modules() if isinstance(o, ForgetfulStage)]
+        assert len(stages) == 3
+        if change: 
+            for o in stages: o.__class__ = torch.nn.Sequential
+        torch.manual_seed(0)
+        y, n = saved_bytes(lambda: m(torch.rand(4, 3, 128, 128)))
+        y.square().mean().backward()
+        return n, {k: p.grad for k, p in m.named_parameters() if p.grad is not None}, m.state_dict()
+    (lean, a, sa), (plain, b, sb) = step(False), step(True)
+    assert same(a, b) and same(sa, sb)
+    assert lean < .75*plain if frozen else lean == plain                 # statistics would be gathered twice

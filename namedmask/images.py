@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
-from .core import NamedMaskError, OurFiles, atomic_path, own_folder, rng_of, write_text
+from .core import NamedMaskError, OurFiles, atomic_path, rng_of, write_text
 
 # %% ../nbs/01_images.ipynb #51dbe62f
 TOY_NAMES = ('circle', 'square', 'triangle', 'star')  # label 1, 2, 3, 4; 0 is the background
@@ -944,7 +944,6 @@ def write_toy_photos(
     "Write scenes `start`, ..., `start + n - 1` as `{name of the first object}_{number:04d}.jpg`, with exact label maps if `voc` is given."
     folder, names, out = Path(folder), tuple(names or TOY_NAMES), []
     lut = np.array([0] + [(ids or {}).get(o, k + 1) for k, o in enumerate(TOY_NAMES)], np.uint8)
-    own_folder(folder, shared=True, photos=True)
     for i in range(start, start + n):
         im, labels = toy_scene(i, seed, size, n_objects, names)
         stem = f'{names[i % len(names)]}_{i:04d}'

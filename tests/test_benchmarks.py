@@ -760,7 +760,7 @@ def run(tmp_path, monkeypatch, mine):
     import namedmask.pipeline as p
     b = open_folder(mine)
     maps = [np.where(b.labels(s) == 255, 0, b.labels(s)) for s in b.stems]
-    monkeypatch.setattr(p, 'find_segmenter', lambda folder: Says(b.names, *maps))
+    monkeypatch.setattr(p, 'find_segmenter', lambda folder, *device: Says(b.names, *maps))
     return NS(folder=tmp_path/'run', settings=dict(names={'ship': ['ship'], 'lighthouse': ['lighthouse']}, seed=3, n=5), record=dict(teachers=[]),
               teachers=lambda: (helpers.ColourRetriever(), None, left))
 

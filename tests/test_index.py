@@ -57,7 +57,7 @@ def test_only_what_changed(photos, tmp_path):
     key = first.key
     same, n = build(photos, tmp_path/'i')
     assert n == 0 and same.key == key
-    files = sorted(photos.iterdir())
+    files = sorted(photos.glob('[!.]*'))
     files[0].unlink()                                   # gone
     os.utime(files[1])                                  # touched
     Image.new('RGB', (64, 64), 'red').save(files[2])    # another content
@@ -86,7 +86,7 @@ def test_bad_files_are_listed(photos, tmp_path):
 
 def test_file_that_vanishes(photos, tmp_path):
     class Thief(Tiny):
-        def embed(self, x): sorted(photos.iterdir())[-1].unlink(); return super().embed(x)
+        def embed(self, x): sorted(photos.glob('[!.]*'))[-1].unlink(); return super().embed(x)
     index, _ = build(photos, tmp_path/'i', Thief())
     assert len(index) + len(index.skipped) == 40
 
@@ -166,7 +166,7 @@ def test_kill_while_tidying(photos, tmp_path, monkeypatch):
     "Dying between the copy of the vectors and the switch of the table leaves a folder that goes on."
     import namedmask.index as m
     build(photos, tmp_path/'i')
-    sorted(photos.iterdir())[0].unlink()
+    sorted(photos.glob('[!.]*'))[0].unlink()
     real = m.os.fsync
     class Died(BaseException): pass
     def die(fd):

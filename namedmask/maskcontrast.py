@@ -294,6 +294,7 @@ class MaskContrastClusterer:
         )->np.ndarray:
         "(H, W) int64: 0 background, else 1 + the cluster of the photo's object."
         if self.mean is None: raise NamedMaskError("These clusters are not fitted yet: call fit(photos) first.")
+        from namedmask.images import as_rgb
         point, mask = self.look(as_rgb(im))
         c = 0 if point is None else 1 + closest_centre((point - self.mean)[None] @ self.W, self.centres)[0]
         return nearest(mask.astype(np.int64)*c, im.size)

@@ -22,7 +22,7 @@ def contents(folder, but=()):
     paths = [p for p in Path(folder).rglob('*') if p.is_file() and not p.name.startswith('.namedmask') and p.name not in but]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
-RECORDS = ('run.json', 'stage.json', 'report.html', 'results.jsonl', 'cards.json', '.lock')      # may be written anew
+RECORDS = ('run.json', 'stage.json', 'report.html', 'results.jsonl', 'cards.json', '.lock', 'index.db')      # may be written anew
 
 def test_it_opens(old):
     from namedmask.pipeline import Run

@@ -530,7 +530,8 @@ class ArchiveDL(TfmdDL):
     def new(self, dataset=None, cls=None, **kwargs):
         self._n_inp, self._types = 1, {tuple: [TensorImage, TensorLabels]}       # or fastai would read a photo to find out
         if isinstance(dataset, (str, Path, Image.Image)): dataset = [dataset]
-        if isinstance(dataset, (list, tuple, L)): dataset, kwargs = PhotosToLabel(dataset, self.dataset.side), {'bs': 1, 'start': 0, **kwargs}
+        samples = isinstance(dataset, (list, L)) and len(dataset) and isinstance(dataset[0], tuple)     # with labels, ready to be used
+        if isinstance(dataset, (list, tuple, L)) and not samples: dataset, kwargs = PhotosToLabel(dataset, self.dataset.side), {'bs': 1, 'start': 0, **kwargs}
         return super().new(dataset, cls, **{'start': self.start, **kwargs})
     def show_results(self, b, out, max_n=9, **kwargs):
         "fastai's own, and for photos without labels the photo under what was found in it."

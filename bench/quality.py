@@ -4,8 +4,8 @@
     python bench/quality.py --shared ../shared/data --out runs/animals-1 --seed 1 --stages-from runs/animals   # another seed
     python bench/quality.py --shared ../shared/data --out runs/scenes --scenes    # name-and-image: scenes of the benchmark's kind join the archive
 
-Needs the photos (a pool without labels, a benchmark in VOC's layout, true masks for the ceiling). Nothing is chosen
-on the benchmark: it is only scored. Each part is resumable and kept, so the script may be stopped and run again.
+Needs the photos (a pool without labels, a benchmark in VOC's layout, true masks for the ceiling). This script chooses
+nothing on the benchmark; the README says which default was chosen with a figure on it in view. Each part is resumable and kept, so the script may be stopped and run again.
 """
 import argparse, os, shutil, time
 from pathlib import Path

@@ -205,7 +205,7 @@ def test_s_measure_is_the_papers(seed):
 
 @pytest.mark.parametrize('seed', range(4))
 def test_like_pysodmetrics(seed):
-    sod = pytest.importorskip('py_sod_metrics')
+    sod = pytest.importorskip('py_sod_metrics')      # not a requirement: it holds numpy and OpenCV at old versions
     soft, truth = soft_pair(seed)
     grey, mask = np.round(soft*255).astype(np.uint8), truth.astype(np.uint8)*255
     grey.flat[0], grey.flat[1] = 0, 255                                                             # it stretches each mask to 0..1

@@ -22,7 +22,7 @@ $(STAMP): settings.ini setup.py pyproject.toml .ci/constraints.txt
 test: $(STAMP)
 	python .ci/insync.py
 	nbdev-test --n-workers 2
-	python -m pytest tests
+	python -m pytest -n 2 --dist worksteal tests
 
 demo: $(STAMP)
 	OMP_NUM_THREADS=2 python .ci/demo.py

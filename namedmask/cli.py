@@ -172,11 +172,12 @@ def ceiling(
     masks:Needed=None,      # Folder of their true masks (.png, VOC ids)
     root:str=None,          # A VOC folder to score it on
     split:str='val',        # Which list of ImageSets/Segmentation
+    device:str='auto',      # Where it is trained: auto (a GPU where there is one), cpu, cuda or mps
     quiet:bool=False,       # No progress bar
 ):
     "The supervised ceiling: the same student trained with true masks, for comparison only."
     from namedmask.pipeline import Run, ceiling_run, result_text
-    found = ceiling_run(Run(run), photos, masks, root, split, quiet=quiet)
+    found = ceiling_run(Run(run), photos, masks, root, split, quiet=quiet, device=device)
     print(result_text(found) if found else f'The ceiling is in {Path(run)/"ceiling"}.')
 
 # %% ../nbs/14_cli.ipynb #57a2a6cc

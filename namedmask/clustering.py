@@ -21,9 +21,8 @@ from zipfile import BadZipFile
 from .core import JsonLines, NamedMaskError, Stage, atomic_path, progress, rng_of, seed_of, settings_key
 from .evaluation import ConfusionMatrix
 from .images import as_rgb, content_hash, load_image
-from .maskclip import weights_of
 from .saliency import image_batch, unit_rows
-from .teachers import TimmFeatures, find_weights, get_teachers
+from .teachers import TimmFeatures, find_weights, get_teachers, weights_of
 
 # %% ../nbs/24_clustering.ipynb #578881fd
 class RunningPCA:

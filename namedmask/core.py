@@ -6,10 +6,10 @@ Docs: https://namedmask.github.io/namedmask/core.html.md"""
 
 # %% auto #0
 __all__ = ['RECORD', 'LOCK', 'PATIENCE', 'NamedMaskError', 'explain_write', 'check_regular', 'read_bytes', 'parse_json',
-           'read_json', 'read_lines', 'OwnFolder', 'owned_files', 'claim', 'own_folder', 'refuse_foreign',
+           'read_json', 'read_lines', 'OwnFolder', 'owned_files', 'claim', 'own_folder', 'in_the_way', 'refuse_foreign',
            'atomic_path', 'write_text', 'write_json', 'JsonLines', 'remove_own', 'empty_own', 'sweep', 'OurFiles',
-           'locked', 'safe_join', 'slug', 'rng_of', 'seed_of', 'progress', 'settings_key', 'full_settings', 'Stage',
-           'cache_dir']
+           'end_with_parent', 'locked', 'safe_join', 'slug', 'rng_of', 'seed_of', 'progress', 'settings_key',
+           'full_settings', 'Stage', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #a5b1a78c
 import errno, hashlib, json, os, re, secrets, stat, sys, threading, time
@@ -118,8 +118,7 @@ class OwnFolder:
             if name in self.files and self.record.exists(): return
             if os.path.lexists(self.folder/name): self.refresh()       # another process may have made it
             if name in self.files: return
-            if os.path.lexists(self.folder/name):
-                raise NamedMaskError(f"{self.folder/name} is in the way: it is not one of our files, so it is not replaced; move it, or choose another folder.")
+            if os.path.lexists(self.folder/name): raise in_the_way(self.folder/name)
             self.note(dict(file=name))
             self.files.add(name)
 
@@ -225,6 +224,10 @@ def _begin_record(folder, shared, photos):
     if not old and not shared: refuse_foreign(folder)
     JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1, **(dict(photos=True) if photos else {})), *(dict(file=name) for name in sorted(old)))
 
+def in_the_way(path)->NamedMaskError: # A file of yours where one of ours should go
+    "The sentence for a name that a foreign file has taken."
+    return NamedMaskError(f"{path} is in the way: it is not one of our files, so it is not replaced; move it, or choose another folder.")
+
 def refuse_foreign(folder):
     "A folder that holds something and is not ours is a `NamedMaskError`."
     with os.scandir(folder) as entries: there = sorted({e.name for e in entries} - _CLUTTER - {RECORD, LOCK})
@@ -233,7 +236,7 @@ def refuse_foreign(folder):
                              "give a new or an empty folder; nothing in this one was touched.")
 
 # %% ../nbs/00_core.ipynb #556d3db4
-_OLD_STAGE = ('stage.json', '.lock', 'cards.json', 'notes.json', 'index.db', 'index.db-*', 'vectors-*.f16', 'manifest.csv', 'edits.csv', '*.npz',
+_OLD_STAGE = ('stage.json', '.lock', 'cards.json', 'notes.json', 'index.db', 'index.db-*', 'vectors-*.f16', 'vectors.npy', 'manifest.csv', 'edits.csv', '*.npz',
               'checkpoint.pt', 'losses.csv', 'model.safetensors', 'segmenter.json', 'selfmask.safetensors', 'refined.jsonl', 'photos.jsonl',
               'counts.jsonl', 'clusters.json', '??/*.png')
 _OLD_FLAT = {'maskdistill-labels': ('*.png',)}
@@ -431,6 +434,16 @@ class OurFiles:
 # %% ../nbs/00_core.ipynb #2c7b70f1
 _HELD = {}     # resolved folder -> the thread of this process that has its lock
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+def end_with_parent(
+    every:float=.2, # Seconds between two looks
+):
+    "From now on this process ends soon after the one that started it, even if that was killed."
+    parent = os.getppid()
+    def watch():
+        while os.getppid() == parent: time.sleep(every)
+        os._exit(1)
+    threading.Thread(target=watch, name='namedmask ends with its parent', daemon=True).start()
+
 PATIENCE = 3.  # seconds: the helpers of a killed process need up to two of them to end
 
 @contextmanager

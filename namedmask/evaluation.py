@@ -32,6 +32,7 @@ from .images import WORK_SIDE, content_hash, load_image, load_labels, load_mask,
 from .retrieval import parse_names
 from .metrics import BoundaryMatrix, ConfusionMatrix, bootstrap_iou, foreground_iou, interval
 from .copypaste import CopyPaste
+from .distillation import settings_in_key
 from .segmenter import (IGNORE, ArchiveDataset, Segmenter, aspp_rates, cut, deeplabv3plus, encoder_norm, load_segmenter, place,
                                  save_segmenter, train, training_dls, weights_key)
 _all_ = ['ConfusionMatrix', 'foreground_iou', 'JsonLines']     # they live in `metrics` and `core` and can be imported from here as well
@@ -900,24 +901,26 @@ def train_ceiling(
     folder,          # Where it goes; a training there is continued
     seed:int=0,
     quiet:bool=False,
+    device=None,     # Where it is trained, see `pick_device`; fastai's default without
 )->Segmenter:
     "The student's supervised ceiling: trained like the student, with true masks in the place of pseudo-masks."
     s, names = settings, list(entries[0].plain)
-    known = {k: v for k, v in s.items() if (k, v) not in (('channels', 256), ('head', 'smp'))}     # as in `distillation.student_stage`
+    known = settings_in_key(s)
     before = dict(stage='ceiling', version=2, student=known, seed=seed, names=names, photos=settings_key([e.sha for e in entries]))
     stage = Stage(folder, dict(before, init=weights_key(init[0]), masks=settings_key([e.mask_sha for e in entries]), ids=[voc_id(o, entries[0].known) for o in entries[0].names]))
     _adopt_ceiling(stage, Stage(folder, before), entries, init[1])
     stage.open()
-    if stage.done: return load_segmenter(stage.folder)
+    if stage.done: return load_segmenter(stage.folder, device)
     make = lambda start: true_mask_dls(entries, n_iters=s['iterations'], start=start, seed=seed, names=['background', *names], norm=encoder_norm(s['encoder']),
-                                       batch_tfms=[CopyPaste(s['max_objects'])], **{k: s[k] for k in ('batch_size', 'crop', 'scale', 'side', 'jitter', 'blur')})
+                                       device=device,
+                                       batch_tfms=[CopyPaste(s['max_objects'], as_released=s.get('as_released', False))], **{k: s[k] for k in ('batch_size', 'crop', 'scale', 'side', 'jitter', 'blur')})
     with stage.working():
         model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=init[0], rates=aspp_rates(s['crop'], s['output_stride']), channels=s.get('channels', 256), head=s.get('head', 'smp'), seed=seed)
-        train(model, make, stage.folder, n_iters=s['iterations'], what='ceiling', quiet=quiet, **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
+        train(model, make, stage.folder, n_iters=s['iterations'], what='ceiling', quiet=quiet, precision=s.get('precision', 'auto'), **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
         true = dict(name='true masks', role='labels of the ceiling', supervision='masks', licence="that of the benchmark's masks", source=str(entries[0].mask.parent.name), sha256='')
         save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=[init[1].as_dict(), true], student=s, seed=seed))
     stage.finish(photos=len(entries))
-    return load_segmenter(stage.folder)
+    return load_segmenter(stage.folder, device)
 
 def _adopt_ceiling(stage, before, entries, card):
     "Give a ceiling that an older release finished the key of today, if its start weights and masks can only have been these."

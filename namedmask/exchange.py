@@ -13,7 +13,7 @@ import json, os
 from collections import Counter
 from pathlib import Path
 import numpy as np
-from .core import (NamedMaskError, Stage, locked, parse_json, progress, read_bytes, safe_join, settings_key, write_json,
+from .core import (NamedMaskError, Stage, in_the_way, locked, parse_json, progress, read_bytes, safe_join, settings_key, write_json,
                             write_text)
 from .images import MaskStore, content_hash, orientation_of, photo_size, turned
 from .retrieval import Archive, Category, Entry, parse_names
@@ -298,5 +298,4 @@ def masks_to_release(
 def _refuse_taken(own, path):
     "See, before anything is written, that a file of this name would not take the place of yours."
     real = os.path.join(os.path.realpath(path.parent), path.name)
-    if os.path.lexists(real) and Path(os.path.relpath(real, own.home)).as_posix() not in own.files:
-        raise NamedMaskError(f"{path} is in the way: it is not one of our files, so it is not replaced; move it, or choose another folder.")
+    if os.path.lexists(real) and Path(os.path.relpath(real, own.home)).as_posix() not in own.files: raise in_the_way(path)

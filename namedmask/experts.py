@@ -179,13 +179,14 @@ def train_expert(
     settings:dict, # Full settings
     seed:int=0, every_s:float=20., quiet:bool=False,
     cbs=(),        # More callbacks
+    device=None,   # Where it is trained: see `pick_device`; fastai's default without
 )->Path: # Folder of the trained network
     "Train one binary network on positives only (NamedMask, section 3.3), or continue where it was interrupted."
     s, out = settings, stage.folder/'model'
     if (out/'segmenter.json').exists(): return out
     group, seed = stage.settings['group'], seed_of(seed, 'expert', stage.settings['group'])
     model = deeplabv3plus(s['encoder'], 2, s['output_stride'], init, aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], head=s['head'], seed=seed)
-    dls = partial(training_dls, entries, masks, lambda e: 1, names=['background', group], seed=seed, norm=encoder_norm(s['encoder']), as_released=s.get('as_released', False),
+    dls = partial(training_dls, entries, masks, lambda e: 1, names=['background', group], seed=seed, norm=encoder_norm(s['encoder']), as_released=s.get('as_released', False), device=device,
                   **{k: s[k] for k in ('n_iters', 'batch_size', 'crop', 'scale', 'side', 'band', 'jitter', 'blur', 'workers')})
     train(model, dls, stage.folder, what=f'expert {group}', every_s=every_s, quiet=quiet, cbs=cbs, precision=s.get('precision', 'auto'),
           **{k: s[k] for k in ('n_iters', 'lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
@@ -256,11 +257,11 @@ def refined(
 
 def _is_record(r): return all(isinstance(r.get(k), str) for k in ('name', 'sha', 'status')) and _number(r.get('iou'), 0, 1)
 
-def _repredict(stage, model_folder, entries, masks, out, settings, quiet, device='auto'):
+def _repredict(stage, model_folder, entries, masks, out, settings, quiet, device=None):
     done = {r['sha'] for r in refined(stage.folder)}
     todo = [e for e in entries if e.sha not in done or e.sha not in out]
     if not todo: return
-    model, records = load_segmenter(model_folder, device).model, JsonLines(stage.folder/'refined.jsonl')
+    model, records = load_segmenter(model_folder, device or 'auto').model, JsonLines(stage.folder/'refined.jsonl')
     load = partial(entry_photo, short_side=None if settings['side'] == 'native' else WORK_SIDE)
     seen = run_batches(model, todo, load=load, **_seeing(settings))
     for o in progress(seen, f"masks by expert {stage.settings['group']}", len(entries), len(entries)-len(todo), quiet=quiet):
@@ -271,12 +272,12 @@ def _repredict(stage, model_folder, entries, masks, out, settings, quiet, device
         records.append(dict(name=o.photo.name, sha=o.photo.sha, **record))
 
 # %% ../nbs/07_experts.ipynb #1b2d51d3
-def _complete(stage, entries, masks, init, settings, seed=0, every_s=20., quiet=False, store=None, cbs=()):
+def _complete(stage, entries, masks, init, settings, seed=0, every_s=20., quiet=False, store=None, cbs=(), device=None):
     "Train one expert and, if there is a `store`, let it draw the masks of its photos."
     if not stage.done:
-        with stage.working(): train_expert(stage, entries, masks, init, settings, seed, every_s, quiet, cbs)
+        with stage.working(): train_expert(stage, entries, masks, init, settings, seed, every_s, quiet, cbs, device)
     if store is None or _drawn(stage, entries, store): return
-    with stage.working(): _repredict(stage, stage.folder/'model', entries, masks, store, settings, quiet)
+    with stage.working(): _repredict(stage, stage.folder/'model', entries, masks, store, settings, quiet, device)
     give_back()
     rs = {r['sha']: r for r in refined(stage.folder)}.values()
     unreadable = sum(r['status'] == 'unreadable' for r in rs)
@@ -323,7 +324,7 @@ def _worker(job):
         try: os.close(os.open(job/f'taken-{i}', os.O_CREAT | os.O_EXCL))
         except FileExistsError: continue
         entries = [_Photo(*e) for e in entries]
-        try: _complete(expert_stage(group, entries, masks, init, o['settings'], o['folder'], o['seed']), entries, masks, init, o['settings'], o['seed'], o['every_s'], True, store, [_Tell()])
+        try: _complete(expert_stage(group, entries, masks, init, o['settings'], o['folder'], o['seed']), entries, masks, init, o['settings'], o['seed'], o['every_s'], True, store, [_Tell()], o['device'])
         except NamedMaskError as e: print('error', json.dumps(str(e)), flush=True); sys.exit(2)
 
 def _share(store, word, shas):
@@ -392,14 +393,14 @@ def _follow(workers, bar, job):
                              "run the same command again, with parallel=1 if memory was short; what was finished is kept.")
 
 # %% ../nbs/07_experts.ipynb #5579dde9
-def _side_by_side(k, todo, masks, init, settings, folder, seed, every_s, quiet, store, threads):
+def _side_by_side(k, todo, masks, init, settings, folder, seed, every_s, quiet, store, threads, device=None):
     "Complete the experts `todo`, {group: (Stage, entries)}, in `k` processes."
     from safetensors.torch import save_file
     n, word = settings['n_iters'], None
     if store is not None: word = _announce(store, [e.sha for _, es in todo.values() for e in es])
     with _job_folder(folder) as job:
         write_json(job/'job.json', dict(groups={g: [(e.name, str(e.path), e.sha) for e in es] for g, (_, es) in todo.items()}, settings=settings, seed=seed, every_s=every_s, threads=threads,
-                                        folder=str(folder), masks=str(masks.folder), store=None if store is None else str(store.folder), init=init is not None, word=word))
+                                        folder=str(folder), masks=str(masks.folder), store=None if store is None else str(store.folder), init=init is not None, word=word, device=None if device is None else str(device)))
         if init is not None: save_file({k: v.detach().cpu().contiguous() for k, v in init.items()}, job/'init.safetensors')
         done, workers = sum(_steps(s) for s, _ in todo.values()), []
         try:
@@ -452,7 +453,7 @@ def _threads(n):
     try: yield
     finally: torch.set_num_threads(before)
 
-def _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store=None):
+def _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store=None, device=None):
     "Complete all experts: {group: (Stage, entries)}."
     import torch
     s, kept, seed = expert_settings(settings), _kept(archive), check_seed(seed)
@@ -462,10 +463,10 @@ def _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, 
     shas = [e.sha for _, es in todo.values() for e in es]
     threads = min(MOST_THREADS, torch.get_num_threads())
     k = experts_at_once(len(todo), s, parallel) if isinstance(masks, MaskStore) and len(set(shas)) == len(shas) else 1
-    if k > 1: _side_by_side(k, todo, masks, init, s, folder, seed, every_s, quiet, store, threads)
+    if k > 1: _side_by_side(k, todo, masks, init, s, folder, seed, every_s, quiet, store, threads, device)
     else:
         with _threads(threads):
-            for st, es in todo.values(): _complete(st, es, masks, init, s, seed, every_s, quiet, store)
+            for st, es in todo.values(): _complete(st, es, masks, init, s, seed, every_s, quiet, store, device=device)
     return found
 
 # %% ../nbs/07_experts.ipynb #8e938f2b
@@ -478,23 +479,25 @@ def train_experts(
     folder='experts',  # One folder for each expert goes here
     seed:int=0, every_s:float=20., quiet:bool=False,
     parallel='auto',   # Experts at the same time: a number, or 'auto' (`experts_at_once`); the weights do not depend on it
+    device=None,       # Where they are trained: see `pick_device`; fastai's default without
 )->dict: # {group: (Stage, entries, folder of the trained network)}
     "Train every expert that is not trained yet."
     init = init[0] if isinstance(init, tuple) else init
-    found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel)
+    found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, device=device)
     return {g: (stage, entries, stage.folder/'model') for g, (stage, entries) in found.items()}
 
 # %% ../nbs/07_experts.ipynb #8f479601
 def refine_masks(
     archive, masks, groups=None, init=None, settings='small', folder='experts', seed:int=0, every_s:float=20., quiet:bool=False, parallel='auto', # As for `train_experts`
     cards=None, # `TeacherCard`s of what the old masks come from; those that lie with archive and masks without
+    device=None, # As for `train_experts`
 )->MaskStore: # In `folder/masks`: a soft mask for each photo that had one, and the cards of all that it comes from
     "Train the experts and let each draw the masks of its own photos again. Continues after an interruption; does again only what depends on a change."
     store = MaskStore(Path(folder)/'masks')
     init, own = init if isinstance(init, tuple) else (init, None)
     with locked(store.folder):
         keep_cards(store.folder, [*(cards_of(archive, masks) if cards is None else cards), *([own] if own else [])])
-        found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store)
+        found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store, device)
         used = {e.sha for _, entries in found.values() for e in entries}
         for sha in [o for o in store if o not in used]: remove_own(store.path(sha))    # photos that have left the archive
     return store

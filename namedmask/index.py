@@ -19,6 +19,7 @@ import numpy as np
 from fastcore.basics import patch
 from .core import NamedMaskError, Stage, claim, explain_write, progress, read_json, remove_own, settings_key
 from .images import content_hash, dhash, find_images, load_image
+from .teachers import brought
 
 # %% ../nbs/03_index.ipynb #fa9637b7
 @dataclass(frozen=True)
@@ -312,7 +313,8 @@ def build_index(
     what:str='index',   # What the progress bar says
 )->Index:
     "Make or bring up to date the index of `sources` in `folder`. Run it again after a crash, or after the photos have changed: only what is new is embedded."
-    stage = Stage(folder, dict(retriever=retriever.card.as_dict(), dim=retriever.dim, side=retriever.side, how=getattr(retriever, 'settings', {})))
+    told, weights = dict(retriever=retriever.card.as_dict(), dim=retriever.dim, side=retriever.side, how=getattr(retriever, 'settings', {})), brought(retriever)
+    stage = Stage(folder, {**told, **weights}, before=(told,) if weights else ())
     with stage.open().working():
         stage._write(done=False)
         store = _Store(stage.folder, retriever.dim)

@@ -6,24 +6,22 @@ Docs: https://namedmask.github.io/namedmask/maskclip.html.md"""
 
 # %% auto #0
 __all__ = ['MINI_DENSE', 'attend', 'resize_positions', 'Dense', 'attention_pool', 'dense_resnet', 'vit_tokens', 'last_block',
-           'dense_vit', 'dense_timm', 'dense', 'weights_of', 'network_of', 'DenseClip', 'published_tower', 'fit_size',
+           'dense_vit', 'dense_timm', 'dense', 'network_of', 'DenseClip', 'published_tower', 'fit_size',
            'published_size', 'normalised', 'imagenet_pixels', 'cosines', 'ScoreSegmenter', 'threshold_of', 'Threshold',
            'photos_with_masks', 'choose_background', 'denoise_prompts', 'smooth_keys', 'as_shares', 'MaskClipSegmenter',
            'upsample', 'threshold_text', 'agreement', 'NamesOnly', 'clip_of', 'maskclip_of', 'with_archive_threshold']
 
 # %% ../nbs/22_maskclip.ipynb #b5b615e4
-import hashlib
 from copy import copy, deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
-from .core import NamedMaskError, cache_dir, progress, settings_key
+from .core import NamedMaskError, progress, settings_key
 from .images import as_rgb, load_image
 from .retrieval import embed_names, parse_names
-from .teachers import TeacherCard, get_teachers
+from .teachers import TeacherCard, get_teachers, weights_of
 
 # %% ../nbs/22_maskclip.ipynb #b12c3bd1
 def attend(
@@ -130,20 +128,6 @@ def dense(
     return kinds[kind](visual, x, attention=attention, project_keys=project_keys)
 
 # %% ../nbs/22_maskclip.ipynb #92ad546d
-@lru_cache
-def _file_hash(file, size, mtime_ns):
-    with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
-
-def weights_of(
-    model, # A retriever or a feature model
-)->str: # Sixteen hex digits; '' where the card has a checksum, or there is no file
-    "A checksum of the file of weights that a person has brought."
-    file, url = getattr(model, 'file', None), getattr(model, 'url', None)
-    if not file and url: file = cache_dir()/'weights'/url.rsplit('/', 1)[-1]
-    if not file or model.card.sha256 or not Path(file).is_file(): return ''
-    about = Path(file).stat()
-    return _file_hash(str(file), about.st_size, about.st_mtime_ns)
-
 def network_of(
     features, # A feature model
 )->dict: # For a key
@@ -543,6 +527,9 @@ MINI_DENSE = dict(side=56, stride=8, shift=8)    # For MiniCLIP: 7 x 7 places, c
 class NamesOnly:
     "A benchmark of which only pixels with a name are scored; what is background is ignored (the protocol of \"VOC20\")."
     def __init__(self, benchmark): self.benchmark, self.names, self.stems, self.photo = benchmark, benchmark.names, benchmark.stems, benchmark.photo # Any benchmark
+    def __getattr__(self, name): # The masks, what was skipped, and why, are those of the benchmark
+        if name in ('mask', 'lacking', 'skipped', 'notes'): return getattr(self.benchmark, name)
+        raise AttributeError(name)
     def labels(self, stem)->np.ndarray: # (H, W)
         lab = self.benchmark.labels(stem)
         return np.where(lab == 0, np.iinfo(lab.dtype).max, lab)

@@ -26,12 +26,11 @@ from .core import NamedMaskError, Stage, atomic_path, owned_files, progress, rea
 from .distillation import STUDENTS
 from .evaluation import model_key, true_mask_dls
 from .images import as_rgb, WORK_SIDE, load_image, load_labels, save_labels
-from .maskclip import weights_of
 from .maskcontrast import image_init, mask_cards
-from .saliency import Detector, make_masks
+from .saliency import Detector, entry_photo, make_masks
 from .segmenter import (IGNORE, Segmenter, aspp_rates, deeplabv3plus, encoder_norm, fit_resumably, fit_size, load_segmenter, save_segmenter, segmenter_learner,
                                  training_dls, weights_key)
-from .teachers import TimmFeatures, get_teachers
+from .teachers import TimmFeatures, get_teachers, weights_of
 
 # %% ../nbs/26_maskdistill.ipynb #f533a5b7
 def mass_kept(
@@ -144,7 +143,7 @@ def object_vectors(
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     net, out = features._load().to(device).eval(), []
     for e in progress(entries, 'objects', quiet=quiet):
-        im = load_image(e.path, WORK_SIDE)
+        im = entry_photo(e, WORK_SIDE)
         mask = masks.load(e.sha, im.size) >= 128
         crop = im.crop(box_of(mask)) if mask.any() else im
         if side: crop = crop.resize((side, side), Image.BILINEAR)
@@ -358,7 +357,7 @@ def _label_maps(entries, masks, cluster, rcnn, s, k, folder, key, quiet):
         for e in progress(entries, 'label maps', quiet=quiet):
             out.append(LabelledPhoto(Path(e.path), stage.folder/f'{e.sha}.png', e.sha, plain))
             if out[-1].file.exists() and (same or out[-1].file.name in ours): continue
-            im = load_image(e.path, WORK_SIDE)
+            im = entry_photo(e, WORK_SIDE)
             own = np.uint8(masks.load(e.sha, im.size) >= 128)*np.uint8(cluster[e.sha])
             found = detected(rcnn, im, encoder_norm(s['encoder']), s['least']) if rcnn is not None else []
             save_labels(out[-1].file, paste(found, own.shape) if found else own)     # a photo in which the detector sees nothing keeps its mined mask

@@ -543,8 +543,6 @@ def _cards(retriever, looks, detector, student, expert=None):
     first = [replace(expert, role='expert')] if expert not in (None, student) else []
     return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *opinion, *finder, *first, student) if c is not None]
 
-def _takes(function, **kw): return {k: v for k, v in kw.items() if k in signature(function).parameters}
-
 # %% ../nbs/13_pipeline.ipynb #147cf470
 def _archive_stages(step, settings, categories, parts, batch_size, workers, quiet):
     "Index and archive. `parts` gives up the retriever and the second opinion, so that their memory is free afterwards."
@@ -594,7 +592,7 @@ def _expert_stage(step, settings, teachers, archive, masks, parallel, device, qu
     from namedmask.experts import refine_masks
     first = teachers.student_init(settings['experts']['encoder'])
     return step('experts', lambda: refine_masks(archive, masks, settings['groups'], first, settings['experts'], step.out/'experts', settings['seed'], quiet=quiet,
-                                                parallel=parallel, **_takes(refine_masks, device=device)), lambda m: f'{len(m):,} masks')
+                                                parallel=parallel, device=device), lambda m: f'{len(m):,} masks')
 
 def _student_stage(step, settings, archive, masks, init, cards, device, quiet):
     from namedmask.distillation import distil
@@ -772,6 +770,7 @@ def ceiling_run(
     root=None,     # A benchmark to score the ceiling on
     split='val',   # Which list of photos
     quiet=False,
+    device=None,   # Where it is trained: 'auto' (also None), 'cpu', 'cuda', 'mps'
 )->dict:           # {'ceiling': result}, or {} without a benchmark
     "Train the run's student with true masks instead of pseudo-masks, and score it. Nobody else may work in the run meanwhile."
     from namedmask import evaluation as ev
@@ -781,7 +780,7 @@ def ceiling_run(
         entries = ev.true_mask_entries(photos, masks, names, quiet=quiet)
         if not entries: raise NamedMaskError(f"No mask in {masks} shows one of {', '.join(c.name for c in names)}: give masks of VOC's ids that do.")
         init = get_teachers(s['teachers']).student_init(s['student']['encoder'])
-        segmenter = ev.train_ceiling(entries, s['student'], init, run.folder/'ceiling', seed=s['seed'], quiet=quiet)
+        segmenter = ev.train_ceiling(entries, s['student'], init, run.folder/'ceiling', seed=s['seed'], quiet=quiet, device=_torch_device(device))
         if bench is None: return {}
         score = ev.evaluate(segmenter, bench, run.folder/'evaluation'/'ceiling', quiet=quiet)
         ev.log_result(run.folder/'results.jsonl', score, what='ceiling', split=split, seed=s['seed'])

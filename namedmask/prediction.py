@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
-from .core import JsonLines, NamedMaskError, locked, progress, settings_key, write_text
+from .core import JsonLines, NamedMaskError, in_the_way, locked, progress, settings_key, write_text
 from .evaluation import model_key, predict_labels
 from .images import (Skips, as_rgb, content_hash, find_images, load_image, overlay, palette, save_image, save_labels, text_font,
                               writable)
@@ -176,8 +176,7 @@ def _refuse_taken(own):
     for name in (*_RESULTS, *_FOLDERS):
         path = own.folder/name
         mine = path.is_dir() if name in _FOLDERS else name in own.files
-        if os.path.lexists(path) and (not mine or path.is_symlink()):
-            raise NamedMaskError(f"{path} is in the way: it is not one of our files, so it is not replaced; move it, or choose another folder.")
+        if os.path.lexists(path) and (not mine or path.is_symlink()): raise in_the_way(path)
 
 def _is_in_the_way(own, paths):
     "Does something that is not ours lie where files of ours should go?"

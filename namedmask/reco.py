@@ -18,9 +18,9 @@ from PIL import Image
 from .core import NamedMaskError, Stage, atomic_path, owned_files, progress, settings_key, slug
 from .images import as_rgb, load_image
 from .maskclip import (MINI_DENSE, DenseClip, ScoreSegmenter, clip_of, cosines, fit_size, imagenet_pixels, network_of, threshold_of, threshold_text,
-                                upsample, weights_of, with_archive_threshold)
+                                upsample, with_archive_threshold)
 from .retrieval import build_archive, embed_names, parse_names
-from .teachers import get_teachers
+from .teachers import get_teachers, weights_of
 
 # %% ../nbs/23_reco.ipynb #d8c554ae
 def seed_scores(

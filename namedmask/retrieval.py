@@ -22,8 +22,8 @@ from sys import intern
 from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
-from .core import NamedMaskError, Stage, atomic_path, check_regular, progress, read_json, read_lines, safe_join, settings_key
-from .teachers import imagenet_classes, keep_cards
+from .core import NamedMaskError, Stage, atomic_path, check_regular, locked, progress, read_json, read_lines, safe_join, settings_key
+from .teachers import brought, imagenet_classes, keep_cards
 from .images import contact_sheet, load_image
 
 # %% ../nbs/04_retrieval.ipynb #7c948ac0
@@ -561,9 +561,10 @@ def move(self:Archive,
 
 @patch
 def save(self:Archive):
-    "Write `edits.csv` and `manifest.csv`."
-    _write_csv(self.folder/'edits.csv', _EDIT_COLUMNS, ([edit[c] for c in _EDIT_COLUMNS] for edit in self.edits.values()))
-    _write_csv(self.folder/'manifest.csv', _COLUMNS, (_as_row(e) for name in self.names for e in self.examined(name)))
+    "Write `edits.csv` and `manifest.csv`; nobody else may work in the archive meanwhile."
+    with locked(self.folder):
+        _write_csv(self.folder/'edits.csv', _EDIT_COLUMNS, ([edit[c] for c in _EDIT_COLUMNS] for edit in self.edits.values()))
+        _write_csv(self.folder/'manifest.csv', _COLUMNS, (_as_row(e) for name in self.names for e in self.examined(name)))
     self._saved = dict(self.edits)
 
 @patch(as_prop=True)
@@ -870,6 +871,8 @@ def _settings(index, retriever, categories, n, near, looks, votes, copies):
                 templates=settings_key(_templates(retriever)), categories=[[c.name, list(c.prompts)] for c in categories],
                 n=int(n), near=int(near), index=_index_key(index), **_votes_key(looks, votes), **_copies_key(copies, near))
 
+def _weights(retriever, looks, votes): return brought(retriever, *([getattr(looks, 'model', looks)] if looks and votes else []))
+
 def _cards(retriever, looks):
     "The cards of those who have picked the photos."
     opinion = [{**looks.card.as_dict(), 'role': 'second opinion'}] if looks else []
@@ -907,7 +910,8 @@ def build_archive(
     "For each name the n photos that fit it best (NamedMask, section 3.1), no photo twice; the same call again reads what is there."
     categories = parse_names(categories)
     _check(index, retriever, n, near, copies)
-    stage = Stage(folder, _settings(index, retriever, categories, n, near, looks, votes, copies))
+    told, weights = _settings(index, retriever, categories, n, near, looks, votes, copies), _weights(retriever, looks, votes)
+    stage = Stage(folder, {**told, **weights}, before=(told,) if weights else ())
     stage.open(keep=('edits.csv', 'looks'))
     keep_cards(stage.folder, _cards(retriever, looks if votes else None))
     if stage.done: return Archive.open(folder)

@@ -30,7 +30,7 @@ from scipy.linalg import eigh, solve
 from threadpoolctl import threadpool_limits
 from .core import JsonLines, NamedMaskError, Stage, explain_write, progress, read_json, rng_of
 from .images import as_rgb, MaskStore, WORK_SIDE, load_checked, load_image
-from .teachers import keep_cards
+from .teachers import brought, keep_cards
 
 # %% ../nbs/05_saliency.ipynb #787ab87b
 def image_batch(
@@ -1006,7 +1006,9 @@ def make_masks(
 )->MaskStore:
     "A soft mask for each photo that can be read; `notes.jsonl` lists those that were skipped, needed a fallback or were solved inexactly."
     cards = [c.as_dict() for c in getattr(detector, 'cards', [])]
-    stage = Stage(folder, dict(stage='saliency', work_side=getattr(detector, 'work_side', WORK_SIDE), detector=detector.settings, cards=cards)).open()
+    told = dict(stage='saliency', work_side=getattr(detector, 'work_side', WORK_SIDE), detector=detector.settings, cards=cards)
+    weights = brought(*getattr(detector, 'features', ()))
+    stage = Stage(folder, {**told, **weights}, before=(told,) if weights else ()).open()
     keep_cards(stage.folder, cards)
     store, notes = MaskStore(stage.folder), Notes(stage.folder/'notes.jsonl')
     unique = {e.sha: e for e in entries}

@@ -29,8 +29,9 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage, TensorMask, AddMaskCodes
 from fastai.vision.data import Normalize, get_grid
 import fastai.vision.learner  # how `show_results` draws masks
-from .core import (NamedMaskError, atomic_path, explain_write, progress, read_json, rng_of, seed_of, write_json)
-from .images import WORK_SIDE, load_image, palette
+from .core import (NamedMaskError, atomic_path, end_with_parent, explain_write, progress, read_json, rng_of, seed_of, write_json)
+from .images import WORK_SIDE, palette
+from .saliency import entry_photo
 from .teachers import check_tensors, is_out_of_memory, read_header, read_weights, unsound
 from .inference import (argmax_at, fit_size, forward, free_memory, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment,
                                  take_labels)
@@ -307,7 +308,7 @@ class Pictures:
     def __call__(self, e):
         "`(PIL image, uint8 soft mask)` of an entry; one that cannot be read is a `NamedMaskError` each time."
         if e.sha in self.kept: im, soft = self.kept[e.sha]; return Image.fromarray(im), soft
-        im, soft = load_image(e.path, self.side), self.masks.load(e.sha)
+        im, soft = entry_photo(e, self.side), self.masks.load(e.sha)
         need = 3*im.width*im.height + soft.nbytes
         if need <= self.room:
             self.room -= need
@@ -523,6 +524,7 @@ class ArchiveDL(TfmdDL):
         x, *y = super().create_batch([(x.permute(1, 2, 0), *y) for x, *y in b])
         return x.permute(0, 3, 1, 2), *y
     def get_idxs(self): return list(range(self.start*self.bs, len(self.dataset)))
+    def wif(self): end_with_parent()
     def before_iter(self):
         super().before_iter()
         for t in self.after_batch.fs:

@@ -27,7 +27,7 @@ from fastcore.meta import delegates
 from .core import NamedMaskError, Stage, atomic_path, cache_dir, full_settings, rng_of, seed_of, settings_key
 from .images import as_rgb, WORK_SIDE, load_image
 from .inference import half_type, pick_device
-from .saliency import REVISION, Detector, presets, short_at, spoken
+from .saliency import REVISION, Detector, entry_photo, presets, short_at, spoken
 from .segmenter import (ArchiveDataset, ArchiveDL, ColourJitter, GaussianBlur, NormalizeBytes, PolySchedule, SeedBatch, TensorLabels, cut, encoder_norm, fit_resumably,
                                  fit_size, weights_key)
 from .teachers import SUPERVISION, TeacherCard, TimmFeatures, cards_of, find_weights
@@ -197,7 +197,7 @@ class MaskedPhotos(ArchiveDataset):
     def draw(self, rng, e):
         "(pixels (side, side, 3) uint8, mask (side, side) uint8 of 0 and 1)."
         s, u, v, f = rng.random(4)
-        im = load_image(e.path, WORK_SIDE).resize((self.crop,)*2, Image.BILINEAR, reducing_gap=3)
+        im = entry_photo(e, WORK_SIDE).resize((self.crop,)*2, Image.BILINEAR, reducing_gap=3)
         soft = self.masks.load(e.sha, im.size)
         x, m, _ = cut(im, soft, self.crop, self.scale[0] + s*(self.scale[1]-self.scale[0]), (0, 0) if self.corner else (u, v), f < self.flip)
         return x, (m >= 128).astype(np.uint8)

@@ -155,7 +155,8 @@ OLDER = ('teachers', 'names', 'iterations', 'experts', 'n', 'images', 'benchmark
 
 def _networks(teachers)->list:
     "What tells the networks of a set from others: cards, settings, checksums of files."
-    from namedmask.maskclip import network_of, weights_of
+    from namedmask.maskclip import network_of
+    from namedmask.teachers import weights_of
     from namedmask.pipeline import make_detector
     retriever, student = teachers.retriever(), teachers.student(teachers.encoder)[1]
     found = [[retriever.card.as_dict(), getattr(retriever, 'settings', {}), weights_of(retriever)], *([f.card.as_dict(), network_of(f)] for f in teachers.features())]

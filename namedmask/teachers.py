@@ -8,9 +8,9 @@ Docs: https://namedmask.github.io/namedmask/teachers.html.md"""
 __all__ = ['SUPERVISION', 'UNKNOWN_BELOW', 'DOUBTFUL_BELOW', 'TWO_MEANINGS', 'TEACHERS', 'TeacherCard', 'keep_cards', 'cards_of',
            'offline_weights', 'lite_state_dict', 'n_threads', 'cached_path', 'onnx_session', 'OnnxEngine',
            'release_engines', 'EfficientNetLiteFeatures', 'imagenet_classes', 'class_named', 'paper_templates', 'conse',
-           'class_texts', 'MiniLM', 'ConSERetriever', 'find_weights', 'is_out_of_memory', 'read_weights', 'tensors_of',
-           'check_tensors', 'unsound', 'read_header', 'OpenClipRetriever', 'TimmFeatures', 'TeacherSet',
-           'register_teachers', 'get_teachers']
+           'class_texts', 'MiniLM', 'ConSERetriever', 'find_weights', 'weights_of', 'brought', 'is_out_of_memory',
+           'read_weights', 'tensors_of', 'check_tensors', 'unsound', 'read_header', 'OpenClipRetriever', 'TimmFeatures',
+           'TeacherSet', 'register_teachers', 'get_teachers']
 
 # %% ../nbs/02_teachers.ipynb #f9c3ec0e
 import argparse, errno, hashlib, importlib, json, os, pickletools, re, warnings, weakref, zipfile
@@ -436,10 +436,17 @@ def _load_class_vectors(self:ConSERetriever):
     texts = class_texts()
     key = hashlib.sha256(json.dumps([texts, _WHEELS['minilm'][2]]).encode()).hexdigest()[:16]
     path = self.cache/f'conse-{key}.npy'
-    if not path.exists():
+    vectors = _kept_vectors(path, len(texts))
+    if vectors is None:
         vectors = self._texts(texts)
-        with atomic_path(path) as tmp: np.save(tmp, vectors)
-    return np.load(path)
+        with cached_path(path) as tmp: np.save(tmp, vectors)
+    return vectors
+
+def _kept_vectors(path, n):
+    "The vectors of `n` texts in a file of the cache; None if it is not there or damaged."
+    try: vectors = np.load(path)
+    except (OSError, ValueError, EOFError): return None
+    return vectors if vectors.ndim == 2 and len(vectors) == n and np.isfinite(vectors).all() else None
 
 @patch
 def class_probs(self:ConSERetriever,
@@ -553,6 +560,28 @@ def _download(url):
 
 class _NotFetched(Exception): pass
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
+
+@lru_cache
+def _file_hash(file, size, mtime_ns):
+    with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
+
+def weights_of(
+    model, # A retriever or a feature model
+)->str: # Sixteen hex digits; '' where the card has a checksum, or there is no file
+    "A checksum of the file of weights that a person has brought."
+    file, url = getattr(model, 'file', None), getattr(model, 'url', None)
+    if not file and url: file = cache_dir()/'weights'/url.rsplit('/', 1)[-1]
+    if not file or model.card.sha256 or not Path(file).is_file(): return ''
+    about = Path(file).stat()
+    return _file_hash(str(file), about.st_size, about.st_mtime_ns)
+
+def brought(
+    *models, # Retrievers and feature models
+)->dict: # For the key of a stage: empty where nobody has brought a file without a checksum
+    "The checksums of the files of weights that a person has brought."
+    found = [weights_of(m) for m in models]
+    return {'weights': found} if any(found) else {}
+
 
 # %% ../nbs/02_teachers.ipynb #02c0ffe3
 def is_out_of_memory(

@@ -87,13 +87,15 @@ def test_learner_promises(case):
     for kind in ('AttributeError', 'TypeError', 'RuntimeError', 'PicklingError'): assert kind not in said, said
 
 @pytest.mark.parametrize('name', sorted(p.name for p in (shared('cases', 'hostile') or ROOT/'tests').glob('*') if p.suffix in ('.pt', '.safetensors')))
-def test_hostile_weights_end_in_a_sentence(name, tmp_path):
-    done = subprocess.run([*NM.split(), 'convert', str(shared('cases', 'hostile', name)), str(tmp_path/'out'), '--names', 'cat'], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.count('namedmask:') == 1 and 'Traceback' not in done.stderr, done.stderr
+def test_hostile_weights_end_in_a_sentence(name, tmp_path, capsys):
+    from namedmask.cli import main
+    file = str(shared('cases', 'hostile', name))
+    assert main(['convert', file, str(tmp_path/'out'), '--names', 'cat']) == 2
+    assert capsys.readouterr().err.count('namedmask:') == 1
     if name.endswith('.safetensors'):
         write_photos(tmp_path/'photos', 1, ['red'])
-        done = subprocess.run([*NM.split(), 'predict', str(shared('cases', 'hostile', name)), str(tmp_path/'photos'), '--out', str(tmp_path/'labels')], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
+        assert main(['predict', file, str(tmp_path/'photos'), '--out', str(tmp_path/'labels')]) == 2
+        assert capsys.readouterr().err.count('namedmask:') == 1
 
 def test_a_ledger_cannot_lead_out(tmp_path, run_folder):
     from namedmask.pipeline import find_segmenter

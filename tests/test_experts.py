@@ -248,8 +248,8 @@ def test_an_expert_has_the_same_threads_alone_and_beside_others(archive, tmp_pat
     seen = {}
     def threads_of(parallel, mine):
         before = torch.get_num_threads(); torch.set_num_threads(mine)
-        monkeypatch.setattr(ex, '_complete', lambda *a: seen.setdefault('alone', torch.get_num_threads()))
-        monkeypatch.setattr(ex, '_side_by_side', lambda *a: seen.setdefault('beside', a[-1]))
+        monkeypatch.setattr(ex, '_complete', lambda *a, **kw: seen.setdefault('alone', torch.get_num_threads()))
+        monkeypatch.setattr(ex, '_side_by_side', lambda *a: seen.setdefault('beside', a[-2]))
         seen.clear()
         try: run(archive, tmp_path/f'{parallel}{mine}', parallel=parallel); assert torch.get_num_threads() == mine
         finally: torch.set_num_threads(before)

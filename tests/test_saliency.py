@@ -649,3 +649,15 @@ def test_release_goes_through_what_is_made_of_networks():
     random = SimpleNamespace(card=TeacherCard('r', 'features', 'nothing', 'none', 'random numbers'), _run=2)
     S.release(random); assert random._run == 2                    # it would come back with other numbers
     S.give_back()
+
+def test_masks_are_made_again_when_a_brought_file_of_weights_is_another(tmp_path):
+    entries, file = archive(tmp_path/'photos', 2), tmp_path/'weights.bin'
+    def made():
+        detector = Counting()
+        detector.features[0].file = file
+        S.make_masks(entries, detector, tmp_path/'masks', quiet=True)
+        return detector.seen
+    file.write_bytes(b'one')
+    assert (made(), made()) == (2, 0)
+    file.write_bytes(b'another')
+    assert (made(), made()) == (2, 0)

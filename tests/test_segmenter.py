@@ -2,6 +2,7 @@
 import json, os, signal, subprocess, sys, textwrap, time
 from collections import namedtuple
 from functools import partial
+from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image, ImageFilter
 from namedmask.core import NamedMaskError
@@ -602,3 +603,33 @@ def test_early_maps_are_forgotten_and_the_gradients_stay(frozen):
     (lean, a, sa), (plain, b, sb) = step(False), step(True)
     assert same(a, b) and same(sa, sb)
     assert lean < .75*plain if frozen else lean == plain                 # statistics would be gathered twice
+
+def test_worker_processes_end_with_their_parent(tmp_path):
+    "The parent is killed while its two workers wait for somebody to take what they have read."
+    code = f'''
+import sys, time
+from functools import partial
+from pathlib import Path
+from pathlib import Path
+import multiprocessing as mp
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_segmenter import toy, training_dls
+entries, masks = toy(Path({str(tmp_path)!r}))
+dls = training_dls(entries, masks, {{'circle': 1, 'square': 2}}, n_iters=500, batch_size=2, crop=32, device='cpu', workers=2)
+batches = iter(dls.train)
+next(batches)
+print(*(p.pid for p in mp.active_children()), flush=True)
+time.sleep(60)
+'''
+    with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) as parent:
+        workers = [int(o) for o in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(workers) == 2
+    end = time.time() + 2
+    while time.time() < end and any(is_running(pid) for pid in workers): time.sleep(.05)
+    assert not any(is_running(pid) for pid in workers)
+
+def is_running(pid):
+    "Is there such a process, and is it more than an entry that nobody has taken note of?"
+    try: return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError: return False

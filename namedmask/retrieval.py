@@ -11,6 +11,7 @@ __all__ = ['Category', 'parse_names', 'unit', 'embed_names', 'top_n', 'Entry', '
 # %% ../nbs/04_retrieval.ipynb #cc6c9b8a
 import csv, gc, hashlib, io, math, os, sys, unicodedata, warnings
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -473,7 +474,7 @@ class Archive:
         self.folder, self.categories, self.entries, self.warnings = Path(folder), list(categories), list(entries), list(warnings)
         self.names = [c.name for c in self.categories]
         self._of_name = _in_order(self.names, self.entries)
-        self._first_of_sha = self._of_root = self._scores = None   # made when they are first asked for
+        self._by_rel = self._by_sha = self._scores = None          # made when they are first asked for
         self.edits = {}
         for e in edits: self._edit(e)
         self._saved = dict(self.edits)
@@ -616,12 +617,9 @@ def _name(self:Archive, name):
 @patch
 def _find_by_path(self:Archive, path):
     "The first line with that path, in full or as in the manifest; None if there is none."
-    if self._of_root is None:
-        self._of_root = {}
-        with _no_garbage():
-            for root in {e.root for e in self.entries}: self._of_root[root] = {}
-            for i, e in enumerate(self.entries): self._of_root[e.root].setdefault(e.rel, i)
-    hits = [lines[rel] for root, lines in self._of_root.items() for rel in (path, _below(root, path)) if rel in lines]
+    if self._by_rel is None: self._by_rel, self._roots = _Places([e.rel for e in self.entries]), {e.root for e in self.entries}
+    hits = [i for root in self._roots for rel in (path, _below(root, path)) if rel is not None
+            for i in self._by_rel(rel) if (self.entries[i].root, self.entries[i].rel) == (root, rel)]
     return self.entries[min(hits)] if hits else None
 
 def _below(root, path):
@@ -632,16 +630,23 @@ def _below(root, path):
 @patch
 def _find_by_sha(self:Archive, sha):
     "The places of a photo's lines."
-    if self._first_of_sha is None:
-        self._first_of_sha, self._more_of_sha = {}, {}
-        with _no_garbage():
-            for i, e in enumerate(self.entries): self._note_sha(i, e.sha)
-    if sha not in self._first_of_sha: return []
-    return [self._first_of_sha[sha], *self._more_of_sha.get(sha, ())]
+    if self._by_sha is None: self._by_sha = _Places([e.sha for e in self.entries])
+    return [i for i in self._by_sha(sha) if self.entries[i].sha == sha]
 
-@patch
-def _note_sha(self:Archive, place, sha):
-    if self._first_of_sha.setdefault(sha, place) != place: self._more_of_sha.setdefault(sha, []).append(place)   # few have a second line
+class _Places:
+    "Where a text stands in a list, by sorted hashes: a dictionary of all the texts takes longer for each, the more there are."
+    def __init__(self, texts):
+        hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
+        order = hashes.argsort(kind='stable')
+        self.hashes, self.places, self.more = memoryview(hashes[order]), order, {}
+
+    def __call__(self, text):
+        "Every place of the text, in order, and perhaps one of another text with the same hash."
+        h = hash(text)
+        first = bisect_left(self.hashes, h)
+        return [*self.places[first:bisect_right(self.hashes, h, first)].tolist(), *self.more.get(text, ())]
+
+    def add(self, place, text): self.more.setdefault(text, []).append(place)
 
 @patch
 def _as_edit(self:Archive, action, name, path):
@@ -694,8 +699,8 @@ def _add(self:Archive, entry):
     place = len(self.entries)
     self.entries.append(entry)
     self._of_name[entry.name].append(place)
-    self._note_sha(place, entry.sha)
-    if self._of_root is not None: self._of_root.setdefault(entry.root, {}).setdefault(entry.rel, place)
+    if self._by_sha is not None: self._by_sha.add(place, entry.sha)
+    if self._by_rel is not None: self._by_rel.add(place, entry.rel); self._roots.add(entry.root)
 
 # %% ../nbs/04_retrieval.ipynb #ca80e8b0
 _NOTHING = Category('object')  # What a name has to beat

@@ -209,6 +209,7 @@ class Index:
             raise NamedMaskError(f"The index in {folder} is not finished: run the command that makes it again, and it goes on.")
         with _explain_db(path):
             self.db = sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True, check_same_thread=False)
+            self.db.execute('pragma cache_size = -65536')          # 64 MB: rows that are asked for out of order do not read the file again and again
             meta = dict(self.db.execute('select name, value from meta'))
         try:
             self.n, self.dim = int(meta['slots']), int(self.info['settings']['dim'])

@@ -413,7 +413,7 @@ class OurFiles:
     def __init__(self): self.above, self.names = {}, {}    # folder -> [(how much of a path leads to a record, names in it)]; folder -> names
 
     def __contains__(self, path):
-        folder, name = os.path.split(os.path.abspath(path))
+        folder, name = os.path.split(path)
         if folder not in self.above: self.above[folder] = list(self._records(os.path.realpath(folder)))
         return any(prefix + name in names for prefix, names in self.above[folder])
 

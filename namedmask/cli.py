@@ -23,8 +23,8 @@ def split_sources(given)->list: # What stood after each --images
 
 def check_out(folder): # Where a command is going to write
     "Refuse a folder that holds something and is not ours, before anything is loaded or computed."
-    from namedmask.core import RECORD, owned_files, refuse_foreign
-    if os.path.isdir(folder) and not os.path.isfile(Path(folder)/RECORD) and not owned_files(folder): refuse_foreign(folder)
+    from namedmask.core import is_ours, refuse_foreign
+    if os.path.isdir(folder) and not is_ours(folder): refuse_foreign(folder)
 
 # %% ../nbs/14_cli.ipynb #fb097417
 Sources = Annotated[str, {'action': 'append', 'required': True}]

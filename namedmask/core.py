@@ -6,10 +6,10 @@ Docs: https://namedmask.github.io/namedmask/core.html.md"""
 
 # %% auto #0
 __all__ = ['RECORD', 'LOCK', 'PATIENCE', 'NamedMaskError', 'explain_write', 'check_regular', 'read_bytes', 'parse_json',
-           'read_json', 'read_lines', 'OwnFolder', 'owned_files', 'claim', 'own_folder', 'in_the_way', 'refuse_foreign',
-           'atomic_path', 'write_text', 'write_json', 'JsonLines', 'remove_own', 'empty_own', 'sweep', 'OurFiles',
-           'end_with_parent', 'locked', 'safe_join', 'slug', 'rng_of', 'seed_of', 'progress', 'settings_key',
-           'full_settings', 'Stage', 'cache_dir']
+           'read_json', 'read_lines', 'OwnFolder', 'owned_files', 'is_ours', 'claim', 'own_folder', 'in_the_way',
+           'refuse_foreign', 'atomic_path', 'write_text', 'write_json', 'JsonLines', 'remove_own', 'empty_own', 'sweep',
+           'OurFiles', 'end_with_parent', 'locked', 'safe_join', 'slug', 'rng_of', 'seed_of', 'progress',
+           'settings_key', 'full_settings', 'Stage', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #a5b1a78c
 import errno, hashlib, json, os, re, secrets, stat, sys, threading, time
@@ -172,11 +172,15 @@ def owned_files(folder)->set:
     return _replay(record)[0] if record.is_file() else set(_old_files(folder))
 
 # %% ../nbs/00_core.ipynb #2098abbf
-def _holds_photos(folder):
-    "Does the record say that the files are photos to work on?"
+def _says(folder, what):
+    "Does the first line of the folder's record say that it is so?"
     record = Path(folder)/RECORD
     if not record.is_file(): return False
-    with open(record, 'rb') as f: return b'"photos": true' in f.readline(200)
+    with open(record, 'rb') as f: return f'"{what}": true'.encode() in f.readline(200)
+
+def is_ours(folder)->bool: # A folder that exists
+    "Is all of it ours: by a record that shares it with nobody, or as 0.1 made it?"
+    return not _says(folder, 'shared') if (Path(folder)/RECORD).is_file() else bool(_old_files(folder))
 
 def _owner_of(path):
     "(the nearest open `OwnFolder` that holds `path`, the path's name in it), or None."
@@ -215,6 +219,7 @@ def own_folder(
         home, new = os.path.realpath(folder), not (folder/RECORD).exists()
         if not new and not (folder/RECORD).is_file(): raise NamedMaskError(f"{folder/RECORD} is not a file: move it, or choose another folder.")
         if new: _begin_record(folder, shared, photos)
+        elif not shared and not is_ours(folder): refuse_foreign(folder)
     if new or home not in _OPEN: _OPEN[home] = OwnFolder(home)
     _OPEN[os.path.abspath(folder)] = _OPEN[home]
     return _OPEN[home]
@@ -222,7 +227,12 @@ def own_folder(
 def _begin_record(folder, shared, photos):
     old = _old_files(folder)
     if not old and not shared: refuse_foreign(folder)
-    JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1, **(dict(photos=True) if photos else {})), *(dict(file=name) for name in sorted(old)))
+    JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1, **{k: True for k, v in dict(shared=shared, photos=photos).items() if v}), *(dict(file=name) for name in sorted(old)))
+
+def _recorded(folder):
+    "Of a folder with a record: the files that it names, the folders that hold some, and folders with a record of their own."
+    if not (folder/RECORD).is_file(): return set()
+    return {name.partition('/')[0] for name in owned_files(folder)} | {p.parent.name for p in folder.glob(f'*/{RECORD}')}
 
 def in_the_way(path)->NamedMaskError: # A file of yours where one of ours should go
     "The sentence for a name that a foreign file has taken."
@@ -230,7 +240,7 @@ def in_the_way(path)->NamedMaskError: # A file of yours where one of ours should
 
 def refuse_foreign(folder):
     "A folder that holds something and is not ours is a `NamedMaskError`."
-    with os.scandir(folder) as entries: there = sorted({e.name for e in entries} - _CLUTTER - {RECORD, LOCK})
+    there = sorted({*os.listdir(folder)} - _recorded(Path(folder)) - _CLUTTER - {RECORD, LOCK})
     if there:
         raise NamedMaskError(f"{folder} is not empty and was not made by namedmask (it holds {there[0]!r}): "
                              "give a new or an empty folder; nothing in this one was touched.")
@@ -427,7 +437,7 @@ class OurFiles:
 
     def _of(self, folder):
         if folder not in self.names:
-            try: self.names[folder] = set() if _holds_photos(folder) else owned_files(folder)
+            try: self.names[folder] = set() if _says(folder, 'photos') else owned_files(folder)
             except NamedMaskError: self.names[folder] = set()     # a folder above that is none of ours need not be readable
         return self.names[folder]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from .ablation import MiniLab, compare, quick, runs_folder, spread
-from .core import JsonLines, NamedMaskError, locked, owned_files, refuse_foreign, settings_key
+from .core import JsonLines, NamedMaskError, is_ours, locked, refuse_foreign, settings_key
 from .protocol import listing, published, read_results, results_table
 from .retrieval import parse_names
 from .systems import SYSTEMS, PhotoLab, as_segmenter, pick, score_system, systems_of
@@ -115,7 +115,7 @@ _PARTS = ('results.jsonl', 'index', 'archive', 'masks-', 'context', 'reco', 'see
 
 def check_folder(out): # Where a comparison goes
     "Refuse a folder that is not empty and not ours. Version 0.1 kept no record; its comparisons are known by what is in them."
-    if not Path(out).is_dir() or owned_files(out): return
+    if not Path(out).is_dir() or is_ours(out): return
     if not all(p.name.startswith((*_PARTS, '.')) for p in Path(out).iterdir()): refuse_foreign(out)
 
 def results_file(out)->Path: return Path(out)/'results.jsonl' # Where a comparison keeps its rows

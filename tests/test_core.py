@@ -182,7 +182,7 @@ def test_texts_that_utf8_cannot_hold_are_written(tmp_path):
 
 def _die_in_the_middle(folder):
     core._OPEN.clear()                                                      # as a process of its own
-    with locked(folder):
+    with locked(folder, shared=True):
         with atomic_path(Path(folder)/'deep'/'big.bin') as tmp:
             tmp.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)
 
@@ -375,3 +375,11 @@ def test_a_stage_does_not_take_the_place_of_another_kind(tmp_path):
     says('another stage', Stage(tmp_path/'f', dict(retriever='x')).open)
     assert Stage(tmp_path/'f', dict(stage='retrieval', n=1)).done
     Stage(tmp_path/'f', dict(stage='retrieval', n=2)).open()
+
+def test_a_folder_that_is_shared_with_you_is_not_all_ours(tmp_path):
+    own_folder(tmp_path/'f', shared=True)
+    write_text(tmp_path/'f'/'labels'/'a.txt', 'ours')
+    own_folder(tmp_path/'f')                                                 # nothing of yours is in it
+    (tmp_path/'f'/'photo.jpg').write_text('mine')
+    with pytest.raises(NamedMaskError, match="photo.jpg"): own_folder(tmp_path/'f')
+    own_folder(tmp_path/'f', shared=True)

@@ -45,13 +45,11 @@ def places(rng, work):
     return [work/'mine', work/'photos', work, link, work/'mine'/'thesis.txt', work/'run', work/'run'/'student', work/'photos'/'deep', work/'out1', work/'out2', work/'mine'/'labels',
             link/'sub', work/'voc', work/'run'/'archive']
 
-def command(rng, work):
-    "A random command with a random output."
-    options = places(rng, work)
-    out = options[rng.integers(len(options))]
+def commands(work, out, names='red', report=True):
+    "Every command that writes, with its output at `out` where it has one."
     photos, run = work/'photos', work/'run'
     small = ['--teachers', 'toy', '--n', '3', '--iterations', '1', '--no-experts', '--quiet']
-    return [['fit', '--images', photos, '--names', ['red', 'red,green'][rng.integers(2)], '--out', out, *small, '--saliency', 'spectral', *([['--no-report'], []][rng.integers(2)])],
+    return [['fit', '--images', photos, '--names', names, '--out', out, *small, '--saliency', 'spectral', *([] if report else ['--no-report'])],
             ['predict', run, photos, '--out', out, '--quiet'],
             ['predict', run, work, '--out', out, '--quiet'],
             ['index', '--images', photos, '--out', out, '--teachers', 'toy', '--quiet'],
@@ -62,13 +60,37 @@ def command(rng, work):
             ['convert', run/'student'/'model.safetensors', out],
             ['report', run],
             ['evaluate', run, '--root', work/'voc', '--quiet'],
-            ['table', '--teachers', 'mini', '--out', out, '--systems', 'nothing-of-this-name']][rng.integers(12)]
+            ['table', '--teachers', 'mini', '--out', out, '--systems', 'nothing-of-this-name']]
+
+def command(rng, work):
+    "A random command with a random output."
+    options = places(rng, work)
+    every = commands(work, options[rng.integers(len(options))], ['red', 'red,green'][rng.integers(2)], bool(rng.integers(2)))
+    return every[rng.integers(len(every))]
 
 def run_command(args):
     "Run a command as from a terminal; whatever it says, it must not end in a traceback."
     from namedmask.cli import main
     try: return main([str(a) for a in args])
     except SystemExit as e: return e.code
+
+WHOLE = {'fit', 'index', 'table', 'convert', 'import-archive'}      # their output is a folder of ours and nobody else's
+
+@pytest.mark.parametrize('place', ['mine', 'photos', '.', 'link'])
+def test_every_command_that_writes_spares_a_folder_of_the_user(made, tmp_path, place, capsys):
+    register()
+    work = shutil.copytree(made, tmp_path/'work')
+    (work/'lists.json').write_text('{"red": ["x/y/photos/red_0000.jpg"]}')
+    (work/'link').symlink_to(work/'photos')
+    scatter(np.random.default_rng(0), work/'mine', 12)
+    ours, mine = set(files_below(work/'run')), files_below(work)
+    for args in commands(work, work/place):
+        code = run_command(args)
+        said = capsys.readouterr().err
+        after = files_below(work)
+        lost = {p for p, h in mine.items() if p not in ours and after.get(p) != h}
+        assert not lost, f"{' '.join(map(str, args))} harmed {sorted(lost)}\n{said}"
+        if args[0] in WHOLE: assert code == 2 and said.count('namedmask:') == 1, (args, said)
 
 @pytest.mark.parametrize('seed', range(8))
 def test_no_file_of_the_user_is_changed_or_removed(made, tmp_path, seed, monkeypatch, capsys):

@@ -67,11 +67,11 @@ class MiniLab:
         from namedmask.pipeline import make_detector
         from namedmask.saliency import make_masks
         return make_masks(archive.kept(), make_detector(self.teachers, saliency), self.folder/f'masks-{saliency}', quiet=True)
-    def student(self, what:str, archive, masks, **changes):
+    def student(self, what:str, archive, masks, nothing=(), **changes):
         "A student, trained or loaded."
         from namedmask.distillation import STUDENTS, distil
         settings = {**STUDENTS[self.teachers.recipe], **self.changes, **changes}
-        return distil(archive, masks, settings, self.init, self.folder/'students'/what, seed=self.seed, quiet=True)
+        return distil(archive, masks, settings, self.init, self.folder/'students'/what, seed=self.seed, nothing=nothing, quiet=True)
     def benchmark(self, split:str='test'): return VocBenchmark(self.scenes(split, self.n_test), self.names)
     def score(self, segmenter, split:str='test')->dict:
         "The evaluation of a segmenter on a split."

@@ -548,7 +548,7 @@ def full_settings(
     "All settings: those of the named set, changed by what is given; an unknown name or key is a `NamedMaskError`."
     given = dict(base=given) if isinstance(given, str) else dict(given)
     base = given.pop('base', base)
-    if base not in table: raise NamedMaskError(f"There are no {what} settings called {base!r}: choose one of {', '.join(table)}.")
+    if not isinstance(base, str) or base not in table: raise NamedMaskError(f"There are no {what} settings called {base!r}: choose one of {', '.join(table)}.")
     if odd := set(given) - set(table[base]): raise NamedMaskError(f"Unknown {what} settings {', '.join(sorted(odd))}: choose among {', '.join(table[base])}.")
     return {**table[base], **given}
 
@@ -564,7 +564,7 @@ class Stage:
         self.file = self.folder/'stage.json'
         older = {settings_key(o): o for o in before}
         present = read_json(self.file, {}, dict).get('key')
-        if present in older: self.key, self.settings = present, older[present]
+        if isinstance(present, str) and present in older: self.key, self.settings = present, older[present]
 
     @property
     def record(self)->dict:

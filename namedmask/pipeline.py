@@ -29,7 +29,7 @@ from .retrieval import Archive, Looks, build_archive, embed_names, parse_names
 from .teachers import TEACHERS, get_teachers
 
 # %% ../nbs/13_pipeline.ipynb #13a00002
-STAGES = ('index', 'archive', 'saliency', 'experts', 'student')
+STAGES = ('index', 'archive', 'nothing', 'saliency', 'experts', 'student')
 
 def _is_whole(o): return isinstance(o, int) and not isinstance(o, bool)
 def _is_text(o): return isinstance(o, str)
@@ -39,7 +39,7 @@ def _are_words(o): return isinstance(o, dict) and len(o) > 0 and all(map(_are_te
 def _or_none(fits): return lambda o: o is None or fits(o)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, experts=_or_none(_is_object), groups=_or_none(_are_words),
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, experts=_or_none(_is_object), groups=_or_none(_are_words),
                  saliency=lambda o: isinstance(o, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,
                teachers=lambda o: isinstance(o, list) and all(map(_is_object, o)))
@@ -159,6 +159,27 @@ def final_masks(self:Run):
     "The masks that the student learns from."
     return self.expert_masks or self.masks
 
+@patch(as_prop=True)
+def nothing(self:Run):
+    "The photos that no name fits (`nothing.NothingPhotos`); None if the run has none."
+    from namedmask.nothing import NothingPhotos
+    return NothingPhotos(self.folder/'nothing') if self.has('nothing') else None
+
+@patch
+def false_names(self:Run,
+    quiet:bool=True, # No progress bar
+)->dict:             # As `false_names.false_names` gives it; None without a student or without photos that were set aside
+    "How often the student gives a name on the photos of nothing that the run has set aside."
+    from namedmask.false_names import false_names
+    held = self.nothing.held if self.nothing and self.has('student') else []
+    if not held: return None
+    file, key = self.folder/'nothing'/'false_names.json', settings_key([self.stage('student')['key'], [p.sha for p in held]])
+    known = read_json(file, {}, dict)
+    if known.get('key') == key: return known
+    found = dict(false_names(self.segmenter, [p.path for p in held], quiet=quiet), key=key)
+    with locked(self.folder): write_json(file, found)
+    return found
+
 @patch
 def seconds(self:Run)->dict:
     "Seconds that each stage took, interruptions that ended with an error included."
@@ -176,7 +197,7 @@ def no_student(self:Run)->NamedMaskError:
 def dls(self:Run):
     "The student's fastai `DataLoaders`, as its training saw them: try `run.dls.show_batch()`."
     from namedmask.distillation import student_dls
-    return student_dls(self.archive, self.final_masks, self.settings['student'], self.settings['seed'])
+    return student_dls(self.archive, self.final_masks, self.settings['student'], self.settings['seed'], nothing=self.nothing.train if self.nothing else ())
 
 @patch(as_prop=True)
 def learner(self:Run):
@@ -237,6 +258,7 @@ def check_output(
 _NUMBERS = {  # how to say it, what it is, the least, the most
     'n': ('--n', 'the photos of each name', 1, None),
     'votes': ('--votes', 'the photos that are asked', 0, None),
+    'nothing': ('--nothing', 'the photos of nothing', 0, None),
     'near': ('near', 'the differing bits of near-duplicates', -1, 63),
     'seed': ('--seed', 'the seed', 0, 2**32 - 1),
     'iterations': ('--iterations', "the student's training steps", 1, None),
@@ -403,7 +425,7 @@ def revision_of(
 
 # %% ../nbs/13_pipeline.ipynb #92717410
 def run_settings(
-    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None,
+    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None, nothing=0,
     revision=REVISION, # Of the defaults
     recipe=None,       # A `recipes.Recipe`, whose networks a dict with some settings starts from
 )->dict: # What `fit` was asked for, with every default filled in
@@ -421,7 +443,7 @@ def run_settings(
     return {'images': [str(Path(p).expanduser().resolve()) for p in images], 'names': {c.name: list(c.prompts) for c in categories},
             'teachers': teachers.name, 'n': teachers.n if n is None else n, 'near': near, 'votes': teachers.votes if votes is None else votes,
             'saliency': saliency if isinstance(saliency, str) else saliency.settings, 'experts': experts, 'groups': groups or None, 'student': student, 'seed': seed,
-            'copies': defaults['copies']}
+            'copies': defaults['copies'], 'nothing': nothing}
 
 # %% ../nbs/13_pipeline.ipynb #13a00031
 def _signature(stats):
@@ -545,7 +567,7 @@ def _cards(retriever, looks, detector, student, expert=None):
 
 # %% ../nbs/13_pipeline.ipynb #147cf470
 def _archive_stages(step, settings, categories, parts, batch_size, workers, quiet):
-    "Index and archive. `parts` gives up the retriever and the second opinion, so that their memory is free afterwards."
+    "Index, archive and photos of nothing. `parts` gives up the retriever and the second opinion, so that their memory is free afterwards."
     from namedmask.index import build_index
     from namedmask.saliency import give_back, release
     retriever, looks = parts.pop('retriever'), parts.pop('looks')
@@ -556,12 +578,23 @@ def _archive_stages(step, settings, categories, parts, batch_size, workers, quie
     archive = step('archive', lambda: build_archive(index, retriever, categories, settings['n'], step.out/'archive', near=settings['near'], quiet=quiet, looks=looks,
                                                     votes=settings['votes'], warn=False, copies=settings['copies']),
                    lambda a: ', '.join(f'{n} {len(a.kept(n))}' for n in a.names[:12]) + (' …' if len(a.names) > 12 else ''))
+    step.warn(*archive.warnings)
+    nothing = _nothing_stage(step, settings, index, retriever, archive, looks, quiet)
     for network in (retriever, looks): release(network)
     give_back()
-    step.warn(*archive.warnings)
     empty = [n for n in archive.names if not archive.kept(n)]
     if empty: raise NamedMaskError(f"No photo is left for {', '.join(empty)}: give more photos, other words (\"{empty[0]}=…|…\"), or leave the name out.")
-    return archive
+    return archive, nothing
+
+def _nothing_stage(step, settings, index, retriever, archive, looks, quiet):
+    "Photos that no name fits, to train on; none unless the run asks for some."
+    from namedmask.nothing import find_nothing
+    n = settings['nothing']
+    if not n: return []
+    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, votes=settings['votes'], seed=settings['seed'], quiet=quiet),
+                lambda o: f'{len(o.train):,} photos that no name fits, {len(o.held):,} set aside')
+    if len(made.train) < n: step.warn(f"there are only {len(made.train)} photos that no name fits, not {n}: ask for fewer, or give more photos that show none of the names.")
+    return made.train
 
 def _note_skipped(step, skipped):
     "List the files that the index could not read, and say how many they are."
@@ -572,7 +605,7 @@ def _note_skipped(step, skipped):
     step.warn(f"{len(skipped)} file{'s were' if len(skipped) > 1 else ' was'} skipped, the first: {skipped[0][1]} (all of them: skipped.csv)")
 
 # %% ../nbs/13_pipeline.ipynb #ae7b5785
-def _mask_stages(step, settings, teachers, archive, parts, cards, parallel, device, quiet):
+def _mask_stages(step, settings, teachers, archive, nothing, parts, cards, parallel, device, quiet):
     "Saliency, experts and student. `parts` gives up the detector and the first weights when they have done their work."
     from namedmask.saliency import give_back, release
     detector = parts.pop('detector')
@@ -582,7 +615,7 @@ def _mask_stages(step, settings, teachers, archive, parts, cards, parallel, devi
     if settings['experts']:
         masks = _expert_stage(step, settings, teachers, archive, masks, parallel, device, quiet)
         give_back()
-    return _student_stage(step, settings, archive, masks, parts.pop('init'), cards, device, quiet)
+    return _student_stage(step, settings, archive, nothing, masks, parts.pop('init'), cards, device, quiet)
 
 def _saliency_stage(step, archive, detector, quiet):
     from namedmask.saliency import make_masks
@@ -594,9 +627,9 @@ def _expert_stage(step, settings, teachers, archive, masks, parallel, device, qu
     return step('experts', lambda: refine_masks(archive, masks, settings['groups'], first, settings['experts'], step.out/'experts', settings['seed'], quiet=quiet,
                                                 parallel=parallel, device=device), lambda m: f'{len(m):,} masks')
 
-def _student_stage(step, settings, archive, masks, init, cards, device, quiet):
+def _student_stage(step, settings, archive, nothing, masks, init, cards, device, quiet):
     from namedmask.distillation import distil
-    return step('student', lambda: distil(archive, masks, settings['student'], init, step.out/'student', seed=settings['seed'], cards=cards, quiet=quiet, device=device),
+    return step('student', lambda: distil(archive, masks, settings['student'], init, step.out/'student', seed=settings['seed'], cards=cards, quiet=quiet, device=device, nothing=nothing),
                 lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
 
 # %% ../nbs/13_pipeline.ipynb #f9c147c9
@@ -623,10 +656,11 @@ def fit(
     parallel='auto',   # Experts trained at the same time: a number, or 'auto' for as many as there is room for (`experts.experts_at_once`); the result is the same
     defaults='run',    # 'run': a run keeps the defaults that it was begun with; 'new': it gets the present ones (`defaults_of`)
     device=None,       # Where networks are trained: 'auto' (also None), 'cpu', 'cuda', 'mps'
+    nothing:int=0,     # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); 0, as published: none
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
     given = dict(images=images, names=names, teachers=teachers, n=n, student=student, experts=experts, groups=groups, saliency=saliency, seed=seed,
-                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe)
+                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing)
     given = check_given(given, batch_size, workers, parallel, defaults, device)
     with locked(out), _continue_hint(quiet):
         asked = _asked(given)
@@ -646,7 +680,7 @@ def _completed(out, given, revision):
 
 def _begun(before, settings, revision, out):
     "The record of a run that begins or goes on; what is finished with other settings does not count."
-    old = {**defaults_of(before.get('revision', 1)), **before['settings']} if before else {}
+    old = {'nothing': 0, **defaults_of(before.get('revision', 1)), **before['settings']} if before else {}
     same = before and before.get('revision', 1) == revision and json.loads(json.dumps(settings)) == {k: old.get(k) for k in settings}
     stages = {s: read_stage(out, s, _groups(settings)).get('key') for s in STAGES if same and _is_present(out, before, s)}
     return {'settings': settings, 'revision': revision, 'versions': versions(), 'teachers': [], 'warnings': [], 'stages': stages}
@@ -657,6 +691,14 @@ def _parts(settings, teachers, saliency, revision):
                  init=teachers.student_init(settings['student']['encoder']))
     expert = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None
     return parts, _cards(parts['retriever'], parts['looks'], parts['detector'], parts['init'][1], expert)
+
+def _say_false_names(step, quiet):
+    "A line on the photos of nothing that were set aside, if there are some."
+    found = Run(step.out).false_names(quiet)
+    if not found: return
+    if step.state: step.state['stages']['nothing'] = folder_state(step.out/'nothing')        # the figures have been added to it
+    step.said.append(f"           names on {found['share']:.0%} of {found['photos']} photos that no name fits, on {found['area']:.1%} of their area")
+    step.say(step.said[-1])
 
 def _fit(out, given, asked, batch_size, workers, parallel, defaults, device, report, quiet):
     "The stages of a run, one after the other."
@@ -671,8 +713,9 @@ def _fit(out, given, asked, batch_size, workers, parallel, defaults, device, rep
     step = _Steps(out, {**_begun(before, settings, revision, out), 'teachers': cards}, asked and _state(asked), quiet)
     step.save()
     step.warn(*notes, *more)
-    archive = _archive_stages(step, settings, categories, parts, batch_size, workers, quiet)
-    _mask_stages(step, settings, teachers, archive, parts, cards[:-1], parallel, device, quiet)
+    archive, nothing = _archive_stages(step, settings, categories, parts, batch_size, workers, quiet)
+    _mask_stages(step, settings, teachers, archive, nothing, parts, cards[:-1], parallel, device, quiet)
+    _say_false_names(step, quiet)
     step.finish()
     run = Run(out, None if isinstance(saliency, str) else saliency)
     if report: start = time.time(); page = write_report(run); step.say(f"{'report':10} {page}  ({clock(time.time() - start)})")

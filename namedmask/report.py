@@ -8,7 +8,8 @@ Docs: https://namedmask.github.io/namedmask/report.html.md"""
 __all__ = ['WHAT', 'data_uri', 'figure_uri', 'loss_figure', 'spotlight', 'section', 'write_page', 'shares', 'read_thumb', 'tile',
            'square', 'spread', 'archive_section', 'overlap', 'mask_row', 'mask_section', 'shade', 'is_result', 'latest',
            'evaluation_block', 'evaluation_section', 'prediction_section', 'said', 'clock', 'seconds_section',
-           'ledger_section', 'curve_section', 'settings_section', 'headline', 'run_sections', 'write_report']
+           'ledger_section', 'false_names_section', 'curve_section', 'settings_section', 'headline', 'run_sections',
+           'write_report']
 
 # %% ../nbs/12_report.ipynb #6c0d331e
 import base64, io, json
@@ -315,6 +316,13 @@ def ledger_section(cards:list)->dict:
                    head=['part', 'model', 'learnt from', 'licence', 'source'], rows=[[c.get(k, '') for k in cols] for c in cards])
 
 # %% ../nbs/12_report.ipynb #efa2451e
+def false_names_section(found:dict)->dict: # From `false_names.false_names`
+    "How often the student names what nobody asked for."
+    low, high = found['interval']
+    rows = [['any name', f"{found['share']:.0%} ({low:.0%} to {high:.0%})", f"{found['area']:.1%}"], *([name, f'{share:.0%}', ''] for name, share in found['names'].items())]
+    return section('table', 'False names', f"What the student says on {found['photos']} photos that no name fits, which the run has set aside. They were picked without labels, so a few may show a name: "
+                   f"the figures are an upper estimate. A photo counts if names cover more than {found['least']:.0%} of it.", head=['', 'photos with it (95 % interval)', 'area'], rows=rows)
+
 def curve_section(curves:dict)->dict: # title -> {name: losses}
     "The loss curves of all trainings."
     plots = [{'title': t, 'src': figure_uri(loss_figure(c)), 'alt': f'loss curve: {t}'} for t, c in curves.items() if any(len(v) > 1 for v in c.values())]
@@ -354,6 +362,7 @@ def run_sections(run)->list:
     if results := run.results(): out.append(evaluation_section(results))
     if run.segmenter is not None and (photos := run.held_out()):
         out.append(prediction_section(photos, lambda im: run.segmenter.segment(im)[0], run.segmenter.names, seed=record.get('settings', {}).get('seed', 0)))
+    if found := run.false_names(): out.append(false_names_section(found))
     if seconds := run.seconds(): out.append(seconds_section(seconds))
     return out + [settings_section(record)]
 

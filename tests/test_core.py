@@ -343,7 +343,7 @@ def test_seconds_add_up_over_interruptions(tmp_path, monkeypatch):
         except KeyboardInterrupt: pass
     assert stage.record['seconds'] == 4 and not stage.done
 
-@pytest.mark.parametrize('text', ['[]', '{"key": 3}', '"x"', 'null', '{', '[' * 100_000])
+@pytest.mark.parametrize('text', ['[]', '{"key": 3}', '{"key": []}', '"x"', 'null', '{', '[' * 100_000])
 def test_a_damaged_stage_record(text, tmp_path):
     make(tmp_path/'s', {'n': 1}); (tmp_path/'s'/'stage.json').write_text(text)
     try: assert not Stage(tmp_path/'s', {'n': 1}).done

@@ -26,6 +26,8 @@ def run(done, tmp_path):
 
 FAST = dict(names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1))   # the least that is a run
 
+USUAL = [s for s in STAGES if s != 'nothing']     # of a run that asks for no photos of nothing
+
 def keys(folder): return {s: read_stage(folder, s).get('key') for s in STAGES}
 def written(folder, *parts): return {p.relative_to(folder): p.stat().st_mtime_ns for part in parts for p in Path(folder).glob(part) if p.is_file()}
 WORK = ('archive/manifest.csv', 'saliency/**/*.png', 'experts/**/*.png', 'experts/*/model/*', 'student/model.safetensors')
@@ -33,13 +35,13 @@ WORK = ('archive/manifest.csv', 'saliency/**/*.png', 'experts/**/*.png', 'expert
 # ---------------------------------------------------------------- a whole run
 
 def test_a_run_has_every_part(done):
-    assert all(done.has(s) for s in STAGES)
+    assert all(done.has(s) for s in USUAL)
     assert done.archive.names == ['red', 'green', 'blue'] and len(done.archive.kept()) == 15
     assert all(e.path.name.startswith(e.name) for e in done.archive.kept())
     assert len(done.masks) == len(done.expert_masks) == 15
     assert done.segmenter.names == ['red', 'green', 'blue']
     assert len(done.curves()['Student']['student']) == helpers.STUDENT['iterations'] and len(done.curves()['Experts']) == 3
-    assert set(done.seconds()) == set(STAGES)
+    assert set(done.seconds()) == set(USUAL)
 
 def test_held_out_photos_are_in_no_archive(done):
     held = {p.name for p in done.held_out()}
@@ -442,7 +444,7 @@ def test_a_change_interrupted_before_its_first_stage_serves_nothing_of_before(ru
     now = Run(run.folder)
     assert now.has('index') and now.has('archive') and not now.has('saliency') and not now.has('student') and now.masks is None
     again = helpers.toy_fit(photos, run.folder)                              # back to what it was: all is there
-    assert all(again.has(s) for s in STAGES) and again.segmenter.names == ['red', 'green', 'blue']
+    assert all(again.has(s) for s in USUAL) and again.segmenter.names == ['red', 'green', 'blue']
 
 def as_of_01(folder):
     "The record as release 0.1 wrote it."
@@ -454,17 +456,17 @@ def as_of_01(folder):
 def test_a_run_of_01_is_served_and_keeps_its_defaults(run, photos, capsys):
     as_of_01(run.folder)
     old = Run(run.folder)
-    assert all(old.has(s) for s in STAGES) and old.segmenter.names == ['red', 'green', 'blue']
+    assert all(old.has(s) for s in USUAL) and old.segmenter.names == ['red', 'green', 'blue']
     helpers.toy_fit(photos, run.folder)                                      # its archive is made as 0.1 made it
     as_of_01(run.folder)
     before = written(run.folder, *WORK)
     again = helpers.toy_fit(photos, run.folder, quiet=False)
     said = capsys.readouterr().out
-    assert 'keeps the defaults of revision 1' in said and '--defaults new' in said and said.count('(kept)') == len(STAGES)
+    assert 'keeps the defaults of revision 1' in said and '--defaults new' in said and said.count('(kept)') == len(USUAL)
     assert again.record['revision'] == 1 and again.settings['copies'] == 'hash' and written(run.folder, *WORK) == before
     moved = helpers.toy_fit(photos, run.folder, quiet=False, defaults='new')
     assert moved.record['revision'] == 2 and moved.settings['copies'] == 'confirmed' and 'keeps the defaults' not in capsys.readouterr().out
-    assert helpers.toy_fit(photos, run.folder).record['revision'] == 2 and all(moved.has(s) for s in STAGES)
+    assert helpers.toy_fit(photos, run.folder).record['revision'] == 2 and all(moved.has(s) for s in USUAL)
 
 def test_an_interrupted_run_of_01_is_told_by_its_names(run):
     as_of_01(run.folder)

@@ -119,12 +119,17 @@ def test_a_block_has_a_row_for_each_class():
 def page_of(run): return write_report(run).read_text(encoding='utf-8')
 
 def run_of(tmp_path, **kw):
-    parts = dict(folder=tmp_path/'run', archive=None, masks=None, expert_masks=None, segmenter=None, record={}, results=lambda: [], curves=lambda: {}, seconds=lambda: {})
+    parts = dict(folder=tmp_path/'run', archive=None, masks=None, expert_masks=None, segmenter=None, record={}, results=lambda: [], curves=lambda: {}, seconds=lambda: {}, false_names=lambda: None)
     return NS(**{**parts, **kw})
 
 def test_a_run_with_nothing_has_a_page(tmp_path):
     html = page_of(run_of(tmp_path))
     assert '<title>namedmask</title>' in html and '<h2>Settings</h2>' in html and html.count('<section') == 1
+
+def test_false_names_are_a_table(tmp_path):
+    found = dict(photos=40, share=.05, interval=[.01, .17], area=.008, names={'cat <b>': .05}, least=.02)
+    html = page_of(run_of(tmp_path, false_names=lambda: found))
+    assert '<h2>False names</h2>' in html and '40 photos' in html and '5% (1% to 17%)' in html and '0.8%' in html and 'cat &lt;b&gt;' in html
 
 def test_every_text_is_escaped_and_nothing_is_fetched(tmp_path, photo):
     evil = '<script>alert("x")</script>&'

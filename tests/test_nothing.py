@@ -1,0 +1,109 @@
+"Photos that no name fits: which are picked, what a student does with them, and how false names are counted."
+import numpy as np, pytest, torch
+import helpers
+from namedmask.core import NamedMaskError
+from namedmask.distillation import WithNothing, distil, student_dls, student_settings, student_stage
+from namedmask.false_names import false_names
+from namedmask.index import build_index
+from namedmask.nothing import NothingPhotos, best_names, find_nothing, say_nothing
+from namedmask.retrieval import Looks, build_archive
+from namedmask.saliency import make_masks
+from namedmask.teachers import get_teachers
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    "An index of six colours, and the archives of two of them."
+    root = tmp_path_factory.mktemp('nothing')
+    helpers.register()
+    teachers, photos = get_teachers('toy'), helpers.write_photos(root/'photos', 6)
+    index = build_index(photos, teachers.retriever(), root/'index', quiet=True)
+    archive = build_archive(index, teachers.retriever(), 'red,green', 3, root/'archive', near=-1, votes=0, quiet=True, warn=False)
+    return root, teachers, index, archive
+
+def found(made, folder, **kw):
+    root, teachers, index, archive = made
+    return find_nothing(index, teachers.retriever(), archive, folder, **{**dict(n=3, held=2, below=.3, seed=0, quiet=True), **kw})
+
+def test_photos_of_nothing_show_neither_name(made, tmp_path):
+    nothing = found(made, tmp_path/'n')
+    assert (len(nothing.train), len(nothing.held)) == (3, 2)
+    assert not {p.rel.split('_')[0] for p in nothing.train + nothing.held} & {'red', 'green'}
+    assert not {p.sha for p in nothing.photos} & {e.sha for e in made[3].entries}
+    assert all(p.path.is_file() and p.name == '' for p in nothing.photos)
+
+def test_the_same_call_reads_what_is_there_and_another_seed_picks_others(made, tmp_path):
+    first = found(made, tmp_path/'n')
+    written = (tmp_path/'n'/'photos.csv').stat().st_mtime_ns
+    assert found(made, tmp_path/'n').photos == first.photos and (tmp_path/'n'/'photos.csv').stat().st_mtime_ns == written
+    assert found(made, tmp_path/'m', seed=1).key != first.key
+    assert NothingPhotos(tmp_path/'n').key == first.key
+
+def test_a_second_opinion_drops_what_looks_like_a_name(made, tmp_path):
+    nothing = found(made, tmp_path/'n', looks=Looks(made[1].features()[0]), votes=3)
+    assert nothing.train and all(p.reason == '' for p in nothing.train) and all('show a name' in p.reason for p in nothing.of('dropped'))
+
+def test_too_few_photos_are_shared_out(made, tmp_path):
+    nothing = found(made, tmp_path/'n', n=400, held=200, below=.5)
+    assert len(nothing.held) == (len(nothing.train) + len(nothing.held))//4 > 0
+
+@pytest.mark.parametrize('bad', [dict(n=0), dict(held=-1), dict(below=0), dict(below=1.5)])
+def test_what_cannot_be_is_said(made, tmp_path, bad):
+    with pytest.raises(NamedMaskError): found(made, tmp_path/'n', **bad)
+
+def test_neighbours_that_show_a_name_are_counted():
+    looks = np.eye(4, dtype=np.float32)
+    assert say_nothing(looks[:2], np.array([0, 1]), looks[[0, 3, 3]], 1).tolist() == [1, 0, 0]
+    assert best_names(looks[:3], looks[1:3])[0].tolist() == [0, 1, 1]
+
+def test_a_student_sees_them_as_background(made, tmp_path):
+    root, teachers, index, archive = made
+    masks = make_masks(archive.kept(), helpers.ColourDetector(), tmp_path/'masks', quiet=True)
+    nothing = found(made, tmp_path/'n').train
+    both = WithNothing(masks, nothing)
+    assert nothing[0].sha in both and archive.kept()[0].sha in both and 'f'*32 not in both
+    assert not both.load(nothing[0].sha, (5, 4)).any() and both.load(nothing[0].sha, (5, 4)).shape == (4, 5)
+    settings = student_settings(dict(helpers.STUDENT, iterations=1, batch_size=24, max_objects=1))
+    with_them, without = (student_dls(archive, masks, settings, nothing=n).train.one_batch()[1] for n in (nothing, ()))
+    empty = lambda y: int((~((y > 0) & (y < 255)).flatten(1).any(1)).sum())
+    assert empty(with_them) > empty(without)
+    init = teachers.student_init(settings['encoder'])
+    stages = [student_stage(archive, masks, settings, init, tmp_path/'s', nothing=n).key for n in ((), nothing, nothing[:2])]
+    assert len(set(stages)) == 3
+    distil(archive, masks, settings, init, tmp_path/'s', quiet=True, nothing=nothing)
+    assert student_stage(archive, masks, settings, init, tmp_path/'s', nothing=nothing).done and not student_stage(archive, masks, settings, init, tmp_path/'s').done
+
+class Says:
+    names = ['a', 'b']
+    def __init__(self, *shares): self.shares = iter(shares)
+    def predict(self, im):
+        labels = np.zeros((10, 10), np.uint8)
+        labels.ravel()[:next(self.shares)] = 2
+        return labels
+
+def test_false_names_are_counted_from_a_fiftieth(tmp_path):
+    from PIL import Image
+    photos = [Image.new('RGB', (10, 10))]*4
+    r = false_names(Says(0, 2, 3, 100), photos, quiet=True)
+    assert (r['photos'], r['share'], r['names']) == (4, .5, {'a': 0., 'b': .5}) and r['area'] == pytest.approx(1.05/4)
+    assert r['interval'] == pytest.approx([.150, .850], abs=.001)             # Wilson, 2 of 4
+    (tmp_path/'torn.jpg').write_bytes(b'\xff\xd8\xff')
+    r = false_names(Says(0), [photos[0], tmp_path/'torn.jpg'], quiet=True)
+    assert r['photos'] == 1 and r['skipped'][0][0].endswith('torn.jpg')
+    with pytest.raises(NamedMaskError, match='torn.jpg'): false_names(Says(), [tmp_path/'torn.jpg'], quiet=True)
+
+def test_a_run_learns_to_say_nothing_and_tells_how_often_it_does_not(tmp_path):
+    from namedmask.pipeline import Run
+    photos = helpers.write_photos(tmp_path/'photos', 6)
+    fit = lambda **kw: helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), report=True, **kw)
+    run = fit(nothing=3)
+    assert len(run.nothing.train) == 3 and run.has('nothing') and run.record['settings']['nothing'] == 3
+    found = run.false_names()
+    assert found['photos'] == len(run.nothing.held) and 0 <= found['share'] <= 1
+    assert 'False names' in (tmp_path/'run'/'report.html').read_text()
+    assert len(run.dls.train.dataset.entries) == len(run.archive.kept()) + 3
+    student = (tmp_path/'run'/'student'/'stage.json').read_text()
+    fit(nothing=3)
+    assert (tmp_path/'run'/'student'/'stage.json').read_text() == student
+    run = fit()                                                             # without them another student
+    assert run.nothing is None and run.false_names() is None and (tmp_path/'run'/'student'/'stage.json').read_text() != student
+    assert 'False names' not in (tmp_path/'run'/'report.html').read_text() and Run(tmp_path/'run').has('student')

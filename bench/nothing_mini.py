@@ -12,9 +12,9 @@ import numpy as np
 
 
 def nameless_scenes(lab, n):
-    "Scenes of a split of their own that show none of the names, by their true labels."
+    "Scenes with one thing each that show none of the names, by their true labels."
     from namedmask.evaluation import VocBenchmark
-    bench = VocBenchmark(lab.scenes('nameless', n), lab.all_names)
+    bench = VocBenchmark(lab.scenes('single', n), lab.all_names)
     asked = 1 + np.array([lab.all_names.index(o) for o in lab.names])
     return [bench.photo(s) for s in bench.stems if not np.isin(bench.labels(s), asked).any()]
 

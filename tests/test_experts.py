@@ -339,3 +339,10 @@ def test_a_photo_of_two_experts_is_drawn_in_turn(archive, tmp_path, monkeypatch)
     entries, masks = archive
     monkeypatch.setattr(ex, '_side_by_side', lambda *a: pytest.fail('would depend on who is faster'))
     run((entries + [entries[0]._replace(name='square')], masks), tmp_path, parallel=2)
+
+def test_the_device_reaches_training_and_masks(archive, tmp_path, monkeypatch):
+    seen, dls, load = set(), ex.training_dls, ex.load_segmenter
+    monkeypatch.setattr(ex, 'training_dls', lambda *a, device=None, **kw: seen.add(('training', device)) or dls(*a, device=device, **kw))
+    monkeypatch.setattr(ex, 'load_segmenter', lambda folder, device: seen.add(('masks', device)) or load(folder, device))
+    run(archive, tmp_path/'experts', device='cpu')
+    assert seen == {('training', 'cpu'), ('masks', 'cpu')}

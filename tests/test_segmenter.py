@@ -633,3 +633,9 @@ def is_running(pid):
     "Is there such a process, and is it more than an entry that nobody has taken note of?"
     try: return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except OSError: return False
+
+def test_a_photo_that_took_anothers_place_is_not_trained_on(tmp_path):
+    entries, masks = toy(tmp_path)
+    for e in entries: e.path.write_bytes(e.path.read_bytes() + b'\0')                   # other bytes in the same file
+    dls = training_dls(entries, masks, {'circle': 1, 'square': 2}, n_iters=1, batch_size=2, crop=32, device='cpu')
+    with pytest.raises(NamedMaskError, match='was replaced since it was indexed'): dls.train.dataset[0]

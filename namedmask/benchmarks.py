@@ -24,7 +24,7 @@ from types import SimpleNamespace
 from typing import Callable
 import numpy as np
 from PIL import Image
-from .core import NamedMaskError, Stage, progress, safe_join, settings_key
+from .core import NamedMaskError, Stage, check_regular, progress, safe_join, settings_key
 from .images import IMAGE_SUFFIXES, load_image, load_labels, load_mask, _header
 from .retrieval import Category, parse_names
 from .exchange import rle_decode
@@ -371,6 +371,7 @@ def _read_coco(file):
 
 def _coco_json(file):
     "(images by id, annotations by image id) of an instances file."
+    check_regular(file)
     try: named, images, annotations = _read_coco(file)
     except OSError as e: raise NamedMaskError(f"{file} cannot be read ({e}): bring it again.") from e
     except RecursionError as e: raise NamedMaskError(f"{file} is nested too deeply for a file of COCO's instances: give annotations/instances_val2017.json.") from e

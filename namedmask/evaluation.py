@@ -776,10 +776,11 @@ def read_labels(
     path, # CSV with the columns file and label
 )->dict:
     "From file to label."
-    try:
-        with open(path, encoding='utf-8-sig', newline='') as f: rows = list(csv.DictReader(f))
-    except OSError as e: raise NamedMaskError(f"Cannot read the labels {path}: {e.strerror}.") from e
-    if rows and not {'file', 'label'} <= set(rows[0]): raise NamedMaskError(f"{path} has the columns {', '.join(rows[0])}: it needs file and label.")
+    try: rows = list(csv.DictReader(read_lines(path)))
+    except csv.Error as e: raise NamedMaskError(f"{path} is not a table ({e}): give a CSV with the columns file and label.") from e
+    if rows and not {'file', 'label'} <= set(rows[0]): raise NamedMaskError(f"{path} has the columns {', '.join(map(str, rows[0]))}: it needs file and label.")
+    short = next((i for i, r in enumerate(rows, 1) if r['file'] is None or r['label'] is None), None)
+    if short: raise NamedMaskError(f"The photo number {short} of {path} has no label: give each line a file and a label.")
     return {Path(r['file']).as_posix(): r['label'] for r in rows}
 
 # %% ../nbs/10_evaluation.ipynb #49480366

@@ -64,7 +64,8 @@ class NothingPhotos:
     "The photos of nothing in a folder, as `find_nothing` wrote them."
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.photos = [NothingPhoto(use, float(score), nearest, reason, root, rel, sha) for use, score, nearest, reason, root, rel, sha in _read_csv(self.folder/'photos.csv', _COLUMNS)]
+        try: self.photos = [NothingPhoto(use, float(score), *rest) for use, score, *rest in _read_csv(self.folder/'photos.csv', _COLUMNS)]
+        except ValueError as e: raise NamedMaskError(f"{self.folder/'photos.csv'} is damaged ({e}): delete the folder, and the same `namedmask fit` makes it again.") from e
     def of(self, use): return [p for p in self.photos if p.use == use]
     @property
     def train(self)->list: return self.of('train')

@@ -165,6 +165,11 @@ def nothing(self:Run):
     from namedmask.nothing import NothingPhotos
     return NothingPhotos(self.folder/'nothing') if self.has('nothing') else None
 
+def _is_counted(o):
+    "Are all figures of `false_names.false_names` there, and numbers?"
+    numbers = [o.get(k) for k in ('photos', 'share', 'area', 'least')] + [*(o['interval'] if isinstance(o.get('interval'), list) else [None]), *(o['names'].values() if _is_object(o.get('names')) else [None])]
+    return all(isinstance(v, (int, float)) for v in numbers) and len(o['interval']) == 2
+
 @patch
 def false_names(self:Run,
     quiet:bool=True, # No progress bar
@@ -175,7 +180,7 @@ def false_names(self:Run,
     if not held: return None
     file, key = self.folder/'nothing'/'false_names.json', settings_key([self.stage('student')['key'], [p.sha for p in held]])
     known = read_json(file, {}, dict)
-    if known.get('key') == key: return known
+    if known.get('key') == key and _is_counted(known): return known
     found = dict(false_names(self.segmenter, [p.path for p in held], quiet=quiet), key=key)
     with locked(self.folder): write_json(file, found)
     return found

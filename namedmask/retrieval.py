@@ -21,6 +21,7 @@ from operator import itemgetter
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple
+from zipfile import BadZipFile
 import numpy as np
 from PIL import Image, ImageOps
 from .core import NamedMaskError, Stage, atomic_path, check_regular, locked, progress, read_json, read_lines, safe_join, settings_key
@@ -594,18 +595,27 @@ def _keep_scores(folder, shas, rows, vectors, text):
 class _Scores:
     "The score of any photo that was looked at for any name."
     def __init__(self, folder):
-        self.row, self.of_row = {}, None
-        if (folder/'scores.npz').exists():
-            shas, table = np.load(folder/'scores.npz').values()
-            self.of_row = lambda row, name: table[row, name]
-        elif (folder/'texts.npz').exists():
-            shas, text = np.load(folder/'texts.npz').values()
-            vectors = np.load(folder/'vectors.npy', mmap_mode='r')
-            self.of_row = lambda row, name: np.asarray(vectors[row], np.float32)@text[name]
-        if self.of_row: self.row = dict(zip(shas.tolist(), range(len(shas))))
+        self.folder, self.row, self.of_row = folder, {}, None
+        with _sound(folder):
+            if (folder/'scores.npz').exists():
+                shas, table = np.load(folder/'scores.npz').values()
+                self.of_row = lambda row, name: table[row, name]
+            elif (folder/'texts.npz').exists():
+                shas, text = np.load(folder/'texts.npz').values()
+                vectors = np.load(folder/'vectors.npy', mmap_mode='r')
+                self.of_row = lambda row, name: np.asarray(vectors[row], np.float32)@text[name]
+            if self.of_row: self.row = dict(zip(shas.tolist(), range(len(shas))))
 
     def __call__(self, sha, name):
-        return float(self.of_row(self.row[sha], name)) if sha in self.row else math.nan
+        if sha not in self.row: return math.nan
+        with _sound(self.folder): return float(self.of_row(self.row[sha], name))
+
+@contextmanager
+def _sound(folder):
+    "What cannot be read of the scores in a folder is a `NamedMaskError`."
+    try: yield
+    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile) as e:
+        raise NamedMaskError(f"The scores in {folder} are damaged ({e}): delete the folder, and the same `namedmask fit` makes it again; keep edits.csv if you have edited the archive.") from e
 
 # %% ../nbs/04_retrieval.ipynb #72e1f1cd
 @patch

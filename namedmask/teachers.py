@@ -65,13 +65,13 @@ def cards_of(
     *stores, # Archives, mask stores (all that has a `.folder`), or folders
 )->list: # Of `TeacherCard`, each once
     "The cards that lie with archives and masks; none where nobody wrote them down."
-    found = []
+    found = {}                                                               # cards, each once
     for store in stores:
         folder = store if isinstance(store, (str, os.PathLike)) else getattr(store, 'folder', None)
         file = Path(folder or '')/'cards.json'
-        try: found += [TeacherCard(**c, allow_masks=c['supervision'] == 'masks') for c in (read_json(file, []) if folder else [])]
+        try: found |= dict.fromkeys(TeacherCard(**c, allow_masks=c['supervision'] == 'masks') for c in (read_json(file, []) if folder else []))
         except (TypeError, KeyError) as e: raise NamedMaskError(f"{file} does not hold the cards of teachers ({e}): make the archive or the masks again, or restore it from a copy.") from e
-    return list(dict.fromkeys(found))
+    return list(found)
 
 # %% ../nbs/02_teachers.ipynb #9b6d7491
 _WHEELS = dict(

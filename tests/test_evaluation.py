@@ -635,3 +635,16 @@ def test_the_ceiling_reads_names_txt(world):
 def test_names_txt_must_make_sense(world, text):
     (world/'names.txt').write_text(text)
     with pytest.raises(NamedMaskError, match='different names, one a line'): VocBenchmark(world, 'fish')
+
+@pytest.mark.parametrize('data, words', [(b'file,label\na.jpg,caf\xe9\n', 'UTF-8'), (b'file,label\na.jpg,cat\nb.jpg\n', 'number 2'), (b'file,label\na\0.jpg,cat\n', ''), (b'\xff\xfe\0\0', 'UTF-8')])
+def test_damaged_labels_end_in_a_sentence(tmp_path, data, words):
+    from namedmask.evaluation import read_labels
+    (tmp_path/'labels.csv').write_bytes(data)
+    try: read_labels(tmp_path/'labels.csv')
+    except NamedMaskError as e: assert words in str(e) and 'labels.csv' in str(e)
+    else: assert not words
+
+def test_labels_that_are_no_file_do_not_hang(tmp_path):
+    from namedmask.evaluation import read_labels
+    os.mkfifo(tmp_path/'labels.csv')
+    with pytest.raises(NamedMaskError, match='pipe'): read_labels(tmp_path/'labels.csv')

@@ -107,3 +107,10 @@ def test_a_run_learns_to_say_nothing_and_tells_how_often_it_does_not(tmp_path):
     run = fit()                                                             # without them another student
     assert run.nothing is None and run.false_names() is None and (tmp_path/'run'/'student'/'stage.json').read_text() != student
     assert 'False names' not in (tmp_path/'run'/'report.html').read_text() and Run(tmp_path/'run').has('student')
+
+def test_a_damaged_list_ends_in_a_sentence(made, tmp_path):
+    nothing = found(made, tmp_path/'n')
+    text = (tmp_path/'n'/'photos.csv').read_text()
+    for bad in (text.replace(f'{nothing.photos[0].score:.4f}', 'x'), 'use,score\n', ''):
+        (tmp_path/'n'/'photos.csv').write_text(bad)
+        with pytest.raises(NamedMaskError, match='photos.csv'): NothingPhotos(tmp_path/'n')

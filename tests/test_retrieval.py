@@ -625,3 +625,9 @@ def test_what_the_offline_teachers_know():
     r, names = ConSERetriever(threads=1), parse_names('horse,bicycle,zzqx,perro,jaguar')
     notes = r.name_notes(names, embed_names(r, names))
     assert len(notes) == 3 and "hardly know 'zzqx'" in notes[0] and "hardly know 'perro'" in notes[1] and "taken for jaguar (big cat)" in notes[2]
+
+@pytest.mark.parametrize('data', [b'', b'PK\3\4 torn', b'\0'*64])
+def test_damaged_scores_end_in_a_sentence(tmp_path, data):
+    from namedmask.retrieval import _Scores
+    (tmp_path/'scores.npz').write_bytes(data)
+    with pytest.raises(NamedMaskError, match='damaged'): _Scores(tmp_path)

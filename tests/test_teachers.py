@@ -36,7 +36,8 @@ def test_cards_stay_with_what_was_made(tmp_path):
     assert (tmp_path/'one'/'cards.json').stat().st_mtime_ns == stamp and not (tmp_path/'empty').exists()
     T.keep_cards(tmp_path/'one', [])
     assert T.cards_of(tmp_path/'one') == []
-    for text in ('[{"name": "x"}]', '[{"name": "x", "supervision": "masks"}]', '[1]', '{"a": 1}'):
+    for text in ('[{"name": "x"}]', '[{"name": "x", "supervision": "masks"}]', '[1]', '{"a": 1}',
+                 '[{"name": [], "role": "x", "supervision": "nothing", "licence": "x", "source": "x", "sha256": ""}]'):
         (tmp_path/'one'/'cards.json').write_text(text)
         with pytest.raises(NamedMaskError, match='cards.json does not hold the cards'): T.cards_of(tmp_path/'one')
 

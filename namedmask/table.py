@@ -132,7 +132,8 @@ def run_table(
     systems = choose_systems(systems, first.teachers)
     settings = lab_settings(first)
     older = {k: v for k, v in settings.items() if k in OLDER}
-    with locked(Path(file).absolute().parent, shared=True):
+    folder = Path(file).absolute().parent
+    with locked(folder, shared=folder.is_dir() and any(folder.iterdir())):       # a new one is ours alone
         return compare(systems, list(labs), lambda key, seed: score_system(labs[seed], key), file, quiet=quiet,
                        settings=settings, before=[older], holds=lambda line: agrees(line, first, file))
 

@@ -286,8 +286,8 @@ def test_long_lists_of_names_are_drawn(tmp_path):
 def test_pictures_stay_in_memory_up_to_a_bound(tmp_path, monkeypatch):
     import namedmask.segmenter as sg
     entries, masks = toy(tmp_path)
-    reads, real = [], sg.load_image
-    monkeypatch.setattr(sg, 'load_image', lambda *a: (reads.append(a[0]), real(*a))[1])
+    reads, real = [], sg.entry_photo
+    monkeypatch.setattr(sg, 'entry_photo', lambda *a: (reads.append(a[0]), real(*a))[1])
     one = 4*48*48
     kw = dict(label_of={'circle': 1, 'square': 2}, n=60, crop=32, scale=(.5, 1.2), band=(.3, .7))
     plain = [ArchiveDataset(entries, masks, **kw)[i] for i in range(60)]

@@ -104,6 +104,7 @@ def _finished(lines, key, older, holds):
     kept = {(r['variant'], r['seed']): r for r in lines if r.get('key') in older and holds(r)}
     return kept | {(r['variant'], r['seed']): r for r in lines if r.get('key') == key}
 
+# %% ../nbs/17_ablation.ipynb #7f5cf344
 def spread(
     results, # From `compare`
     key:str, # Which number

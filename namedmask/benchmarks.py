@@ -204,6 +204,7 @@ class Benchmark:
         return (f"{self.about.title}, {self.split}: {_count(len(self), 'photo')}{f' (published: {published:,})' if published not in (None, len(self)) else ''}, "
                 f"{_count(len(self.names), 'name')}{' and background' if self.background else ', no background'}{_listed(self.names)}{_remarks(self)}")
 
+# %% ../nbs/10a_benchmarks.ipynb #ea192ea1
 def _count(n, what): return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 def _listed(names, most=12): return f": {', '.join(names)}" if len(names) <= most else ''
@@ -369,6 +370,7 @@ def _read_coco(file):
         if not isinstance(a['segmentation'], (list, dict)): raise ValueError('an annotation without polygons or run lengths')
     return named, images, annotations
 
+# %% ../nbs/10a_benchmarks.ipynb #9a9dc92a
 def _coco_json(file):
     "(images by id, annotations by image id) of an instances file."
     check_regular(file)
@@ -652,6 +654,7 @@ def _detect(detector, im):
     steps = detector.steps(_short(im, work_side_of(detector)))
     return _resized(steps['soft'], im.size), all_masks(detector, steps)
 
+# %% ../nbs/10a_benchmarks.ipynb #2e1b861a
 def evaluate_saliency(
     detector,     # `detector(PIL) -> (h,w) float in [0,1]`, with `.settings` and `.cards`; with `.steps` there is an upper bound
     benchmark,    # A `SaliencySet`, or anything with `.stems`, `.photo(stem)`, `.truth(stem)` and `.card`

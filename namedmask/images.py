@@ -350,6 +350,7 @@ def _visit(folder, seen, skip, pass_by):
     except OSError as e: skip(folder, f"{_why(e)}: this folder is left out")
     return []
 
+# %% ../nbs/01_images.ipynb #305f240a
 def _walk(top, seen, skip, pass_by):
     "Yield the images below `top` but what the library itself made, in the order of their paths; `seen` holds the folders that were visited."
     ours = OurFiles()

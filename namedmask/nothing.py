@@ -8,13 +8,11 @@ Docs: https://namedmask.github.io/namedmask/nothing.html.md"""
 __all__ = ['best_names', 'say_nothing', 'NothingPhoto', 'NothingPhotos', 'find_nothing']
 
 # %% ../nbs/04c_nothing.ipynb #6cc8617e
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from .core import NamedMaskError, Stage, progress, rng_of, safe_join, settings_key
-from .retrieval import _read_csv, _write_csv, embed_names, neighbour_votes
-from .teachers import brought
+from .core import NamedMaskError, Stage, rng_of, safe_join, settings_key
+from .retrieval import _read_csv, _weights, _write_csv, embed_names, neighbour_votes
 
 # %% ../nbs/04c_nothing.ipynb #5d614a2d
 def best_names(
@@ -95,8 +93,9 @@ def find_nothing(
     if n < 1 or held < 0: raise NamedMaskError(f"{n} photos of nothing to train on and {held} to set aside: ask for at least 1 and 0.")
     if not 0 < below <= 1: raise NamedMaskError(f"below={below!r} is no part of the index: say a number above 0, up to 1.")
     asked = looks is not None and votes > 0
-    told = dict(stage='nothing', archive=archive.key, categories=[[c.name, list(c.prompts)] for c in archive.categories], index=index.key, n=n, held=held, below=below, seed=seed,
-                retriever=retriever.card.as_dict(), looks=[looks.card.as_dict(), looks.settings, votes] if asked else None, **brought(retriever))
+    told = dict(stage='nothing', archive=archive.key, categories=[[c.name, list(c.prompts)] for c in archive.categories],
+                index=index.key, n=n, held=held, below=below, seed=seed, retriever=retriever.card.as_dict(),
+                looks=[looks.card.as_dict(), looks.settings, votes] if asked else None, **_weights(retriever, looks, votes))
     stage = Stage(folder, told).open(keep=('looks',))
     if stage.done: return NothingPhotos(stage.folder)
     with stage.working():
@@ -108,6 +107,7 @@ def find_nothing(
     stage.finish(train=len(made.train), held=len(made.held), dropped=len(made.of('dropped')))
     return made
 
+# %% ../nbs/04c_nothing.ipynb #ce7c78a5
 def _candidates(index, archive, scores, below, seed):
     "Rows of the photos that fit every name worst, in a random order; without those that some name has looked at."
     looked_at = {e.sha for e in archive.entries}

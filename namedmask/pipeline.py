@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from . import __version__
 from .core import (JsonLines, NamedMaskError, atomic_path, cache_dir, check_regular, claim, explain_write, locked, read_bytes, read_json, remove_own,
                    rng_of, settings_key, slug, write_json)
-from .images import MaskStore, find_images
+from .images import MaskStore, content_hash, find_images
 from .report import clock, write_report
 from .retrieval import Archive, Looks, build_archive, embed_names, parse_names
 from .teachers import TEACHERS, get_teachers
@@ -165,22 +165,18 @@ def nothing(self:Run):
     from namedmask.nothing import NothingPhotos
     return NothingPhotos(self.folder/'nothing') if self.has('nothing') else None
 
-def _is_counted(o):
-    "Are all figures of `false_names.false_names` there, and numbers?"
-    numbers = [o.get(k) for k in ('photos', 'share', 'area', 'least')] + [*(o['interval'] if isinstance(o.get('interval'), list) else [None]), *(o['names'].values() if _is_object(o.get('names')) else [None])]
-    return all(isinstance(v, (int, float)) for v in numbers) and len(o['interval']) == 2
-
 @patch
 def false_names(self:Run,
     quiet:bool=True, # No progress bar
-)->dict:             # As `false_names.false_names` gives it; None without a student or without photos that were set aside
+)->dict:             # As `false_names.false_names` gives it; None without a student, or where no photo that was set aside is there any more
     "How often the student gives a name on the photos of nothing that the run has set aside."
-    from namedmask.false_names import false_names
+    from namedmask.false_names import false_names, is_counted
     held = self.nothing.held if self.nothing and self.has('student') else []
+    held = [p for p in held if p.path.is_file() and content_hash(p.path) == p.sha]     # another photo in its place may show a name
     if not held: return None
     file, key = self.folder/'nothing'/'false_names.json', settings_key([self.stage('student')['key'], [p.sha for p in held]])
     known = read_json(file, {}, dict)
-    if known.get('key') == key and _is_counted(known): return known
+    if known.get('key') == key and is_counted(known): return known
     found = dict(false_names(self.segmenter, [p.path for p in held], quiet=quiet), key=key)
     with locked(self.folder): write_json(file, found)
     return found
@@ -699,7 +695,9 @@ def _parts(settings, teachers, saliency, revision):
 
 def _say_false_names(step, quiet):
     "A line on the photos of nothing that were set aside, if there are some."
-    found = Run(step.out).false_names(quiet)
+    run = Run(step.out)
+    found = run.false_names(quiet)
+    if not found and run.nothing and run.nothing.held: step.warn("the photos of nothing that were set aside are not there any more, so false names are not counted.")
     if not found: return
     if step.state: step.state['stages']['nothing'] = folder_state(step.out/'nothing')        # the figures have been added to it
     step.said.append(f"           names on {found['share']:.0%} of {found['photos']} photos that no name fits, on {found['area']:.1%} of their area")

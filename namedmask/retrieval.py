@@ -511,6 +511,7 @@ class Archive:
     def __repr__(self):
         return f"Archive({self.folder}: {', '.join(f'{n} {len(self.kept(n))}' for n in self.names)})"
 
+# %% ../nbs/04_retrieval.ipynb #9684c377
 def _in_order(names, entries):
     "{name: the places of its lines, in the order of its ranking; those put there by hand last}."
     places = {n: [] for n in names}

@@ -78,6 +78,7 @@ def check_arguments(
 
 def _whole(n): return isinstance(n, int) and not isinstance(n, bool) and n >= 1
 
+# %% ../nbs/28_table.ipynb #f7c68c33
 def labs_for(
     teachers, out, seeds=3, images=None, benchmark='voc', root=None, names=None, split=None, transfer='name-only', iterations=None, # As for `namedmask table`
     systems=None,      # As for `choose_systems`; only looked at
@@ -165,7 +166,7 @@ def _networks(teachers)->list:
     try: return [*found, make_detector(teachers).settings]
     except NamedMaskError: return found                                  # its weights are not there; rows that need them say so
 
-
+# %% ../nbs/28_table.ipynb #14de86e5
 def agrees(
     line:dict, # A row of 0.1 with the same settings of `OLDER`
     lab,       # The lab of today

@@ -446,7 +446,8 @@ def _kept_vectors(path, n):
     "The vectors of `n` texts in a file of the cache; None if it is not there or damaged."
     try: vectors = np.load(path)
     except (OSError, ValueError, EOFError): return None
-    return vectors if vectors.ndim == 2 and len(vectors) == n and np.isfinite(vectors).all() else None
+    fits = vectors.dtype.kind == 'f' and vectors.ndim == 2 and len(vectors) == n
+    return vectors if fits and np.isfinite(vectors).all() else None
 
 @patch
 def class_probs(self:ConSERetriever,
@@ -614,6 +615,7 @@ def _unpickled(path):
     with _pickles(path) as pickles: _check_nesting(pickles)
     with torch.serialization.safe_globals([argparse.Namespace]): return torch.load(path, map_location='cpu', weights_only=True)
 
+# %% ../nbs/02_teachers.ipynb #beaf9a75
 @contextmanager
 def _pickles(path):
     "The stream of pickles in a file of weights, of the new kind or the old one."

@@ -3,7 +3,7 @@ import numpy as np, pytest, torch
 import helpers
 from namedmask.core import NamedMaskError
 from namedmask.distillation import WithNothing, distil, student_dls, student_settings, student_stage
-from namedmask.false_names import false_names
+from namedmask.false_names import false_names, is_counted
 from namedmask.index import build_index
 from namedmask.nothing import NothingPhotos, best_names, find_nothing, say_nothing
 from namedmask.retrieval import Looks, build_archive
@@ -114,3 +114,17 @@ def test_a_damaged_list_ends_in_a_sentence(made, tmp_path):
     for bad in (text.replace(f'{nothing.photos[0].score:.4f}', 'x'), 'use,score\n', ''):
         (tmp_path/'n'/'photos.csv').write_text(bad)
         with pytest.raises(NamedMaskError, match='photos.csv'): NothingPhotos(tmp_path/'n')
+
+def test_photos_that_were_set_aside_and_have_gone_are_told(tmp_path):
+    photos = helpers.write_photos(tmp_path/'photos', 6)
+    fit = lambda: helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), report=True, nothing=3)
+    run = fit()
+    for i, p in enumerate(run.nothing.held): p.path.unlink() if i else p.path.write_bytes(run.archive.kept()[0].path.read_bytes())
+    assert run.false_names() is None
+    from namedmask.report import write_report
+    assert 'False names' not in write_report(run).read_text()
+
+def test_figures_from_a_file_are_looked_at():
+    good = dict(photos=4, share=.5, area=.2, least=.02, interval=[.1, .9], names={'a': .5})
+    assert is_counted(good)
+    for bad in ({}, dict(good, interval=[]), dict(good, interval=3), dict(good, names=[1]), dict(good, names={'a': 'x'}), dict(good, share=None)): assert not is_counted(bad)

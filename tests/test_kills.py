@@ -12,5 +12,5 @@ def killer(tmp_path_factory):
     kills.prepare(work/'inputs')
     return kills.Killer(work/'inputs', work)
 
-@pytest.mark.parametrize('name, kills', [('predict', 3), ('evaluate', 3), ('table', 1)])     # `fit`: test_resume.py; with --parallel 2: test_experts.py
+@pytest.mark.parametrize('name, kills', [('fit_parallel', 1), ('predict', 3), ('evaluate', 3), ('table', 2)])     # `fit` itself: test_resume.py
 def test_killed_and_continued(killer, name, kills): assert killer.check(name, kills) >= 1

@@ -417,13 +417,16 @@ def _announce(store, shas):
 
 @contextmanager
 def _job_folder(folder):
-    "A folder for one job among the experts; those of killed runs are cleared away."
-    for old in Path(folder).glob('.job-*'):
-        if (old/'job.json').is_file() and not _alive(old.name.removeprefix('.job-')): _clear_job(old)
+    "A folder for one job among the experts."
     job = Path(folder)/f'.job-{os.getpid()}'
     with explain_write(job): job.mkdir(parents=True)
     try: yield job
     finally: _clear_job(job)
+
+def _clear_old_jobs(folder):
+    "Clear away what the jobs of killed runs have left."
+    for old in Path(folder).glob('.job-*'):
+        if (old/'job.json').is_file() and not _alive(old.name.removeprefix('.job-')): _clear_job(old)
 
 def _alive(pid):
     "Is there a process of this number?"
@@ -457,6 +460,7 @@ def _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, 
     "Complete all experts: {group: (Stage, entries)}."
     import torch
     s, kept, seed = expert_settings(settings), _kept(archive), check_seed(seed)
+    _clear_old_jobs(folder)           # also where no expert is left to be trained
     found = {g: [e for e in kept if e.name in names and e.sha in masks] for g, names in make_groups(_names(archive, kept), groups).items()}
     found = {g: (expert_stage(g, es, masks, init, s, folder, seed).open(), es) for g, es in found.items() if es}     # a name may have no photo
     todo = {g: (st, es) for g, (st, es) in found.items() if not (_drawn(st, es, store) if store is not None else st.done or (st.folder/'model'/'segmenter.json').exists())}

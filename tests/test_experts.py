@@ -346,3 +346,11 @@ def test_the_device_reaches_training_and_masks(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(ex, 'load_segmenter', lambda folder, device: seen.add(('masks', device)) or load(folder, device))
     run(archive, tmp_path/'experts', device='cpu')
     assert seen == {('training', 'cpu'), ('masks', 'cpu')}
+
+def test_the_job_of_a_killed_run_is_cleared_even_if_all_experts_are_done(archive, tmp_path):
+    run(archive, tmp_path/'experts')
+    job = tmp_path/'experts'/'.job-999999999'
+    job.mkdir()
+    for name in ('job.json', 'errors.txt', 'taken-0'): (job/name).write_text('{}')
+    run(archive, tmp_path/'experts')
+    assert not job.exists()

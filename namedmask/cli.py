@@ -42,7 +42,8 @@ def fit(
     expert_iterations:int=None, # Training steps of each expert; those of its settings by default
     experts:bool=True,      # Leave out the experts
     votes:int=None,         # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
-    nothing:int=0,          # Photos that no name fits, for the student to learn that they are background, say 150; none by default, as published
+    nothing:int=None,       # Photos that no name fits, for the student to learn that they are background; a quarter of the archives' photos, with the paper's teachers none
+    alike:float=None,       # The largest part of a name's photos that may look much alike; .3, with the paper's teachers 1 (any)
     saliency:str='auto',    # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or auto: with the paper's teachers selfmask where its weights are, spectral where not
     recipe:str=None,        # A published configuration: voc2012, coco2017, coca, cityscapes, imagenet-s50 (300, 919), or voc2012-small and so on
     seed:int=0,             # The same seed gives the same result
@@ -57,7 +58,7 @@ def fit(
     "From names and a folder of photos to a segmenter. Stopped or killed, the same command continues."
     from namedmask import pipeline
     pipeline.fit(split_sources(images), names, out, teachers=teachers, n=n, student=student, iterations=iterations, expert_iterations=expert_iterations,
-                 experts=experts, saliency=saliency, votes=votes, nothing=nothing, recipe=recipe, seed=seed, parallel=parallel, device=device, defaults=defaults,
+                 experts=experts, saliency=saliency, votes=votes, nothing=nothing, alike=alike, recipe=recipe, seed=seed, parallel=parallel, device=device, defaults=defaults,
                  batch_size=batch_size, workers=workers, report=report, quiet=quiet)
 
 # %% ../nbs/14_cli.ipynb #14a00002

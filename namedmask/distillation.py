@@ -42,8 +42,9 @@ STUDENTS = {
                  jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.), side=64),
 }
 
-_REVISED = {2: {'paper': dict(side='native', precision='float32')}}   # what a revision changes in them
-_UNSAID = dict(precision='auto', as_released=False)                   # what holds where settings do not say it, as those of older runs do not
+_REVISED = {2: {'paper': dict(side='native', precision='float32')},   # what a revision changes in them
+            3: {'small': dict(iterations=1000, ema=.99)}}
+_UNSAID = dict(precision='auto', as_released=False, ema=0.)                   # what holds where settings do not say it, as those of older runs do not
 
 # %% ../nbs/09_distillation.ipynb #1ac123cc
 def student_settings(
@@ -175,7 +176,7 @@ def distil(
         model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=state, rates=aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], head=s['head'], seed=seed)
         learn = train(model, lambda start: student_dls(archive, masks, s, seed, start, workers, device, nothing=nothing), stage.folder, n_iters=s['iterations'],
                       what='student', every_s=every_s, quiet=quiet, precision=s.get('precision', 'auto'), lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'],
-                      freeze=s['freeze'], freeze_bn=s['freeze_bn'])
+                      freeze=s['freeze'], freeze_bn=s['freeze_bn'], ema=s.get('ema', 0.))
         ledger = [*map(_as_dict, cards), *([card] if card else [])]
         save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=ledger, student=s, seed=seed, key=stage.key))
     last = learn.loss_log[-20:]

@@ -32,6 +32,7 @@ from .teachers import TEACHERS, get_teachers
 STAGES = ('index', 'archive', 'nothing', 'saliency', 'experts', 'student')
 
 def _is_whole(o): return isinstance(o, int) and not isinstance(o, bool)
+def _is_number(o): return isinstance(o, (int, float)) and not isinstance(o, bool)
 def _is_text(o): return isinstance(o, str)
 def _is_object(o): return isinstance(o, dict)
 def _are_texts(o): return isinstance(o, list) and all(map(_is_text, o))
@@ -39,7 +40,7 @@ def _are_words(o): return isinstance(o, dict) and len(o) > 0 and all(map(_are_te
 def _or_none(fits): return lambda o: o is None or fits(o)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, experts=_or_none(_is_object), groups=_or_none(_are_words),
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, experts=_or_none(_is_object), groups=_or_none(_are_words),
                  saliency=lambda o: isinstance(o, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,
                teachers=lambda o: isinstance(o, list) and all(map(_is_object, o)))
@@ -401,9 +402,11 @@ def versions()->dict:
             'machine': f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores'}
 
 # %% ../nbs/13_pipeline.ipynb #13a00021
-REVISION = 2      # of the defaults
+REVISION = 3      # of the defaults
 _DEFAULTS = (     # what, up to which revision it was what, and what it is since
     ('copies', 1, 'hash', 'confirmed'), # who says that two photos are one picture: the difference hash alone, or the embeddings as well
+    ('nothing', 2, 0, None),            # photos of nothing; None: as many as go with the teachers
+    ('alike', 2, 1., None),             # the part of a name's photos that may look much alike; None: that of the teachers
     ('base', 1, 'small', None),         # the settings that a dict with some of them starts from; None: those that go with the teachers or the recipe
 )
 
@@ -426,7 +429,7 @@ def revision_of(
 
 # %% ../nbs/13_pipeline.ipynb #92717410
 def run_settings(
-    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None, nothing=0,
+    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None, nothing=None, alike=None,
     revision=REVISION, # Of the defaults
     recipe=None,       # A `recipes.Recipe`, whose networks a dict with some settings starts from
 )->dict: # What `fit` was asked for, with every default filled in
@@ -441,10 +444,13 @@ def run_settings(
     if iterations is not None: student['iterations'] = iterations
     if experts and expert_iterations is not None: experts['n_iters'] = expert_iterations
     if groups: make_groups([c.name for c in categories], groups)
+    n = teachers.n if n is None else n
+    usual = {k: defaults[k] for k in ('nothing', 'alike')}
+    if usual['nothing'] is None: usual = dict(nothing=round(teachers.nothing*n*len(categories)), alike=teachers.alike)
     return {'images': [str(Path(p).expanduser().resolve()) for p in images], 'names': {c.name: list(c.prompts) for c in categories},
-            'teachers': teachers.name, 'n': teachers.n if n is None else n, 'near': near, 'votes': teachers.votes if votes is None else votes,
+            'teachers': teachers.name, 'n': n, 'near': near, 'votes': teachers.votes if votes is None else votes,
             'saliency': saliency if isinstance(saliency, str) else saliency.settings, 'experts': experts, 'groups': groups or None, 'student': student, 'seed': seed,
-            'copies': defaults['copies'], 'nothing': nothing}
+            'copies': defaults['copies'], 'nothing': usual['nothing'] if nothing is None else nothing, 'alike': usual['alike'] if alike is None else alike}
 
 # %% ../nbs/13_pipeline.ipynb #13a00031
 def _signature(stats):
@@ -577,7 +583,7 @@ def _archive_stages(step, settings, categories, parts, batch_size, workers, quie
     step.save(photos=len(index))
     _note_skipped(step, index.skipped)
     archive = step('archive', lambda: build_archive(index, retriever, categories, settings['n'], step.out/'archive', near=settings['near'], quiet=quiet, looks=looks,
-                                                    votes=settings['votes'], warn=False, copies=settings['copies']),
+                                                    votes=settings['votes'], warn=False, copies=settings['copies'], alike=settings['alike']),
                    lambda a: ', '.join(f'{n} {len(a.kept(n))}' for n in a.names[:12]) + (' …' if len(a.names) > 12 else ''))
     step.warn(*archive.warnings)
     nothing = _nothing_stage(step, settings, index, retriever, archive, looks, quiet)
@@ -592,9 +598,10 @@ def _nothing_stage(step, settings, index, retriever, archive, looks, quiet):
     from namedmask.nothing import find_nothing
     n = settings['nothing']
     if not n: return []
-    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, votes=settings['votes'], seed=settings['seed'], quiet=quiet),
+    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, seed=settings['seed'], quiet=quiet),
                 lambda o: f'{len(o.train):,} photos that no name fits, {len(o.held):,} set aside')
-    if len(made.train) < n: step.warn(f"there are only {len(made.train)} photos that no name fits, not {n}: ask for fewer, or give more photos that show none of the names.")
+    if len(made.train) < n:
+        step.warn(f"only {len(made.train)} photos were found that fit no name, not {n}: the student learns from fewer when to say nothing; give more photos that show none of the names.")
     return made.train
 
 def _note_skipped(step, skipped):
@@ -657,11 +664,12 @@ def fit(
     parallel='auto',   # Experts trained at the same time: a number, or 'auto' for as many as there is room for (`experts.experts_at_once`); the result is the same
     defaults='run',    # 'run': a run keeps the defaults that it was begun with; 'new': it gets the present ones (`defaults_of`)
     device=None,       # Where networks are trained: 'auto' (also None), 'cpu', 'cuda', 'mps'
-    nothing:int=0,     # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); 0, as published: none
+    nothing:int=None,  # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); 0, as published: none. A quarter of the archives' photos with the offline teachers, none with the others
+    alike:float=None,  # The largest part of a name's photos that may look much alike (`retrieval.too_many_alike`); .3 with the offline teachers, 1 (any) with the others
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
     given = dict(images=images, names=names, teachers=teachers, n=n, student=student, experts=experts, groups=groups, saliency=saliency, seed=seed,
-                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing)
+                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing, alike=alike)
     given = check_given(given, batch_size, workers, parallel, defaults, device)
     with locked(out), _continue_hint(quiet):
         asked = _asked(given)
@@ -681,14 +689,14 @@ def _completed(out, given, revision):
 
 def _begun(before, settings, revision, out):
     "The record of a run that begins or goes on; what is finished with other settings does not count."
-    old = {'nothing': 0, **defaults_of(before.get('revision', 1)), **before['settings']} if before else {}
+    old = {**defaults_of(before.get('revision', 1)), **before['settings']} if before else {}
     same = before and before.get('revision', 1) == revision and json.loads(json.dumps(settings)) == {k: old.get(k) for k in settings}
     stages = {s: read_stage(out, s, _groups(settings)).get('key') for s in STAGES if same and _is_present(out, before, s)}
     return {'settings': settings, 'revision': revision, 'versions': versions(), 'teachers': [], 'warnings': [], 'stages': stages}
 
 def _parts(settings, teachers, saliency, revision):
     "(the networks that a run begins with, their cards); the cards come without the weights."
-    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=Looks(teachers.features()[0]) if settings['votes'] else None,
+    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=Looks(teachers.features()[0]) if settings['votes'] or settings['alike'] < 1 else None,
                  init=teachers.student_init(settings['student']['encoder']))
     expert = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None
     return parts, _cards(parts['retriever'], parts['looks'], parts['detector'], parts['init'][1], expert)
@@ -773,7 +781,7 @@ def evaluate_run(
     labels=None,      # A CSV (file, label): the precision of retrieval
     quiet=False,
     device=None,      # Where the student runs: 'auto' (also None), 'cpu', 'cuda', 'mps'
-)->dict:              # what -> result; also added to results.jsonl
+)->dict:              # what -> result; also added to results.jsonl, but for the false names, which the run has already
     "Score a run on labelled photos. Nobody else may work in the run meanwhile."
     from namedmask import benchmarks as bm
     kind = bm.kind_of(benchmark)
@@ -781,7 +789,7 @@ def evaluate_run(
     with locked(run.folder):
         if kind in bm.SALIENCY: return _evaluate_saliency(run, bm.open_benchmark(kind, root, split=split), quiet)
         bench = bm.open_benchmark(kind, root, parse_names(run.settings['names']), split)
-        return _logged(run, bench, _evaluate_names(run, bench, student, naive, masks, labels, quiet, device))
+        return {**_logged(run, bench, _evaluate_names(run, bench, student, naive, masks, labels, quiet, device)), **(_own_false_names(run, quiet) if student else {})}
 
 # %% ../nbs/13_pipeline.ipynb #13a00050
 def _evaluate_names(run, bench, student, naive, masks, labels, quiet, device):
@@ -795,6 +803,11 @@ def _evaluate_names(run, bench, student, naive, masks, labels, quiet, device):
     if masks: scores['masks'] = {k: v for k, v in ev.mask_iou(detector, bench, quiet=quiet).items() if k != 'per_photo'}
     if labels: scores['retrieval'] = ev.retrieval_precision(run.archive, labels, k=run.settings['n'])
     return scores
+
+def _own_false_names(run, quiet):
+    "How often the student names something on the photos that the run has set aside; nothing where there are none."
+    found = run.false_names(quiet) or {}
+    return {'false_names': {k: v for k, v in found.items() if k not in ('key', 'skipped')}} if found else {}
 
 def _evaluate_saliency(run, bench, quiet):
     "The run's detector on a saliency set."
@@ -844,6 +857,7 @@ def result_text(found:dict)->str: # From `evaluate_run`
     if 'retrieval' in found:
         r = found['retrieval']
         lines.append(f"Precision at {r['k']}: {r['mean_precision']:.3f} (" + ', '.join(f"{n} {v['precision']}" for n, v in r['names'].items()) + ')')
+    if 'false_names' in found: lines.append(_false_names_line(found['false_names']))
     return '\n'.join(lines + _left_out_lines(found))
 
 def _score_lines(scored):
@@ -855,6 +869,11 @@ def _score_lines(scored):
     lines = [row('IoU', scored), *(row(n, [show(ious.get(n)) for ious, _ in of]) for n in first['names']), row('mean', [show(r['miou']) for _, r in of])]
     lines.append(f"{first['photos']} photos; {first['protocol']['what']}.")
     return lines + [f"{by.removeprefix('by_')}: " + ', '.join(f"{g} {s['miou']:.3f} ({s['photos']} photos)" for g, s in r[by].items()) for _, r in of for by in ('by_size', 'by_objects') if by in r]
+
+def _false_names_line(found):
+    low, high = found['interval']
+    return (f"False names: on {found['share']:.0%} ({low:.0%} to {high:.0%}) of {found['photos']} photos that no name fits, on {found['area']:.1%} of their area "
+            "(photos that the run set aside; picked without labels, so a few may show a name).")
 
 def _saliency_line(r):
     scores = ', '.join(f'{word} {r["mean_" + k]:.3f}' for k, word in _SALIENCY_WORDS.items() if f'mean_{k}' in r)

@@ -11,8 +11,9 @@ __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilat
            'to_bytes', 'colour_matrix', 'mean_colour', 'recolour', 'ColourJitter', 'GaussianBlur', 'PhotosToLabel',
            'SeedBatch', 'ArchiveDL', 'SegmenterLoaders', 'NormalizeBytes', 'training_dls', 'PolySchedule',
            'freeze_encoder', 'KeepEval', 'PixelCrossEntropy', 'AnySize', 'parameter_groups', 'SegmenterLearner',
-           'segmenter_learner', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably', 'Segmenter', 'check_meta',
-           'save_segmenter', 'load_segmenter', 'argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']
+           'segmenter_learner', 'WeightAverage', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably', 'Segmenter',
+           'check_meta', 'save_segmenter', 'load_segmenter', 'argmax_at', 'fit_size', 'forward', 'half_type',
+           'own_side', 'segment']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, re, time, warnings
@@ -707,6 +708,30 @@ def segmenter_learner(
         learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if half == torch.bfloat16 else AMPMode.FP16))
     return learn
 
+# %% ../nbs/06_segmenter.ipynb #631af00c
+class WeightAverage(Callback):
+    "The running mean of the weights: a step of it goes the part 1 - decay of the way to the newest weights."
+    order = 80                          # before a checkpoint is written
+    def __init__(self, decay:float=.99): # From 0, the newest alone, to nearly 1
+        self.decay, self.weights, self.step = decay, {}, 0
+    def after_batch(self):
+        if not self.training: return
+        newest = _floats(self.model)
+        if not self.weights: self.weights = {k: v.clone() for k, v in newest.items()}
+        if next(iter(self.weights.values())).device != next(iter(newest.values())).device: self.weights = {k: v.to(newest[k].device) for k, v in self.weights.items()}
+        part = 1 - min(self.decay, (1 + self.step)/(10 + self.step))     # the first weights are soon forgotten
+        torch._foreach_lerp_(list(self.weights.values()), list(newest.values()), part)
+        self.step += 1
+    def go_on(self, model, weights, step):
+        "Continue from the mean after `step` steps."
+        if weights.keys() != _floats(model).keys(): raise KeyError('the average is of other weights')
+        self.weights, self.step = dict(weights), step
+    def into(self, model):
+        "Put the mean in the place of the weights."
+        model.load_state_dict({**model.state_dict(), **self.weights})
+
+def _floats(model): return {k: v.detach() for k, v in model.state_dict().items() if v.is_floating_point()}
+
 # %% ../nbs/06_segmenter.ipynb #798bf09f
 class Checkpoint(Callback):
     "Write `checkpoint.pt` and `losses.csv` into a folder every so often and at the end; `load` continues from them."
@@ -715,8 +740,9 @@ class Checkpoint(Callback):
         folder,            # Where the files go
         n_iters:int,       # Iterations in all
         every_s:float=20., # Least seconds between two checkpoints
+        average=None,      # `WeightAverage`, whose weights are kept as well
         ):
-        self.folder, self.n_iters, self.every_s = Path(folder), n_iters, every_s
+        self.folder, self.n_iters, self.every_s, self.average = Path(folder), n_iters, every_s, average
         self.file, self.log = self.folder/'checkpoint.pt', []
 
     def peek(self):
@@ -753,7 +779,7 @@ class Checkpoint(Callback):
     def save(self):
         opt = self.opt.state_dict()
         state = dict(model=self.learn.model.state_dict(), opt=dict(state=[dict(o) for o in opt['state']], hypers=[dict(o) for o in opt['hypers']]),
-                     iteration=len(self.log), losses=self.log)
+                     iteration=len(self.log), losses=self.log, **({'average': self.average.weights} if self.average else {}))
         with atomic_path(self.file) as tmp: torch.save(state, tmp)
         with atomic_path(self.folder/'losses.csv') as tmp, open(tmp, 'w', newline='') as f:
             csv.writer(f).writerows([('iteration', 'loss'), *((i, f'{l:.5f}') for i, l in enumerate(self.log))])
@@ -765,7 +791,8 @@ def _odd_checkpoint(state):
     wrong = [k for k, kind in kinds.items() if k not in state or not isinstance(state[k], kind)]
     if wrong: return f"its entry {wrong[0]!r} is missing or of another kind"
     if state['iteration'] != len(state['losses']) or not all(isinstance(l, float) for l in state['losses']): return 'its losses are not those of its iterations'
-    return unsound(state['model'])
+    if not isinstance(state.get('average', {}), dict): return "its entry 'average' is of another kind"
+    return unsound(state['model']) or unsound(state.get('average', {}))
 
 # %% ../nbs/06_segmenter.ipynb #d1833c9a
 class ProgressLoss(Callback):
@@ -792,11 +819,12 @@ def train(
     every_s:float=20.,        # Least seconds between checkpoints
     quiet:bool=False,
     cbs=(),                   # More callbacks
+    ema:float=0.,             # Decay of the average of the weights that takes their place at the end (`WeightAverage`); 0: none
     **kwargs,                 # For `segmenter_learner`: lr, encoder_lr_ratio, wd, freeze, freeze_bn
 )->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
     "Train, or continue a training that was interrupted: the weights are the same as without the interruption (on the CPU, with the same number of threads)."
     return fit_resumably(lambda start: segmenter_learner(make_dls(start=start), model, cbs=cbs, **kwargs), model, folder,
-                         n_iters=n_iters, what=what, every_s=every_s, quiet=quiet)
+                         n_iters=n_iters, what=what, every_s=every_s, quiet=quiet, ema=ema)
 
 def fit_resumably(
     make_learner,             # A function of `start` that gives the `Learner` for the iterations from there on; its `.start_rates` has a rate for each group
@@ -805,25 +833,30 @@ def fit_resumably(
     *,
     n_iters:int, what:str='training', every_s:float=20., quiet:bool=False,
     warmup:int=0,             # Iterations over which the rates rise first
+    ema:float=0.,             # Decay of the average of the weights (`WeightAverage`); 0: none
 )->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
     "Fit any `Learner` with checkpoints, the poly schedule and a bar with the time to go."
-    ckpt = Checkpoint(folder, n_iters, every_s)
+    average = WeightAverage(ema) if ema else None
+    ckpt = Checkpoint(folder, n_iters, every_s, average)
     state = ckpt.peek()
     start = state['iteration'] if state else 0
-    if state: _continue(model, state, ckpt.file)
+    if state: _continue(model, state, ckpt.file, average)
     free_memory()                 # the stages before have left some
     learn = make_learner(start)
     if start < n_iters:
         with explain_write(folder): Path(folder).mkdir(parents=True, exist_ok=True)
         try:
             with learn.no_bar(), learn.no_logging():
-                learn.fit(1, cbs=[ckpt, PolySchedule(learn.start_rates, n_iters, start, warmup=warmup), ProgressLoss(what, n_iters, start, quiet)])
+                learn.fit(1, cbs=[ckpt, *([average] if average else []), PolySchedule(learn.start_rates, n_iters, start, warmup=warmup), ProgressLoss(what, n_iters, start, quiet)])
         except NamedMaskError as e: raise NamedMaskError(str(e).split('\n\t')[-1]) from e     # fastai puts the callback's name before it
+    if average: average.into(model)
     learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])
     return learn
 
-def _continue(model, state, file):
-    try: model.load_state_dict(state['model'])
+def _continue(model, state, file, average=None):
+    try:
+        model.load_state_dict(state['model'])
+        if average: average.go_on(model, state['average'], state['iteration'])
     except Exception as e: raise NamedMaskError(f"The checkpoint {file} is of another network ({' '.join(str(e).split())[:120]}): delete it and run again.") from e
 
 # %% ../nbs/06_segmenter.ipynb #380780a1

@@ -56,8 +56,8 @@ def archive(self:PhotoLab, n:int=None): # Photos for each name
     "The archive of each name, in the folder that all seeds share."
     from namedmask.retrieval import Looks, build_archive
     n = n or self.teachers.n
-    looks = Looks(self.teachers.features()[0]) if self.teachers.votes else None
-    return build_archive(self.index, self.retriever, parse_names(self.prompts), n, self.root/f'archive{n}', looks=looks, votes=self.teachers.votes, warn=False)
+    looks = Looks(self.teachers.features()[0]) if self.teachers.votes or self.teachers.alike < 1 else None
+    return build_archive(self.index, self.retriever, parse_names(self.prompts), n, self.root/f'archive{n}', looks=looks, votes=self.teachers.votes, alike=self.teachers.alike, warn=False)
 
 @patch
 def masks(self:PhotoLab, archive, saliency:str='auto'): # As for `fit`

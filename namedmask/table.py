@@ -145,7 +145,7 @@ def lab_settings(lab)->dict: # A lab
     t, experts = lab.teachers, getattr(lab, 'expert_changes', None)
     released = {'as_released': True} if getattr(lab, 'as_released', False) else {}
     common = dict(version=2, teachers=t.name, names=list(lab.names), iterations=lab.iterations, experts=experts, n=t.n, networks=_networks(t),
-                  votes=t.votes, side=t.side, spectral=t.spectral, refine=[t.refine, t.refine_side],
+                  votes=t.votes, alike=t.alike, side=t.side, spectral=t.spectral, refine=[t.refine, t.refine_side],
                   student={**STUDENTS[t.recipe], **lab.changes}, expert={**EXPERTS[t.recipe], **(experts or {})}, **released)
     if not isinstance(lab, PhotoLab): return dict(common, scenes=lab.n_scenes, test=lab.n_test)
     bench = lab.benchmark()

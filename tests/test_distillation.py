@@ -59,24 +59,26 @@ def test_paper_settings_are_the_papers():
     (dict(scale=(0., 1.)), 'above 0'), (dict(scale=.5), 'two numbers'), (dict(band=(.2, 1.2)), 'from 0 to 1'), (dict(freeze=2), 'from 0 to 1'), (dict(freeze_bn=1), 'True or False'),
     (dict(jitter={'colour': 1}), 'brightness'), (dict(jitter=None), 'dictionary'), (dict(blur={'sigma': (2, 1)}), 'sigma'), (dict(side=0), "'native'"), (dict(side='big'), "'native'"), (dict(side=[3]), "'native'"),
     (dict(precision='half'), 'float32'), (dict(encoder='resnet5O'), 'resnet5O.*timm.list_models'), (dict(encoder=3), 'timm'), (dict(encoder='hf-hub:a/b'), 'timm'), (dict(output_stride=32), '8 or 16'),
-    (dict(head='large'), 'smp or paper'), (dict(channels=0), 'at least 1')])
+    (dict(ema=1), 'ema is 1: .*below 1'), (dict(ema=-.1), 'below 1'), (dict(head='large'), 'smp or paper'), (dict(channels=0), 'at least 1')])
 def test_wrong_settings_say_so(bad, text):
     with pytest.raises(NamedMaskError, match=text): student_settings(bad)
 
 def test_a_part_of_the_settings_changes_those_of_the_teachers_in_use():
     assert student_settings(dict(iterations=50), base='paper') == {**student_settings('paper'), 'iterations': 50}
-    assert student_settings(dict(iterations=50)) == {**STUDENTS['small'], 'iterations': 50} == student_settings(dict(base='small', iterations=50), base='paper')
-    assert student_settings('mini', base='paper') == STUDENTS['mini'] and student_settings('small', iterations=None) == STUDENTS['small']     # not said
+    assert student_settings(dict(iterations=50)) == {**STUDENTS['small'], 'iterations': 50, 'ema': .99} == student_settings(dict(base='small', iterations=50), base='paper')
+    assert student_settings('mini', base='paper') == STUDENTS['mini'] and student_settings('small', iterations=None) == student_settings('small')     # not said
     with pytest.raises(NamedMaskError, match='at least 1'): student_settings('small', iterations=0)
 
-def test_a_revision_changes_what_paper_is_and_nothing_else():
+def test_a_revision_changes_what_it_says_and_nothing_else():
     for name in ('small', 'mini'): assert student_settings(name, revision=1) == student_settings(name, revision=2) == STUDENTS[name]
+    assert student_settings('small') == {**STUDENTS['small'], 'iterations': 1000, 'ema': .99} and student_settings('mini') == STUDENTS['mini']
+    assert student_settings(student_settings('small', revision=2)) == STUDENTS['small'] == student_settings(STUDENTS['small'])      # an older run's, whole
     assert student_settings('paper', revision=1) == STUDENTS['paper']
     assert student_settings('paper') == student_settings('paper', revision=2) == {**STUDENTS['paper'], 'side': 'native', 'precision': 'float32'}
     whole = student_settings('paper')
     assert student_settings(whole) == whole == student_settings(whole, base='mini', revision=1)             # settings that say all stay what they are
-    for bad in (0, 3, 'two', True, None):
-        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 2'): student_settings('paper', revision=bad)
+    for bad in (0, 4, 'two', True, None):
+        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 3'): student_settings('paper', revision=bad)
 
 @pytest.mark.parametrize('bad', [-1, 1.5, 'x', True, 2**40, None, float('nan')])
 def test_a_seed_that_is_none_is_said_before_anything_is_done(data, tmp_path, bad):
@@ -198,7 +200,7 @@ def test_the_key_of_older_runs(data, tmp_path):
         s = stage(student_settings(name, revision=1))
         assert {**s['student'], **unsaid} == STUDENTS[name] and not unsaid.keys() & s['student'].keys()
         assert list(s) == ['stage', 'version', 'student', 'seed', 'names', 'archive', 'masks', 'init', 'cards'] and (s['stage'], s['version'], s['names'], s['archive']) == ('distillation', 2, list(NAMES), 'toy')
-    assert stage(student_settings('small')) == stage(student_settings('small', precision='auto', as_released=False)) == stage(STUDENTS['small'])
+    assert stage(student_settings('small')) == stage(student_settings('small', precision='auto', as_released=False)) != stage(student_settings('small', revision=2)) == stage(STUDENTS['small'])
     assert stage(student_settings('paper'))['student'] == {**stage(STUDENTS['paper'])['student'], 'side': 'native', 'precision': 'float32'}
 
 def test_masks_changed_by_hand_make_another_student(tmp_path):

@@ -5,7 +5,7 @@ from namedmask.core import NamedMaskError
 from namedmask.distillation import WithNothing, distil, student_dls, student_settings, student_stage
 from namedmask.false_names import false_names, is_counted
 from namedmask.index import build_index
-from namedmask.nothing import NothingPhotos, best_names, find_nothing, say_nothing
+from namedmask.nothing import NothingPhotos, best_names, find_nothing, looks_named
 from namedmask.retrieval import Looks, build_archive
 from namedmask.saliency import make_masks
 from namedmask.teachers import get_teachers
@@ -39,8 +39,8 @@ def test_the_same_call_reads_what_is_there_and_another_seed_picks_others(made, t
     assert NothingPhotos(tmp_path/'n').key == first.key
 
 def test_a_second_opinion_drops_what_looks_like_a_name(made, tmp_path):
-    nothing = found(made, tmp_path/'n', looks=Looks(made[1].features()[0]), votes=3)
-    assert nothing.train and all(p.reason == '' for p in nothing.train) and all('show a name' in p.reason for p in nothing.of('dropped'))
+    nothing = found(made, tmp_path/'n', looks=Looks(made[1].features()[0]))
+    assert nothing.train and all(p.reason == '' for p in nothing.train) and all(p.reason.startswith('looks like the photos of ') for p in nothing.of('dropped'))
 
 def test_too_few_photos_are_shared_out(made, tmp_path):
     nothing = found(made, tmp_path/'n', n=400, held=200, below=.5)
@@ -50,9 +50,27 @@ def test_too_few_photos_are_shared_out(made, tmp_path):
 def test_what_cannot_be_is_said(made, tmp_path, bad):
     with pytest.raises(NamedMaskError): found(made, tmp_path/'n', **bad)
 
-def test_neighbours_that_show_a_name_are_counted():
+def at_angles(degrees): return np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], 1).astype(np.float32)
+
+def test_what_stands_among_the_photos_of_a_name_looks_like_them():
+    own = at_angles(np.r_[np.arange(0, 20, 2), 80 + np.arange(0, 10)])             # ten photos of a loose name, ten of a close one
+    names = np.repeat([0, 1], 10)
+    nearest, near = looks_named(own, names, at_angles([9., 84.5, 30., 110., 50.]))
+    assert near.tolist() == [True, True, False, False, False] and nearest[:2].tolist() == [0, 1]
+    edge = at_angles([19.])                      # its fifth nearest is 9 degrees away; that of the name's outermost photo 10, of the others fewer
+    assert looks_named(own, names, edge, share=0)[1].tolist() == [True] and looks_named(own, names, edge, share=.5)[1].tolist() == [False]
+    assert looks_named(own[:1], names[:1], own[:1])[1].tolist() == [False]        # one photo does not say how near is near
+
+def test_where_most_photos_look_like_a_name_none_is_safe(made, tmp_path):
+    class Blind:
+        "All photos look the same to it."
+        stride, sources, card = 16, ('last',), helpers.card('blind', 'features')
+        def features(self, batch): return {'last': np.ones((len(batch), 4, 2, 2), np.float32)}
+    nothing = found(made, tmp_path/'n', looks=Looks(Blind()))
+    assert not nothing.train and not nothing.held and all('most photos' in p.reason for p in nothing.photos)
+
+def test_the_best_name_of_a_photo():
     looks = np.eye(4, dtype=np.float32)
-    assert say_nothing(looks[:2], np.array([0, 1]), looks[[0, 3, 3]], 1).tolist() == [1, 0, 0]
     assert best_names(looks[:3], looks[1:3])[0].tolist() == [0, 1, 1]
 
 def test_a_student_sees_them_as_background(made, tmp_path):
@@ -92,14 +110,18 @@ def test_false_names_are_counted_from_a_fiftieth(tmp_path):
     with pytest.raises(NamedMaskError, match='torn.jpg'): false_names(Says(), [tmp_path/'torn.jpg'], quiet=True)
 
 def test_a_run_learns_to_say_nothing_and_tells_how_often_it_does_not(tmp_path):
-    from namedmask.pipeline import Run
+    from namedmask.pipeline import Run, evaluate_run, result_text
     photos = helpers.write_photos(tmp_path/'photos', 6)
-    fit = lambda **kw: helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), report=True, **kw)
+    fit = lambda **kw: helpers.toy_fit(photos, tmp_path/'run', names='bird=red,boat=green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), report=True, **kw)
     run = fit(nothing=3)
     assert len(run.nothing.train) == 3 and run.has('nothing') and run.record['settings']['nothing'] == 3
     found = run.false_names()
     assert found['photos'] == len(run.nothing.held) and 0 <= found['share'] <= 1
     assert 'False names' in (tmp_path/'run'/'report.html').read_text()
+    bench = helpers.write_voc(tmp_path/'voc')
+    results = evaluate_run(run, bench, quiet=True)
+    assert results['false_names']['share'] == found['share'] and f"False names: on {found['share']:.0%}" in result_text(results)
+    assert [r['what'] for r in run.results()] == ['student']
     assert len(run.dls.train.dataset.entries) == len(run.archive.kept()) + 3
     student = (tmp_path/'run'/'student'/'stage.json').read_text()
     fit(nothing=3)

@@ -8,7 +8,7 @@ from PIL import Image
 import helpers
 from namedmask import core
 from namedmask.core import NamedMaskError, read_json
-from namedmask.pipeline import STAGES, Run, evaluate_run, fit, read_stage, result_text
+from namedmask.pipeline import REVISION, STAGES, Run, evaluate_run, fit, read_stage, result_text
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory): return helpers.write_photos(tmp_path_factory.mktemp('photos'), 7)
@@ -391,7 +391,7 @@ def test_a_dict_of_settings_starts_from_those_of_the_teachers():
     named = run_settings('photos', 'red', paper, student=dict(base='mini', iterations=7))
     assert named['student'] == {**student_settings('mini'), 'iterations': 7}
     of_old = run_settings('photos', 'red', paper, student=dict(iterations=7), experts=dict(n_iters=3), revision=1)     # as release 0.1 read it
-    assert of_old['student'] == {**student_settings('small'), 'iterations': 7} and of_old['experts'] == {**expert_settings('small'), 'n_iters': 3}
+    assert of_old['student'] == {**student_settings('small', revision=1), 'iterations': 7} and of_old['experts'] == {**expert_settings('small'), 'n_iters': 3}
 
 # ---------------------------------------------------------------- folders that are not ours
 
@@ -465,8 +465,8 @@ def test_a_run_of_01_is_served_and_keeps_its_defaults(run, photos, capsys):
     assert 'keeps the defaults of revision 1' in said and '--defaults new' in said and said.count('(kept)') == len(USUAL)
     assert again.record['revision'] == 1 and again.settings['copies'] == 'hash' and written(run.folder, *WORK) == before
     moved = helpers.toy_fit(photos, run.folder, quiet=False, defaults='new')
-    assert moved.record['revision'] == 2 and moved.settings['copies'] == 'confirmed' and 'keeps the defaults' not in capsys.readouterr().out
-    assert helpers.toy_fit(photos, run.folder).record['revision'] == 2 and all(moved.has(s) for s in USUAL)
+    assert moved.record['revision'] == REVISION and moved.settings['copies'] == 'confirmed' and 'keeps the defaults' not in capsys.readouterr().out
+    assert helpers.toy_fit(photos, run.folder).record['revision'] == REVISION and all(moved.has(s) for s in USUAL)
 
 def test_an_interrupted_run_of_01_is_told_by_its_names(run):
     as_of_01(run.folder)
@@ -543,10 +543,10 @@ def test_every_change_is_noticed(photos, tmp_path):
 def test_what_was_asked_is_compared_whole(photos):
     from namedmask.pipeline import _asked
     given = dict(images=photos, names='red', teachers='offline', n=3, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None,
-                 expert_iterations=None, near=16, votes=None, recipe=None)
+                 expert_iterations=None, near=16, votes=None, recipe=None, nothing=None, alike=None)
     first = _asked(given)
     for k, v in dict(images=[photos, photos], names='red=rose', teachers='paper', n=4, student='small', experts=False, groups={'a': ['red']}, saliency='spectral', seed=1, iterations=3,
-                     expert_iterations=4, near=3, votes=0, recipe='coca').items():
+                     expert_iterations=4, near=3, votes=0, recipe='coca', nothing=5, alike=.5).items():
         assert _asked({**given, k: v}) != first, k
     assert _asked({**given, 'images': [str(photos)], 'names': {'red': ['red']}}) == first
     assert _asked({**given, 'saliency': helpers.ColourDetector()}) is None

@@ -7,7 +7,7 @@ from PIL import Image
 from namedmask.core import NamedMaskError
 from namedmask.images import content_hash, dhash
 from namedmask import retrieval as R
-from namedmask.retrieval import Archive, ArchiveExplorer, Category, Looks, archive_sheet, build_archive, embed_names, neighbour_votes, parse_names, top_n
+from namedmask.retrieval import Archive, ArchiveExplorer, Category, Looks, archive_sheet, build_archive, embed_names, kinds, neighbour_votes, parse_names, too_many_alike, top_n
 from namedmask.teachers import TeacherCard
 
 Photo = namedtuple('Photo', 'row root rel sha dhash width height bytes')
@@ -387,6 +387,30 @@ def test_a_second_opinion_is_not_asked_twice(likeness, tmp_path):
     seen = Counting.n
     again = build_archive(likeness, words(), 'cat,dog', 9, tmp_path/'a', quiet=True, looks=Looks(Counting(), size=32), votes=5)
     assert len(again.kept('dog')) == 9 and Counting.n - seen <= 4     # two or three new photos, and one to learn the size of a vector
+
+def test_photos_of_one_kind_make_room_for_others(likeness, tmp_path):
+    "The best twelve of one name are all of one colour; the next photo of another colour comes in."
+    plain = build_archive(likeness, words(), 'cat', 12, tmp_path/'a', quiet=True, looks=Looks(Eyes(), size=32))
+    assert all(int(e.rel[:2]) < 30 for e in plain.kept('cat'))
+    a = build_archive(likeness, words(), 'cat', 12, tmp_path/'b', quiet=True, looks=Looks(Eyes(), size=32), alike=.5)
+    assert [sum(int(e.rel[:2]) < 30 for e in a.kept('cat')), len(a.kept('cat'))] == [6, 12]
+    assert a.kept('cat')[:6] == plain.kept('cat')[:6] and a.key != plain.key           # the best stay
+    assert {e.reason for e in a.dropped('cat')} == {'6 better photos of cat look much like it'}
+    with pytest.raises(NamedMaskError, match='alike=2 is no part'): build_archive(likeness, words(), 'cat', 12, tmp_path/'c', quiet=True, looks=Looks(Eyes(), size=32), alike=2)
+    with pytest.raises(NamedMaskError, match='needs eyes'): build_archive(likeness, words(), 'cat', 12, tmp_path/'c', quiet=True, alike=.5)
+
+def test_a_name_whose_photos_are_of_one_kind_is_told():
+    from namedmask.retrieval import _kinds_notes
+    turn = lambda *degrees: np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], 1).astype(np.float32)
+    assert kinds(turn(0, 0, 0, 90)) == pytest.approx((np.exp(-.75*np.log(.75) - .25*np.log(.25)), .75))
+    assert kinds(np.eye(5, dtype=np.float32)) == pytest.approx((5, .2)) and kinds(turn(7, 7)) == pytest.approx((1, 1))
+    told = _kinds_notes(dict(person=(2., .9), cat=(9., .3), dog=(9., .3)))
+    assert len(told) == 1 and "90% of the photos of 'person'" in told[0]
+    assert not _kinds_notes(dict(cat=(1., 1.), dog=(1., 1.))) and not _kinds_notes({})       # where all names are so, it says nothing
+
+def test_too_many_alike_by_hand():
+    v = np.eye(3, dtype=np.float32)[[0, 0, 1, 0, 0, 1, 2]]
+    assert too_many_alike(v, 2) == [3, 4] and too_many_alike(v, 1) == [1, 3, 4, 5] and too_many_alike(v[:0], 1) == []
 
 def test_votes_against_a_slow_count():
     rng = np.random.default_rng(3)

@@ -54,6 +54,26 @@ def test_a_training_that_was_interrupted_gives_the_same_weights(tmp_path, whole,
     again = toy_train(tmp_path/'photos', tmp_path/'out')                    # finished: nothing to do
     assert same(again.model.state_dict(), whole[0])
 
+def test_the_average_of_the_weights_by_the_formula_and_continued(tmp_path, whole):
+    from fastai.basics import Callback
+    seen = []
+    class Watch(Callback):
+        order = 70
+        def after_batch(self): seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
+    learn = toy_train(tmp_path/'photos', tmp_path/'whole', cbs=[Watch()], ema=.5)
+    mean = seen[0]
+    for t, newest in enumerate(seen):
+        d = min(.5, (1 + t)/(10 + t))
+        mean = {k: d*mean[k] + (1 - d)*v if v.is_floating_point() else v for k, v in newest.items()}
+    got = learn.model.state_dict()
+    assert all(torch.allclose(got[k].float(), mean[k].float(), atol=1e-6) for k in got) and not same(got, whole[0])
+    class StopAt(Callback):
+        order = 91
+        def after_batch(self):
+            if self.iter + 1 == 3: raise Stop('now')
+    with pytest.raises(Stop): toy_train(tmp_path/'photos', tmp_path/'out', cbs=[StopAt()], ema=.5)
+    for _ in range(2): assert same(toy_train(tmp_path/'photos', tmp_path/'out', ema=.5).model.state_dict(), got)      # continued; finished
+
 def test_kill_9_and_again_gives_the_same_weights(tmp_path, whole):
     code = textwrap.dedent(f'''
         import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})

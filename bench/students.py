@@ -10,7 +10,7 @@ mean false area. So mIoU comes from true masks: the figures are for choosing set
     nothing=150      photos of nothing (made with `--make 600` beforehand)
     distractors=1    their salient objects are pasted as background
     masks=saliency   the masks before the experts
-    run=poolB        archive and masks of another run, beside the first
+    run=varied       archive and masks of another run, beside the first
     loss=gce         ce; gce (q = .7); sce (1/2 ce + 2(1-p)); drop (pixels above 1.25 times the mean loss of their class are left out)
     ema=.99          the average of the weights is scored as well
     seed=1           of this student alone
@@ -325,7 +325,7 @@ def main():
     Path(a.out).mkdir(parents=True, exist_ok=True)
     file = Path(a.out)/'rows.jsonl'
     done = {(r['variant'], r['seed']) for r in map(json.loads, file.read_text().splitlines())} if file.exists() else set()
-    variants = [line for v in a.variants for line in (Path(v[1:]).read_text().splitlines() if v.startswith('@') else [v])]
+    variants = [line for v in a.variants for line in (Path(v[1:]).read_text().splitlines() if v.startswith('@') else [v]) if not line.startswith('#')]
     jobs = [(v, int(s), vars(a)) for v in variants for s in a.seeds.split(',') if (v, int(s)) not in done]
     if a.jobs == 1:
         for j in jobs: one(j)

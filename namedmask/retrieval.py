@@ -773,7 +773,7 @@ def neighbour_votes(
     return votes
 
 # %% ../nbs/04_retrieval.ipynb #bc421621
-MUCH_ALIKE = .6   # Cosine from which two photos look much alike to a feature model
+MUCH_ALIKE = .55   # Cosine from which two photos look much alike to a feature model
 
 def too_many_alike(
     looks,     # (N, D) float32: vectors of the photos of a name, best first, of length 1
@@ -937,7 +937,7 @@ def _cards(retriever, looks):
 
 def _votes_key(looks, votes, alike):
     if not looks or not votes and alike == 1: return {}
-    return dict(votes=int(votes), looks=[looks.card.as_dict(), looks.settings], **({'alike': float(alike)} if alike < 1 else {}))
+    return dict(votes=int(votes), looks=[looks.card.as_dict(), looks.settings], **({'alike': [float(alike), MUCH_ALIKE]} if alike < 1 else {}))
 
 def _copies_key(copies, near):
     "An archive of version 0.1 knew one way only and did not name it, so that way adds nothing to the key."

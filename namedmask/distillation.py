@@ -97,6 +97,7 @@ def student_dls(
     device=None,    # torch device; fastai's default without
     ignore_index:int=None, # The label that the loss ignores; `ignore_for` the number of names without
     nothing=(),     # Photos that show none of the names (`nothing.find_nothing`): background as a whole
+    labelled=None,  # Photos that an earlier student has labelled (`unlabelled.label_photos`): half of the samples
 ):
     "fastai `DataLoaders` for a student: samples of all archives and of the photos of nothing, with objects pasted in."
     s, ids = settings, class_ids(archive.names)
@@ -106,7 +107,7 @@ def student_dls(
     return training_dls(photos, masks, lambda e: ids.get(e.name, 0), n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
                         band=s['band'], seed=seed, start=start, names=['background', *ids], norm=encoder_norm(s['encoder']), jitter=s['jitter'], blur=s['blur'],
                         batch_tfms=[CopyPaste(s['max_objects'], ignore_index, released)], workers=read_workers(device) if workers is None else workers,
-                        device=device, ignore_index=ignore_index, as_released=released)
+                        device=device, ignore_index=ignore_index, as_released=released, labelled=labelled)
 
 # %% ../nbs/09_distillation.ipynb #63817991
 def _masks_key(entries, masks):
@@ -134,6 +135,7 @@ def student_stage(
     seed:int=0,
     cards=None,     # As for `distil`
     nothing=(),     # As for `distil`
+    labelled=None,  # As for `distil`
 )->Stage:
     "The stage of a student, with the key that says what its weights depend on."
     (state, card), cards = _split_init(init), _ledger(archive, masks, cards)
@@ -141,6 +143,7 @@ def student_stage(
     key = dict(stage='distillation', version=2, student=settings_in_key(settings), seed=seed, names=names, archive=archive.key,
                masks=_masks_key(archive.kept(), masks), init=weights_key(state) or None, cards=settings_key([*map(_as_dict, cards), card]))
     if nothing: key['nothing'] = settings_key([p.sha for p in nothing])
+    if labelled is not None: key['labelled'] = labelled.key
     return Stage(folder, key)
 
 def _as_dict(card): return card.as_dict() if hasattr(card, 'as_dict') else dict(card)
@@ -162,25 +165,26 @@ def distil(
     workers:int=None,  # Processes that read photos; by default what `read_workers` says
     device=None,       # torch device; fastai's default without
     nothing=(),        # Photos that show none of the names (`nothing.find_nothing`): background as a whole
+    labelled=None,     # Photos that an earlier student has labelled (`unlabelled.label_photos`): half of the samples
 ): # -> Segmenter
     "Train a student on all archives (NamedMask, section 3.3), or continue, or load the one that is there."
     settings, seed = student_settings(settings), check_seed(seed)
     (state, card), names = _split_init(init), list(class_ids(archive.names))
     cards = _ledger(archive, masks, cards)
     nothing = list(nothing)
-    stage = student_stage(archive, masks, settings, init, folder, seed, cards, nothing)
+    stage = student_stage(archive, masks, settings, init, folder, seed, cards, nothing, labelled)
     if stage.done: return load_segmenter(stage.folder, device)
     stage.open()
     s = settings
     with stage.working():
         model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=state, rates=aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], head=s['head'], seed=seed)
-        learn = train(model, lambda start: student_dls(archive, masks, s, seed, start, workers, device, nothing=nothing), stage.folder, n_iters=s['iterations'],
+        learn = train(model, lambda start: student_dls(archive, masks, s, seed, start, workers, device, nothing=nothing, labelled=labelled), stage.folder, n_iters=s['iterations'],
                       what='student', every_s=every_s, quiet=quiet, precision=s.get('precision', 'auto'), lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'],
                       freeze=s['freeze'], freeze_bn=s['freeze_bn'], ema=s.get('ema', 0.))
         ledger = [*map(_as_dict, cards), *([card] if card else [])]
         save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=ledger, student=s, seed=seed, key=stage.key))
     last = learn.loss_log[-20:]
-    stage.finish(iterations=s['iterations'], photos=len(archive.kept()), **({'nothing': len(nothing)} if nothing else {}), loss=round(float(sum(last)/len(last)), 5))
+    stage.finish(iterations=s['iterations'], photos=len(archive.kept()), **({'nothing': len(nothing)} if nothing else {}), **({'labelled': len(labelled.photos)} if labelled else {}), loss=round(float(sum(last)/len(last)), 5))
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
     del learn, model
     give_back()

@@ -33,18 +33,20 @@ def looks_named(
     archive_names,   # (A,) whole numbers: the name each was retrieved for
     looks,           # (N, D) float32: vectors of the candidates
     k:int=5,         # The nearest photo of a name that counts; the last, where it has fewer
-    share:float=.1,  # The part of a name's own photos that may be further from the others than a candidate
+    share:float=.1,  # The part of a name's own photos that may be further from the others than a candidate; if more than twice this part of other names' photos are as near, the name has no say
 )->tuple:            # (int (N,) the name it is nearest to, bool (N,): is it as near as the name's own photos are)
     "Which candidates stand as near to the photos of a name as those stand to each other."
     C = int(np.max(archive_names)) + 1
     beyond = np.full((len(looks), C), -np.inf, np.float32)          # how much nearer than the threshold of each name
     for c in range(C):
-        own = archive_looks[archive_names == c]
+        own, others = archive_looks[archive_names == c], archive_looks[archive_names != c]
         if len(own) < 2: continue                                   # a single photo does not say how near is near
         m = min(k, len(own) - 1)
         among = own@own.T
         np.fill_diagonal(among, -2)
-        beyond[:, c] = _kth(looks@own.T, m) - np.quantile(_kth(among, m), share)
+        near = np.quantile(_kth(among, m), share)
+        tells_apart = not len(others) or (_kth(others@own.T, m) >= near).mean() <= 2*share
+        if tells_apart: beyond[:, c] = _kth(looks@own.T, m) - near
     return beyond.argmax(1), beyond.max(1, initial=-np.inf) >= 0
 
 def _kth(dots, k):

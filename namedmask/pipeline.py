@@ -29,7 +29,7 @@ from .retrieval import Archive, Looks, build_archive, embed_names, parse_names
 from .teachers import TEACHERS, get_teachers
 
 # %% ../nbs/13_pipeline.ipynb #13a00002
-STAGES = ('index', 'archive', 'nothing', 'saliency', 'experts', 'student')
+STAGES = ('index', 'archive', 'nothing', 'saliency', 'experts', 'first', 'labels', 'student')   # 'nothing', 'first' and 'labels' only where they are asked for
 
 def _is_whole(o): return isinstance(o, int) and not isinstance(o, bool)
 def _is_number(o): return isinstance(o, (int, float)) and not isinstance(o, bool)
@@ -40,7 +40,7 @@ def _are_words(o): return isinstance(o, dict) and len(o) > 0 and all(map(_are_te
 def _or_none(fits): return lambda o: o is None or fits(o)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, experts=_or_none(_is_object), groups=_or_none(_are_words),
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
                  saliency=lambda o: isinstance(o, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,
                teachers=lambda o: isinstance(o, list) and all(map(_is_object, o)))
@@ -166,6 +166,12 @@ def nothing(self:Run):
     from namedmask.nothing import NothingPhotos
     return NothingPhotos(self.folder/'nothing') if self.has('nothing') else None
 
+@patch(as_prop=True)
+def labelled(self:Run):
+    "The photos that the first student has labelled for the second (`unlabelled.LabelledPhotos`); None if the run has none."
+    from namedmask.unlabelled import LabelledPhotos
+    return LabelledPhotos(self.folder/'labels') if self.has('labels') else None
+
 @patch
 def false_names(self:Run,
     quiet:bool=True, # No progress bar
@@ -199,7 +205,7 @@ def no_student(self:Run)->NamedMaskError:
 def dls(self:Run):
     "The student's fastai `DataLoaders`, as its training saw them: try `run.dls.show_batch()`."
     from namedmask.distillation import student_dls
-    return student_dls(self.archive, self.final_masks, self.settings['student'], self.settings['seed'], nothing=self.nothing.train if self.nothing else ())
+    return student_dls(self.archive, self.final_masks, self.settings['student'], self.settings['seed'], nothing=self.nothing.train if self.nothing else (), labelled=self.labelled)
 
 @patch(as_prop=True)
 def learner(self:Run):
@@ -312,7 +318,7 @@ def check_given(
     check_device(device)
     _check_experts(given)
     if given['names'] is not None or not given['recipe']: parse_names(given['names'])
-    find_images(given['images'])                                           # says which source is not there
+    for sources in filter(None, (given['images'], given['unlabelled'])): find_images(sources)    # says which source is not there
     return {**given, **numbers}
 
 def _check_experts(given):
@@ -428,15 +434,19 @@ def revision_of(
     return revision, [f"this run keeps the defaults of revision {revision}, with which it was begun; --defaults new moves it to revision {REVISION} and does again what that changes."]
 
 # %% ../nbs/13_pipeline.ipynb #92717410
+def _sources(given): # As for `fit`
+    "Where photos are, as absolute paths."
+    each = [given] if isinstance(given, (str, os.PathLike)) else list(given)
+    return [str(Path(p).expanduser().resolve()) for p in each]
+
 def run_settings(
-    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None, nothing=None, alike=None,
+    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None, nothing=None, alike=None, unlabelled=None,
     revision=REVISION, # Of the defaults
     recipe=None,       # A `recipes.Recipe`, whose networks a dict with some settings starts from
 )->dict: # What `fit` was asked for, with every default filled in
     "The settings of a run as JSON."
     from namedmask.distillation import student_settings
     from namedmask.experts import expert_settings, make_groups
-    images = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     categories, defaults = parse_names(names), defaults_of(revision)
     bases = [defaults['base'] or (getattr(recipe, k) if recipe else teachers.recipe) for k in ('student', 'experts')]
     student = student_settings(teachers.recipe if student is None else student, base=bases[0], revision=revision)
@@ -447,7 +457,7 @@ def run_settings(
     n = teachers.n if n is None else n
     usual = {k: defaults[k] for k in ('nothing', 'alike')}
     if usual['nothing'] is None: usual = dict(nothing=round(teachers.nothing*n*len(categories)), alike=teachers.alike)
-    return {'images': [str(Path(p).expanduser().resolve()) for p in images], 'names': {c.name: list(c.prompts) for c in categories},
+    return {'images': _sources(images), 'unlabelled': _sources(unlabelled) if unlabelled else None, 'names': {c.name: list(c.prompts) for c in categories},
             'teachers': teachers.name, 'n': n, 'near': near, 'votes': teachers.votes if votes is None else votes,
             'saliency': saliency if isinstance(saliency, str) else saliency.settings, 'experts': experts, 'groups': groups or None, 'student': student, 'seed': seed,
             'copies': defaults['copies'], 'nothing': usual['nothing'] if nothing is None else nothing, 'alike': usual['alike'] if alike is None else alike}
@@ -486,9 +496,9 @@ def library_state()->dict:
 # %% ../nbs/13_pipeline.ipynb #13a00032
 def _asked(given):
     "The arguments of `fit` as plain JSON; None where an object is among them that JSON cannot hold."
-    images = [given['images']] if isinstance(given['images'], (str, os.PathLike)) else list(given['images'])
+    unlabelled = given.get('unlabelled')
     names = given['names'] if given['names'] is None else {c.name: list(c.prompts) for c in parse_names(given['names'])}
-    plain = {**given, 'images': [str(Path(p).expanduser().resolve()) for p in images], 'names': names}
+    plain = {**given, 'images': _sources(given['images']), 'unlabelled': _sources(unlabelled) if unlabelled else None, 'names': names}
     try: return json.loads(json.dumps({**plain, 'teachers': _plain_teachers(given['teachers'])}))
     except Exception: return None     # a detector; teachers whose cards cannot be had
 
@@ -503,7 +513,7 @@ def _plain_teachers(teachers):
 
 def _state(asked):
     "What a run depends on before its first stage; the stages add their own."
-    return dict(asked=asked, library=library_state(), weights=folder_state(cache_dir()/'weights'), photos=photos_state(asked['images']), stages={})
+    return dict(asked=asked, library=library_state(), weights=folder_state(cache_dir()/'weights'), photos=photos_state([*asked['images'], *(asked.get('unlabelled') or [])]), stages={})
 
 # %% ../nbs/13_pipeline.ipynb #13a00033
 def _answer(out, asked, defaults, report, quiet):
@@ -637,8 +647,20 @@ def _expert_stage(step, settings, teachers, archive, masks, parallel, device, qu
 
 def _student_stage(step, settings, archive, nothing, masks, init, cards, device, quiet):
     from namedmask.distillation import distil
-    return step('student', lambda: distil(archive, masks, settings['student'], init, step.out/'student', seed=settings['seed'], cards=cards, quiet=quiet, device=device, nothing=nothing),
-                lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
+    def taught(stage, labelled=None):
+        return step(stage, lambda: distil(archive, masks, settings['student'], init, step.out/stage, seed=settings['seed'], cards=cards, quiet=quiet, device=device, nothing=nothing, labelled=labelled),
+                    lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
+    if not settings['unlabelled']: return taught('student')
+    return taught('student', _labels_stage(step, settings, taught('first'), archive, nothing, quiet))
+
+def _labels_stage(step, settings, first, archive, nothing, quiet):
+    "The first student labels the photos that nobody has labelled."
+    from namedmask.unlabelled import label_photos
+    known = {e.sha for e in (*archive.kept(), *nothing)}
+    labelled = step('labels', lambda: label_photos(first, settings['unlabelled'], step.out/'labels', without=known, quiet=quiet),
+                    lambda o: f'{len(o.photos):,} photos labelled by the first student')
+    if labelled.skipped: step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} (all of them: labels/skipped.csv)")
+    return labelled
 
 # %% ../nbs/13_pipeline.ipynb #f9c147c9
 def fit(
@@ -665,11 +687,12 @@ def fit(
     defaults='run',    # 'run': a run keeps the defaults that it was begun with; 'new': it gets the present ones (`defaults_of`)
     device=None,       # Where networks are trained: 'auto' (also None), 'cpu', 'cuda', 'mps'
     nothing:int=None,  # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); 0, as published: none. A quarter of the archives' photos with the offline teachers, none with the others
+    unlabelled=None,   # A folder, a `.txt` list, or several of them: photos that a first student labels for the second (`unlabelled.label_photos`)
     alike:float=None,  # The largest part of a name's photos that may look much alike (`retrieval.too_many_alike`); .3 with the offline teachers, 1 (any) with the others
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
     given = dict(images=images, names=names, teachers=teachers, n=n, student=student, experts=experts, groups=groups, saliency=saliency, seed=seed,
-                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing, alike=alike)
+                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing, alike=alike, unlabelled=unlabelled)
     given = check_given(given, batch_size, workers, parallel, defaults, device)
     with locked(out), _continue_hint(quiet):
         asked = _asked(given)

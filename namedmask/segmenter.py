@@ -335,7 +335,11 @@ class ArchiveDataset:
         ignore_index:int=IGNORE, # The label of padding and of the band
         cache:int=0,       # Bytes of memory for decoded photos and masks (`Pictures`)
         as_released:bool=False, # As the released code does: a small photo lies in a corner (`corner_of`), masks are resized to the nearest pixel
+        labelled=None,     # Photos with label maps (`unlabelled.LabelledPhotos`): `.photos`, and `.load(sha)` with 255 where the label is unknown
+        share:float=.5,    # The part of the samples that is taken from these
         ):
+        self.labelled, self.share = labelled, share
+        if labelled is not None: self.labelled_pictures = Pictures(labelled, None if side == 'native' else own_side(side) or WORK_SIDE, cache//2)
         self.entries = [e for e in entries if e.sha in masks]
         if not self.entries: raise NamedMaskError("There is no photo with a mask to train on: look at the archive and the saliency stage first.")
         self.masks, self.n, self.crop, self.scale, self.side = masks, n, crop, tuple(scale), own_side(side)
@@ -348,15 +352,30 @@ class ArchiveDataset:
 
     def draw(self, rng):
         "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
+        if self.labelled is not None and rng.random() < self.share: return self.draw_labelled(rng)
         e = self.entries[rng.integers(len(self.entries))]
         s, u, v, f = rng.random(4)
         im, soft = self.pictures(e)
-        unit = self.side/min(im.size) if self.side else 1.
-        scale = unit*(self.scale[0] + s*(self.scale[1]-self.scale[0]))
+        scale = self.scale_of(im, s)
         released = dict(corner=corner_of(rng.random()), mask_filter=Image.NEAREST) if self.as_released else {}
         x, m, pad = cut(im, soft, self.crop, scale, (u, v), f < self.flip, **released)
         y = label_map(m, self.label_of(e), self.band, self.ignore_index)
         np.putmask(y, pad, self.ignore_index)
+        return x, y, e
+
+    def scale_of(self, im, s):
+        "The scale factor of a photo, for a random number `s` in [0,1)."
+        unit = self.side/min(im.size) if self.side else 1.
+        return unit*(self.scale[0] + s*(self.scale[1]-self.scale[0]))
+
+    def draw_labelled(self, rng):
+        "The same, of a photo with a label map."
+        e = self.labelled.photos[rng.integers(len(self.labelled.photos))]
+        s, u, v, f = rng.random(4)
+        im, labels = self.labelled_pictures(e)
+        x, m, pad = cut(im, labels, self.crop, self.scale_of(im, s), (u, v), f < self.flip, mask_filter=Image.NEAREST)
+        y = m.astype(label_type(self.ignore_index))
+        y[(m == IGNORE) | pad] = self.ignore_index
         return x, y, e
 
     def __getitem__(self, i):
@@ -585,6 +604,8 @@ def training_dls(
     ignore_index:int=IGNORE, # The label that the loss ignores; with more than 254 names `ignore_for(n)`
     cache:int=2**29,  # Bytes of memory for decoded pictures, all workers together
     as_released:bool=False, # Small photos in a corner, masks resized to the nearest pixel (`ArchiveDataset`)
+    labelled=None,    # Photos with label maps (`ArchiveDataset`)
+    share:float=.5,   # The part of the samples that is taken from these
 )->DataLoaders: # x: TensorImage (B,3,crop,crop) normalised float, `channels_last`; y: TensorLabels (B,crop,crop) long; `.vocab`
     "fastai `DataLoaders` of samples. `valid` holds one batch of other crops of the same photos, without changes of colour: to look at, not to measure."
     if names is None and isinstance(label_of, dict):
@@ -592,7 +613,7 @@ def training_dls(
         names = ['background'] + [ids.get(i, str(i)) for i in range(1, max(ids)+1)]
     if crop % 16: raise NamedMaskError(f"The crop is {crop} pixels: choose a multiple of 16, {crop//16*16+16} say.")
     mean, std = norm or encoder_norm('')
-    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index, as_released=as_released)
+    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index, as_released=as_released, labelled=labelled, share=share)
     train, valid = make(n_iters*batch_size, seed=seed, cache=cache//max(1, workers)), make(batch_size, seed=seed_of(seed, 'look'))
     valid.split_idx = 1
     device = torch.device(device) if device else default_device()

@@ -37,7 +37,7 @@ class LabelledPhotos:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.key = str(read_json(self.folder/'stage.json', {}, dict).get('key'))
-        self.skipped = _read_csv(self.folder/'skipped.csv', _SKIPPED)
+        self.skipped = [tuple(row) for row in _read_csv(self.folder/'skipped.csv', _SKIPPED)]
         self.maps = MaskStore(self.folder/'maps')
         self.photos = [NothingPhoto('train', 0., '', '', *row) for row in _read_csv(self.folder/'photos.csv', _COLUMNS)]
     def load(self,

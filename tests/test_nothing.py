@@ -59,14 +59,18 @@ def test_what_stands_among_the_photos_of_a_name_looks_like_them():
     assert near.tolist() == [True, True, False, False, False] and nearest[:2].tolist() == [0, 1]
     edge = at_angles([19.])                      # its fifth nearest is 9 degrees away; that of the name's outermost photo 10, of the others fewer
     assert looks_named(own, names, edge, share=0)[1].tolist() == [True] and looks_named(own, names, edge, share=.5)[1].tolist() == [False]
+    mixed = np.arange(20) % 2                     # where the names cannot be told apart, nearness says nothing
+    assert not looks_named(own, mixed, own)[1].any()
     assert looks_named(own[:1], names[:1], own[:1])[1].tolist() == [False]        # one photo does not say how near is near
 
 def test_where_most_photos_look_like_a_name_none_is_safe(made, tmp_path):
-    class Blind:
-        "All photos look the same to it."
-        stride, sources, card = 16, ('last',), helpers.card('blind', 'features')
-        def features(self, batch): return {'last': np.ones((len(batch), 4, 2, 2), np.float32)}
-    nothing = found(made, tmp_path/'n', looks=Looks(Blind()))
+    class TwoKinds:
+        "All that is greener than red looks alike to it, and all else."
+        stride, sources, card = 16, ('last',), helpers.card('two kinds', 'features')
+        def features(self, batch):
+            green = (batch[:, 1].mean((1, 2)) > batch[:, 0].mean((1, 2))).astype(np.float32)
+            return {'last': np.stack([green, 1 - green], 1)[..., None, None]*np.ones((1, 1, 2, 2), np.float32)}
+    nothing = found(made, tmp_path/'n', looks=Looks(TwoKinds()))
     assert not nothing.train and not nothing.held and all('most photos' in p.reason for p in nothing.photos)
 
 def test_the_best_name_of_a_photo():

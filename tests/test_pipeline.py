@@ -26,7 +26,7 @@ def run(done, tmp_path):
 
 FAST = dict(names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1))   # the least that is a run
 
-USUAL = [s for s in STAGES if s != 'nothing']     # of a run that asks for no photos of nothing
+USUAL = [s for s in STAGES if s not in ('nothing', 'first', 'labels')]     # of a run that asks for no photos of nothing and gives no unlabelled ones
 
 def keys(folder): return {s: read_stage(folder, s).get('key') for s in STAGES}
 def written(folder, *parts): return {p.relative_to(folder): p.stat().st_mtime_ns for part in parts for p in Path(folder).glob(part) if p.is_file()}
@@ -543,10 +543,10 @@ def test_every_change_is_noticed(photos, tmp_path):
 def test_what_was_asked_is_compared_whole(photos):
     from namedmask.pipeline import _asked
     given = dict(images=photos, names='red', teachers='offline', n=3, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None,
-                 expert_iterations=None, near=16, votes=None, recipe=None, nothing=None, alike=None)
+                 expert_iterations=None, near=16, votes=None, recipe=None, nothing=None, alike=None, unlabelled=None)
     first = _asked(given)
     for k, v in dict(images=[photos, photos], names='red=rose', teachers='paper', n=4, student='small', experts=False, groups={'a': ['red']}, saliency='spectral', seed=1, iterations=3,
-                     expert_iterations=4, near=3, votes=0, recipe='coca', nothing=5, alike=.5).items():
+                     expert_iterations=4, near=3, votes=0, recipe='coca', nothing=5, alike=.5, unlabelled=photos).items():
         assert _asked({**given, k: v}) != first, k
     assert _asked({**given, 'images': [str(photos)], 'names': {'red': ['red']}}) == first
     assert _asked({**given, 'saliency': helpers.ColourDetector()}) is None

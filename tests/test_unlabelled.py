@@ -1,0 +1,105 @@
+"Photos that a first student labels for a second one."
+import numpy as np, pytest, torch
+from types import SimpleNamespace
+from PIL import Image
+import helpers
+from namedmask.core import NamedMaskError, read_json
+from namedmask.inference import run_batches
+from namedmask.pipeline import Run, fit, read_stage
+from namedmask.segmenter import ArchiveDataset
+from namedmask import unlabelled
+from namedmask.unlabelled import LabelledPhotos, label_photos, sure_labels
+
+class Halves(torch.nn.Module):
+    "Is sure that the left half is class 1, the right one background; of the middle fifth it is not."
+    spec, multiple = dict(n_classes=2, mean=[0.]*3, std=[1.]*3), 1
+    def __init__(self): super().__init__(); self.unused = torch.nn.Parameter(torch.zeros(1))
+    def forward(self, x):
+        at = torch.linspace(-1, 1, x.shape[3]).expand(len(x), x.shape[2], -1)
+        mirrored = x[0, 0, 0, 0] > x[0, 0, 0, -1]                    # the photos get darker to the right, so it is known which way round they are
+        left = (-at if mirrored else at)*20
+        return torch.stack([torch.zeros_like(left), left], 1)
+
+def first_student(names=('thing',), key='k'): return SimpleNamespace(model=Halves(), names=list(names), meta=dict(side=20, key=key))
+
+@pytest.fixture
+def folder(tmp_path):
+    "Four photos that get brighter from left to right."
+    out = tmp_path/'scenes'; out.mkdir()
+    for i in range(4): Image.fromarray(np.tile(np.linspace(10 + i, 200, 40).astype(np.uint8)[None, :, None], (20, 1, 3))).save(out/f'{i}.png')
+    return out
+
+def test_where_the_student_is_not_sure_the_label_is_unknown():
+    scores = torch.tensor([[0., 3., .1], [3., 0., 0.]])[:, None]
+    assert sure_labels(scores, .7).tolist() == [[1, 0, 255]] and sure_labels(scores, 0.).tolist() == [[1, 0, 0]]
+
+def test_label_maps_are_written_read_and_kept(folder, tmp_path):
+    labelled = label_photos(first_student(), folder, tmp_path/'l', quiet=True)
+    assert len(labelled.photos) == 4 and all(p.path.is_file() for p in labelled.photos)
+    m = labelled.load(labelled.photos[0].sha)
+    assert m.dtype == np.uint8 and m.shape == (20, 40) and set(np.unique(m)) == {0, 1, 255}
+    assert (m[:, 24:] == 1).all() and (m[:, :16] == 0).all()
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path/'l').rglob('*.png')}
+    again = label_photos(first_student(), folder, tmp_path/'l', quiet=True)
+    assert again.photos == labelled.photos and again.key == labelled.key and {p: p.stat().st_mtime_ns for p in (tmp_path/'l').rglob('*.png')} == written
+    assert label_photos(first_student(key='another'), folder, tmp_path/'l', quiet=True).key != labelled.key
+
+def test_a_labelling_that_was_stopped_goes_on(folder, tmp_path, monkeypatch):
+    looked_at = []
+    def breaks_off(model, photos, **kw):
+        for o in run_batches(model, photos, **kw):
+            looked_at.append(o.photo.sha)
+            yield o
+            if len(looked_at) == 2: raise KeyboardInterrupt
+    monkeypatch.setattr(unlabelled, 'run_batches', breaks_off)
+    with pytest.raises(KeyboardInterrupt): label_photos(first_student(), folder, tmp_path/'l', quiet=True)
+    assert not read_json(tmp_path/'l'/'stage.json')['done'] and len(list((tmp_path/'l').rglob('*.png'))) == 2
+    labelled = label_photos(first_student(), folder, tmp_path/'l', quiet=True)
+    assert len(labelled.photos) == 4 and len(looked_at) == len(set(looked_at)) == 4                # nothing twice
+
+def test_bad_photos_are_left_out_and_named(folder, tmp_path):
+    (folder/'torn.jpg').write_bytes((folder/'0.png').read_bytes()[:60])
+    (folder/'same.png').write_bytes((folder/'0.png').read_bytes())
+    known = label_photos(first_student(), folder/'1.png', tmp_path/'one', quiet=True).photos[0].sha
+    labelled = label_photos(first_student(), folder, tmp_path/'l', without=[known], quiet=True)
+    assert len(labelled.photos) == 3 and known not in {p.sha for p in labelled.photos}             # of equal files one
+    assert len(labelled.skipped) == 1 and labelled.skipped[0][0].endswith('torn.jpg') and LabelledPhotos(tmp_path/'l').skipped == labelled.skipped
+
+@pytest.mark.parametrize('kw, text', [(dict(sure=1.), 'sure=1.0'), (dict(sure=-.1), 'below 1'), (dict(segmenter=first_student(['x']*255)), '254')])
+def test_what_cannot_be_is_said(folder, tmp_path, kw, text):
+    with pytest.raises(NamedMaskError, match=text): label_photos(**{**dict(segmenter=first_student(), sources=folder, folder=tmp_path/'l', quiet=True), **kw})
+
+def test_samples_come_from_both_and_without_them_all_is_as_before(folder, tmp_path):
+    class Masks:
+        def __contains__(self, sha): return True
+        def load(self, sha, size=None): return np.full((20, 40), 255, np.uint8)
+    labelled = label_photos(first_student(), folder, tmp_path/'l', quiet=True)
+    entries = [SimpleNamespace(name='thing', path=p.path, sha=p.sha) for p in labelled.photos]
+    make = lambda **kw: ArchiveDataset(entries, Masks(), {'thing': 1}, n=60, crop=16, scale=(.8, 1.), side=20, seed=2, **kw)
+    kinds = [set(np.unique(np.asarray(make(labelled=labelled, share=.5)[i][1]))) for i in range(60)]
+    assert 15 < sum(0 in k for k in kinds) < 45                                                   # only label maps know background here
+    y = [np.asarray(make(labelled=labelled, share=.999)[i][1]) for i in range(20)]
+    assert all(set(np.unique(o)) <= {0, 1, 255} for o in y) and any((o == 255).any() for o in y)
+    plain, none = make(), make(labelled=None)
+    assert all(torch.equal(a, b) for i in range(5) for a, b in zip(plain[i], none[i]))
+
+def test_a_run_with_unlabelled_photos(tmp_path):
+    photos, scenes = helpers.write_photos(tmp_path/'photos', 4), helpers.write_photos(tmp_path/'scenes', 2, start=60)
+    go = lambda **kw: helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=2), report=True, **kw)
+    run = go(unlabelled=scenes)
+    assert run.has('first') and run.has('labels') and len(run.labelled.photos) == len(list(scenes.iterdir()))
+    assert run.settings['unlabelled'] == [str(scenes)] and run.segmenter.meta['key'] != read_stage(run.folder, 'first')['key']
+    assert len(run.dls.train.dataset.labelled.photos) == len(run.labelled.photos)
+    before = {s: read_stage(run.folder, s) for s in ('first', 'labels', 'student')}
+    assert go(unlabelled=[scenes]) and {s: read_stage(run.folder, s) for s in before} == before       # kept
+    helpers.write_photos(scenes, 1, start=90)
+    go(unlabelled=scenes)                                                                              # one photo more: labels and the second student are new
+    after = {s: read_stage(run.folder, s)['key'] for s in before}
+    assert [after[s] == before[s]['key'] for s in before] == [True, False, False]
+    plain = go()
+    assert plain.labelled is None and not plain.has('first') and plain.segmenter.meta['key'] == before['first']['key'] and plain.settings['unlabelled'] is None
+
+def test_unlabelled_photos_that_are_not_there(tmp_path):
+    photos = helpers.write_photos(tmp_path/'photos', 2)
+    with pytest.raises(NamedMaskError, match='nowhere'): helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=1, unlabelled=tmp_path/'nowhere')
+    assert not (tmp_path/'run').exists() or not (tmp_path/'run'/'index').exists()

@@ -178,40 +178,45 @@ class NoNames:
             def encodes(self, b): return b[0], torch.where(b[1] == OTHER, torch.zeros_like(b[1]), b[1])
         return Unname()
 
-def train_one(v, o, seed, out):
-    "Train a student of a variant; {'model', 'ema': {decay: state}}."
+DEFAULTS = dict(nothing='0', loss='ce', masks='experts', ema=None, distractors='0', teacher=None, unlabelled=None, sure='.7', share='.5', second='0', ceiling='0')
+
+def split(variant):
+    "(what this script adds, the student's settings)."
+    from namedmask.distillation import student_settings
+    own = SimpleNamespace(**{k: variant.get(k, usual) for k, usual in DEFAULTS.items()})
+    return own, student_settings({k: json.loads(x) for k, x in variant.items() if k not in DEFAULTS})
+
+def taught(own, o, out):
+    "(photos, what is known of them, the part of the samples from those with label pictures)."
+    kept, nothing, extra, labels, second, share = o.kept, o.nothing[:int(own.nothing)], [], {}, {}, float(own.share)
+    if own.teacher:
+        teacher = o.build()
+        teacher.load_state_dict(torch.load(awaited(out/f'{own.teacher}.pt'), weights_only=True))
+        teacher.to(o.device).eval()
+        used = {e.sha for e in (*kept, *nothing)}
+        if own.unlabelled: extra = [p for p in o.unlabelled[own.unlabelled] if p.sha not in used]
+        labels = labels_by(teacher, extra, float(own.sure))
+        if int(own.second): second = labels_by(teacher, kept, .8)
+    if int(own.ceiling): kept, extra, labels, share = [], o.ceiling, {e.sha: e.labels for e in o.ceiling}, len(o.ceiling)/(len(o.ceiling) + len(nothing))
+    return [*kept, *nothing, *extra], Everything(o.masks[own.masks], nothing, o.distractors if int(own.distractors) else None, labels, second), share
+
+def train_one(variant, o, seed, out):
+    "Train a student of a variant: (model, {decay: average of the weights}, mean of the last losses, how many label pictures)."
     import namedmask.segmenter as S
     from namedmask.copypaste import CopyPaste
-    from namedmask.distillation import read_workers, student_settings
-    v = dict(v)
-    n, kind, which = int(v.pop('nothing', 0)), v.pop('loss', 'ce'), v.pop('masks', 'experts')
-    decay, distract = v.pop('ema', None), int(v.pop('distractors', 0))
-    teacher, unlabelled, sure, share, second = v.pop('teacher', None), v.pop('unlabelled', None), float(v.pop('sure', .7)), float(v.pop('share', .5)), int(v.pop('second', 0))
-    ceiling = int(v.pop('ceiling', 0))
-    s = student_settings({k: json.loads(x) for k, x in v.items()})
-    nothing = o.nothing[:n]
-    labels, seconds, extra, kept = {}, {}, [], o.kept
-    if ceiling: kept, extra, labels, share = [], o.ceiling, {e.sha: e.labels for e in o.ceiling}, 1 - len(nothing)/(len(o.ceiling) + len(nothing))
-    if teacher:
-        t = o.build()
-        t.load_state_dict(torch.load(awaited(out/f'{teacher}.pt'), weights_only=True))
-        t.to(o.device).eval()
-        used = {e.sha for e in (*o.kept, *nothing)}
-        if unlabelled: extra = [p for p in o.unlabelled[unlabelled] if p.sha not in used]
-        labels = labels_by(t, extra, sure)
-        if second: seconds = labels_by(t, o.kept, .8)
-    store = Everything(o.masks[which], nothing, o.distractors if distract else None, labels, seconds)
+    own, s = split(variant)
+    photos, store, share = taught(own, o, out)
     model = o.build(s, seed)
-    label_of = lambda e: NAMES_AT.get(e.name, OTHER)
-    base = S.ArchiveDataset
-    S.ArchiveDataset = mixed(base, store, share)
-    make = lambda start: S.training_dls([*kept, *nothing, *extra], store, label_of, n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
+    make = lambda start: S.training_dls(photos, store, lambda e: NAMES_AT.get(e.name, OTHER), n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
                                         band=s['band'], seed=seed, start=start, names=['background', *NAMES], norm=S.encoder_norm(s['encoder']), jitter=s['jitter'], blur=s['blur'],
                                         batch_tfms=[CopyPaste(s['max_objects'], 255), NoNames()], workers=o.workers if o.device != 'cpu' else 0, device=o.device, cache=2**30)
-    averages = callbacks(kind, [float(decay)] if decay else [])
-    try: learn = S.train(model, make, out/'work'/uuid.uuid4().hex, n_iters=s['iterations'], quiet=True, every_s=1e9, cbs=[averages], lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'], freeze=s['freeze'], freeze_bn=s['freeze_bn'])
+    averages, base = callbacks(own.loss, [float(own.ema)] if own.ema else []), S.ArchiveDataset
+    S.ArchiveDataset = mixed(base, store, share)
+    try:
+        learn = S.train(model, make, out/'work'/uuid.uuid4().hex, n_iters=s['iterations'], quiet=True, every_s=1e9, cbs=[averages],
+                        **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
     finally: S.ArchiveDataset = base
-    return model.to(o.device).eval(), {d: w for d, w in averages.shadow.items()}, float(np.mean(learn.loss_log[-50:])), {k: len(x) for k, x in dict(labels=labels, second=seconds).items() if x}
+    return model.to(o.device).eval(), averages.shadow, float(np.mean(learn.loss_log[-50:])), {k: len(x) for k, x in dict(labels=store.labels, second=store.second).items() if x}
 
 def awaited(file):
     "The file, once another process has written it."
@@ -225,32 +230,40 @@ def name_of(variant): return '+'.join(f'{k}={x}' for k, x in variant.items())
 
 # ---------------------------------------------------------------- the run
 
-def opened(run, other, shared, device, workers, ceiling=False):
-    "What all students of a run share; archive and masks may be another run's."
-    from namedmask.images import MaskStore, content_hash
-    from namedmask.nothing import NothingPhotos
-    from namedmask.retrieval import Archive
-    from namedmask.pipeline import Run
-    from namedmask.segmenter import aspp_rates, deeplabv3plus
+def builder(file):
+    "A function of settings and a seed that gives a student whose encoder has the weights in `file`."
     from namedmask.distillation import student_settings
-    run = Run(run)
-    init = torch.load(run.folder/'init.pt', weights_only=True)
+    from namedmask.segmenter import aspp_rates, deeplabv3plus
+    init = torch.load(file, weights_only=True)
     def build(s=None, seed=0):
         s = s or student_settings()
         return deeplabv3plus(s['encoder'], len(NAMES) + 1, s['output_stride'], init=init, rates=aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], head=s['head'], seed=seed)
-    photo = lambda p: SimpleNamespace(name='', path=p, sha=content_hash(p))
-    here = lambda paths: [photo(p) for p in paths if p.is_file()]
+    return build
+
+def photo(path):
+    from namedmask.images import content_hash
+    return SimpleNamespace(name='', path=path, sha=content_hash(path))
+
+def unlabelled(run, shared):
+    "{'pool': photos of the run, 'scenes': those that have no true masks, 'both'}"
     scored = {f'{p.stem}.jpg' for p in (shared/'ceiling_masks').glob('*.png')}
     listed = [Path(line) for line in Path(run.settings['images'][0]).read_text().splitlines()]
-    pools = dict(pool=here(listed), scenes=here(sorted(p for p in (shared/'unlabelled_scenes').rglob('*.jpg') if p.name not in scored)))
-    pools['both'] = pools['pool'] + pools['scenes']
+    pool = [photo(p) for p in listed if p.is_file()]
+    more = [photo(p) for p in sorted((shared/'unlabelled_scenes').glob('*.jpg')) if p.name not in scored]
+    return dict(pool=pool, scenes=more, both=pool + more)
+
+def opened(run, other, shared, device, workers, ceiling=False):
+    "What all students of a run share; archive and masks may be another run's."
+    from namedmask.images import MaskStore
+    from namedmask.nothing import NothingPhotos
+    from namedmask.pipeline import Run
+    from namedmask.retrieval import Archive
+    run = Run(run)
+    source, found = run.folder.parent/other if other else run.folder, NothingPhotos(run.folder/'more'/'nothing')
     true = [SimpleNamespace(**vars(photo(p)), labels=labels) for p, labels in scenes(shared, 1000)] if ceiling else []
-    folder, run_of_masks = run.folder/'more', run.folder.parent/other if other else run.folder
-    found = NothingPhotos(folder/'nothing')
-    return SimpleNamespace(kept=Archive.open(run_of_masks/'archive').kept(), held=[(p.path, None) for p in found.held],
-                           masks=dict(saliency=MaskStore(run_of_masks/'saliency'), experts=MaskStore(run_of_masks/'experts'/'masks')),
-                           nothing=found.train, distractors=MaskStore(folder/'distractors'),
-                           unlabelled=pools, ceiling=true, build=build, device=device, workers=workers)
+    return SimpleNamespace(kept=Archive.open(source/'archive').kept(), masks=dict(saliency=MaskStore(source/'saliency'), experts=MaskStore(source/'experts'/'masks')),
+                           nothing=found.train, held=[(p.path, None) for p in found.held], distractors=MaskStore(run.folder/'more'/'distractors'),
+                           unlabelled=unlabelled(run, shared), ceiling=true, build=builder(run.folder/'init.pt'), device=device, workers=workers)
 
 def make(run, n):
     "Photos of nothing and the masks of their salient objects; first weights of the student."

@@ -917,7 +917,8 @@ def train_ceiling(
                                        batch_tfms=[CopyPaste(s['max_objects'], as_released=s.get('as_released', False))], **{k: s[k] for k in ('batch_size', 'crop', 'scale', 'side', 'jitter', 'blur')})
     with stage.working():
         model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=init[0], rates=aspp_rates(s['crop'], s['output_stride']), channels=s.get('channels', 256), head=s.get('head', 'smp'), seed=seed)
-        train(model, make, stage.folder, n_iters=s['iterations'], what='ceiling', quiet=quiet, precision=s.get('precision', 'auto'), **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
+        train(model, make, stage.folder, n_iters=s['iterations'], what='ceiling', quiet=quiet, precision=s.get('precision', 'auto'), ema=s.get('ema', 0.),
+              **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
         true = dict(name='true masks', role='labels of the ceiling', supervision='masks', licence="that of the benchmark's masks", source=str(entries[0].mask.parent.name), sha256='')
         save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=[init[1].as_dict(), true], student=s, seed=seed))
     stage.finish(photos=len(entries))

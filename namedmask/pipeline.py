@@ -447,6 +447,7 @@ def run_settings(
     "The settings of a run as JSON."
     from namedmask.distillation import student_settings
     from namedmask.experts import expert_settings, make_groups
+    from namedmask.unlabelled import check_names
     categories, defaults = parse_names(names), defaults_of(revision)
     bases = [defaults['base'] or (getattr(recipe, k) if recipe else teachers.recipe) for k in ('student', 'experts')]
     student = student_settings(teachers.recipe if student is None else student, base=bases[0], revision=revision)
@@ -454,6 +455,7 @@ def run_settings(
     if iterations is not None: student['iterations'] = iterations
     if experts and expert_iterations is not None: experts['n_iters'] = expert_iterations
     if groups: make_groups([c.name for c in categories], groups)
+    if unlabelled: check_names(categories)
     n = teachers.n if n is None else n
     usual = {k: defaults[k] for k in ('nothing', 'alike')}
     if usual['nothing'] is None: usual = dict(nothing=round(teachers.nothing*n*len(categories)), alike=teachers.alike)
@@ -719,7 +721,7 @@ def _begun(before, settings, revision, out):
 
 def _parts(settings, teachers, saliency, revision):
     "(the networks that a run begins with, their cards); the cards come without the weights."
-    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=Looks(teachers.features()[0]) if settings['votes'] or settings['alike'] < 1 else None,
+    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=Looks(teachers.features()[0]) if settings['votes'] or settings['alike'] < 1 or settings['nothing'] else None,
                  init=teachers.student_init(settings['student']['encoder']))
     expert = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None
     return parts, _cards(parts['retriever'], parts['looks'], parts['detector'], parts['init'][1], expert)

@@ -568,6 +568,12 @@ def test_the_ceilings_key_has_masks_and_weights(voc, tmp_path, small_ceiling):
     f = entries()[0].mask; a = load_labels(f); a[:2] = 8; save_labels(f, a)
     train_ceiling(entries(), s, init(1), tmp_path/'ceiling', quiet=True); assert made() > second                       # another mask
 
+def test_the_ceiling_gets_the_students_average_of_weights(voc, tmp_path, small_ceiling):
+    s, init = small_ceiling
+    entries = true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'cat', quiet=True)
+    last, mean = (train_ceiling(entries, {**s, 'iterations': 3, 'ema': ema}, init(0), tmp_path/str(ema), quiet=True).model.state_dict() for ema in (0., .9))
+    assert any(not torch.equal(last[k], mean[k]) for k in last)
+
 def test_a_ceiling_of_an_older_release_is_kept_while_nothing_changed(voc, tmp_path, small_ceiling):
     from namedmask.core import read_json, settings_key, write_json
     s, init = small_ceiling

@@ -99,6 +99,12 @@ def test_a_run_with_unlabelled_photos(tmp_path):
     plain = go()
     assert plain.labelled is None and not plain.has('first') and plain.segmenter.meta['key'] == before['first']['key'] and plain.settings['unlabelled'] is None
 
+def test_too_many_names_for_a_label_map_are_said_at_once(tmp_path):
+    from namedmask.pipeline import run_settings
+    names = ','.join(f'name {i}' for i in range(255))
+    with pytest.raises(NamedMaskError, match='255 names are more than the 254'): run_settings('photos', names, helpers.register(), unlabelled='scenes')
+    assert run_settings('photos', names, helpers.register())['unlabelled'] is None
+
 def test_unlabelled_photos_that_are_not_there(tmp_path):
     photos = helpers.write_photos(tmp_path/'photos', 2)
     with pytest.raises(NamedMaskError, match='nowhere'): helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=1, unlabelled=tmp_path/'nowhere')

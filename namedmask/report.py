@@ -6,10 +6,10 @@ Docs: https://namedmask.github.io/namedmask/report.html.md"""
 
 # %% auto #0
 __all__ = ['WHAT', 'data_uri', 'figure_uri', 'loss_figure', 'spotlight', 'section', 'write_page', 'shares', 'read_thumb', 'tile',
-           'square', 'spread', 'archive_section', 'overlap', 'mask_row', 'mask_section', 'shade', 'is_result', 'latest',
-           'evaluation_block', 'evaluation_section', 'prediction_section', 'said', 'clock', 'seconds_section',
-           'ledger_section', 'false_names_section', 'curve_section', 'settings_section', 'headline', 'run_sections',
-           'write_report']
+           'square', 'spread', 'kinds_text', 'archive_section', 'overlap', 'mask_row', 'mask_section', 'shade',
+           'is_result', 'latest', 'evaluation_block', 'evaluation_section', 'prediction_section', 'said', 'clock',
+           'seconds_section', 'ledger_section', 'false_names_section', 'curve_section', 'settings_section', 'headline',
+           'run_sections', 'write_report']
 
 # %% ../nbs/12_report.ipynb #6c0d331e
 import base64, io, json
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from . import __version__
-from .core import NamedMaskError, locked, rng_of, slug, write_text
+from .core import NamedMaskError, locked, read_json, rng_of, slug, write_text
 from .images import as_rgb, load_image, palette
 
 # %% ../nbs/12_report.ipynb #d31edf8e
@@ -130,6 +130,16 @@ def spread(items, n):
     return items if len(items) <= n else [items[round(i*(len(items) - 1)/max(n - 1, 1))] for i in range(n)]
 
 # %% ../nbs/12_report.ipynb #c0b6c718
+def kinds_text(
+    archive,   # A `namedmask.retrieval.Archive`
+    name:str,  # One of its names
+)->str:        # '' where the archive does not say
+    "How varied a name's photos are, in words (`retrieval.kinds`)."
+    told = read_json(Path(getattr(archive, 'folder', ''))/'stage.json', {}, dict).get('kinds')
+    of_name = told.get(name) if isinstance(told, dict) else None
+    if not isinstance(of_name, list) or len(of_name) != 2 or not all(map(_number, of_name)): return ''
+    return f' To the second opinion they are {of_name[0]:.1f} kinds of photo, {of_name[1]:.0%} of them of one kind.'
+
 def archive_section(
     archive,        # A `namedmask.retrieval.Archive`
     budget:int=300, # How many photos the page may show
@@ -142,11 +152,11 @@ def archive_section(
         kept, out = archive.kept(name), archive.dropped(name)
         span = f', scores {kept[0].score:.3f} to {kept[-1].score:.3f}' if kept else ''
         subs.append({'id': 'archive-' + slug(name), 'title': name, 'tiles': [tile(e) for e in spread(kept, each)],
-                     'see': f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, from the first to the last.',
+                     'see': f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, from the first to the last.' + kinds_text(archive, name),
                      'dropped': [tile(e) for e in spread(out, max(2, each//3))], 'dropped_summary': f'{len(out)} dropped photos, and why'})
     rest = len(names) - shown
     return section('archives', 'Archives', 'The photos found for each name, by score; the caption gives rank and score. A photo of something else teaches '
-                   'the student something else: the last ones of each name are the first to go wrong.', subs=subs,
+                   'the student something else: the last ones of each name are the first to go wrong. Photos of one kind teach the student that kind alone.', subs=subs,
                    more=f'{rest} more names are not shown here: namedmask sheet draws them.' if rest > 0 else '')
 
 # %% ../nbs/12_report.ipynb #b606b78d

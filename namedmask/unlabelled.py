@@ -67,17 +67,22 @@ def label_photos(
     check_names(segmenter.names)
     if not 0 <= sure < 1: raise NamedMaskError(f"sure={sure!r} is no least probability: say a number from 0, below 1.")
     photos, skipped = _photos_of(sources, without)
-    if not photos: raise NamedMaskError("No unlabelled photo is left: all of them are in the archives already, or cannot be read. Give others.")
+    if not photos: raise _none_left(skipped)
     stage = Stage(folder, dict(stage='labels', version=1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]))).open()
     if stage.done: return LabelledPhotos(stage.folder)
     with stage.working():
         labelled, failed = _labelled(segmenter, photos, MaskStore(stage.folder/'maps'), sure, quiet)
+        if not labelled: raise _none_left([*skipped, *failed])
         _write_csv(stage.folder/'skipped.csv', _SKIPPED, [*skipped, *failed])
         _write_csv(stage.folder/'photos.csv', _COLUMNS, [(p.root, p.rel, p.sha) for p in labelled])
     stage.finish(photos=len(labelled), skipped=len(skipped) + len(failed))
     return LabelledPhotos(stage.folder)
 
 # %% ../nbs/09c_unlabelled.ipynb #5a084c19
+def _none_left(skipped):
+    why = f'the first that cannot be read: {skipped[0][1]}' if skipped else 'all of them are in the archives already'
+    return NamedMaskError(f"No unlabelled photo is left ({why}): give others.")
+
 def _photos_of(sources, without):
     "(each photo once, [(path, why it cannot be read)])."
     seen, photos, skipped = set(without), [], []

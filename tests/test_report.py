@@ -71,6 +71,15 @@ def test_only_what_is_shown_is_read(photo, tmp_path, monkeypatch):
     found = archive_section(archive_of(photo, [f'name {k}' for k in range(400)], 30), budget=60)
     assert len(read) == 60 and len(found['subs']) == 20 and '380 more names' in found['more']
 
+def test_how_varied_a_names_photos_are(photo, tmp_path):
+    from namedmask.report import kinds_text
+    archive = archive_of(photo, ['cat', 'dog'], 3)
+    archive.folder = tmp_path
+    say = lambda kinds: (tmp_path/'stage.json').write_text(json.dumps(dict(kinds=kinds))) and kinds_text(archive, 'cat')
+    assert kinds_text(archive, 'cat') == '' and say({'cat': [7.3, .71]}) == ' To the second opinion they are 7.3 kinds of photo, 71% of them of one kind.'
+    assert '71% of them of one kind' in archive_section(archive)['subs'][0]['see'] and '71%' not in archive_section(archive)['subs'][1]['see']
+    for damaged in ([], {'cat': 3}, {'cat': [1]}, {'cat': ['a', 'b']}, {'dog': [1, 2]}, None): assert say(damaged) == ''
+
 def test_masks_are_compared_within_a_bound(photo, tmp_path, monkeypatch):
     names = [f'name {k}' for k in range(40)]
     stores = MaskStore(tmp_path/'before'), MaskStore(tmp_path/'after')

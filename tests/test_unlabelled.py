@@ -65,6 +65,12 @@ def test_bad_photos_are_left_out_and_named(folder, tmp_path):
     assert len(labelled.photos) == 3 and known not in {p.sha for p in labelled.photos}             # of equal files one
     assert len(labelled.skipped) == 1 and labelled.skipped[0][0].endswith('torn.jpg') and LabelledPhotos(tmp_path/'l').skipped == labelled.skipped
 
+def test_where_no_photo_is_left_it_says_so(folder, tmp_path):
+    known = [p.sha for p in label_photos(first_student(), folder, tmp_path/'l', quiet=True).photos]
+    with pytest.raises(NamedMaskError, match='No unlabelled photo is left .all of them are in the archives'): label_photos(first_student(), folder, tmp_path/'m', without=known, quiet=True)
+    (folder/'torn.jpg').write_bytes((folder/'0.png').read_bytes()[:60])
+    with pytest.raises(NamedMaskError, match='No unlabelled photo is left .the first that cannot be read.*torn.jpg'): label_photos(first_student(), folder, tmp_path/'m', without=known, quiet=True)
+
 @pytest.mark.parametrize('kw, text', [(dict(sure=1.), 'sure=1.0'), (dict(sure=-.1), 'below 1'), (dict(segmenter=first_student(['x']*255)), '254')])
 def test_what_cannot_be_is_said(folder, tmp_path, kw, text):
     with pytest.raises(NamedMaskError, match=text): label_photos(**{**dict(segmenter=first_student(), sources=folder, folder=tmp_path/'l', quiet=True), **kw})

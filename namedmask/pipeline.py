@@ -657,8 +657,10 @@ def _student_stage(step, settings, archive, nothing, masks, init, cards, device,
 
 def _labels_stage(step, settings, first, archive, nothing, quiet):
     "The first student labels the photos that nobody has labelled."
+    from namedmask.nothing import NothingPhotos
     from namedmask.unlabelled import label_photos
-    known = {e.sha for e in (*archive.kept(), *nothing)}
+    aside = NothingPhotos(step.out/'nothing').held if settings['nothing'] else []           # no training sees these
+    known = {e.sha for e in (*archive.kept(), *nothing, *aside)}
     labelled = step('labels', lambda: label_photos(first, settings['unlabelled'], step.out/'labels', without=known, quiet=quiet),
                     lambda o: f'{len(o.photos):,} photos labelled by the first student')
     if labelled.skipped: step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} (all of them: labels/skipped.csv)")

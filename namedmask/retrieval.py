@@ -781,11 +781,9 @@ def too_many_alike(
     least:float=MUCH_ALIKE, # Cosine from which two look alike
 )->list:       # Places of the photos to leave out, in order
     "The photos that look like `most` better ones which stay."
-    stay, out = [], []
-    for i, v in enumerate(looks):
-        crowd = int((looks[stay]@v >= least).sum()) if stay else 0
-        (out if crowd >= most else stay).append(i)
-    return out
+    alike, stay = looks@looks.T >= least, np.zeros(len(looks), bool)
+    for i in range(len(looks)): stay[i] = alike[i, stay].sum() < most
+    return np.flatnonzero(~stay).tolist()
 
 def kinds(
     looks, # (N, D) float32: vectors of the photos of a name, of length 1

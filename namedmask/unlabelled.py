@@ -66,7 +66,7 @@ def label_photos(
     "Let a student label photos. Continues after an interruption; a photo that cannot be read is left out and noted."
     check_names(segmenter.names)
     if not 0 <= sure < 1: raise NamedMaskError(f"sure={sure!r} is no least probability: say a number from 0, below 1.")
-    photos, skipped = _photos_of(sources, without)
+    photos, skipped = _photos_of(sources, without, quiet)
     if not photos: raise _none_left(skipped)
     stage = Stage(folder, dict(stage='labels', version=1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]))).open()
     if stage.done: return LabelledPhotos(stage.folder)
@@ -83,10 +83,11 @@ def _none_left(skipped):
     why = f'the first that cannot be read: {skipped[0][1]}' if skipped else 'all of them are in the archives already'
     return NamedMaskError(f"No unlabelled photo is left ({why}): give others.")
 
-def _photos_of(sources, without):
+def _photos_of(sources, without, quiet):
     "(each photo once, [(path, why it cannot be read)])."
     seen, photos, skipped = set(without), [], []
-    for root, rel in find_images(sources, on_skip=lambda path, why: skipped.append((str(path), why))):
+    found = list(find_images(sources, on_skip=lambda path, why: skipped.append((str(path), why))))
+    for root, rel in progress(found, 'unlabelled photos', quiet=quiet):
         photo = NothingPhoto('train', 0., '', '', root, rel, '')
         try: sha = content_hash(photo.path)
         except (NamedMaskError, OSError) as e: skipped.append((str(photo.path), str(e))); continue

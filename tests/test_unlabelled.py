@@ -105,6 +105,13 @@ def test_a_run_with_unlabelled_photos(tmp_path):
     plain = go()
     assert plain.labelled is None and not plain.has('first') and plain.segmenter.meta['key'] == before['first']['key'] and plain.settings['unlabelled'] is None
 
+def test_photos_that_were_set_aside_are_not_learned_from(tmp_path):
+    "Not even where the folder of unlabelled photos is the run's own."
+    photos = helpers.write_photos(tmp_path/'photos', 6)
+    run = helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), nothing=3, unlabelled=photos)
+    labelled = {p.sha for p in run.labelled.photos}
+    assert labelled and run.nothing.held and not labelled & {p.sha for p in (*run.nothing.held, *run.nothing.train, *run.archive.kept())}
+
 def test_too_many_names_for_a_label_map_are_said_at_once(tmp_path):
     from namedmask.pipeline import run_settings
     names = ','.join(f'name {i}' for i in range(255))

@@ -26,7 +26,7 @@ def _often():
     "A checkpoint after each iteration: many moments to be killed at."
     from namedmask import segmenter
     before = segmenter.Checkpoint.__init__
-    def every(self, folder, n_iters, every_s=0.): before(self, folder, n_iters, 0.)
+    def every(self, folder, n_iters, every_s=0., **more): before(self, folder, n_iters, 0., **more)
     segmenter.Checkpoint.__init__ = every
 
 @job

@@ -858,7 +858,7 @@ def fit_resumably(
 )->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
     "Fit any `Learner` with checkpoints, the poly schedule and a bar with the time to go."
     average = WeightAverage(ema) if ema else None
-    ckpt = Checkpoint(folder, n_iters, every_s, average)
+    ckpt = Checkpoint(folder, n_iters, every_s, average=average)
     state = ckpt.peek()
     start = state['iteration'] if state else 0
     if state: _continue(model, state, ckpt.file, average)

@@ -165,7 +165,7 @@ def child(photos, out, bomb=None, counts=None):
     sys.stderr = sys.stdout = open(os.devnull, 'w')
     from namedmask import segmenter
     old = segmenter.Checkpoint.__init__
-    def every(self, folder, n_iters, every_s=0.): old(self, folder, n_iters, 0.)
+    def every(self, folder, n_iters, every_s=0., **more): old(self, folder, n_iters, 0., **more)
     segmenter.Checkpoint.__init__ = every
     if bomb: Bomb(*bomb).plant()
     toy_fit(photos, out)

@@ -762,7 +762,7 @@ def run(tmp_path, monkeypatch, mine):
     maps = [np.where(b.labels(s) == 255, 0, b.labels(s)) for s in b.stems]
     monkeypatch.setattr(p, 'find_segmenter', lambda folder, *device: Says(b.names, *maps))
     return NS(folder=tmp_path/'run', settings=dict(names={'ship': ['ship'], 'lighthouse': ['lighthouse']}, seed=3, n=5), record=dict(teachers=[]),
-              teachers=lambda: (helpers.ColourRetriever(), None, left))
+              teachers=lambda: (helpers.ColourRetriever(), None, left), false_names=lambda quiet=True: None)
 
 def test_a_run_on_another_benchmark(run, mine, voc, tmp_path, monkeypatch):
     from namedmask.pipeline import evaluate_run, result_text

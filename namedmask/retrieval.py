@@ -897,6 +897,12 @@ def _kinds_notes(kinds):
     return [f"{part:.0%} of the photos of {name!r} are of one kind: the student will hardly know others. Look at its contact sheet; "
             f"give photos of other kinds or more words ({name}=synonym|synonym), or let fewer look alike (alike=.3)." for name, (_, part) in kinds.items() if part > max(.5, 2*usual)]
 
+def _depth_notes(names, n, found):
+    "Sentences about names that went far down their ranking for photos that do not look alike."
+    left_out = [sum(why.endswith(f'better photos of {name} look much like it') for why in found.outvoted.values()) for name in names]
+    return [f"{k} photos of {name!r} were left out because they look much like better ones, and others down to place {at} of the ranking came in: look at its contact sheet. "
+            "Where a name rightly has photos of one kind, take the best by rank (--alike 1)." for name, k, at in zip(names, left_out, found.at) if k and at > 2*n]
+
 def _beats(found, c, m, vectors, nothing):
     "(m,) bool, twice: does name `c` score more than the empty word for its best photos, and no less than any other name?"
     scores, rows = (o[:m] for o in found.first[c])
@@ -982,7 +988,7 @@ def build_archive(
         found = _Search(index, text[:-1], n, near, copies, quiet)
         if looks and (votes and len(names) > 1 or alike < 1): _vote(found, names, looks, votes if len(names) > 1 else 0, stage.folder/'looks', quiet, alike)
         else: found.fill()
-        sentences = _warnings(names, n, found, index.vectors, text[-1]) + _kinds_notes(found.kinds) + _name_notes(retriever, categories, text)
+        sentences = _warnings(names, n, found, index.vectors, text[-1]) + _kinds_notes(found.kinds) + _depth_notes(names, n, found) + _name_notes(retriever, categories, text)
         seen = np.unique(np.concatenate([rows[:at] for rows, at in zip(found.rows, found.at)]))
         _keep_scores(stage.folder, [found.photos[r].sha for r in seen.tolist()], seen, index.vectors, text)
         archive = Archive(folder, categories, _lines(names, found), sentences, _read_edits(folder))

@@ -396,6 +396,8 @@ def test_photos_of_one_kind_make_room_for_others(likeness, tmp_path):
     assert [sum(int(e.rel[:2]) < 30 for e in a.kept('cat')), len(a.kept('cat'))] == [6, 12]
     assert a.kept('cat')[:6] == plain.kept('cat')[:6] and a.key != plain.key           # the best stay
     assert {e.reason for e in a.dropped('cat')} == {'6 better photos of cat look much like it'}
+    assert len(told := [w for w in a.warnings if 'left out because they look much like' in w]) == 1 and '--alike 1' in told[0] and "'cat'" in told[0]
+    assert not any('left out' in w for w in plain.warnings)
     with pytest.raises(NamedMaskError, match='alike=2 is no part'): build_archive(likeness, words(), 'cat', 12, tmp_path/'c', quiet=True, looks=Looks(Eyes(), size=32), alike=2)
     with pytest.raises(NamedMaskError, match='needs eyes'): build_archive(likeness, words(), 'cat', 12, tmp_path/'c', quiet=True, alike=.5)
 

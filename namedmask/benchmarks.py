@@ -761,6 +761,7 @@ class Folder(Benchmark):
         if len(self.known) < 255: ids[ids == 255] = self.void
         return checked_ids(ids, self.strange, self.mask(stem), self._meaning())
 
+# %% ../nbs/10a_benchmarks.ipynb #fbed4f72
 def open_folder(
     root,       # Such a folder, or one in VOC's layout
     names=None, # As for `Benchmark`

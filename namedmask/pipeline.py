@@ -650,7 +650,8 @@ def _expert_stage(step, settings, teachers, archive, masks, parallel, device, qu
 def _student_stage(step, settings, archive, nothing, masks, init, cards, device, quiet):
     from namedmask.distillation import distil
     def taught(stage, labelled=None):
-        return step(stage, lambda: distil(archive, masks, settings['student'], init, step.out/stage, seed=settings['seed'], cards=cards, quiet=quiet, device=device, nothing=nothing, labelled=labelled),
+        return step(stage, lambda: distil(archive, masks, settings['student'], init, step.out/stage, seed=settings['seed'], cards=cards, quiet=quiet,
+                                          device=device, nothing=nothing, labelled=labelled),
                     lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
     if not settings['unlabelled']: return taught('student')
     return taught('student', _labels_stage(step, settings, taught('first'), archive, nothing, quiet))
@@ -663,7 +664,8 @@ def _labels_stage(step, settings, first, archive, nothing, quiet):
     known = {e.sha for e in (*archive.kept(), *nothing, *aside)}
     labelled = step('labels', lambda: label_photos(first, settings['unlabelled'], step.out/'labels', without=known, quiet=quiet),
                     lambda o: f'{len(o.photos):,} photos labelled by the first student')
-    if labelled.skipped: step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} (all of them: labels/skipped.csv)")
+    if labelled.skipped:
+        step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} (all of them: labels/skipped.csv)")
     return labelled
 
 # %% ../nbs/13_pipeline.ipynb #f9c147c9
@@ -723,7 +725,8 @@ def _begun(before, settings, revision, out):
 
 def _parts(settings, teachers, saliency, revision):
     "(the networks that a run begins with, their cards); the cards come without the weights."
-    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=Looks(teachers.features()[0]) if settings['votes'] or settings['alike'] < 1 or settings['nothing'] else None,
+    looks_on = settings['votes'] or settings['alike'] < 1 or settings['nothing']
+    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=Looks(teachers.features()[0]) if looks_on else None,
                  init=teachers.student_init(settings['student']['encoder']))
     expert = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None
     return parts, _cards(parts['retriever'], parts['looks'], parts['detector'], parts['init'][1], expert)
@@ -816,7 +819,8 @@ def evaluate_run(
     with locked(run.folder):
         if kind in bm.SALIENCY: return _evaluate_saliency(run, bm.open_benchmark(kind, root, split=split), quiet)
         bench = bm.open_benchmark(kind, root, parse_names(run.settings['names']), split)
-        return {**_logged(run, bench, _evaluate_names(run, bench, student, naive, masks, labels, quiet, device)), **(_own_false_names(run, quiet) if student else {})}
+        scores = _logged(run, bench, _evaluate_names(run, bench, student, naive, masks, labels, quiet, device))
+        return {**scores, **(_own_false_names(run, quiet) if student else {})}
 
 # %% ../nbs/13_pipeline.ipynb #13a00050
 def _evaluate_names(run, bench, student, naive, masks, labels, quiet, device):

@@ -824,6 +824,7 @@ class _Search:
             if not short: return self
             self._deepen(short if self.copies == 'confirmed' else list(range(len(self.rows))))
 
+# %% ../nbs/04_retrieval.ipynb #7fe54483
 def _vote(search, names, looks, k, folder, quiet, alike=1.):
     "Ask the neighbours of each photo; drop the outvoted and those of a kind that there are enough of, fill up, and ask again until nobody is dropped."
     from namedmask.index import build_index
@@ -853,6 +854,7 @@ def _thin_out(search, names, looks, most):
         for i in (too_many_alike(np.stack([looks[r] for r in ranked]), most) if ranked else ()):
             search.outvoted[ranked[i]] = f'{most} better photos of {name} look much like it'
 
+# %% ../nbs/04_retrieval.ipynb #a01eaddb
 def _why_not(names, c, row, score, holder, value, repeats, outvoted):
     "The reason why name `c` does not keep the photo; empty if it does."
     if row in outvoted: return outvoted[row]

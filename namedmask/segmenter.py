@@ -28,6 +28,7 @@ from fastai.basics import (Adam, Callback, CancelFitException, CancelValidExcept
                            TfmdDL, is_listy, Transform, default_device, to_np)
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage, TensorMask, AddMaskCodes
+from fastcore.basics import patch
 from fastai.vision.data import Normalize, get_grid
 import fastai.vision.learner  # how `show_results` draws masks
 from .core import (NamedMaskError, atomic_path, end_with_parent, explain_write, progress, read_json, rng_of, seed_of, write_json)
@@ -368,16 +369,6 @@ class ArchiveDataset:
         unit = self.side/min(im.size) if self.side else 1.
         return unit*(self.scale[0] + s*(self.scale[1]-self.scale[0]))
 
-    def draw_labelled(self, rng):
-        "The same, of a photo with a label map."
-        e = self.labelled.photos[rng.integers(len(self.labelled.photos))]
-        s, u, v, f = rng.random(4)
-        im, labels = self.labelled_pictures(e)
-        x, m, pad = cut(im, labels, self.crop, self.scale_of(im, s), (u, v), f < self.flip, mask_filter=Image.NEAREST)
-        y = m.astype(label_type(self.ignore_index))
-        y[(m == IGNORE) | pad] = self.ignore_index
-        return x, y, e
-
     def __getitem__(self, i):
         rng, why = rng_of(self.seed, 'sample', i), 'every pixel was ignored: choose a narrower band'
         for _ in range(10):
@@ -385,6 +376,18 @@ class ArchiveDataset:
             except NamedMaskError as e: why = str(e); continue          # a photo that has gone: take another
             if (y != self.ignore_index).any(): return TensorImage(torch.from_numpy(x).permute(2, 0, 1)), TensorLabels(torch.from_numpy(y))
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
+
+# %% ../nbs/06_segmenter.ipynb #68afa2bb
+@patch
+def draw_labelled(self:ArchiveDataset, rng):
+    "One try, of a photo with a label map."
+    e = self.labelled.photos[rng.integers(len(self.labelled.photos))]
+    s, u, v, f = rng.random(4)
+    im, labels = self.labelled_pictures(e)
+    x, m, pad = cut(im, labels, self.crop, self.scale_of(im, s), (u, v), f < self.flip, mask_filter=Image.NEAREST)
+    y = m.astype(label_type(self.ignore_index))
+    y[(m == IGNORE) | pad] = self.ignore_index
+    return x, y, e
 
 # %% ../nbs/06_segmenter.ipynb #cf8bae1b
 def each_photo(
@@ -739,7 +742,7 @@ class WeightAverage(Callback):
         if not self.training: return
         newest = _floats(self.model)
         if not self.weights: self.weights = {k: v.clone() for k, v in newest.items()}
-        if next(iter(self.weights.values())).device != next(iter(newest.values())).device: self.weights = {k: v.to(newest[k].device) for k, v in self.weights.items()}
+        self.weights = {k: v.to(newest[k].device) for k, v in self.weights.items()}     # a checkpoint's came from the CPU
         part = 1 - min(self.decay, (1 + self.step)/(10 + self.step))     # the first weights are soon forgotten
         torch._foreach_lerp_(list(self.weights.values()), list(newest.values()), part)
         self.step += 1
@@ -806,6 +809,7 @@ class Checkpoint(Callback):
             csv.writer(f).writerows([('iteration', 'loss'), *((i, f'{l:.5f}') for i, l in enumerate(self.log))])
         self.last = time.time()
 
+# %% ../nbs/06_segmenter.ipynb #864b1363
 def _odd_checkpoint(state):
     "What is missing in a checkpoint, in words; '' if nothing is."
     kinds = dict(model=dict, opt=(dict, type(None)), iteration=int, losses=list)
@@ -868,7 +872,8 @@ def fit_resumably(
         with explain_write(folder): Path(folder).mkdir(parents=True, exist_ok=True)
         try:
             with learn.no_bar(), learn.no_logging():
-                learn.fit(1, cbs=[ckpt, *([average] if average else []), PolySchedule(learn.start_rates, n_iters, start, warmup=warmup), ProgressLoss(what, n_iters, start, quiet)])
+                schedule, bar = PolySchedule(learn.start_rates, n_iters, start, warmup=warmup), ProgressLoss(what, n_iters, start, quiet)
+                learn.fit(1, cbs=[ckpt, *([average] if average else []), schedule, bar])
         except NamedMaskError as e: raise NamedMaskError(str(e).split('\n\t')[-1]) from e     # fastai puts the callback's name before it
     if average: average.into(model)
     learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])

@@ -53,7 +53,9 @@ def check_names(
     names, # Those of a student
 ):
     "More names than a label map can hold are a `NamedMaskError`."
-    if len(names) > 254: raise NamedMaskError(f"{len(names)} names are more than the 254 that a label map of unlabelled photos can hold: leave out --unlabelled, or split the names.")
+    if len(names) <= 254: return
+    raise NamedMaskError(f"{len(names)} names are more than the 254 that a label map of unlabelled photos can hold: "
+                         "leave out --unlabelled, or split the names.")
 
 def label_photos(
     segmenter,      # The first student, a `Segmenter`
@@ -68,7 +70,8 @@ def label_photos(
     if not 0 <= sure < 1: raise NamedMaskError(f"sure={sure!r} is no least probability: say a number from 0, below 1.")
     photos, skipped = _photos_of(sources, without, quiet)
     if not photos: raise _none_left(skipped)
-    stage = Stage(folder, dict(stage='labels', version=1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]))).open()
+    told = dict(stage='labels', version=1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]))
+    stage = Stage(folder, told).open()
     if stage.done: return LabelledPhotos(stage.folder)
     with stage.working():
         labelled, failed = _labelled(segmenter, photos, MaskStore(stage.folder/'maps'), sure, quiet)
@@ -98,7 +101,8 @@ def _photos_of(sources, without, quiet):
 def _labelled(segmenter, photos, maps, sure, quiet):
     "Label the photos that have no map yet: (those that have one now, [(path, why not)])."
     missing, failed = [p for p in photos if p.sha not in maps], []
-    seen = run_batches(segmenter.model, missing, load=partial(entry_photo, short_side=WORK_SIDE), side=segmenter.meta.get('side'), flip=True, take=lambda logits, size: sure_labels(logits, sure))
+    seen = run_batches(segmenter.model, missing, load=partial(entry_photo, short_side=WORK_SIDE), side=segmenter.meta.get('side'), flip=True,
+                       take=lambda logits, size: sure_labels(logits, sure))
     for o in progress(seen, 'labels', len(photos), len(photos) - len(missing), quiet=quiet):
         if o.error: failed.append((str(o.photo.path), str(o.error)))
         else: maps.save(o.photo.sha, o.value)

@@ -1,7 +1,9 @@
 "What is installed: light to import, one version, settings.ini and pyproject.toml in agreement, a README in step."
 import ast, importlib.metadata, re, subprocess, sys, tomllib
 from configparser import ConfigParser
+import numpy as np
 import pytest
+from PIL import Image
 from helpers import ROOT
 
 def python(code, **kw): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, **kw)
@@ -98,3 +100,23 @@ def test_a_stage_never_imports_a_later_one():
         froms = [o for o in ast.walk(ast.parse((ROOT/'namedmask'/f'{name}.py').read_text(encoding='utf-8'))) if isinstance(o, ast.ImportFrom)]
         used = {o.module for o in froms if o.level and o.module} | {o.module.split('.')[1] for o in froms if not o.level and o.module.startswith('namedmask.')}
         assert used & set(order[i:]) == set(), f'{name} imports {used & set(order[i:])}'
+
+def test_the_demo_begins_its_run_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    "On a fresh machine, with everything that it draws and learns left out: the photos and scenes that it writes do not stand in the way of its run."
+    import importlib.util
+    from namedmask import core, pipeline, world
+    class Begun(Exception): pass
+    spec = importlib.util.spec_from_file_location('demo', ROOT/'.ci'/'demo.py')
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    def fit(photos, names, out, **kw):
+        with core.locked(out): raise Begun(out)
+    def write_world(world, folder, **kw):
+        (folder/'JPEGImages').mkdir(parents=True)
+        return folder
+    monkeypatch.setattr(demo, 'ROOT', tmp_path)
+    monkeypatch.setattr(demo, 'real_photos', lambda: [(Image.new('RGB', (8, 8)), np.zeros((8, 8), np.uint8), ['cat'])])
+    monkeypatch.setattr(pipeline, 'fit', fit)
+    monkeypatch.setattr(world, 'write_world', write_world)
+    with pytest.raises(Begun): demo.main()
+    assert (tmp_path/'runs'/'demo'/'real').is_dir()

@@ -16,6 +16,9 @@ mean false area. So mIoU comes from true masks: the figures are for choosing set
     seed=1           of this student alone
     teacher=ROW      labels by an earlier student of this file, its variant with '+' for spaces, on: unlabelled=pool, scenes or both; sure=.7; share=.5
     ceiling=1        the photos of `ceiling_masks` with their true masks in place of the archive: such a row saw true masks in training
+    sure_bg=.9       the least probability of background in such labels, where it is another than that of names
+    balance=1        a name that they hold seldom is raised until its area is as large as the names' mean, by this much at most
+    pick=spread      photos of nothing that are as unlike as can be (farthest points), in place of random ones
     second=1         what that teacher calls another name on a photo of the archive is ignored
 """
 import argparse, json, multiprocessing, time, traceback, uuid
@@ -95,13 +98,25 @@ def final_photos(shared):
 
 # ---------------------------------------------------------------- what students learn from
 
-def labels_by(model, photos, sure, side=320):
-    "{sha: label picture of the teacher, 255 where its probability is lower than `sure`}"
+def over(model, photos, take, side=320):
     from namedmask.inference import run_batches
-    def take(logits, size):
-        p, at = F.interpolate(logits[None].softmax(1), size, mode='bilinear')[0].max(0)
-        return torch.where(p >= sure, at, 255).byte().cpu().numpy()
     return {o.photo.sha: o.value for o in run_batches(model, photos, take=take, load=lambda p: Image.open(p.path).convert('RGB'), side=side, flip=True) if o.value is not None}
+
+def raised(model, photos, most):
+    "(C,) what is added to the scores of names that are seldom."
+    if not most: return 0.
+    share = np.mean(list(over(model, photos, lambda logits, size: logits.softmax(0).mean((1, 2)).cpu().numpy()).values()), 0)
+    more = np.log(share[1:].mean()/share[1:]).clip(0, most)
+    print('raised:', dict(zip(NAMES, more.round(2).tolist())), flush=True)
+    return torch.tensor([0, *more]).float().view(-1, 1, 1)
+
+def labels_by(model, photos, sure, sure_bg=None, balance=0.):
+    "{sha: label picture of the teacher, 255 where its probability is lower than `sure`}"
+    more, sure_bg = raised(model, photos, balance), sure_bg or sure
+    def take(logits, size):
+        p, at = F.interpolate((logits + more.to(logits.device) if balance else logits)[None].softmax(1), size, mode='bilinear')[0].max(0)
+        return torch.where(p >= torch.where(at == 0, sure_bg, sure), at, 255).byte().cpu().numpy()
+    return over(model, photos, take)
 
 class Everything:
     "Masks of the archive's photos, of things without a name, and label pictures of unlabelled photos: what `Mixed` asks."
@@ -178,7 +193,7 @@ class NoNames:
             def encodes(self, b): return b[0], torch.where(b[1] == OTHER, torch.zeros_like(b[1]), b[1])
         return Unname()
 
-DEFAULTS = dict(nothing='0', loss='ce', masks='experts', ema=None, distractors='0', teacher=None, unlabelled=None, sure='.7', share='.5', second='0', ceiling='0')
+DEFAULTS = dict(nothing='0', loss='ce', masks='experts', ema=None, distractors='0', teacher=None, unlabelled=None, sure='.7', share='.5', second='0', ceiling='0', sure_bg=None, balance='0', pick=None)
 
 def split(variant):
     "(what this script adds, the student's settings)."
@@ -188,14 +203,14 @@ def split(variant):
 
 def taught(own, o, out):
     "(photos, what is known of them, the part of the samples from those with label pictures)."
-    kept, nothing, extra, labels, second, share = o.kept, o.nothing[:int(own.nothing)], [], {}, {}, float(own.share)
+    kept, nothing, extra, labels, second, share = o.kept, o.nothing[own.pick][:int(own.nothing)], [], {}, {}, float(own.share)
     if own.teacher:
         teacher = o.build()
         teacher.load_state_dict(torch.load(awaited(out/f'{own.teacher}.pt'), weights_only=True))
         teacher.to(o.device).eval()
         used = {e.sha for e in (*kept, *nothing)}
         if own.unlabelled: extra = [p for p in o.unlabelled[own.unlabelled] if p.sha not in used]
-        labels = labels_by(teacher, extra, float(own.sure))
+        labels = labels_by(teacher, extra, float(own.sure), own.sure_bg and float(own.sure_bg), float(own.balance))
         if int(own.second): second = labels_by(teacher, kept, .8)
     if int(own.ceiling): kept, extra, labels, share = [], o.ceiling, {e.sha: e.labels for e in o.ceiling}, len(o.ceiling)/(len(o.ceiling) + len(nothing))
     return [*kept, *nothing, *extra], Everything(o.masks[own.masks], nothing, o.distractors if int(own.distractors) else None, labels, second), share
@@ -260,9 +275,10 @@ def opened(run, other, shared, device, workers, ceiling=False):
     from namedmask.retrieval import Archive
     run = Run(run)
     source, found = run.folder.parent/other if other else run.folder, NothingPhotos(run.folder/'more'/'nothing')
+    spread = NothingPhotos(run.folder/'more'/'spread').train if (run.folder/'more'/'spread').exists() else []
     true = [SimpleNamespace(**vars(photo(p)), labels=labels) for p, labels in scenes(shared, 1000)] if ceiling else []
     return SimpleNamespace(kept=Archive.open(source/'archive').kept(), masks=dict(saliency=MaskStore(source/'saliency'), experts=MaskStore(source/'experts'/'masks')),
-                           nothing=found.train, held=[(p.path, None) for p in found.held], distractors=MaskStore(run.folder/'more'/'distractors'),
+                           nothing={None: found.train, 'spread': spread}, held=[(p.path, None) for p in found.held], distractors=MaskStore(run.folder/'more'/'distractors'),
                            unlabelled=unlabelled(run, shared), ceiling=true, build=builder(run.folder/'init.pt'), device=device, workers=workers)
 
 def make(run, n):
@@ -273,9 +289,10 @@ def make(run, n):
     from namedmask.saliency import make_masks
     from namedmask.teachers import get_teachers
     run, teachers = Run(run), get_teachers('offline')
-    found = find_nothing(run.index, teachers.retriever(), run.archive, run.folder/'more'/'nothing', n, 300, looks=Looks(teachers.features()[0]), seed=run.settings['seed'])
-    print(found)
-    make_masks(found.train[:400], make_detector(teachers), run.folder/'more'/'distractors')
+    find = lambda folder, n, **kw: find_nothing(run.index, teachers.retriever(), run.archive, run.folder/'more'/folder, n, 300, looks=Looks(teachers.features()[0]), seed=run.settings['seed'], **kw)
+    found, spread = find('nothing', n, spread=False), find('spread', min(n, 300))     # the same are set aside of both
+    print(found, spread)
+    make_masks([*found.train[:400], *spread.train], make_detector(teachers), run.folder/'more'/'distractors')
     torch.save(teachers.student_init('tf_efficientnet_lite0')[0], run.folder/'init.pt')
 
 def parsed(text): return dict(pair.split('=', 1) for pair in text.split())

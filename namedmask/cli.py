@@ -46,6 +46,7 @@ def fit(
     nothing:int=None,       # Photos that no name fits, for the student to learn that they are background; a quarter of the archives' photos, with the paper's teachers none
     unlabelled:Several=None,# Folder of photos that a first student labels for the second: scenes of the kind that you want to segment; may be given several times
     alike:float=None,       # The largest part of a name's photos that may look much alike; .3, with the paper's teachers 1 (any)
+    sure:float=None,        # The probability that a name must reach somewhere in a photo to be given in it; .9, with the paper's teachers 0 (any). Only predictions change
     saliency:str='auto',    # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or auto: with the paper's teachers selfmask where its weights are, spectral where not
     recipe:str=None,        # A published configuration: voc2012, coco2017, coca, cityscapes, imagenet-s50 (300, 919), or voc2012-small and so on
     seed:int=0,             # The same seed gives the same result
@@ -60,7 +61,8 @@ def fit(
     "From names and a folder of photos to a segmenter. Stopped or killed, the same command continues."
     from namedmask import pipeline
     pipeline.fit(split_sources(images), names, out, teachers=teachers, n=n, student=student, iterations=iterations, expert_iterations=expert_iterations,
-                 experts=experts, saliency=saliency, votes=votes, nothing=nothing, alike=alike, unlabelled=split_sources(unlabelled) or None, recipe=recipe, seed=seed, parallel=parallel, device=device, defaults=defaults,
+                 experts=experts, saliency=saliency, votes=votes, nothing=nothing, alike=alike, sure=sure, unlabelled=split_sources(unlabelled) or None,
+                 recipe=recipe, seed=seed, parallel=parallel, device=device, defaults=defaults,
                  batch_size=batch_size, workers=workers, report=report, quiet=quiet)
 
 # %% ../nbs/14_cli.ipynb #14a00002
@@ -80,13 +82,14 @@ def predict(
     run:Folder,             # The run's folder, a segmenter's, or a .safetensors file that `convert` made
     sources:Annotated[str, {'opt': False, 'nargs': '+'}], # Photos, folders or .txt lists
     out:Needed=None,        # Where labels and overlays go; files of yours in it stay as they are
+    sure:float=None,        # The probability that a name must reach somewhere in a photo to be given in it; by default what the run says. Higher: fewer false names, fewer true ones
     device:str='auto',      # Where the network runs: auto (a GPU where there is one), cpu, cuda or mps
     quiet:bool=False,       # No progress bar
 ):
     "Label photos: for each a label PNG with a palette and an overlay, and a legend for all."
     from namedmask.pipeline import find_segmenter
     from namedmask.prediction import predict_paths
-    done = predict_paths(find_segmenter(run, device), split_sources(sources), out, quiet=quiet, device=device)
+    done = predict_paths(find_segmenter(run, device, sure), split_sources(sources), out, quiet=quiet, device=device)
     skipped, n = [(o['photo'], o['why']) for o in done['skipped']], len(done['photos'])
     if skipped or done['summary']: print(skipped_text(skipped, done['summary'], where=f'{out}/legend.json'), file=sys.stderr)
     if not quiet: print(f"{n:,} photo{'s' if n > 1 else ''}, {done['new']:,} of them new. Labels and overlays are in {out}.")

@@ -17,7 +17,7 @@ from .core import NamedMaskError, Stage, settings_key
 from .copypaste import CopyPaste
 from .experts import check_seed, training_settings
 from .saliency import REVISION, give_back, presets, spoken
-from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load_segmenter, save_segmenter, train, training_dls, weights_key
+from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load_segmenter, save_segmenter, set_sure, train, training_dls, weights_key
 from .teachers import cards_of
 
 # %% ../nbs/09_distillation.ipynb #a906a658
@@ -166,6 +166,7 @@ def distil(
     device=None,       # torch device; fastai's default without
     nothing=(),        # Photos that show none of the names (`nothing.find_nothing`): background as a whole
     labelled=None,     # Photos that an earlier student has labelled (`unlabelled.label_photos`): half of the samples
+    sure:float=0.,     # The probability that a name must reach somewhere in a photo (`inference.keep_sure`); the training does not depend on it
 ): # -> Segmenter
     "Train a student on all archives (NamedMask, section 3.3), or continue, or load the one that is there."
     settings, seed = student_settings(settings), check_seed(seed)
@@ -173,7 +174,7 @@ def distil(
     cards = _ledger(archive, masks, cards)
     nothing = list(nothing)
     stage = student_stage(archive, masks, settings, init, folder, seed, cards, nothing, labelled)
-    if stage.done: return load_segmenter(stage.folder, device)
+    if stage.done: return load_segmenter(set_sure(stage.folder, sure), device)
     stage.open()
     s = settings
     with stage.working():
@@ -182,7 +183,7 @@ def distil(
                       what='student', every_s=every_s, quiet=quiet, precision=s.get('precision', 'auto'), lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'],
                       freeze=s['freeze'], freeze_bn=s['freeze_bn'], ema=s.get('ema', 0.))
         ledger = [*map(_as_dict, cards), *([card] if card else [])]
-        save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=ledger, student=s, seed=seed, key=stage.key))
+        save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=ledger, student=s, seed=seed, key=stage.key, **({'sure': sure} if sure else {})))
     last = learn.loss_log[-20:]
     stage.finish(iterations=s['iterations'], photos=len(archive.kept()), **({'nothing': len(nothing)} if nothing else {}), **({'labelled': len(labelled.photos)} if labelled else {}), loss=round(float(sum(last)/len(last)), 5))
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)

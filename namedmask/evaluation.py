@@ -903,6 +903,7 @@ def train_ceiling(
     seed:int=0,
     quiet:bool=False,
     device=None,     # Where it is trained, see `pick_device`; fastai's default without
+    sure:float=0.,   # The student's (`inference.keep_sure`)
 )->Segmenter:
     "The student's supervised ceiling: trained like the student, with true masks in the place of pseudo-masks."
     s, names = settings, list(entries[0].plain)
@@ -911,7 +912,7 @@ def train_ceiling(
     stage = Stage(folder, dict(before, init=weights_key(init[0]), masks=settings_key([e.mask_sha for e in entries]), ids=[voc_id(o, entries[0].known) for o in entries[0].names]))
     _adopt_ceiling(stage, Stage(folder, before), entries, init[1])
     stage.open()
-    if stage.done: return load_segmenter(stage.folder, device)
+    if stage.done: return load_segmenter(set_sure(stage.folder, sure), device)
     make = lambda start: true_mask_dls(entries, n_iters=s['iterations'], start=start, seed=seed, names=['background', *names], norm=encoder_norm(s['encoder']),
                                        device=device,
                                        batch_tfms=[CopyPaste(s['max_objects'], as_released=s.get('as_released', False))], **{k: s[k] for k in ('batch_size', 'crop', 'scale', 'side', 'jitter', 'blur')})
@@ -922,7 +923,7 @@ def train_ceiling(
         true = dict(name='true masks', role='labels of the ceiling', supervision='masks', licence="that of the benchmark's masks", source=str(entries[0].mask.parent.name), sha256='')
         save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=[init[1].as_dict(), true], student=s, seed=seed))
     stage.finish(photos=len(entries))
-    return load_segmenter(stage.folder, device)
+    return load_segmenter(set_sure(stage.folder, sure), device)
 
 def _adopt_ceiling(stage, before, entries, card):
     "Give a ceiling that an older release finished the key of today, if its start weights and masks can only have been these."

@@ -24,6 +24,7 @@ from . import __version__
 from .core import (JsonLines, NamedMaskError, atomic_path, cache_dir, check_regular, claim, explain_write, locked, read_bytes, read_json, remove_own,
                    rng_of, settings_key, slug, write_json)
 from .images import MaskStore, content_hash, find_images
+from .inference import is_sure
 from .report import clock, write_report
 from .retrieval import Archive, Looks, build_archive, embed_names, parse_names
 from .teachers import TEACHERS, get_teachers
@@ -40,7 +41,7 @@ def _are_words(o): return isinstance(o, dict) and len(o) > 0 and all(map(_are_te
 def _or_none(fits): return lambda o: o is None or fits(o)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, sure=_is_number, spread=lambda o: isinstance(o, bool), unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
                  saliency=lambda o: isinstance(o, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,
                teachers=lambda o: isinstance(o, list) and all(map(_is_object, o)))
@@ -181,7 +182,8 @@ def false_names(self:Run,
     held = self.nothing.held if self.nothing and self.has('student') else []
     held = [p for p in held if p.path.is_file() and content_hash(p.path) == p.sha]     # another photo in its place may show a name
     if not held: return None
-    file, key = self.folder/'nothing'/'false_names.json', settings_key([self.stage('student')['key'], [p.sha for p in held]])
+    sure = self.segmenter.meta.get('sure')
+    file, key = self.folder/'nothing'/'false_names.json', settings_key([self.stage('student')['key'], [p.sha for p in held], *([sure] if sure else [])])
     known = read_json(file, {}, dict)
     if known.get('key') == key and is_counted(known): return known
     found = dict(false_names(self.segmenter, [p.path for p in held], quiet=quiet), key=key)
@@ -303,6 +305,9 @@ def _torch_device(device):
     check_device(device)
     return None if device is None or str(device) == 'auto' else device     # None: what there is
 
+def _check_sure(sure):
+    if not is_sure(sure): raise NamedMaskError(f"{sure!r} is no probability that a name could have to reach: say --sure with a number from 0, below 1.")
+
 def check_given(
     given:dict,        # The arguments of `fit` that the result depends on
     batch_size, workers, parallel, defaults, device, # As for `fit`
@@ -316,6 +321,7 @@ def check_given(
     if isinstance(given['teachers'], str) and given['teachers'] not in TEACHERS: get_teachers(given['teachers'])
     check_saliency(given['saliency'])
     check_device(device)
+    if given['sure'] is not None: _check_sure(given['sure'])
     _check_experts(given)
     if given['names'] is not None or not given['recipe']: parse_names(given['names'])
     for sources in filter(None, (given['images'], given['unlabelled'])): find_images(sources)    # says which source is not there
@@ -408,11 +414,13 @@ def versions()->dict:
             'machine': f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores'}
 
 # %% ../nbs/13_pipeline.ipynb #13a00021
-REVISION = 3      # of the defaults
+REVISION = 4      # of the defaults
 _DEFAULTS = (     # what, up to which revision it was what, and what it is since
     ('copies', 1, 'hash', 'confirmed'), # who says that two photos are one picture: the difference hash alone, or the embeddings as well
     ('nothing', 2, 0, None),            # photos of nothing; None: as many as go with the teachers
     ('alike', 2, 1., None),             # the part of a name's photos that may look much alike; None: that of the teachers
+    ('spread', 3, False, True),         # are photos of nothing as unlike as can be (`nothing.farthest`)
+    ('sure', 3, 0., None),              # the probability that a name must reach somewhere in a photo; None: that of the teachers
     ('base', 1, 'small', None),         # the settings that a dict with some of them starts from; None: those that go with the teachers or the recipe
 )
 
@@ -440,7 +448,7 @@ def _sources(given): # As for `fit`
     return [str(Path(p).expanduser().resolve()) for p in each]
 
 def run_settings(
-    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None, nothing=None, alike=None, unlabelled=None,
+    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None, nothing=None, alike=None, unlabelled=None, sure=None,
     revision=REVISION, # Of the defaults
     recipe=None,       # A `recipes.Recipe`, whose networks a dict with some settings starts from
 )->dict: # What `fit` was asked for, with every default filled in
@@ -459,10 +467,12 @@ def run_settings(
     n = teachers.n if n is None else n
     usual = {k: defaults[k] for k in ('nothing', 'alike')}
     if usual['nothing'] is None: usual = dict(nothing=round(teachers.nothing*n*len(categories)), alike=teachers.alike)
+    usual['sure'] = teachers.sure if defaults['sure'] is None else defaults['sure']
     return {'images': _sources(images), 'unlabelled': _sources(unlabelled) if unlabelled else None, 'names': {c.name: list(c.prompts) for c in categories},
             'teachers': teachers.name, 'n': n, 'near': near, 'votes': teachers.votes if votes is None else votes,
             'saliency': saliency if isinstance(saliency, str) else saliency.settings, 'experts': experts, 'groups': groups or None, 'student': student, 'seed': seed,
-            'copies': defaults['copies'], 'nothing': usual['nothing'] if nothing is None else nothing, 'alike': usual['alike'] if alike is None else alike}
+            'copies': defaults['copies'], 'nothing': usual['nothing'] if nothing is None else nothing, 'spread': defaults['spread'],
+            'alike': usual['alike'] if alike is None else alike, 'sure': usual['sure'] if sure is None else sure}
 
 # %% ../nbs/13_pipeline.ipynb #13a00031
 def _signature(stats):
@@ -610,7 +620,7 @@ def _nothing_stage(step, settings, index, retriever, archive, looks, quiet):
     from namedmask.nothing import find_nothing
     n = settings['nothing']
     if not n: return []
-    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, seed=settings['seed'], quiet=quiet),
+    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, spread=settings['spread'], seed=settings['seed'], quiet=quiet),
                 lambda o: f'{len(o.train):,} photos that no name fits, {len(o.held):,} set aside')
     if len(made.train) < n:
         step.warn(f"only {len(made.train)} photos were found that fit no name, not {n}: the student learns from fewer when to say nothing; give more photos that show none of the names.")
@@ -651,7 +661,7 @@ def _student_stage(step, settings, archive, nothing, masks, init, cards, device,
     from namedmask.distillation import distil
     def taught(stage, labelled=None):
         return step(stage, lambda: distil(archive, masks, settings['student'], init, step.out/stage, seed=settings['seed'], cards=cards, quiet=quiet,
-                                          device=device, nothing=nothing, labelled=labelled),
+                                          device=device, nothing=nothing, labelled=labelled, sure=settings['sure']),
                     lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
     if not settings['unlabelled']: return taught('student')
     return taught('student', _labels_stage(step, settings, taught('first'), archive, nothing, quiet))
@@ -695,10 +705,11 @@ def fit(
     nothing:int=None,  # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); 0, as published: none. A quarter of the archives' photos with the offline teachers, none with the others
     unlabelled=None,   # A folder, a `.txt` list, or several of them: photos that a first student labels for the second (`unlabelled.label_photos`)
     alike:float=None,  # The largest part of a name's photos that may look much alike (`retrieval.too_many_alike`); .3 with the offline teachers, 1 (any) with the others
+    sure:float=None,   # The probability that a name must reach somewhere in a photo to be given in it (`inference.keep_sure`); .9 with the offline teachers, 0 (any), as published, with the others
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
     given = dict(images=images, names=names, teachers=teachers, n=n, student=student, experts=experts, groups=groups, saliency=saliency, seed=seed,
-                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing, alike=alike, unlabelled=unlabelled)
+                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing, alike=alike, unlabelled=unlabelled, sure=sure)
     given = check_given(given, batch_size, workers, parallel, defaults, device)
     with locked(out), _continue_hint(quiet):
         asked = _asked(given)
@@ -774,10 +785,16 @@ def _continue_hint(quiet):
 def find_segmenter(
     folder,      # A run's folder, one that `save_segmenter` made, or a .safetensors file of `namedmask convert`
     device=None, # Where it runs: 'auto' (also None), 'cpu', 'cuda', 'mps'
+    sure:float=None, # The probability that a name must reach somewhere in a photo; by default what the segmenter says
 ):
     "The segmenter in a folder."
+    if sure is not None: _check_sure(sure)
+    segmenter = _segmenter_in(Path(folder), device)
+    if sure is not None: segmenter.meta['sure'] = sure
+    return segmenter
+
+def _segmenter_in(folder, device):
     from namedmask.segmenter import load_segmenter
-    folder = Path(folder)
     if folder.suffix == '.safetensors': check_regular(folder)
     if folder.suffix == '.safetensors' or (folder/'segmenter.json').exists(): return load_segmenter(folder, _torch_device(device))
     run = Run(folder)
@@ -870,7 +887,7 @@ def ceiling_run(
         entries = ev.true_mask_entries(photos, masks, names, quiet=quiet)
         if not entries: raise NamedMaskError(f"No mask in {masks} shows one of {', '.join(c.name for c in names)}: give masks of VOC's ids that do.")
         init = get_teachers(s['teachers']).student_init(s['student']['encoder'])
-        segmenter = ev.train_ceiling(entries, s['student'], init, run.folder/'ceiling', seed=s['seed'], quiet=quiet, device=_torch_device(device))
+        segmenter = ev.train_ceiling(entries, s['student'], init, run.folder/'ceiling', seed=s['seed'], quiet=quiet, device=_torch_device(device), sure=s.get('sure', 0.))
         if bench is None: return {}
         score = ev.evaluate(segmenter, bench, run.folder/'evaluation'/'ceiling', quiet=quiet)
         ev.log_result(run.folder/'results.jsonl', score, what='ceiling', split=split, seed=s['seed'])

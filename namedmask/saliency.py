@@ -678,7 +678,7 @@ def give_back():
     except (AttributeError, OSError, TypeError): pass      # not every C library can
 
 # %% ../nbs/05_saliency.ipynb #b1a7000a
-REVISION = 3   # of the named settings, counted up when it gives other masks, experts or students; a run keeps the one that it began with
+REVISION = 4   # of the named settings, counted up when it gives other masks, experts or students; a run keeps the one that it began with
 
 def paper_masks(
     revision:int=REVISION, # 1: as before; 2: as NamedMask's code does

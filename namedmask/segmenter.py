@@ -12,8 +12,8 @@ __all__ = ['IGNORE', 'encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilat
            'SeedBatch', 'ArchiveDL', 'SegmenterLoaders', 'NormalizeBytes', 'training_dls', 'PolySchedule',
            'freeze_encoder', 'KeepEval', 'PixelCrossEntropy', 'AnySize', 'parameter_groups', 'SegmenterLearner',
            'segmenter_learner', 'WeightAverage', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably', 'Segmenter',
-           'check_meta', 'save_segmenter', 'load_segmenter', 'argmax_at', 'fit_size', 'forward', 'half_type',
-           'own_side', 'segment']
+           'check_meta', 'save_segmenter', 'set_sure', 'load_segmenter', 'argmax_at', 'fit_size', 'forward',
+           'half_type', 'own_side', 'segment']
 
 # %% ../nbs/06_segmenter.ipynb #d4f5d184
 import csv, hashlib, math, re, time, warnings
@@ -35,7 +35,7 @@ from .core import (NamedMaskError, atomic_path, end_with_parent, explain_write, 
 from .images import WORK_SIDE, palette
 from .saliency import entry_photo
 from .teachers import check_tensors, is_out_of_memory, read_header, read_weights, unsound
-from .inference import (argmax_at, fit_size, forward, free_memory, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment,
+from .inference import (argmax_at, fit_size, forward, free_memory, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment, is_sure,
                                  take_labels)
 
 _all_ = ['argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']   # from the chapter Inference; they may be had from here as well
@@ -900,11 +900,12 @@ class Segmenter:
         self.model.to(pick_device(device))
         return self
     def segment(self, im, probs=False, **kwargs):
-        "`segment` at the size and normalisation that belong to this network."
-        return segment(self.model, im, **{**dict(side=self.meta.get('side'), probs=probs), **kwargs})
+        "`segment` at the size and normalisation, and with the `sure`, that belong to this network."
+        return segment(self.model, im, **{**self._usual(), 'probs': probs, **kwargs})
     def segment_all(self, photos, take=take_labels, **kwargs):
-        "`run_batches` at the size and normalisation that belong to this network: a `Seen` for each photo, in order."
-        return run_batches(self.model, photos, take, **{**dict(side=self.meta.get('side')), **kwargs})
+        "`run_batches` at the size and normalisation, and with the `sure`, that belong to this network: a `Seen` for each photo, in order."
+        return run_batches(self.model, photos, take, **{**self._usual(), **kwargs})
+    def _usual(self): return dict(side=self.meta.get('side'), sure=self.meta.get('sure', 0.))
 
 # %% ../nbs/06_segmenter.ipynb #38078a02
 _SPEC = dict(encoder=lambda v: isinstance(v, str) and re.fullmatch(r'[\w.\-]{1,200}', v),       # one of timm's own: with : or / it would be fetched
@@ -937,6 +938,7 @@ def check_meta(
     if wrong := next((k for k, v in spec.items() if not _SPEC[k](v)), None): refuse(f"the {wrong!r} of 'model' is {spec[wrong]!r:.80}")
     if spec['n_classes'] != len(names) + 1: refuse(f"it has {len(names)} names for {spec['n_classes']} classes, background included")
     if not isinstance(meta.get('supervision', []), list): refuse("'supervision' is not a list")
+    if not is_sure(meta.get('sure', 0.)): refuse(f"'sure' is {meta['sure']!r:.80}")
     try: own_side(meta.get('side'))
     except NamedMaskError: refuse(f"'side' is {meta['side']!r:.80}")
     return meta
@@ -962,6 +964,16 @@ def save_segmenter(
     with atomic_path(folder/'model.safetensors') as tmp: save_file(state, tmp)
     write_json(folder/'segmenter.json', meta)
     return Segmenter(model, meta)
+
+def set_sure(
+    folder,       # Made by `save_segmenter`
+    sure:float,   # The probability that a name must reach somewhere in a photo (`inference.keep_sure`)
+)->Path:          # The folder
+    "Write down when a segmenter may give a name; the weights do not depend on it."
+    about = Path(folder)/'segmenter.json'
+    meta = read_json(about, {}, dict)
+    if meta and meta.get('sure', 0.) != sure: write_json(about, {**meta, 'sure': sure})
+    return Path(folder)
 
 def _is_safetensors(path): return path.suffix == '.safetensors'
 

@@ -937,6 +937,7 @@ class TeacherSet:
     n:int = 100          # Photos for each name
     nothing:float = 0.   # Photos of nothing that the student learns from, for each photo of the archives
     alike:float = 1.     # The largest part of a name's photos that may look much alike; 1: any
+    sure:float = 0.      # The probability that a name must reach somewhere in a photo (`inference.keep_sure`); 0: any
     votes:int = 20       # Nearest photos that give a second opinion on each photo of an archive; 0 for none
     side:int = 384       # Pixels of the square that the saliency's features see
     spectral:dict = None # Settings of the spectral detector that go with the features, say dict(upsample=2)
@@ -983,7 +984,7 @@ def _paper_student(encoder):
 # %% ../nbs/02_teachers.ipynb #e5e11e26
 TEACHERS = {
     'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)], _offline_student, refine='bilateral',
-                          nothing=.25, alike=.3),
+                          nothing=.25, alike=.3, sure=.9),
     'paper': TeacherSet('paper', OpenClipRetriever, _paper_features, _paper_student, 'resnet50', recipe='paper', n=500, votes=0,
                         spectral=dict(upsample=2, centre=False), refine='bilateral', refine_side=512, saliency='selfmask'),   # as NamedMask's own code does
     'mini': 'namedmask.mini:mini_teachers'}   # "module:function" is looked up when it is asked for: a stage does not import a later one

@@ -259,3 +259,49 @@ def test_a_large_photo_takes_a_few_bytes_a_pixel(tmp_path):
         ''')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 3, done.stdout          # the labels and one strip; with a second copy of the photo it is above 5
+
+# ---------------------------------------------------------------- a name must be sure somewhere
+
+class RedAndGreen(torch.nn.Module):
+    "Scores of ground, red and green things: the colour is the score."
+    spec, multiple = dict(n_classes=3, mean=[0.]*3, std=[1.]*3), 1
+    def __init__(self): super().__init__(); self.unused = torch.nn.Parameter(torch.zeros(1))
+    def forward(self, x): return torch.stack([torch.zeros_like(x[:, 0]), 8*x[:, 0] - 2, 8*x[:, 1] - 2], 1)
+
+def scene(red, green):
+    "Two stripes of a thing in each half, the outer one paler by a third; grey values from 0 to 1."
+    x = np.zeros((12, 16, 3))
+    for channel, colour, at in ((0, red, 0), (1, green, 8)): x[:, at + 1:at + 4, channel], x[:, at + 4:at + 6, channel] = colour*2/3, colour
+    return Image.fromarray((x*255).round().astype(np.uint8))
+
+def names_in(scores): return {*scores.argmax(0).unique().tolist()} - {0}
+
+def test_a_name_that_is_sure_nowhere_is_given_nowhere():
+    net, im = RedAndGreen(), scene(.9, .5)                               # at most .995 and .88
+    before, asked = forward(net, im), forward(net, im, sure=.95)
+    assert names_in(before) == {1, 2} and names_in(asked) == {1}
+    assert torch.equal(asked.argmax(0) == 1, before.argmax(0) == 1) and (asked[1].softmax(0) < .95).any()      # its pale half stays
+    assert names_in(forward(net, im, sure=.9999)) == set() and torch.equal(forward(net, im, sure=.5), before)
+    labels, _ = segment(net, im, sure=.95)
+    assert {*np.unique(labels)} == {0, 1} and np.array_equal(next(iter(run_batches(net, [im], sure=.95))).value, labels)
+
+def test_each_photo_of_a_batch_is_asked_for_itself():
+    net, ims = RedAndGreen(), [scene(.9, .5), scene(.5, .9), scene(0, 0)]
+    for batch in (1, 3):
+        found = [names_in(o.value) for o in run_batches(net, ims, lambda scores, size: scores.clone(), batch=batch, sure=.95)]
+        assert found == [{1}, {2}, set()]
+
+def test_a_segmenter_asks_what_its_file_says(net, tmp_path):
+    from namedmask.segmenter import set_sure
+    im, folder = photos(3)[2], tmp_path/'s'
+    save_segmenter(folder, net, dict(names=['a', 'b'], side=40))
+    weights = (folder/'model.safetensors').read_bytes()
+    assert load_segmenter(folder).segment(im)[0].any()
+    set_sure(folder, .999999)
+    asked = load_segmenter(folder)
+    assert not asked.segment(im)[0].any() and not next(iter(asked.segment_all([im]))).value.any() and asked.segment(im, sure=0.)[0].any()
+    assert (folder/'model.safetensors').read_bytes() == weights
+    for bad in (1, -1, '.9', True, None):
+        (folder/'segmenter.json').write_text((folder/'segmenter.json').read_text().replace('0.999999', __import__('json').dumps(bad)))
+        with pytest.raises(NamedMaskError, match="'sure' is"): load_segmenter(folder)
+        set_sure(folder, .999999)

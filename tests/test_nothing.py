@@ -5,7 +5,7 @@ from namedmask.core import NamedMaskError
 from namedmask.distillation import WithNothing, distil, student_dls, student_settings, student_stage
 from namedmask.false_names import false_names, is_counted
 from namedmask.index import build_index
-from namedmask.nothing import NothingPhotos, best_names, find_nothing, looks_named
+from namedmask.nothing import NothingPhotos, best_names, farthest, find_nothing, looks_named
 from namedmask.retrieval import Looks, build_archive
 from namedmask.saliency import make_masks
 from namedmask.teachers import get_teachers
@@ -154,3 +154,36 @@ def test_figures_from_a_file_are_looked_at():
     good = dict(photos=4, share=.5, area=.2, least=.02, interval=[.1, .9], names={'a': .5})
     assert is_counted(good)
     for bad in ({}, dict(good, interval=[]), dict(good, interval=3), dict(good, names=[1]), dict(good, names={'a': 'x'}), dict(good, share=None)): assert not is_counted(bad)
+
+def test_photos_to_train_on_are_spread(made, tmp_path):
+    index = made[2]
+    vectors = np.asarray(index.vectors, np.float32)
+    closest = lambda photos: max((vectors[p.row]@vectors[q.row] for p in photos for q in photos if p.row < q.row))
+    rows = {p.sha: p.row for p in index.photos(None)}
+    spread, chance = (found(made, tmp_path/str(s), n=4, held=2, below=.9, spread=s) for s in (True, False))
+    from types import SimpleNamespace
+    at = lambda nothing: closest([SimpleNamespace(row=rows[p.sha]) for p in nothing.train])
+    assert at(spread) < at(chance)
+    assert len(spread.held) == 2 and not {p.sha for p in spread.held} & {p.sha for p in spread.train}
+
+def test_the_farthest_rows():
+    at = at_angles([0., 1, 2, 90, 91, 180])
+    assert farthest(at, 3) == [0, 5, 3] and sorted(farthest(at, 99)) == [*range(6)] and farthest(at[:0], 3) == []
+
+def test_how_sure_a_name_must_be_can_be_changed_without_training_again(tmp_path, monkeypatch):
+    from namedmask.pipeline import Run, find_segmenter
+    photos = helpers.write_photos(tmp_path/'photos', 6)
+    fit = lambda **kw: helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), nothing=3, **kw)
+    run = fit()
+    assert run.settings['sure'] == 0 and 'sure' not in run.segmenter.meta and run.settings['spread'] is True
+    files = lambda: {f.name: f.stat().st_mtime_ns for f in (tmp_path/'run'/'student').iterdir() if f.name != 'segmenter.json'}
+    before, names = files(), run.false_names()
+    run = fit(sure=.999)
+    assert files() == before and run.segmenter.meta['sure'] == .999
+    assert run.false_names()['share'] == 0 <= names['share'] and run.false_names()['key'] != names['key']
+    assert find_segmenter(run.folder).meta['sure'] == .999 and find_segmenter(run.folder, sure=.5).meta['sure'] == .5
+    assert Run(run.folder).segmenter.meta['sure'] == .999
+    assert fit(sure=0.).segmenter.meta['sure'] == 0 and files() == before
+    for bad in (1, -.1, 'x', float('nan')):
+        with pytest.raises(NamedMaskError, match='say --sure with a number'): fit(sure=bad)
+        with pytest.raises(NamedMaskError, match='say --sure with a number'): find_segmenter(run.folder, sure=bad)

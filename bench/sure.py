@@ -1,0 +1,76 @@
+"""What it brings that a name must be sure somewhere in a photo (`inference.keep_sure`), beside a higher hurdle for each pixel.
+
+    python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data            # scenes of the training side, photos of nothing
+    python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data --final    # the evaluation photos: a look
+
+The student is one of `bench/students.py` (its file), or a run's folder. mIoU is over background and the names; a photo has a false name if names
+cover more than a fiftieth of it. `--also .9` scores the test side and `dev_voc` with these values alone.
+"""
+import argparse, json
+from pathlib import Path
+import numpy as np, torch, torch.nn.functional as F
+import students as st
+
+SURE, HURDLES = (0., .7, .8, .9, .95, .98), (0., 1., 2., 3.)
+
+
+def model_of(student, run):
+    "The network in a file of `bench/students.py`, or in a run's folder."
+    if student.is_dir():
+        from namedmask.pipeline import find_segmenter
+        return find_segmenter(student).model
+    model = st.builder(run/'init.pt')()
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in torch.load(student, weights_only=True).items()})
+    return model.eval()
+
+
+def ways(sure, hurdles):
+    return [('sure', s) for s in sure] + [('hurdle', h) for h in hurdles if h]
+
+
+def labels_by(way, logits):
+    from namedmask.inference import keep_sure
+    kind, value = way
+    if kind == 'sure': return keep_sure(logits[None], value)[0]
+    return torch.cat([logits[:1] + value, logits[1:]])
+
+
+def scored(model, photos, each):
+    "{way: figures}: `photos` as (photo, label picture or None)."
+    from namedmask.inference import argmax_at, run_batches
+    C = len(st.NAMES) + 1
+    take = lambda logits, size: [argmax_at(labels_by(way, logits), size) for way in each]
+    counts, areas = np.zeros((len(each), C, C)), [[] for _ in each]
+    for (_, true), seen in zip(photos, run_batches(model, [p for p, _ in photos], take=take, side=320)):
+        for k, labels in enumerate(seen.value):
+            if true is None: areas[k].append((labels > 0).mean()); continue
+            ok = true < 255
+            counts[k] += np.bincount(true[ok].astype(int)*C + labels[ok], minlength=C*C).reshape(C, C)
+    return [figures(counts[k], np.array(areas[k])) for k in range(len(each))]
+
+
+def figures(cm, areas):
+    found = {}
+    if cm.sum():
+        iou = np.diag(cm)/np.maximum(1, cm.sum(0) + cm.sum(1) - np.diag(cm))
+        found.update(miou=round(float(iou.mean()), 4), ious=dict(zip(['background', *st.NAMES], iou.round(3).tolist())))
+    if len(areas): found.update(share=round(float((areas > .02).mean()), 4), area=round(float(areas.mean()), 4))
+    return found
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--run', type=Path, required=True); ap.add_argument('--student', type=Path, required=True); ap.add_argument('--shared', type=Path, required=True)
+    ap.add_argument('--final', action='store_true'); ap.add_argument('--scenes', type=int, default=400); ap.add_argument('--also', type=float, nargs='*')
+    a = ap.parse_args()
+    from namedmask.nothing import NothingPhotos
+    model = model_of(a.student, a.run)
+    each = ways([0., *a.also] if a.also else SURE, () if a.also else HURDLES)
+    if a.final: groups = st.final_photos(a.shared)
+    else: groups = dict(scenes=st.scenes(a.shared, a.scenes), nothing=[(p.path, None) for p in NothingPhotos(a.run/'more'/'nothing').held])
+    for group, photos in groups.items():
+        for (kind, value), found in zip(each, scored(model, photos, each)):
+            print(json.dumps(dict(student=a.student.name, group=group, **{kind: value}, **found)), flush=True)
+
+
+if __name__ == '__main__': main()

@@ -24,7 +24,7 @@ ap.add_argument('--iterations', type=int, help="of the student; its settings' ow
 ap.add_argument('--seed', type=int, default=0)
 ap.add_argument('--scenes', action='store_true', help='unlabelled scenes beside the pool: name-and-image transfer')
 ap.add_argument('--stages-from', help='a run with the same photos and names: its index, archive and masks, which no seed changes, are copied')
-ap.add_argument('--revision', type=int, choices=(2, 3), default=3, help='the defaults: 2 had no photos of nothing, archives by rank alone, 400 steps and the last weights')
+ap.add_argument('--revision', type=int, choices=(2, 4), default=4, help='the defaults: 2 had no photos of nothing, archives by rank alone, 400 steps and the last weights')
 ap.add_argument('--no-experts', action='store_true')
 ap.add_argument('--skip-naive', action='store_true', help='neither the naive baseline nor the mask score')
 ap.add_argument('--skip-ceiling', action='store_true')
@@ -36,7 +36,7 @@ own_folder(a.out)
 for stage in ('index', 'archive', 'saliency') if a.stages_from else ():
     if not (Path(a.out)/stage).exists(): shutil.copytree(Path(a.stages_from)/stage, Path(a.out)/stage)
 photos = [data/'photo_pool', data/'unlabelled_scenes'] if a.scenes else data/'photo_pool'
-older = dict(student=dict(iterations=400, ema=0.), nothing=0, alike=1.) if a.revision == 2 else {}
+older = dict(student=dict(iterations=400, ema=0.), nothing=0, alike=1., sure=0.) if a.revision == 2 else {}
 run = fit(photos, NAMES, a.out, n=a.n, iterations=a.iterations, seed=a.seed, experts=not a.no_experts, **older)
 total = time.time() - start
 found = evaluate_run(run, data/'dev_voc', naive=not a.skip_naive, masks=not a.skip_naive, labels=None if a.scenes else data/'photo_pool_labels.csv')

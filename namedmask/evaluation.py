@@ -419,8 +419,9 @@ def contract_of(
     return json.loads(json.dumps(said, ensure_ascii=False, default=str))
 
 def _student_protocol(meta):
-    side, masks = meta.get('side'), any((c['supervision'] if isinstance(c, dict) else c) == 'masks' for c in meta.get('supervision') or ())
-    return dict(background='class 0 of the network, argmax', resolution=f'shorter side {side}' if side else 'native', resizing='logits bilinear to the photo',
+    side, sure, masks = meta.get('side'), meta.get('sure'), any((c['supervision'] if isinstance(c, dict) else c) == 'masks' for c in meta.get('supervision') or ())
+    rule = f'; a name that reaches a probability of {sure:g} nowhere in a photo is not given in it' if sure else ''
+    return dict(background='class 0 of the network, argmax' + rule, **({'thresholds': dict(sure=sure)} if sure else {}), resolution=f'shorter side {side}' if side else 'native', resizing='logits bilinear to the photo',
                 crf=False, transfer='true masks' if masks else 'name-only')
 
 # %% ../nbs/10_evaluation.ipynb #a391905b

@@ -190,6 +190,32 @@ def false_names(self:Run,
     with locked(self.folder): write_json(file, found)
     return found
 
+_BESIDE = (5, 20, 300)       # photos beside an archive that are looked at: at least and at most of each name, and of all names
+
+@patch
+def estimate(self:Run,
+    make:bool=True,  # Make it where there is none; it takes two looks at each of up to 300 photos
+    quiet:bool=True, # No progress bar
+)->dict:             # {name: figures} as `estimate.estimate_names` gives them; None without a student, or where it would have to be made
+    "How good each name is likely to be, without labels; kept in the run's `estimate.json`."
+    if not (self.has('index') and self.archive and self.final_masks and self.has('student')): return None
+    file, key = self.folder/'estimate.json', settings_key([self.stage('student')['key'], self.segmenter.meta.get('sure', 0.)])
+    known = read_json(file, {}, dict)
+    if known.get('key') == key and _are_estimates(known.get('names'), self.segmenter.names): return known['names']
+    if not make: return None
+    from namedmask.estimate import estimate_names, photos_beside
+    least, most, in_all = _BESIDE
+    n = min(most, max(least, in_all//len(self.segmenter.names)))
+    beside = photos_beside(self.index, self.archive, n, without={p.sha for p in self.nothing.photos} if self.nothing else ())
+    found = estimate_names(self.segmenter, beside, self.archive, self.final_masks, n=(n + 1)//2, quiet=quiet)
+    with locked(self.folder): write_json(file, dict(key=key, names=found))
+    return found
+
+def _are_estimates(found, names):
+    "Does a file hold the figures of these names?"
+    figures = ('photos', 'found', 'steady', 'masks', 'estimate')
+    return _is_object(found) and list(found) == list(names) and all(_is_object(o) and all(o.get(k) is None or _is_number(o[k]) for k in figures) for o in found.values())
+
 @patch
 def seconds(self:Run)->dict:
     "Seconds that each stage took, interruptions that ended with an error included."
@@ -752,6 +778,15 @@ def _say_false_names(step, quiet):
     step.said.append(f"           names on {found['share']:.0%} of {found['photos']} photos that no name fits, on {found['area']:.1%} of their area")
     step.say(step.said[-1])
 
+def _say_estimate(step, run, quiet):
+    "A line on how good the names are likely to be."
+    known = {name: o['estimate'] for name, o in (run.estimate(quiet=quiet) or {}).items() if o['estimate'] is not None}
+    if not known: return
+    best_first = sorted(known, key=known.get, reverse=True)
+    step.said.append('           estimated without labels: ' + ', '.join(f'{name} {known[name]:.2f}' for name in best_first[:12]) + (' …' if len(known) > 12 else '')
+                     + f" (0 to 1, no IoU; look at {best_first[-1]} first)")
+    step.say(step.said[-1])
+
 def _fit(out, given, asked, batch_size, workers, parallel, defaults, device, report, quiet):
     "The stages of a run, one after the other."
     from namedmask.experts import experts_at_once
@@ -768,8 +803,9 @@ def _fit(out, given, asked, batch_size, workers, parallel, defaults, device, rep
     archive, nothing = _archive_stages(step, settings, categories, parts, batch_size, workers, quiet)
     _mask_stages(step, settings, teachers, archive, nothing, parts, cards[:-1], parallel, device, quiet)
     _say_false_names(step, quiet)
-    step.finish()
     run = Run(out, None if isinstance(saliency, str) else saliency)
+    if report: _say_estimate(step, run, quiet)
+    step.finish()
     if report: start = time.time(); page = write_report(run); step.say(f"{'report':10} {page}  ({clock(time.time() - start)})")
     return run
 

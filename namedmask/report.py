@@ -8,8 +8,8 @@ Docs: https://namedmask.github.io/namedmask/report.html.md"""
 __all__ = ['WHAT', 'data_uri', 'figure_uri', 'loss_figure', 'spotlight', 'section', 'write_page', 'shares', 'read_thumb', 'tile',
            'square', 'spread', 'kinds_text', 'archive_section', 'overlap', 'mask_row', 'mask_section', 'shade',
            'is_result', 'latest', 'evaluation_block', 'evaluation_section', 'prediction_section', 'said', 'clock',
-           'seconds_section', 'ledger_section', 'false_names_section', 'curve_section', 'settings_section', 'headline',
-           'run_sections', 'write_report']
+           'seconds_section', 'ledger_section', 'false_names_section', 'estimate_section', 'curve_section',
+           'settings_section', 'headline', 'run_sections', 'write_report']
 
 # %% ../nbs/12_report.ipynb #6c0d331e
 import base64, io, json
@@ -333,6 +333,14 @@ def false_names_section(found:dict)->dict: # From `false_names.false_names`
     return section('table', 'False names', f"What the student says on {found['photos']} photos that no name fits, which the run has set aside. They were picked without labels, so a few may show a name: "
                    f"the figures are an upper estimate. A photo counts if names cover more than {found['least']:.0%} of it.", head=['', 'photos with it (95 % interval)', 'area'], rows=rows)
 
+def estimate_section(found:dict)->dict: # From `estimate.estimate_names`
+    "How good each name is likely to be, without labels; the doubtful ones first."
+    show = lambda v: '' if v is None else f'{v:.2f}'
+    rows = [[name, show(o['estimate']), show(o['found']), show(o['steady']), show(o['masks'])] for name, o in sorted(found.items(), key=lambda o: (o[1]['estimate'] is not None, o[1]['estimate']))]
+    return section('table', 'Names to look at first', 'Nobody has labelled your photos, so this is no IoU. Found: the part of the photos beside the archive of a name on which the student gives this name most room. '
+                   'Steady: how well it draws the name again in a smaller mirror image. Masks: how well it agrees with the pseudo-masks. The estimate is found x (steady + masks)/2.',
+                   head=['name', 'estimate', 'found', 'steady', 'masks'], rows=rows)
+
 def curve_section(curves:dict)->dict: # title -> {name: losses}
     "The loss curves of all trainings."
     plots = [{'title': t, 'src': figure_uri(loss_figure(c)), 'alt': f'loss curve: {t}'} for t, c in curves.items() if any(len(v) > 1 for v in c.values())]
@@ -372,6 +380,7 @@ def run_sections(run)->list:
     if results := run.results(): out.append(evaluation_section(results))
     if run.segmenter is not None and (photos := run.held_out()):
         out.append(prediction_section(photos, lambda im: run.segmenter.segment(im)[0], run.segmenter.names, seed=record.get('settings', {}).get('seed', 0)))
+    if found := run.estimate(make=False): out.append(estimate_section(found))
     if found := run.false_names(): out.append(false_names_section(found))
     if seconds := run.seconds(): out.append(seconds_section(seconds))
     return out + [settings_section(record)]

@@ -187,3 +187,9 @@ def test_how_sure_a_name_must_be_can_be_changed_without_training_again(tmp_path,
     for bad in (1, -.1, 'x', float('nan')):
         with pytest.raises(NamedMaskError, match='say --sure with a number'): fit(sure=bad)
         with pytest.raises(NamedMaskError, match='say --sure with a number'): find_segmenter(run.folder, sure=bad)
+
+def test_the_protocol_card_tells_how_sure_a_name_must_be():
+    from types import SimpleNamespace
+    from namedmask.evaluation import contract_of
+    said = lambda **kw: contract_of(SimpleNamespace(names=['a'], meta=dict(side=40, supervision=[], **kw)))['protocol']
+    assert 'thresholds' not in said() and said(sure=.9)['thresholds'] == dict(sure=.9) and '0.9 nowhere' in said(sure=.9)['background']

@@ -128,7 +128,7 @@ def test_a_block_has_a_row_for_each_class():
 def page_of(run): return write_report(run).read_text(encoding='utf-8')
 
 def run_of(tmp_path, **kw):
-    parts = dict(folder=tmp_path/'run', archive=None, masks=None, expert_masks=None, segmenter=None, record={}, results=lambda: [], curves=lambda: {}, seconds=lambda: {}, false_names=lambda: None)
+    parts = dict(folder=tmp_path/'run', archive=None, masks=None, expert_masks=None, segmenter=None, record={}, results=lambda: [], curves=lambda: {}, seconds=lambda: {}, false_names=lambda: None, estimate=lambda make: None)
     return NS(**{**parts, **kw})
 
 def test_a_run_with_nothing_has_a_page(tmp_path):
@@ -170,3 +170,11 @@ def test_tables_of_time_supervision_and_settings():
 def test_write_page(tmp_path):
     page = write_page(tmp_path/'p.html', 'T', 'S', [dict(value=3, label='names')], [section('list', 'Warnings', rows=['careful'])])
     assert '<b>3</b><span>names</span>' in page.read_text() and 'careful' in page.read_text()
+
+def test_names_to_look_at_first_stand_first(tmp_path):
+    figures = lambda estimate: dict(photos=20, found=estimate, steady=1., masks=1., estimate=estimate)
+    found = dict(cat=figures(.81), person=figures(.12), dog=figures(.7), mug=dict(photos=0, found=None, steady=None, masks=None, estimate=None))
+    html = page_of(run_of(tmp_path, estimate=lambda make: None if make else found))
+    assert 'Names to look at first' in html
+    order = sorted(found, key=lambda name: html.index(f'<td>{name}</td>' if f'<td>{name}</td>' in html else f'>{name}<'))
+    assert order.index('person') < order.index('dog') < order.index('cat')

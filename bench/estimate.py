@@ -1,0 +1,78 @@
+"""How well does the estimate of each name, made without labels (`namedmask.estimate`), order the names and the photos? Rank correlations with true IoU.
+
+    namedmask fit --images runs/pool.txt --names cat,cow,dog,horse,person,sheep --out runs/animals
+    python bench/estimate.py --run runs/animals --root ../shared/data/dev_voc
+    python bench/estimate.py --mini runs/estimate                  # makes and trains three runs of the mini world first (15 names, seeds 0, 1, 2)
+
+Over names: the IoU of the benchmark's one confusion matrix. Over photos: the mean IoU of the names that are in the truth or the prediction, beside
+`estimate_photo`. The formula of the estimate was chosen on the mini world.
+"""
+import argparse, json, os, warnings
+from pathlib import Path
+os.environ.setdefault('GOMP_SPINCOUNT', '20000')
+import numpy as np
+
+FIGURES = ('found', 'steady', 'masks', 'estimate')
+
+
+def spearman(a, b):
+    from scipy.stats import spearmanr
+    pairs = [(x, y) for x, y in zip(a, b) if x is not None and y is not None]
+    return float(spearmanr(*zip(*pairs)).statistic) if len(pairs) > 2 else float('nan')
+
+
+def photo_iou(pred, true, n):
+    "Mean IoU of the names in the truth or the prediction of one photo, pixels of other classes left out; None where there is none."
+    ok = true != 255
+    pred, true = pred[ok], true[ok]
+    ious = [(pred[true == c] == c).sum()/((pred == c) | (true == c)).sum() for c in range(1, n + 1) if ((pred == c) | (true == c)).any()]
+    return float(np.mean(ious)) if ious else None
+
+
+def of_run(run, root, photos):
+    "(rows of names, [(estimate, IoU) of photos])."
+    from namedmask.estimate import estimate_photo
+    from namedmask.evaluation import VocBenchmark, evaluate
+    from namedmask.images import load_image
+    found, bench, student = run.estimate(quiet=True), VocBenchmark(root, list(run.settings['names'])), run.segmenter
+    result = evaluate(student, bench, quiet=True)
+    true = dict(zip(result['names'], result['iou']))
+    rows = [dict(name=name, iou=true.get(name), **{k: found[name][k] for k in FIGURES}) for name in found if true.get(name) is not None]
+    pairs = []
+    for path, labels in list(bench)[:photos]:
+        im = load_image(path)
+        pairs.append((estimate_photo(student, im), photo_iou(student.segment(im)[0], labels, len(bench.names))))
+    return rows, pairs
+
+
+def mini_runs(out):
+    "[(run, test scenes)] of seeds 0, 1, 2: 15 names, five experts, the defaults of the mini teachers."
+    from namedmask.experts import group_names
+    from namedmask.pipeline import fit
+    from namedmask.retrieval import embed_names, parse_names
+    from namedmask.teachers import get_teachers
+    from namedmask.world import WORLD_NAMES, World, write_world
+    names, made = ','.join(WORLD_NAMES), []
+    groups = group_names(WORLD_NAMES, embed_names(get_teachers('mini').retriever(), parse_names(names)), 5)
+    for seed in range(3):
+        folder = Path(out)/str(seed)
+        scenes, test = write_world(World('index', 1200, seed=21 + seed), folder/'scenes', quiet=True), write_world(World('test', 150, seed=21 + seed), folder/'test', quiet=True)
+        made.append((fit(scenes/'JPEGImages', names, folder/'run', teachers='mini', groups=groups, near=-1, report=False, seed=seed), test))
+    return made
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--run'); p.add_argument('--root'); p.add_argument('--mini'); p.add_argument('--photos', type=int, default=150)
+    a = p.parse_args()
+    warnings.simplefilter('ignore')
+    from namedmask.pipeline import Run
+    runs = mini_runs(a.mini) if a.mini else [(Run(a.run), a.root)]
+    for run, root in runs:
+        rows, pairs = of_run(run, root, a.photos)
+        for r in rows: print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in r.items()}))
+        print(f'{run.folder}: over {len(rows)} names, rank correlation with IoU: ' + ', '.join(f'{k} {spearman([r[k] for r in rows], [r["iou"] for r in rows]):.2f}' for k in FIGURES))
+        print(f'{run.folder}: over {len(pairs)} photos: {spearman(*zip(*pairs)):.2f}', flush=True)
+
+
+if __name__ == '__main__': main()

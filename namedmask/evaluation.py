@@ -769,8 +769,16 @@ def retrieval_precision(
         right = sum(label_is(o, cats.get(name, name)) for o in found)
         out[name] = dict(precision=round(right/len(found), 4) if found else None, right=right, labelled=len(found), looked_at=len(entries))
     known = [o['precision'] for o in out.values() if o['precision'] is not None]
-    return dict(mean_precision=round(float(np.mean(known)), 4) if known else None, k=k, names=out, names_in_mean=len(known),
+    return dict(mean_precision=round(float(np.mean(known)), 4) if known else None, k=k, names=out, names_in_mean=len(known), **_trust_of(archive, out),
                 protocol='right / labelled among the first k kept photos of a name; photos without a label left out; labels count through WordNet')
+
+def _trust_of(archive, precision, least=10):
+    "The rank correlation (Spearman) of the archives' own trust with the precision of names with at least 10 labelled photos; nothing where fewer than three names tell."
+    from scipy.stats import spearmanr
+    trust = getattr(archive, 'trust', {})
+    pairs = [(trust[name], o['precision']) for name, o in precision.items() if name in trust and o['labelled'] >= least]
+    if len({t for t, _ in pairs}) < 2 or len({p for _, p in pairs}) < 2 or len(pairs) < 3: return {}
+    return dict(trust=round(float(spearmanr(*zip(*pairs)).statistic), 4), trust_over=len(pairs))
 
 # %% ../nbs/10_evaluation.ipynb #5ff35e11
 def read_labels(

@@ -941,6 +941,7 @@ def result_text(found:dict)->str: # From `evaluate_run`
     if 'retrieval' in found:
         r = found['retrieval']
         lines.append(f"Precision at {r['k']}: {r['mean_precision']:.3f} (" + ', '.join(f"{n} {v['precision']}" for n, v in r['names'].items()) + ')')
+        if r.get('trust') is not None: lines.append(f"The archives' own trust orders the names as this precision does: rank correlation {r['trust']:.2f} over {r['trust_over']} names.")
     if 'false_names' in found: lines.append(_false_names_line(found['false_names']))
     return '\n'.join(lines + _left_out_lines(found))
 

@@ -6,9 +6,9 @@ Docs: https://namedmask.github.io/namedmask/report.html.md"""
 
 # %% auto #0
 __all__ = ['WHAT', 'data_uri', 'figure_uri', 'loss_figure', 'spotlight', 'section', 'write_page', 'shares', 'read_thumb', 'tile',
-           'square', 'spread', 'kinds_text', 'archive_section', 'overlap', 'mask_row', 'mask_section', 'shade',
-           'is_result', 'latest', 'evaluation_block', 'evaluation_section', 'prediction_section', 'said', 'clock',
-           'seconds_section', 'ledger_section', 'false_names_section', 'estimate_section', 'curve_section',
+           'square', 'spread', 'kinds_text', 'trust_text', 'archive_section', 'overlap', 'mask_row', 'mask_section',
+           'shade', 'is_result', 'latest', 'evaluation_block', 'evaluation_section', 'prediction_section', 'said',
+           'clock', 'seconds_section', 'ledger_section', 'false_names_section', 'estimate_section', 'curve_section',
            'settings_section', 'headline', 'run_sections', 'write_report']
 
 # %% ../nbs/12_report.ipynb #6c0d331e
@@ -19,6 +19,7 @@ from PIL import Image
 from . import __version__
 from .core import NamedMaskError, locked, read_json, rng_of, slug, write_text
 from .images import as_rgb, load_image, palette
+from .retrieval import TRUSTED
 
 # %% ../nbs/12_report.ipynb #d31edf8e
 def data_uri(
@@ -140,6 +141,14 @@ def kinds_text(
     if not isinstance(of_name, list) or len(of_name) != 2 or not all(map(_number, of_name)): return ''
     return f' To the second opinion they are {of_name[0]:.1f} kinds of photo, {of_name[1]:.0%} of them of one kind.'
 
+def trust_text(
+    archive,   # A `namedmask.retrieval.Archive`
+    name:str,  # One of its names
+)->str:        # '' where the archive does not say
+    "How far the archive of a name is to be trusted, in words (`Archive.trust`)."
+    part = getattr(archive, 'trust', {}).get(name)
+    return '' if part is None else f' {part:.0%} of its best photos fit no other name better.' + (' Do not trust this archive before you have looked at it.' if part < TRUSTED else '')
+
 def archive_section(
     archive,        # A `namedmask.retrieval.Archive`
     budget:int=300, # How many photos the page may show
@@ -152,7 +161,7 @@ def archive_section(
         kept, out = archive.kept(name), archive.dropped(name)
         span = f', scores {kept[0].score:.3f} to {kept[-1].score:.3f}' if kept else ''
         subs.append({'id': 'archive-' + slug(name), 'title': name, 'tiles': [tile(e) for e in spread(kept, each)],
-                     'see': f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, from the first to the last.' + kinds_text(archive, name),
+                     'see': f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, from the first to the last.' + trust_text(archive, name) + kinds_text(archive, name),
                      'dropped': [tile(e) for e in spread(out, max(2, each//3))], 'dropped_summary': f'{len(out)} dropped photos, and why'})
     rest = len(names) - shown
     return section('archives', 'Archives', 'The photos found for each name, by score; the caption gives rank and score. A photo of something else teaches '

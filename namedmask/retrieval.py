@@ -571,6 +571,12 @@ def save(self:Archive):
     self._saved = dict(self.edits)
 
 @patch(as_prop=True)
+def trust(self:Archive)->dict:
+    "{name: the part of its best photos that fit no other name better}, as `build_archive` found it; empty where it did not ask."
+    told = read_json(self.folder/'stage.json', {}, dict).get('trust')
+    return {k: v for k, v in told.items() if isinstance(v, (int, float))} if isinstance(told, dict) else {}
+
+@patch(as_prop=True)
 def unsaved(self:Archive)->int:
     "How many edits `save` has not written yet."
     return sum(self._saved.get(sha) != edit for sha, edit in self.edits.items())
@@ -719,6 +725,19 @@ _NOTHING = Category('object')  # What a name has to beat
 def _doubtful(over_nothing, over_names):
     "Is a name rarely the best for its own best photos? For each photo: does it score more than the empty word, no less than any other name?"
     return over_nothing.mean() < .25 and over_names.mean() < .25
+
+TRUSTED = .5      # the part of its best photos from which on the archive of a name is trusted
+
+def _trust(names, n, found, vectors, nothing):
+    "{name: the part of its n best photos that fit no other name better}; a single name has nothing to be compared with."
+    if len(names) < 2: return {}
+    return {name: float(_beats(found, c, min(n, found.at[c]), vectors, nothing)[1].mean()) for c, name in enumerate(names) if found.at[c]}
+
+def _trust_notes(trust, said):
+    "Sentences about names whose best photos fit another name better; not of those that `said` mentions already."
+    return [f"Only {part:.0%} of the best photos of {name!r} fit no other name better: do not trust its archive before you have looked at its contact sheet; "
+            f"add photos that show it, try other words ({name}=synonym|synonym), or leave it out."
+            for name, part in trust.items() if part < TRUSTED and not any(f'match {name!r}' in o for o in said)]
 
 # %% ../nbs/04_retrieval.ipynb #11768be3
 class Looks:
@@ -990,13 +1009,14 @@ def build_archive(
         found = _Search(index, text[:-1], n, near, copies, quiet)
         if looks and (votes and len(names) > 1 or alike < 1): _vote(found, names, looks, votes if len(names) > 1 else 0, stage.folder/'looks', quiet, alike)
         else: found.fill()
-        sentences = _warnings(names, n, found, index.vectors, text[-1]) + _kinds_notes(found.kinds) + _depth_notes(names, n, found) + _name_notes(retriever, categories, text)
+        trust, sentences = _trust(names, n, found, index.vectors, text[-1]), _warnings(names, n, found, index.vectors, text[-1])
+        sentences += _trust_notes(trust, sentences) + _kinds_notes(found.kinds) + _depth_notes(names, n, found) + _name_notes(retriever, categories, text)
         seen = np.unique(np.concatenate([rows[:at] for rows, at in zip(found.rows, found.at)]))
         _keep_scores(stage.folder, [found.photos[r].sha for r in seen.tolist()], seen, index.vectors, text)
         archive = Archive(folder, categories, _lines(names, found), sentences, _read_edits(folder))
         archive.save()
     stage.finish(kept={o: len(archive.kept(o)) for o in names}, dropped={o: len(archive.dropped(o)) for o in names},
-                 kinds={o: [round(v, 3) for v in of_name] for o, of_name in found.kinds.items()}, warnings=sentences)
+                 kinds={o: [round(v, 3) for v in of_name] for o, of_name in found.kinds.items()}, trust={o: round(v, 3) for o, v in trust.items()}, warnings=sentences)
     if warn and not quiet:
         for o in sentences: print(o, file=sys.stderr)
     return archive

@@ -641,7 +641,7 @@ def test_notes_are_warnings_of_the_archive(tmp_path):
             assert vectors.shape == (2, 4)
             return [f'{categories[0].name} is odd.']
     a = build_archive(Fake(pets()), Told(cat=CAT, dog=DOG), 'cat,dog', 3, tmp_path, quiet=True)
-    assert a.warnings == ['cat is odd.'] == Archive.open(tmp_path).warnings
+    assert a.warnings == Archive.open(tmp_path).warnings and a.warnings[-1] == 'cat is odd.'
 
 def test_what_the_offline_teachers_know():
     from namedmask.teachers import ConSERetriever, offline_weights
@@ -657,3 +657,39 @@ def test_damaged_scores_end_in_a_sentence(tmp_path, data):
     from namedmask.retrieval import _Scores
     (tmp_path/'scores.npz').write_bytes(data)
     with pytest.raises(NamedMaskError, match='damaged'): _Scores(tmp_path)
+
+# ---------------------------------------------------------------- which archives are to be trusted
+
+def test_a_name_whose_best_photos_fit_another_name_better_is_not_trusted(tmp_path):
+    v = of(*[(1, .2, .1)]*20, *[(.1, 1, .1)]*20, *[(.9, .2, .4)]*9, (.1, .2, 1))           # nine cats that look a little like birds, and one bird
+    a = build_archive(Fake(v), words(), 'cat,dog,bird', 10, tmp_path/'a', near=-1, votes=0, quiet=True)
+    assert a.trust == dict(cat=1, dog=1, bird=.1) and Archive.open(tmp_path/'a').trust == a.trust
+    told = [w for w in a.warnings if 'do not trust its archive' in w]
+    assert len(told) == 1 and told[0].startswith("Only 10% of the best photos of 'bird'")
+    assert build_archive(Fake(v), words(), 'bird', 10, tmp_path/'b', near=-1, votes=0, quiet=True).trust == {}
+
+def test_a_name_gets_one_sentence_about_its_fit(tmp_path):
+    a = build_archive(Fake(of(*[(1, .2, .1), (.1, 1, .1)]*20)), words(), 'cat,dog,bird', 5, tmp_path, near=-1, quiet=True)
+    assert a.trust['bird'] < R.TRUSTED and sum("'bird'" in w and ('fit' in w) for w in a.warnings if 'only' not in w) == 1
+
+def test_trust_is_compared_with_precision(tmp_path):
+    from types import SimpleNamespace
+    from namedmask.evaluation import retrieval_precision
+    from namedmask.pipeline import result_text
+    right = dict(cat=12, dog=9, cow=3, bus=1)
+    (tmp_path/'l.csv').write_text('file,label\n' + ''.join(f'{n}{i}.jpg,{n if i < k else "mug"}\n' for n, k in right.items() for i in range(12)))
+    archive = SimpleNamespace(names=list(right), kept=lambda n: [SimpleNamespace(path=f'{n}{i}.jpg', rank=i) for i in range(12)], trust=dict(cat=.9, dog=.8, cow=.2, bus=.3))
+    found = retrieval_precision(archive, tmp_path/'l.csv', k=12)
+    assert (found['trust'], found['trust_over']) == (pytest.approx(.8), 4) and 'rank correlation 0.80 over 4 names' in result_text(dict(retrieval=found))
+    archive.trust = {}
+    assert 'trust' not in retrieval_precision(archive, tmp_path/'l.csv', k=12)
+    assert 'trust' not in retrieval_precision(SimpleNamespace(names=archive.names, kept=archive.kept), tmp_path/'l.csv', k=5)      # five photos do not tell
+
+def test_the_trust_of_a_damaged_or_an_older_archive_is_empty(tmp_path):
+    import json
+    build_archive(Fake(of((1, .2, 0), (.1, 1, 0))), words(), 'cat,dog', 1, tmp_path, quiet=True)
+    record = json.loads((tmp_path/'stage.json').read_text())
+    assert record['trust'] == dict(cat=1, dog=1)
+    for trust in (None, [1], {'cat': 'x'}):
+        (tmp_path/'stage.json').write_text(json.dumps({**record, 'trust': trust}))
+        assert Archive.open(tmp_path).trust == {}

@@ -41,7 +41,7 @@ def _are_words(o): return isinstance(o, dict) and len(o) > 0 and all(map(_are_te
 def _or_none(fits): return lambda o: o is None or fits(o)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, sure=_is_number, spread=lambda o: isinstance(o, bool), unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, sure=_is_number, sure_background=_is_number, spread=lambda o: isinstance(o, bool), unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
                  saliency=lambda o: isinstance(o, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,
                teachers=lambda o: isinstance(o, list) and all(map(_is_object, o)))
@@ -446,6 +446,7 @@ _DEFAULTS = (     # what, up to which revision it was what, and what it is since
     ('nothing', 2, 0, None),            # photos of nothing; None: as many as go with the teachers
     ('alike', 2, 1., None),             # the part of a name's photos that may look much alike; None: that of the teachers
     ('spread', 3, False, True),         # are photos of nothing as unlike as can be (`nothing.farthest`)
+    ('sure_background', 3, .7, .97),    # how probable background must be to be a label of an unlabelled photo (`unlabelled.sure_labels`)
     ('sure', 3, 0., None),              # the probability that a name must reach somewhere in a photo; None: that of the teachers
     ('base', 1, 'small', None),         # the settings that a dict with some of them starts from; None: those that go with the teachers or the recipe
 )
@@ -498,7 +499,7 @@ def run_settings(
             'teachers': teachers.name, 'n': n, 'near': near, 'votes': teachers.votes if votes is None else votes,
             'saliency': saliency if isinstance(saliency, str) else saliency.settings, 'experts': experts, 'groups': groups or None, 'student': student, 'seed': seed,
             'copies': defaults['copies'], 'nothing': usual['nothing'] if nothing is None else nothing, 'spread': defaults['spread'],
-            'alike': usual['alike'] if alike is None else alike, 'sure': usual['sure'] if sure is None else sure}
+            'alike': usual['alike'] if alike is None else alike, 'sure': usual['sure'] if sure is None else sure, 'sure_background': defaults['sure_background']}
 
 # %% ../nbs/13_pipeline.ipynb #13a00031
 def _signature(stats):
@@ -698,7 +699,7 @@ def _labels_stage(step, settings, first, archive, nothing, quiet):
     from namedmask.unlabelled import label_photos
     aside = NothingPhotos(step.out/'nothing').held if settings['nothing'] else []           # no training sees these
     known = {e.sha for e in (*archive.kept(), *nothing, *aside)}
-    labelled = step('labels', lambda: label_photos(first, settings['unlabelled'], step.out/'labels', without=known, quiet=quiet),
+    labelled = step('labels', lambda: label_photos(first, settings['unlabelled'], step.out/'labels', sure_background=settings['sure_background'], without=known, quiet=quiet),
                     lambda o: f'{len(o.photos):,} photos labelled by the first student')
     if labelled.skipped:
         step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} (all of them: labels/skipped.csv)")

@@ -11,7 +11,7 @@ __all__ = ['sure_labels', 'LabelledPhotos', 'check_names', 'label_photos']
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-import numpy as np
+import numpy as np, torch
 from .core import NamedMaskError, Stage, progress, read_json, settings_key
 from .images import WORK_SIDE, MaskStore, content_hash, find_images
 from .inference import run_batches
@@ -23,11 +23,13 @@ from .segmenter import IGNORE
 # %% ../nbs/09c_unlabelled.ipynb #e61eea55
 def sure_labels(
     logits,         # (C,h,w) scores, background first
-    sure:float=.7,  # The least probability of a label
+    sure:float=.7,  # The least probability of a name
+    sure_background:float=.97, # The least probability of background
 )->np.ndarray:      # (h,w) uint8: the best class, 255 where it is less probable
     "What a student says, where it is sure."
     probability, best = logits.softmax(0).max(0)
-    return best.where(probability >= sure, IGNORE).byte().cpu().numpy()
+    least = torch.where(best == 0, sure_background, sure)
+    return best.where(probability >= least, IGNORE).byte().cpu().numpy()
 
 # %% ../nbs/09c_unlabelled.ipynb #68f96fbb
 _COLUMNS, _SKIPPED = ('root', 'path', 'sha'), ('path', 'reason')
@@ -61,20 +63,23 @@ def label_photos(
     segmenter,      # The first student, a `Segmenter`
     sources,        # Photos, as for `find_images`
     folder,         # Where the label maps go
-    sure:float=.7,  # The least probability of a label (`sure_labels`)
+    sure:float=.7,  # The least probability of a name (`sure_labels`)
+    sure_background:float=.97, # The least probability of background
     without=(),     # Hashes of photos to leave out: those that have masks already
     quiet:bool=False, # No progress bar
 )->LabelledPhotos:
     "Let a student label photos. Continues after an interruption; a photo that cannot be read is left out and noted."
     check_names(segmenter.names)
-    if not 0 <= sure < 1: raise NamedMaskError(f"sure={sure!r} is no least probability: say a number from 0, below 1.")
+    for what, least in (('sure', sure), ('sure_background', sure_background)):
+        if not 0 <= least < 1: raise NamedMaskError(f"{what}={least!r} is no least probability: say a number from 0, below 1.")
     photos, skipped = _photos_of(sources, without, quiet)
     if not photos: raise _none_left(skipped)
-    told = dict(stage='labels', version=1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]))
+    told = dict(stage='labels', version=1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]),
+                **({} if sure_background == sure else dict(sure_background=sure_background)))
     stage = Stage(folder, told).open()
     if stage.done: return LabelledPhotos(stage.folder)
     with stage.working():
-        labelled, failed = _labelled(segmenter, photos, MaskStore(stage.folder/'maps'), sure, quiet)
+        labelled, failed = _labelled(segmenter, photos, MaskStore(stage.folder/'maps'), partial(sure_labels, sure=sure, sure_background=sure_background), quiet)
         if not labelled: raise _none_left([*skipped, *failed])
         _write_csv(stage.folder/'skipped.csv', _SKIPPED, [*skipped, *failed])
         _write_csv(stage.folder/'photos.csv', _COLUMNS, [(p.root, p.rel, p.sha) for p in labelled])
@@ -98,11 +103,11 @@ def _photos_of(sources, without, quiet):
         seen.add(sha)
     return photos, skipped
 
-def _labelled(segmenter, photos, maps, sure, quiet):
+def _labelled(segmenter, photos, maps, label, quiet):
     "Label the photos that have no map yet: (those that have one now, [(path, why not)])."
     missing, failed = [p for p in photos if p.sha not in maps], []
     seen = run_batches(segmenter.model, missing, load=partial(entry_photo, short_side=WORK_SIDE), side=segmenter.meta.get('side'), flip=True,
-                       take=lambda logits, size: sure_labels(logits, sure))
+                       take=lambda logits, size: label(logits))
     for o in progress(seen, 'labels', len(photos), len(photos) - len(missing), quiet=quiet):
         if o.error: failed.append((str(o.photo.path), str(o.error)))
         else: maps.save(o.photo.sha, o.value)

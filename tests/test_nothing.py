@@ -193,3 +193,13 @@ def test_the_protocol_card_tells_how_sure_a_name_must_be():
     from namedmask.evaluation import contract_of
     said = lambda **kw: contract_of(SimpleNamespace(names=['a'], meta=dict(side=40, supervision=[], **kw)))['protocol']
     assert 'thresholds' not in said() and said(sure=.9)['thresholds'] == dict(sure=.9) and '0.9 nowhere' in said(sure=.9)['background']
+
+def test_a_run_of_revision_3_keeps_what_it_had(made, tmp_path):
+    from namedmask.pipeline import run_settings
+    from namedmask.core import read_json
+    of = {r: run_settings('photos', 'cat', get_teachers('offline'), revision=r) for r in (2, 3, 4)}
+    new = ('spread', 'sure_background', 'sure')
+    assert [[of[r][k] for k in new] for r in (2, 3, 4)] == [[False, .7, 0.], [False, .7, 0.], [True, .97, .9]]
+    assert run_settings('photos', 'cat', get_teachers('paper'))['sure'] == 0
+    found(made, tmp_path/'n', spread=False)                        # the same key as before there was a choice
+    assert 'spread' not in read_json(tmp_path/'n'/'stage.json')['settings']

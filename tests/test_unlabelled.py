@@ -31,7 +31,8 @@ def folder(tmp_path):
 
 def test_where_the_student_is_not_sure_the_label_is_unknown():
     scores = torch.tensor([[0., 3., .1], [3., 0., 0.]])[:, None]
-    assert sure_labels(scores, .7).tolist() == [[1, 0, 255]] and sure_labels(scores, 0.).tolist() == [[1, 0, 0]]
+    assert sure_labels(scores, .7, .7).tolist() == [[1, 0, 255]] and sure_labels(scores, 0., 0.).tolist() == [[1, 0, 0]]
+    assert sure_labels(scores, .7, .97).tolist() == [[1, 255, 255]] and sure_labels(scores, .97, .7).tolist() == [[255, 0, 255]]   # .95 and .95
 
 def test_label_maps_are_written_read_and_kept(folder, tmp_path):
     labelled = label_photos(first_student(), folder, tmp_path/'l', quiet=True)
@@ -71,7 +72,7 @@ def test_where_no_photo_is_left_it_says_so(folder, tmp_path):
     (folder/'torn.jpg').write_bytes((folder/'0.png').read_bytes()[:60])
     with pytest.raises(NamedMaskError, match='No unlabelled photo is left .the first that cannot be read.*torn.jpg'): label_photos(first_student(), folder, tmp_path/'m', without=known, quiet=True)
 
-@pytest.mark.parametrize('kw, text', [(dict(sure=1.), 'sure=1.0'), (dict(sure=-.1), 'below 1'), (dict(segmenter=first_student(['x']*255)), '254')])
+@pytest.mark.parametrize('kw, text', [(dict(sure=1.), 'sure=1.0'), (dict(sure_background=1.), 'sure_background=1.0'), (dict(sure=-.1), 'below 1'), (dict(segmenter=first_student(['x']*255)), '254')])
 def test_what_cannot_be_is_said(folder, tmp_path, kw, text):
     with pytest.raises(NamedMaskError, match=text): label_photos(**{**dict(segmenter=first_student(), sources=folder, folder=tmp_path/'l', quiet=True), **kw})
 
@@ -122,3 +123,7 @@ def test_unlabelled_photos_that_are_not_there(tmp_path):
     photos = helpers.write_photos(tmp_path/'photos', 2)
     with pytest.raises(NamedMaskError, match='nowhere'): helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=1, unlabelled=tmp_path/'nowhere')
     assert not (tmp_path/'run').exists() or not (tmp_path/'run'/'index').exists()
+
+def test_labels_of_one_probability_have_the_key_of_revision_3(folder, tmp_path):
+    label_photos(first_student(), folder, tmp_path/'l', sure_background=.7, quiet=True)
+    assert 'sure_background' not in read_json(tmp_path/'l'/'stage.json')['settings'] and read_json(tmp_path/'l'/'stage.json')['settings']['sure'] == .7

@@ -1,6 +1,6 @@
 """What it brings that a name must be sure somewhere in a photo (`inference.keep_sure`), beside a higher hurdle for each pixel.
 
-    python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data            # scenes of the training side, photos of nothing
+    python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data            # scenes and labels of the training side, photos of nothing
     python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data --final    # the evaluation photos: a look
 
 The student is one of `bench/students.py` (its file), or a run's folder. mIoU is over background and the names; a photo has a false name if names
@@ -26,6 +26,21 @@ def model_of(student, run):
 
 def ways(sure, hurdles):
     return [('sure', s) for s in sure] + [('hurdle', h) for h in hurdles if h]
+
+
+def training_side(run, shared):
+    "{'training things': [(photo, None)], 'training animals': ...}: photos of labels that are no name and not on the test side, which no student has learned from."
+    import csv
+    from false_names import group_of, is_animal
+    from namedmask.images import content_hash
+    from namedmask.nothing import NothingPhotos
+    used = {p.sha for folder in ('nothing', 'spread') if (run/'more'/folder).exists() for p in NothingPhotos(run/'more'/folder).train}
+    groups = {'training things': [], 'training animals': []}
+    with open(shared/'photo_pool_labels.csv', newline='', encoding='utf-8') as f:
+        for row in csv.DictReader(f):
+            photo = shared/'photo_pool'/row['file']
+            if group_of(row['label']) == 'training' and content_hash(photo) not in used: groups['training animals' if is_animal(row['label']) else 'training things'].append((photo, None))
+    return groups
 
 
 def labels_by(way, logits):
@@ -67,7 +82,7 @@ def main():
     model = model_of(a.student, a.run)
     each = ways([0., *a.also] if a.also else SURE, () if a.also else HURDLES)
     if a.final: groups = st.final_photos(a.shared)
-    else: groups = dict(scenes=st.scenes(a.shared, a.scenes), nothing=[(p.path, None) for p in NothingPhotos(a.run/'more'/'nothing').held])
+    else: groups = dict(scenes=st.scenes(a.shared, a.scenes), nothing=[(p.path, None) for p in NothingPhotos(a.run/'more'/'nothing').held], **training_side(a.run, a.shared))
     for group, photos in groups.items():
         for (kind, value), found in zip(each, scored(model, photos, each)):
             print(json.dumps(dict(student=a.student.name, group=group, **{kind: value}, **found)), flush=True)

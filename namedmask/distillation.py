@@ -183,7 +183,8 @@ def distil(
                       what='student', every_s=every_s, quiet=quiet, precision=s.get('precision', 'auto'), lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'],
                       freeze=s['freeze'], freeze_bn=s['freeze_bn'], ema=s.get('ema', 0.))
         ledger = [*map(_as_dict, cards), *([card] if card else [])]
-        save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=ledger, student=s, seed=seed, key=stage.key, **({'sure': sure} if sure else {})))
+        asks = {'sure': sure} if sure else {}
+        save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=ledger, student=s, seed=seed, key=stage.key, **asks))
     last = learn.loss_log[-20:]
     stage.finish(iterations=s['iterations'], photos=len(archive.kept()), **({'nothing': len(nothing)} if nothing else {}), **({'labelled': len(labelled.photos)} if labelled else {}), loss=round(float(sum(last)/len(last)), 5))
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)

@@ -421,7 +421,8 @@ def contract_of(
 def _student_protocol(meta):
     side, sure, masks = meta.get('side'), meta.get('sure'), any((c['supervision'] if isinstance(c, dict) else c) == 'masks' for c in meta.get('supervision') or ())
     rule = f'; a name that reaches a probability of {sure:g} nowhere in a photo is not given in it' if sure else ''
-    return dict(background='class 0 of the network, argmax' + rule, **({'thresholds': dict(sure=sure)} if sure else {}), resolution=f'shorter side {side}' if side else 'native', resizing='logits bilinear to the photo',
+    return dict(background='class 0 of the network, argmax' + rule, **({'thresholds': dict(sure=sure)} if sure else {}),
+                resolution=f'shorter side {side}' if side else 'native', resizing='logits bilinear to the photo',
                 crf=False, transfer='true masks' if masks else 'name-only')
 
 # %% ../nbs/10_evaluation.ipynb #a391905b

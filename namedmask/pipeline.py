@@ -41,7 +41,8 @@ def _are_words(o): return isinstance(o, dict) and len(o) > 0 and all(map(_are_te
 def _or_none(fits): return lambda o: o is None or fits(o)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, sure=_is_number, sure_background=_is_number, spread=lambda o: isinstance(o, bool), unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, sure=_is_number, sure_background=_is_number,
+                 spread=lambda o: isinstance(o, bool), unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
                  saliency=lambda o: isinstance(o, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,
                teachers=lambda o: isinstance(o, list) and all(map(_is_object, o)))
@@ -475,7 +476,8 @@ def _sources(given): # As for `fit`
     return [str(Path(p).expanduser().resolve()) for p in each]
 
 def run_settings(
-    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16, votes=None, nothing=None, alike=None, unlabelled=None, sure=None,
+    images, names, teachers, n=None, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None, expert_iterations=None, near=16,
+    votes=None, nothing=None, alike=None, unlabelled=None, sure=None,
     revision=REVISION, # Of the defaults
     recipe=None,       # A `recipes.Recipe`, whose networks a dict with some settings starts from
 )->dict: # What `fit` was asked for, with every default filled in
@@ -647,7 +649,8 @@ def _nothing_stage(step, settings, index, retriever, archive, looks, quiet):
     from namedmask.nothing import find_nothing
     n = settings['nothing']
     if not n: return []
-    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, spread=settings['spread'], seed=settings['seed'], quiet=quiet),
+    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, spread=settings['spread'],
+                                                seed=settings['seed'], quiet=quiet),
                 lambda o: f'{len(o.train):,} photos that no name fits, {len(o.held):,} set aside')
     if len(made.train) < n:
         step.warn(f"only {len(made.train)} photos were found that fit no name, not {n}: the student learns from fewer when to say nothing; give more photos that show none of the names.")
@@ -699,7 +702,8 @@ def _labels_stage(step, settings, first, archive, nothing, quiet):
     from namedmask.unlabelled import label_photos
     aside = NothingPhotos(step.out/'nothing').held if settings['nothing'] else []           # no training sees these
     known = {e.sha for e in (*archive.kept(), *nothing, *aside)}
-    labelled = step('labels', lambda: label_photos(first, settings['unlabelled'], step.out/'labels', sure_background=settings['sure_background'], without=known, quiet=quiet),
+    labelled = step('labels', lambda: label_photos(first, settings['unlabelled'], step.out/'labels', sure_background=settings['sure_background'],
+                                                   without=known, quiet=quiet),
                     lambda o: f'{len(o.photos):,} photos labelled by the first student')
     if labelled.skipped:
         step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} (all of them: labels/skipped.csv)")
@@ -736,7 +740,8 @@ def fit(
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
     given = dict(images=images, names=names, teachers=teachers, n=n, student=student, experts=experts, groups=groups, saliency=saliency, seed=seed,
-                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing, alike=alike, unlabelled=unlabelled, sure=sure)
+                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing, alike=alike,
+                 unlabelled=unlabelled, sure=sure)
     given = check_given(given, batch_size, workers, parallel, defaults, device)
     with locked(out), _continue_hint(quiet):
         asked = _asked(given)
@@ -942,7 +947,8 @@ def result_text(found:dict)->str: # From `evaluate_run`
     if 'retrieval' in found:
         r = found['retrieval']
         lines.append(f"Precision at {r['k']}: {r['mean_precision']:.3f} (" + ', '.join(f"{n} {v['precision']}" for n, v in r['names'].items()) + ')')
-        if r.get('trust') is not None: lines.append(f"The archives' own trust orders the names as this precision does: rank correlation {r['trust']:.2f} over {r['trust_over']} names.")
+        if r.get('trust') is not None:
+            lines.append(f"The archives' own trust orders the names as this precision does: rank correlation {r['trust']:.2f} over {r['trust_over']} names.")
     if 'false_names' in found: lines.append(_false_names_line(found['false_names']))
     return '\n'.join(lines + _left_out_lines(found))
 

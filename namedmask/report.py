@@ -147,7 +147,9 @@ def trust_text(
 )->str:        # '' where the archive does not say
     "How far the archive of a name is to be trusted, in words (`Archive.trust`)."
     part = getattr(archive, 'trust', {}).get(name)
-    return '' if part is None else f' {part:.0%} of its best photos fit no other name better.' + (' Do not trust this archive before you have looked at it.' if part < TRUSTED else '')
+    if part is None: return ''
+    doubt = ' Do not trust this archive before you have looked at it.' if part < TRUSTED else ''
+    return f' {part:.0%} of its best photos fit no other name better.' + doubt
 
 def archive_section(
     archive,        # A `namedmask.retrieval.Archive`
@@ -161,7 +163,8 @@ def archive_section(
         kept, out = archive.kept(name), archive.dropped(name)
         span = f', scores {kept[0].score:.3f} to {kept[-1].score:.3f}' if kept else ''
         subs.append({'id': 'archive-' + slug(name), 'title': name, 'tiles': [tile(e) for e in spread(kept, each)],
-                     'see': f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, from the first to the last.' + trust_text(archive, name) + kinds_text(archive, name),
+                     'see': f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, from the first to the last.'
+                            + trust_text(archive, name) + kinds_text(archive, name),
                      'dropped': [tile(e) for e in spread(out, max(2, each//3))], 'dropped_summary': f'{len(out)} dropped photos, and why'})
     rest = len(names) - shown
     return section('archives', 'Archives', 'The photos found for each name, by score; the caption gives rank and score. A photo of something else teaches '
@@ -345,9 +348,12 @@ def false_names_section(found:dict)->dict: # From `false_names.false_names`
 def estimate_section(found:dict)->dict: # From `estimate.estimate_names`
     "How good each name is likely to be, without labels; the doubtful ones first."
     show = lambda v: '' if v is None else f'{v:.2f}'
-    rows = [[name, show(o['estimate']), show(o['found']), show(o['steady']), show(o['masks'])] for name, o in sorted(found.items(), key=lambda o: (o[1]['estimate'] is not None, o[1]['estimate']))]
-    return section('table', 'Names to look at first', 'Nobody has labelled your photos, so this is no IoU. Found: the part of the photos beside the archive of a name on which the student gives this name most room. '
-                   'Steady: how well it draws the name again in a smaller mirror image. Masks: how well it agrees with the pseudo-masks. The estimate is found x (steady + masks)/2.',
+    doubtful_first = sorted(found.items(), key=lambda o: (o[1]['estimate'] is not None, o[1]['estimate']))
+    rows = [[name, *(show(o[k]) for k in ('estimate', 'found', 'steady', 'masks'))] for name, o in doubtful_first]
+    return section('table', 'Names to look at first', 'Nobody has labelled your photos, so this is no IoU. '
+                   'Found: the part of the photos beside the archive of a name on which the student gives this name most room. '
+                   'Steady: how well it draws the name again in a smaller mirror image. Masks: how well it agrees with the pseudo-masks. '
+                   'The estimate is found x (steady + masks)/2.',
                    head=['name', 'estimate', 'found', 'steady', 'masks'], rows=rows)
 
 def curve_section(curves:dict)->dict: # title -> {name: losses}

@@ -13,11 +13,12 @@ import hashlib, os
 from pathlib import Path
 import numpy as np, torch
 from fastai.basics import default_device
-from .core import NamedMaskError, Stage, settings_key
+from .core import NamedMaskError, Stage, read_json, settings_key
 from .copypaste import CopyPaste
 from .experts import check_seed, training_settings
+from .images import load_image
 from .saliency import REVISION, give_back, presets, spoken
-from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load_segmenter, save_segmenter, set_sure, train, training_dls, weights_key
+from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, Segmenter, load_segmenter, save_segmenter, set_sure, train, training_dls, weights_key
 from .teachers import cards_of
 
 # %% ../nbs/09_distillation.ipynb #a906a658
@@ -166,7 +167,7 @@ def distil(
     device=None,       # torch device; fastai's default without
     nothing=(),        # Photos that show none of the names (`nothing.find_nothing`): background as a whole
     labelled=None,     # Photos that an earlier student has labelled (`unlabelled.label_photos`): half of the samples
-    sure:float=0.,     # The probability that a name must reach somewhere in a photo (`inference.keep_sure`); the training does not depend on it
+    sure:float=0.,     # The probability that a name must reach somewhere in a photo (`inference.keep_sure`), but no more than nine of ten archive photos reach for their own; the training does not depend on it
 ): # -> Segmenter
     "Train a student on all archives (NamedMask, section 3.3), or continue, or load the one that is there."
     settings, seed = student_settings(settings), check_seed(seed)
@@ -174,7 +175,7 @@ def distil(
     cards = _ledger(archive, masks, cards)
     nothing = list(nothing)
     stage = student_stage(archive, masks, settings, init, folder, seed, cards, nothing, labelled)
-    if stage.done: return load_segmenter(set_sure(stage.folder, sure), device)
+    if stage.done: return _asking(load_segmenter(stage.folder, device), stage.folder, archive, sure)
     stage.open()
     s = settings
     with stage.working():
@@ -183,11 +184,25 @@ def distil(
                       what='student', every_s=every_s, quiet=quiet, precision=s.get('precision', 'auto'), lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'],
                       freeze=s['freeze'], freeze_bn=s['freeze_bn'], ema=s.get('ema', 0.))
         ledger = [*map(_as_dict, cards), *([card] if card else [])]
-        asks = {'sure': sure} if sure else {}
-        save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=ledger, student=s, seed=seed, key=stage.key, **asks))
+        save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=ledger, student=s, seed=seed, key=stage.key))
     last = learn.loss_log[-20:]
     stage.finish(iterations=s['iterations'], photos=len(archive.kept()), **({'nothing': len(nothing)} if nothing else {}), **({'labelled': len(labelled.photos)} if labelled else {}), loss=round(float(sum(last)/len(last)), 5))
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
     del learn, model
     give_back()
-    return load_segmenter(stage.folder, device)
+    return _asking(load_segmenter(stage.folder, device), stage.folder, archive, sure)
+
+def _asking(segmenter, folder, archive, sure, most=100):
+    "The student with the `sure` that is asked for, or what nine of ten of its own archive photos reach, if that is less; written down beside its weights."
+    if segmenter.meta.get('asked', 0.) == sure: return segmenter
+    reached = _own_peaks(segmenter, archive, most) if sure else []
+    set_sure(folder, min([sure, *np.quantile(reached, [.1]).tolist()] if len(reached) else [sure]), asked=sure)
+    return Segmenter(segmenter.model, read_json(folder/'segmenter.json'))
+
+def _own_peaks(segmenter, archive, most):
+    "The highest probability of its own name in each of some archive photos."
+    each = max(1, most//len(archive.names))
+    def some(kept): return kept[::max(1, len(kept)//each)]             # from the best to the last
+    entries = [e for name in archive.names for e in some(archive.kept(name))]
+    seen = segmenter.segment_all(entries, take=lambda logits, size: logits.softmax(0).amax((1, 2)).cpu().numpy(), load=lambda e: load_image(e.path), sure=0.)
+    return [float(o.value[1 + archive.names.index(o.photo.name)]) for o in seen if o.value is not None]

@@ -34,7 +34,7 @@ from .metrics import BoundaryMatrix, ConfusionMatrix, bootstrap_iou, foreground_
 from .copypaste import CopyPaste
 from .distillation import settings_in_key
 from .segmenter import (IGNORE, ArchiveDataset, Segmenter, aspp_rates, cut, deeplabv3plus, encoder_norm, load_segmenter, place,
-                                 save_segmenter, train, training_dls, weights_key)
+                                 save_segmenter, set_sure, train, training_dls, weights_key)
 _all_ = ['ConfusionMatrix', 'foreground_iou', 'JsonLines']     # they live in `metrics` and `core` and can be imported from here as well
 
 # %% ../nbs/10_evaluation.ipynb #28c91fea

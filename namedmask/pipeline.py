@@ -693,8 +693,11 @@ def _student_stage(step, settings, archive, nothing, masks, init, cards, device,
         return step(stage, lambda: distil(archive, masks, settings['student'], init, step.out/stage, seed=settings['seed'], cards=cards, quiet=quiet,
                                           device=device, nothing=nothing, labelled=labelled, sure=settings['sure']),
                     lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
-    if not settings['unlabelled']: return taught('student')
-    return taught('student', _labels_stage(step, settings, taught('first'), archive, nothing, quiet))
+    labelled = _labels_stage(step, settings, taught('first'), archive, nothing, quiet) if settings['unlabelled'] else None
+    student = taught('student', labelled)
+    if (sure := student.meta.get('sure', 0.)) < settings['sure']:
+        step.warn(f"a name was to reach a probability of {settings['sure']:g} somewhere in a photo (--sure), but the student is not that sure of its own archive photos: {sure:.2g} is asked; more iterations make it surer.")
+    return student
 
 def _labels_stage(step, settings, first, archive, nothing, quiet):
     "The first student labels the photos that nobody has labelled."

@@ -968,11 +968,13 @@ def save_segmenter(
 def set_sure(
     folder,       # Made by `save_segmenter`
     sure:float,   # The probability that a name must reach somewhere in a photo (`inference.keep_sure`)
+    asked:float=None, # What the user asked for, if that was more; noted
 )->Path:          # The folder
     "Write down when a segmenter may give a name; the weights do not depend on it."
     about = Path(folder)/'segmenter.json'
     meta = read_json(about, {}, dict)
-    if meta and meta.get('sure', 0.) != sure: write_json(about, {**meta, 'sure': sure})
+    said = {'sure': sure, **({} if asked is None else {'asked': asked})}
+    if meta and any(meta.get(k, 0.) != v for k, v in said.items()): write_json(about, {**meta, **said})
     return Path(folder)
 
 def _is_safetensors(path): return path.suffix == '.safetensors'

@@ -179,10 +179,14 @@ def test_how_sure_a_name_must_be_can_be_changed_without_training_again(tmp_path,
     files = lambda: {f.name: f.stat().st_mtime_ns for f in (tmp_path/'run'/'student').iterdir() if f.name != 'segmenter.json'}
     before, names = files(), run.false_names()
     run = fit(sure=.999)
-    assert files() == before and run.segmenter.meta['sure'] == .999
-    assert run.false_names()['share'] == 0 <= names['share'] and run.false_names()['key'] != names['key']
-    assert find_segmenter(run.folder).meta['sure'] == .999 and find_segmenter(run.folder, sure=.5).meta['sure'] == .5
-    assert Run(run.folder).segmenter.meta['sure'] == .999
+    assert files() == before and run.segmenter.meta['asked'] == .999
+    assert 0 < run.segmenter.meta['sure'] < .999                       # a student of one step is not that sure of its own archive
+    assert any('not that sure of its own archive' in w for w in run.record['warnings'])
+    assert run.false_names()['share'] <= names['share'] and run.false_names()['key'] != names['key']
+    sure = run.segmenter.meta['sure']
+    assert find_segmenter(run.folder).meta['sure'] == sure and find_segmenter(run.folder, sure=.5).meta['sure'] == .5
+    assert Run(run.folder).segmenter.meta['sure'] == sure
+    assert fit(sure=1e-6).segmenter.meta['sure'] == 1e-6 and not any('not that sure' in w for w in Run(run.folder).record['warnings'])
     assert fit(sure=0.).segmenter.meta['sure'] == 0 and files() == before
     for bad in (1, -.1, 'x', float('nan')):
         with pytest.raises(NamedMaskError, match='say --sure with a number'): fit(sure=bad)
@@ -203,3 +207,15 @@ def test_a_run_of_revision_3_keeps_what_it_had(made, tmp_path):
     assert run_settings('photos', 'cat', get_teachers('paper'))['sure'] == 0
     found(made, tmp_path/'n', spread=False)                        # the same key as before there was a choice
     assert 'spread' not in read_json(tmp_path/'n'/'stage.json')['settings']
+
+def test_a_student_is_asked_no_more_than_its_own_archive_gives(made, tmp_path):
+    from namedmask.distillation import _own_peaks
+    from namedmask.segmenter import Segmenter
+    class Reds(torch.nn.Module):
+        "Scores of nothing, red and green: how red and how green the reddest and the greenest place is."
+        spec, multiple = dict(n_classes=3, mean=[0.]*3, std=[1.]*3), 1
+        def __init__(self): super().__init__(); self.unused = torch.nn.Parameter(torch.zeros(1))
+        def forward(self, x): return torch.stack([torch.full_like(x[:, 0], .5), 4*(x[:, 0] - x[:, 1]), 4*(x[:, 1] - x[:, 0])], 1)
+    student = Segmenter(Reds(), dict(names=['red', 'green'], side=32, sure=.99))
+    peaks = _own_peaks(student, made[3], 100)
+    assert len(peaks) == 6 and all(.3 < p < 1 for p in peaks) and len(_own_peaks(student, made[3], 2)) == 2

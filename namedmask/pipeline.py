@@ -42,7 +42,7 @@ def _or_none(fits): return lambda o: o is None or fits(o)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
 _SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, sure=_is_number, sure_background=_is_number,
-                 spread=lambda o: isinstance(o, bool), unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
+                 unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
                  saliency=lambda o: isinstance(o, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,
                teachers=lambda o: isinstance(o, list) and all(map(_is_object, o)))
@@ -446,7 +446,6 @@ _DEFAULTS = (     # what, up to which revision it was what, and what it is since
     ('copies', 1, 'hash', 'confirmed'), # who says that two photos are one picture: the difference hash alone, or the embeddings as well
     ('nothing', 2, 0, None),            # photos of nothing; None: as many as go with the teachers
     ('alike', 2, 1., None),             # the part of a name's photos that may look much alike; None: that of the teachers
-    ('spread', 3, False, True),         # are photos of nothing as unlike as can be (`nothing.farthest`)
     ('sure_background', 3, .7, .97),    # how probable background must be to be a label of an unlabelled photo (`unlabelled.sure_labels`)
     ('sure', 3, 0., None),              # the probability that a name must reach somewhere in a photo; None: that of the teachers
     ('base', 1, 'small', None),         # the settings that a dict with some of them starts from; None: those that go with the teachers or the recipe
@@ -500,7 +499,7 @@ def run_settings(
     return {'images': _sources(images), 'unlabelled': _sources(unlabelled) if unlabelled else None, 'names': {c.name: list(c.prompts) for c in categories},
             'teachers': teachers.name, 'n': n, 'near': near, 'votes': teachers.votes if votes is None else votes,
             'saliency': saliency if isinstance(saliency, str) else saliency.settings, 'experts': experts, 'groups': groups or None, 'student': student, 'seed': seed,
-            'copies': defaults['copies'], 'nothing': usual['nothing'] if nothing is None else nothing, 'spread': defaults['spread'],
+            'copies': defaults['copies'], 'nothing': usual['nothing'] if nothing is None else nothing,
             'alike': usual['alike'] if alike is None else alike, 'sure': usual['sure'] if sure is None else sure, 'sure_background': defaults['sure_background']}
 
 # %% ../nbs/13_pipeline.ipynb #13a00031
@@ -649,8 +648,7 @@ def _nothing_stage(step, settings, index, retriever, archive, looks, quiet):
     from namedmask.nothing import find_nothing
     n = settings['nothing']
     if not n: return []
-    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, spread=settings['spread'],
-                                                seed=settings['seed'], quiet=quiet),
+    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, seed=settings['seed'], quiet=quiet),
                 lambda o: f'{len(o.train):,} photos that no name fits, {len(o.held):,} set aside')
     if len(made.train) < n:
         step.warn(f"only {len(made.train)} photos were found that fit no name, not {n}: the student learns from fewer when to say nothing; give more photos that show none of the names.")

@@ -175,7 +175,7 @@ def test_how_sure_a_name_must_be_can_be_changed_without_training_again(tmp_path,
     photos = helpers.write_photos(tmp_path/'photos', 6)
     fit = lambda **kw: helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), nothing=3, **kw)
     run = fit()
-    assert run.settings['sure'] == 0 and 'sure' not in run.segmenter.meta and run.settings['spread'] is True
+    assert run.settings['sure'] == 0 and 'sure' not in run.segmenter.meta
     files = lambda: {f.name: f.stat().st_mtime_ns for f in (tmp_path/'run'/'student').iterdir() if f.name != 'segmenter.json'}
     before, names = files(), run.false_names()
     run = fit(sure=.999)
@@ -202,8 +202,8 @@ def test_a_run_of_revision_3_keeps_what_it_had(made, tmp_path):
     from namedmask.pipeline import run_settings
     from namedmask.core import read_json
     of = {r: run_settings('photos', 'cat', get_teachers('offline'), revision=r) for r in (2, 3, 4)}
-    new = ('spread', 'sure_background', 'sure')
-    assert [[of[r][k] for k in new] for r in (2, 3, 4)] == [[False, .7, 0.], [False, .7, 0.], [True, .97, .9]]
+    new = ('sure_background', 'sure')
+    assert [[of[r][k] for k in new] for r in (2, 3, 4)] == [[.7, 0.], [.7, 0.], [.97, .9]]
     assert run_settings('photos', 'cat', get_teachers('paper'))['sure'] == 0
     found(made, tmp_path/'n', spread=False)                        # the same key as before there was a choice
     assert 'spread' not in read_json(tmp_path/'n'/'stage.json')['settings']

@@ -2,6 +2,7 @@
 
     python bench/nothing_mini.py --out runs/nothing-mini                    # 3 seeds, 800 iterations, 0, 60, 120 and 240 photos of nothing
     python bench/nothing_mini.py --out runs/nothing-mini --seeds 1 --iterations 250
+    python bench/nothing_mini.py --out runs/nothing-mini --iterations 400 --n 0 120 --sure 0 .5 .7 .8 .9   # a name must be so sure somewhere (`inference.keep_sure`)
 
 Each line: mIoU of background and the ten names on scenes that show some of them, the share of nameless scenes with a false name (more than a
 fiftieth of the area), and their false area. The students differ in nothing but the photos of nothing; the same command continues where it was.
@@ -19,7 +20,7 @@ def nameless_scenes(lab, n):
     return [bench.photo(s) for s in bench.stems if not np.isin(bench.labels(s), asked).any()]
 
 
-def row(lab, n, scenes):
+def row(lab, n, scenes, sure=0.):
     "The figures of one student."
     from namedmask.false_names import false_names
     from namedmask.nothing import find_nothing
@@ -28,6 +29,7 @@ def row(lab, n, scenes):
     masks, nothing = lab.masks(archive), []
     if n: nothing = find_nothing(lab.index, lab.retriever, archive, lab.folder/f'nothing{n}', n, 0, looks=Looks(lab.teachers.features()[0], 64), seed=lab.seed, quiet=True).train
     student = lab.student(f'nothing{n}', archive, masks, nothing)
+    student.meta['sure'] = sure
     found = false_names(student, nameless_scenes(lab, scenes), quiet=True)
     return dict(photos_of_nothing=len(nothing), miou=lab.score(student)['miou'], false_photos=found['share'], false_area=found['area'], nameless=found['photos'])
 
@@ -38,6 +40,7 @@ def main():
     ap.add_argument('--seeds', type=int, default=3)
     ap.add_argument('--iterations', type=int, default=800)
     ap.add_argument('--n', type=int, nargs='*', default=[0, 60, 120, 240], help='photos of nothing')
+    ap.add_argument('--sure', type=float, nargs='*', default=[0.])
     ap.add_argument('--scenes', type=int, default=400, help='from which the nameless ones are taken')
     a = ap.parse_args()
     from namedmask.ablation import MiniLab, compare, spread_text
@@ -47,7 +50,8 @@ def main():
         lab.all_names, lab.names = lab.names, lab.names[:10]
     a.out.mkdir(parents=True, exist_ok=True)
     settings = dict(iterations=a.iterations, scenes=a.scenes, names=labs[0].names)
-    rows = compare([f'{n} photos of nothing' for n in a.n], list(labs), lambda what, seed: row(labs[seed], int(what.split()[0]), a.scenes), a.out/'rows.jsonl', settings=settings)
+    ways = {f'{n} photos of nothing' + (f', sure {sure:g}' if sure else ''): (n, sure) for n in a.n for sure in a.sure}
+    rows = compare(list(ways), list(labs), lambda what, seed: row(labs[seed], ways[what][0], a.scenes, ways[what][1]), a.out/'rows.jsonl', settings=settings)
     print(spread_text(rows, ['miou', 'false_photos', 'false_area']))
 
 

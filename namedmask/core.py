@@ -8,12 +8,13 @@ Docs: https://namedmask.github.io/namedmask/core.html.md"""
 __all__ = ['RECORD', 'LOCK', 'PATIENCE', 'NamedMaskError', 'explain_write', 'check_regular', 'read_bytes', 'parse_json',
            'read_json', 'read_lines', 'OwnFolder', 'owned_files', 'is_ours', 'claim', 'own_folder', 'in_the_way',
            'refuse_foreign', 'atomic_path', 'write_text', 'write_json', 'JsonLines', 'remove_own', 'empty_own', 'sweep',
-           'OurFiles', 'end_with_parent', 'locked', 'safe_join', 'slug', 'rng_of', 'seed_of', 'progress',
-           'settings_key', 'full_settings', 'Stage', 'cache_dir']
+           'OurFiles', 'end_with_parent', 'locked', 'safe_join', 'slug', 'is_probability', 'rng_of', 'seed_of',
+           'progress', 'settings_key', 'full_settings', 'Stage', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #a5b1a78c
 import errno, hashlib, json, os, re, secrets, stat, sys, threading, time
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm.std import tqdm
@@ -504,6 +505,13 @@ def slug(name:str)->str:
     "A file name for a category name: its letters and digits, and a hash where something had to go."
     s = re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')
     return s if s == name and 0 < len(s) <= 100 else f"{s[:40]}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}".lstrip('-')
+
+# %% ../nbs/00_core.ipynb #ac019dd6
+def is_probability(
+    v, # What was given
+)->bool:
+    "Is it a number from 0 to below 1?"
+    return isinstance(v, Real) and not isinstance(v, bool) and 0 <= v < 1
 
 # %% ../nbs/00_core.ipynb #163839e4
 def rng_of(*parts)->np.random.Generator:

@@ -21,10 +21,9 @@ from itertools import islice
 from pathlib import Path
 from fastcore.basics import patch
 from . import __version__
-from .core import (JsonLines, NamedMaskError, atomic_path, cache_dir, check_regular, claim, explain_write, locked, read_bytes, read_json, remove_own,
+from .core import (JsonLines, NamedMaskError, atomic_path, cache_dir, check_regular, claim, explain_write, is_probability, locked, read_bytes, read_json, remove_own,
                    rng_of, settings_key, slug, write_json)
 from .images import MaskStore, content_hash, find_images
-from .inference import is_sure
 from .report import clock, write_report
 from .retrieval import Archive, Looks, build_archive, embed_names, parse_names
 from .teachers import TEACHERS, get_teachers
@@ -333,7 +332,7 @@ def _torch_device(device):
     return None if device is None or str(device) == 'auto' else device     # None: what there is
 
 def _check_sure(sure):
-    if not is_sure(sure): raise NamedMaskError(f"{sure!r} is no probability that a name could have to reach: say --sure with a number from 0, below 1.")
+    if not is_probability(sure): raise NamedMaskError(f"{sure!r} is no probability that a name could have to reach: say --sure with a number from 0, below 1.")
 
 def check_given(
     given:dict,        # The arguments of `fit` that the result depends on

@@ -31,11 +31,11 @@ from fastai.vision.core import TensorImage, TensorMask, AddMaskCodes
 from fastcore.basics import patch
 from fastai.vision.data import Normalize, get_grid
 import fastai.vision.learner  # how `show_results` draws masks
-from .core import (NamedMaskError, atomic_path, end_with_parent, explain_write, progress, read_json, rng_of, seed_of, write_json)
+from .core import (NamedMaskError, atomic_path, end_with_parent, explain_write, is_probability, progress, read_json, rng_of, seed_of, write_json)
 from .images import WORK_SIDE, palette
 from .saliency import entry_photo
 from .teachers import check_tensors, is_out_of_memory, read_header, read_weights, unsound
-from .inference import (argmax_at, fit_size, forward, free_memory, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment, is_sure,
+from .inference import (argmax_at, fit_size, forward, free_memory, half_type, own_side, photo_of, pick_device, run_batches, seen_by, segment,
                                  take_labels)
 
 _all_ = ['argmax_at', 'fit_size', 'forward', 'half_type', 'own_side', 'segment']   # from the chapter Inference; they may be had from here as well
@@ -938,7 +938,7 @@ def check_meta(
     if wrong := next((k for k, v in spec.items() if not _SPEC[k](v)), None): refuse(f"the {wrong!r} of 'model' is {spec[wrong]!r:.80}")
     if spec['n_classes'] != len(names) + 1: refuse(f"it has {len(names)} names for {spec['n_classes']} classes, background included")
     if not isinstance(meta.get('supervision', []), list): refuse("'supervision' is not a list")
-    if not is_sure(meta.get('sure', 0.)): refuse(f"'sure' is {meta['sure']!r:.80}")
+    if not is_probability(meta.get('sure', 0.)): refuse(f"'sure' is {meta['sure']!r:.80}")
     try: own_side(meta.get('side'))
     except NamedMaskError: refuse(f"'side' is {meta['side']!r:.80}")
     return meta

@@ -4,11 +4,11 @@
     python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data --final    # the evaluation photos: a look
 
 The student is one of `bench/students.py` (its file), or a run's folder. mIoU is over background and the names; a photo has a false name if names
-cover more than a fiftieth of it. `--also .9` scores the test side and `dev_voc` with these values alone.
+cover more than a fiftieth of it. `sure.jsonl` has what was measured so. `--also .9` scores the test side and `dev_voc` with these values alone.
 """
 import argparse, json
 from pathlib import Path
-import numpy as np, torch, torch.nn.functional as F
+import numpy as np, torch
 import students as st
 
 SURE, HURDLES = (0., .7, .8, .9, .95, .98), (0., 1., 2., 3.)

@@ -18,7 +18,7 @@ from .copypaste import CopyPaste
 from .experts import check_seed, training_settings
 from .images import load_image
 from .saliency import REVISION, give_back, presets, spoken
-from .segmenter import aspp_rates, deeplabv3plus, encoder_norm, ignore_for, Segmenter, load_segmenter, save_segmenter, set_sure, train, training_dls, weights_key
+from .segmenter import Segmenter, aspp_rates, deeplabv3plus, encoder_norm, ignore_for, load_segmenter, save_segmenter, set_sure, train, training_dls, weights_key
 from .teachers import cards_of
 
 # %% ../nbs/09_distillation.ipynb #a906a658

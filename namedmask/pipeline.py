@@ -190,6 +190,7 @@ def false_names(self:Run,
     with locked(self.folder): write_json(file, found)
     return found
 
+# %% ../nbs/13_pipeline.ipynb #d6658e71
 _BESIDE = (5, 20, 300)       # photos beside an archive that are looked at: at least and at most of each name, and of all names
 
 @patch
@@ -216,6 +217,7 @@ def _are_estimates(found, names):
     figures = ('photos', 'found', 'steady', 'masks', 'estimate')
     return _is_object(found) and list(found) == list(names) and all(_is_object(o) and all(o.get(k) is None or _is_number(o[k]) for k in figures) for o in found.values())
 
+# %% ../nbs/13_pipeline.ipynb #646bc461
 @patch
 def seconds(self:Run)->dict:
     "Seconds that each stage took, interruptions that ended with an error included."
@@ -774,6 +776,7 @@ def _parts(settings, teachers, saliency, revision):
     expert = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None
     return parts, _cards(parts['retriever'], parts['looks'], parts['detector'], parts['init'][1], expert)
 
+# %% ../nbs/13_pipeline.ipynb #b3881fdc
 def _say_false_names(step, quiet):
     "A line on the photos of nothing that were set aside, if there are some."
     run = Run(step.out)

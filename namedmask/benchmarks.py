@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from fastcore.basics import patch
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Callable
@@ -171,14 +172,6 @@ class Benchmark:
     def about(self)->Source: return BENCHMARKS[self.kind]
     def _top(self, root): return _folder(root, self.kind)
     def _ids(self): return self.ids or range(1, 1 + len(self.known))
-    def _distinct(self, found):
-        "{stem: (photo, label)}; two photos of one stem are a `NamedMaskError`."
-        files = {}
-        for stem, photo, label in found:
-            if stem in files: raise NamedMaskError(f"{files[stem][0]} and {photo} go by one name, {stem!r}: rename one of them, and its label.")
-            files[stem] = photo, label
-        return files
-
     def _check(self):
         if not self.stems: raise missing(self.root/self.about.needs[0], self.kind)
         absent = [f for pair in self.files.values() for f in pair if isinstance(f, Path) and not f.is_file()]
@@ -203,6 +196,16 @@ class Benchmark:
         published = self.about.photos.get(self.split)
         return (f"{self.about.title}, {self.split}: {_count(len(self), 'photo')}{f' (published: {published:,})' if published not in (None, len(self)) else ''}, "
                 f"{_count(len(self.names), 'name')}{' and background' if self.background else ', no background'}{_listed(self.names)}{_remarks(self)}")
+
+# %% ../nbs/10a_benchmarks.ipynb #f7ef4144
+@patch
+def _distinct(self:Benchmark, found):
+    "{stem: (photo, label)}; two photos of one stem are a `NamedMaskError`."
+    files = {}
+    for stem, photo, label in found:
+        if stem in files: raise NamedMaskError(f"{files[stem][0]} and {photo} go by one name, {stem!r}: rename one of them, and its label.")
+        files[stem] = photo, label
+    return files
 
 # %% ../nbs/10a_benchmarks.ipynb #ea192ea1
 def _count(n, what): return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -10,9 +10,10 @@ __all__ = ['two_views', 'agreement', 'estimate_photo', 'photos_beside', 'estimat
 # %% ../nbs/10d_estimate.ipynb #93f0ee01
 from itertools import islice
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from .core import NamedMaskError, progress
 from .images import load_image
+from .metrics import ConfusionMatrix, foreground_iou
 from .nothing import best_names
 
 # %% ../nbs/10d_estimate.ipynb #8ef64f08
@@ -24,16 +25,14 @@ def two_views(
     side = segmenter.meta.get('side') or min(im.size)
     labels = segmenter.segment(im)[0]
     mirrored = segmenter.segment(ImageOps.mirror(im), side=max(1, round(side*2/3)))[0]
-    return labels, mirrored[:, ::-1]
+    return labels, np.ascontiguousarray(mirrored[:, ::-1])
 
 def agreement(
     a, b,      # Two label pictures of one size
     n:int,     # How many names there are
 )->np.ndarray: # (n,) float: of each name, NaN where neither picture has it
     "The IoU of each name between two label pictures."
-    both = np.bincount(a[a == b].ravel(), minlength=n + 1)[1:]
-    either = np.bincount(a.ravel(), minlength=n + 1)[1:] + np.bincount(b.ravel(), minlength=n + 1)[1:] - both
-    return np.divide(both, either, out=np.full(n, np.nan), where=either > 0)
+    return ConfusionMatrix(n + 1).update(b, a).iou()[1:].numpy()
 
 # %% ../nbs/10d_estimate.ipynb #7bc1766b
 def estimate_photo(
@@ -86,8 +85,7 @@ def _look(segmenter, name, im, mask, figures):
     "Add what one photo says about its name."
     at = segmenter.names.index(name)
     if mask is not None:
-        mine, drawn = segmenter.segment(im)[0] == at + 1, np.asarray(mask) >= 128
-        figures['masks'].append((mine & drawn).sum()/max(1, (mine | drawn).sum()))
+        figures['masks'].append(foreground_iou(segmenter.segment(im)[0] == at + 1, np.uint8(mask >= 128)))
         return
     labels, other = two_views(segmenter, im)
     counts = np.bincount(labels.ravel(), minlength=len(segmenter.names) + 1)[1:]

@@ -688,12 +688,12 @@ def _expert_stage(step, settings, teachers, archive, masks, parallel, device, qu
 
 def _student_stage(step, settings, archive, nothing, masks, init, cards, device, quiet):
     from namedmask.distillation import distil
-    def taught(stage, labelled=None):
+    def taught(stage, labelled=None, sure=0.):
         return step(stage, lambda: distil(archive, masks, settings['student'], init, step.out/stage, seed=settings['seed'], cards=cards, quiet=quiet,
-                                          device=device, nothing=nothing, labelled=labelled, sure=settings['sure']),
+                                          device=device, nothing=nothing, labelled=labelled, sure=sure),
                     lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
     labelled = _labels_stage(step, settings, taught('first'), archive, nothing, quiet) if settings['unlabelled'] else None
-    student = taught('student', labelled)
+    student = taught('student', labelled, settings['sure'])
     if (sure := student.meta.get('sure', 0.)) < settings['sure']:
         step.warn(f"a name was to reach a probability of {settings['sure']:g} somewhere in a photo (--sure), but the student is not that sure of its own archive photos: {sure:.2g} is asked; more iterations make it surer.")
     return student

@@ -752,12 +752,6 @@ class Detector:
         if not is_partial(r['soft']): r['soft'], r['fallback'] = oval(im.size), 'oval'
         return r
 
-    def without_fallback(self):
-        "The same detector; what it finds is handed on as it is, be it nothing."
-        raw = copy(self)
-        raw.fallback = False
-        return raw
-
     def steps(self,
         im,        # PIL image
         maps=None, # Its feature maps, if they are there already
@@ -771,6 +765,14 @@ class Detector:
         for m in self.features: release(m)
 
     def __call__(self, im)->np.ndarray: return self.steps(im)['soft']
+
+# %% ../nbs/05_saliency.ipynb #83f38148
+@patch
+def without_fallback(self:Detector):
+    "The same detector; what it finds is handed on as it is, be it nothing."
+    raw = copy(self)
+    raw.fallback = False
+    return raw
 
 # %% ../nbs/05_saliency.ipynb #5bc10041
 @contextmanager

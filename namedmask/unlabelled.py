@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
-from .core import NamedMaskError, Stage, progress, read_json, settings_key
+from .core import NamedMaskError, Stage, is_probability, progress, read_json, settings_key
 from .images import WORK_SIDE, MaskStore, content_hash, find_images
 from .inference import run_batches
 from .nothing import NothingPhoto
@@ -71,7 +71,7 @@ def label_photos(
     "Let a student label photos. Continues after an interruption; a photo that cannot be read is left out and noted."
     check_names(segmenter.names)
     for what, least in (('sure', sure), ('sure_background', sure_background)):
-        if not 0 <= least < 1: raise NamedMaskError(f"{what}={least!r} is no least probability: say a number from 0, below 1.")
+        if not is_probability(least): raise NamedMaskError(f"{what}={least!r} is no least probability: say a number from 0, below 1.")
     photos, skipped = _photos_of(sources, without, quiet)
     if not photos: raise _none_left(skipped)
     told = dict(stage='labels', version=1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]),

@@ -281,7 +281,21 @@ def opened(run, other, shared, device, workers, ceiling=False):
                            nothing={None: found.train, 'spread': spread}, held=[(p.path, None) for p in found.held], distractors=MaskStore(run.folder/'more'/'distractors'),
                            unlabelled=unlabelled(run, shared), ceiling=true, build=builder(run.folder/'init.pt'), device=device, workers=workers)
 
-def make(run, n):
+def kinds_of(photos, shared):
+    "{what the source's label says: how many}; the labels are read to count, nothing is picked by them."
+    import csv
+    from collections import Counter
+    from false_names import group_of, is_animal
+    from namedmask.evaluation import label_is
+    with open(shared/'photo_pool_labels.csv', newline='', encoding='utf-8') as f: labels = {row['file']: row['label'] for row in csv.DictReader(f)}
+    def kind(photo):
+        label = labels.get('/'.join(photo.path.parts[-2:]))
+        if label is None: return 'no label'
+        if any(label_is(label, name) for name in NAMES): return 'a name'
+        return 'may show a name' if group_of(label) == 'left out' else 'animal' if is_animal(label) else 'thing'
+    return dict(Counter(map(kind, photos)))
+
+def make(run, n, shared):
     "Photos of nothing and the masks of their salient objects; first weights of the student."
     from namedmask.nothing import find_nothing
     from namedmask.pipeline import Run, make_detector
@@ -292,6 +306,7 @@ def make(run, n):
     find = lambda folder, n, **kw: find_nothing(run.index, teachers.retriever(), run.archive, run.folder/'more'/folder, n, 300, looks=Looks(teachers.features()[0]), seed=run.settings['seed'], **kw)
     found, spread = find('nothing', n, spread=False), find('spread', min(n, 300))     # the same are set aside of both
     print(found, spread)
+    for what, of in (('random', found.train), ('spread', spread.train)): print(f'150 {what}:', kinds_of(of[:150], shared))
     make_masks([*found.train[:400], *spread.train], make_detector(teachers), run.folder/'more'/'distractors')
     torch.save(teachers.student_init('tf_efficientnet_lite0')[0], run.folder/'init.pt')
 
@@ -351,7 +366,7 @@ def main():
     ap.add_argument('--tests', nargs='*', default=[], help='sides at which a student looks at test time as well: 256+320+416')
     ap.add_argument('--final', action='store_true', help='score on dev_voc and on the test side of the pool too: the last look')
     a = ap.parse_args()
-    if a.make: make(a.run, a.make)
+    if a.make: make(a.run, a.make, Path(a.shared))
     Path(a.out).mkdir(parents=True, exist_ok=True)
     file = Path(a.out)/'rows.jsonl'
     done = {(r['variant'], r['seed']) for r in map(json.loads, file.read_text().splitlines())} if file.exists() else set()

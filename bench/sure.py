@@ -2,13 +2,14 @@
 
     python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data            # scenes and labels of the training side, photos of nothing
     python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data --final    # the evaluation photos: a look
+    python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data --labels   # what labels of unlabelled scenes would be
 
 The student is one of `bench/students.py` (its file), or a run's folder. mIoU is over background and the names; a photo has a false name if names
 cover more than a fiftieth of it. `sure.jsonl` has what was measured so. `--also .9` scores the test side and `dev_voc` with these values alone.
 """
 import argparse, json
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, torch, torch.nn.functional as F
 import students as st
 
 SURE, HURDLES = (0., .7, .8, .9, .95, .98), (0., 1., 2., 3.)
@@ -64,6 +65,27 @@ def scored(model, photos, each):
     return [figures(counts[k], np.array(areas[k])) for k in range(len(each))]
 
 
+RULES = ((.7, .7), (.7, .9), (.7, .97))       # least probability of a name, and of background, for `unlabelled.sure_labels`
+
+def labelled(model, photos):
+    "{rule: counts (true class, label), the last column unknown}: what a student's labels for a second one would be."
+    from namedmask.inference import run_batches
+    from namedmask.unlabelled import sure_labels
+    C = len(st.NAMES) + 1
+    take = lambda logits, size: [sure_labels(F.interpolate(logits[None], size, mode='bilinear')[0], *rule) for rule in RULES]
+    counts = np.zeros((len(RULES), C, C + 1))
+    for (_, true), seen in zip(photos, run_batches(model, [p for p, _ in photos], take=take, side=320, flip=True)):
+        ok = true < 255
+        for k, labels in enumerate(seen.value): counts[k] += np.bincount(true[ok].astype(int)*(C + 1) + np.minimum(labels[ok], C), minlength=C*(C + 1)).reshape(C, C + 1)
+    return dict(zip(RULES, counts))
+
+def print_labels(model, photos):
+    for (name, ground), counts in labelled(model, photos).items():
+        for true, row in zip(['background', *st.NAMES], counts/counts.sum(1, keepdims=True)):
+            at = ['background', *st.NAMES].index(true)
+            print(json.dumps(dict(names=name, background=ground, true=true, itself=round(row[at], 3), called_background=round(row[0], 3), unknown=round(row[-1], 3))), flush=True)
+
+
 def figures(cm, areas):
     found = {}
     if cm.sum():
@@ -76,11 +98,13 @@ def figures(cm, areas):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--run', type=Path, required=True); ap.add_argument('--student', type=Path, required=True); ap.add_argument('--shared', type=Path, required=True)
-    ap.add_argument('--final', action='store_true'); ap.add_argument('--scenes', type=int, default=400); ap.add_argument('--also', type=float, nargs='*')
+    ap.add_argument('--final', action='store_true'); ap.add_argument('--labels', action='store_true')
+    ap.add_argument('--scenes', type=int, default=400); ap.add_argument('--also', type=float, nargs='*')
     a = ap.parse_args()
     from namedmask.nothing import NothingPhotos
     model = model_of(a.student, a.run)
     each = ways([0., *a.also] if a.also else SURE, () if a.also else HURDLES)
+    if a.labels: return print_labels(model, st.scenes(a.shared, a.scenes))
     if a.final: groups = st.final_photos(a.shared)
     else: groups = dict(scenes=st.scenes(a.shared, a.scenes), nothing=[(p.path, None) for p in NothingPhotos(a.run/'more'/'nothing').held], **training_side(a.run, a.shared))
     for group, photos in groups.items():

@@ -12,16 +12,17 @@ mean false area. So mIoU comes from true masks: the figures are for choosing set
     masks=saliency   the masks before the experts
     run=varied       archive and masks of another run, beside the first
     loss=gce         ce; gce (q = .7); sce (1/2 ce + 2(1-p)); drop (pixels above 1.25 times the mean loss of their class are left out)
-    ema=.99          the average of the weights is scored as well
+    ema=.99          the average of the weights takes their place
     seed=1           of this student alone
     teacher=ROW      labels by an earlier student of this file, its variant with '+' for spaces, on: unlabelled=pool, scenes or both; sure=.7; share=.5
     ceiling=1        the photos of `ceiling_masks` with their true masks in place of the archive: such a row saw true masks in training
     sure_bg=.9       the least probability of background in such labels, where it is another than that of names
     balance=1        a name that they hold seldom is raised until its area is as large as the names' mean, by this much at most
-    pick=spread      photos of nothing that are as unlike as can be (farthest points), in place of random ones
+    pick=spread      photos of nothing that are as unlike as can be (farthest points), in place of random ones; many: the list of --many, which begins with the others
+    ground=.2        the part of the canvases that are photos of nothing, however many there are
     second=1         what that teacher calls another name on a photo of the archive is ignored
 """
-import argparse, json, multiprocessing, time, traceback, uuid
+import argparse, hashlib, json, multiprocessing, time, traceback
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,14 +129,22 @@ class Everything:
         if sha not in self.nothing: return self.masks.load(sha, size)
         return self.distractors.load(sha, size) if self.distractors is not None and sha in self.distractors else np.zeros((1, 1), np.uint8)
 
-def mixed(base, store, share):
-    "A data set that takes `share` of its samples from the photos with label pictures."
+def mixed(base, store, share, ground=None):
+    "A data set that takes `share` of its samples from the photos with label pictures, and `ground` of the others from those of nothing."
     from namedmask.segmenter import cut, label_map
     class Mixed(base):
+        def kinds(self):
+            "(photos with label pictures, photos of nothing that have a share of their own, the rest)."
+            if not hasattr(self, 'split'):
+                whole = [e for e in self.entries if e.sha in store.labels]
+                bare = [e for e in self.entries if ground is not None and e.sha in store.nothing]
+                rest = [e for e in self.entries if e.sha not in store.labels and (ground is None or e.sha not in store.nothing)]
+                self.split = whole, bare, rest
+            return self.split
         def draw(self, rng):
-            whole = [e for e in self.entries if e.sha in store.labels] if not hasattr(self, 'whole') else self.whole
-            self.whole, self.single = whole, getattr(self, 'single', None) or [e for e in self.entries if e.sha not in store.labels]
-            those = self.whole if self.whole and rng.random() < share or not self.single else self.single
+            whole, bare, rest = self.kinds()
+            those = whole if whole and rng.random() < share or not rest else rest
+            if bare and those is rest and rng.random() < ground: those = bare
             e = those[rng.integers(len(those))]
             s, u, v, f = rng.random(4)
             im, soft = self.pictures(e)
@@ -167,22 +176,12 @@ class Robust(torch.nn.Module):
         mean = torch.zeros(scores.shape[1], device=y.device).index_add_(0, y, ce.detach())/n
         return ce[ce.detach() <= 1.25*mean[y]].mean()
 
-def callbacks(kind, decays):
+def with_loss(kind):
     from fastai.callback.core import Callback
-    class With(Callback):
-        "Another loss, and averages of the weights."
-        order = 80
-        def before_fit(self):
-            if kind != 'ce': self.learn.loss_func.func = Robust(kind, self.dls.ignore_index)
-            self.shadow, self.n = {d: None for d in decays}, 0
-        def after_batch(self):
-            self.n += 1
-            state = {k: v.detach() for k, v in self.model.state_dict().items() if v.is_floating_point()}
-            for d in decays:
-                if self.shadow[d] is None: self.shadow[d] = {k: v.clone() for k, v in state.items()}; continue
-                w = min(d, (1 + self.n)/(10 + self.n))
-                torch._foreach_lerp_(list(self.shadow[d].values()), list(state.values()), 1 - w)
-    return With()
+    class WithLoss(Callback):
+        "Another loss than cross-entropy."
+        def before_fit(self): self.learn.loss_func.func = Robust(kind, self.dls.ignore_index)
+    return [] if kind == 'ce' else [WithLoss()]
 
 class NoNames:
     "The last step before normalisation: things without a name are background."
@@ -193,7 +192,7 @@ class NoNames:
             def encodes(self, b): return b[0], torch.where(b[1] == OTHER, torch.zeros_like(b[1]), b[1])
         return Unname()
 
-DEFAULTS = dict(nothing='0', loss='ce', masks='experts', ema=None, distractors='0', teacher=None, unlabelled=None, sure='.7', share='.5', second='0', ceiling='0', sure_bg=None, balance='0', pick=None)
+DEFAULTS = dict(nothing='0', loss='ce', masks='experts', ema=None, distractors='0', teacher=None, unlabelled=None, sure='.7', share='.5', second='0', ceiling='0', sure_bg=None, balance='0', pick=None, ground=None)
 
 def split(variant):
     "(what this script adds, the student's settings)."
@@ -215,8 +214,8 @@ def taught(own, o, out):
     if int(own.ceiling): kept, extra, labels, share = [], o.ceiling, {e.sha: e.labels for e in o.ceiling}, len(o.ceiling)/(len(o.ceiling) + len(nothing))
     return [*kept, *nothing, *extra], Everything(o.masks[own.masks], nothing, o.distractors if int(own.distractors) else None, labels, second), share
 
-def train_one(variant, o, seed, out):
-    "Train a student of a variant: (model, {decay: average of the weights}, mean of the last losses, how many label pictures)."
+def train_one(variant, o, seed, out, work):
+    "Train a student of a variant, or go on in the folder `work`: (model, mean of the last losses, how many label pictures)."
     import namedmask.segmenter as S
     from namedmask.copypaste import CopyPaste
     own, s = split(variant)
@@ -225,13 +224,13 @@ def train_one(variant, o, seed, out):
     make = lambda start: S.training_dls(photos, store, lambda e: NAMES_AT.get(e.name, OTHER), n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
                                         band=s['band'], seed=seed, start=start, names=['background', *NAMES], norm=S.encoder_norm(s['encoder']), jitter=s['jitter'], blur=s['blur'],
                                         batch_tfms=[CopyPaste(s['max_objects'], 255), NoNames()], workers=o.workers if o.device != 'cpu' else 0, device=o.device, cache=2**30)
-    averages, base = callbacks(own.loss, [float(own.ema)] if own.ema else []), S.ArchiveDataset
-    S.ArchiveDataset = mixed(base, store, share)
+    base = S.ArchiveDataset
+    S.ArchiveDataset = mixed(base, store, share, own.ground and float(own.ground))
     try:
-        learn = S.train(model, make, out/'work'/uuid.uuid4().hex, n_iters=s['iterations'], quiet=True, every_s=1e9, cbs=[averages],
+        learn = S.train(model, make, work, n_iters=s['iterations'], what=name_of(variant), quiet=False, every_s=60, cbs=with_loss(own.loss), ema=float(own.ema or 0),
                         **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
     finally: S.ArchiveDataset = base
-    return model.to(o.device).eval(), averages.shadow, float(np.mean(learn.loss_log[-50:])), {k: len(x) for k, x in dict(labels=store.labels, second=store.second).items() if x}
+    return model.to(o.device).eval(), float(np.mean(learn.loss_log[-50:])), {k: len(x) for k, x in dict(labels=store.labels, second=store.second).items() if x}
 
 def awaited(file):
     "The file, once another process has written it."
@@ -275,10 +274,10 @@ def opened(run, other, shared, device, workers, ceiling=False):
     from namedmask.retrieval import Archive
     run = Run(run)
     source, found = run.folder.parent/other if other else run.folder, NothingPhotos(run.folder/'more'/'nothing')
-    spread = NothingPhotos(run.folder/'more'/'spread').train if (run.folder/'more'/'spread').exists() else []
+    picked = {what: NothingPhotos(run.folder/'more'/what).train for what in ('spread', 'many') if (run.folder/'more'/what).exists()}
     true = [SimpleNamespace(**vars(photo(p)), labels=labels) for p, labels in scenes(shared, 1000)] if ceiling else []
     return SimpleNamespace(kept=Archive.open(source/'archive').kept(), masks=dict(saliency=MaskStore(source/'saliency'), experts=MaskStore(source/'experts'/'masks')),
-                           nothing={None: found.train, 'spread': spread}, held=[(p.path, None) for p in found.held], distractors=MaskStore(run.folder/'more'/'distractors'),
+                           nothing={None: found.train, **picked}, held=[(p.path, None) for p in found.held], distractors=MaskStore(run.folder/'more'/'distractors'),
                            unlabelled=unlabelled(run, shared), ceiling=true, build=builder(run.folder/'init.pt'), device=device, workers=workers)
 
 def kinds_of(photos, shared):
@@ -295,7 +294,7 @@ def kinds_of(photos, shared):
         return 'may show a name' if group_of(label) == 'left out' else 'animal' if is_animal(label) else 'thing'
     return dict(Counter(map(kind, photos)))
 
-def make(run, n, shared):
+def make(run, n, shared, many=0):
     "Photos of nothing and the masks of their salient objects; first weights of the student."
     from namedmask.nothing import find_nothing
     from namedmask.pipeline import Run, make_detector
@@ -306,6 +305,7 @@ def make(run, n, shared):
     find = lambda folder, n, **kw: find_nothing(run.index, teachers.retriever(), run.archive, run.folder/'more'/folder, n, 300, looks=Looks(teachers.features()[0]), seed=run.settings['seed'], **kw)
     found, spread = find('nothing', n, spread=False), find('spread', min(n, 300))     # the same are set aside of both
     print(found, spread)
+    if many: print('many:', kinds_of(find('many', many).train, shared))
     for what, of in (('random', found.train), ('spread', spread.train)): print(f'150 {what}:', kinds_of(of[:150], shared))
     make_masks([*found.train[:400], *spread.train], make_detector(teachers), run.folder/'more'/'distractors')
     torch.save(teachers.student_init('tf_efficientnet_lite0')[0], run.folder/'init.pt')
@@ -323,17 +323,14 @@ def one(job):
     name = name_of(variant) + (f'+seed={seed}' if seed else '')
     o = opened(a['run'], variant.pop('run', None), Path(a['shared']), device, a['workers'], 'ceiling' in variant)
     start = time.time()
-    model, averages, loss, more = train_one(variant, o, seed, out)
-    took, rows = time.time() - start, []
-    students = {'': model.state_dict(), **{' [average]': {**model.state_dict(), **state} for state in averages.values()}}
-    keep(students.get(' [average]', students['']), out/f'{name}.pt')
-    for what, state in students.items():
-        if a['final'] and averages and not what: continue                    # the last look is at the average alone
-        model.load_state_dict(state)
-        rows.append(dict(variant=text + what, seed=seed, seconds=round(took), loss=round(loss, 3), **more))
-        if a['final']: rows[-1]['final'] = {group: score(model, photos) for group, photos in final_photos(Path(a['shared'])).items()}
-        else: rows[-1]['scores'] = score(model, photos := [*scenes(Path(a['shared']), a['scenes']), *o.held])
-        for s in a['tests']: rows.append(dict(variant=f'{text}{what} [test {s}]', seed=seed, scores=score(model, photos, sides=[int(x) for x in s.split('+')])))
+    work = out/'work'/hashlib.sha256(name.encode()).hexdigest()[:16]
+    model, loss, more = train_one(variant, o, seed, out, work)
+    took, what, rows = time.time() - start, ' [average]' if 'ema' in variant else '', []
+    keep(model.state_dict(), out/f'{name}.pt')
+    rows.append(dict(variant=text + what, seed=seed, seconds=round(took), loss=round(loss, 3), **more))
+    if a['final']: rows[-1]['final'] = {group: score(model, photos) for group, photos in final_photos(Path(a['shared'])).items()}
+    else: rows[-1]['scores'] = score(model, photos := [*scenes(Path(a['shared']), a['scenes']), *o.held])
+    for s in a['tests']: rows.append(dict(variant=f'{text}{what} [test {s}]', seed=seed, scores=score(model, photos, sides=[int(x) for x in s.split('+')])))
     with open(out/'rows.jsonl', 'a') as f: f.write(''.join(json.dumps(r) + '\n' for r in rows))
     for r in rows: print(line(r), flush=True)
 
@@ -361,15 +358,16 @@ def main():
     ap.add_argument('variants', nargs='*', help='or @file with one a line')
     ap.add_argument('--run', required=True); ap.add_argument('--shared', required=True); ap.add_argument('--out', default='runs/students')
     ap.add_argument('--make', type=int, help='find so many photos of nothing first')
+    ap.add_argument('--many', type=int, default=0, help='with --make: a list of so many of them too')
     ap.add_argument('--seeds', default='0'); ap.add_argument('--scenes', type=int, default=400)
     ap.add_argument('--jobs', type=int, default=1, help='students at a time'); ap.add_argument('--workers', type=int, default=3)
     ap.add_argument('--tests', nargs='*', default=[], help='sides at which a student looks at test time as well: 256+320+416')
     ap.add_argument('--final', action='store_true', help='score on dev_voc and on the test side of the pool too: the last look')
     a = ap.parse_args()
-    if a.make: make(a.run, a.make, Path(a.shared))
+    if a.make: make(a.run, a.make, Path(a.shared), a.many)
     Path(a.out).mkdir(parents=True, exist_ok=True)
     file = Path(a.out)/'rows.jsonl'
-    done = {(r['variant'], r['seed']) for r in map(json.loads, file.read_text().splitlines())} if file.exists() else set()
+    done = {(r['variant'].removesuffix(' [average]'), r['seed']) for r in map(json.loads, file.read_text().splitlines())} if file.exists() else set()
     variants = [line for v in a.variants for line in (Path(v[1:]).read_text().splitlines() if v.startswith('@') else [v]) if not line.startswith('#')]
     jobs = [(v, int(s), vars(a)) for v in variants for s in a.seeds.split(',') if (v, int(s)) not in done]
     if a.jobs == 1:

@@ -35,7 +35,7 @@ def training_side(run, shared):
     from false_names import group_of, is_animal
     from namedmask.images import content_hash
     from namedmask.nothing import NothingPhotos
-    used = {p.sha for folder in ('nothing', 'spread') if (run/'more'/folder).exists() for p in NothingPhotos(run/'more'/folder).train}
+    used = {p.sha for folder in ('nothing', 'spread', 'many') if (run/'more'/folder).exists() for p in NothingPhotos(run/'more'/folder).train}
     groups = {'training things': [], 'training animals': []}
     with open(shared/'photo_pool_labels.csv', newline='', encoding='utf-8') as f:
         for row in csv.DictReader(f):

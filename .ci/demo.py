@@ -11,10 +11,11 @@ NAMES = 'cat,coffee cup=espresso,rocket=missile|rocket,person=person|astronaut'
 def real_photos():
     "scikit-image's photos, named and outlined by the offline teachers without any training: [(photo, labels, names)]."
     from skimage import data
-    from namedmask.evaluation import NaiveSegmenter
-    from namedmask.retrieval import embed_names, parse_names
-    from namedmask.saliency import EvidenceDetector
-    from namedmask.teachers import get_teachers
+    from namedmask.evaluate.naive import NaiveSegmenter
+    from namedmask.stages.retrieval import embed_names
+    from namedmask.stages.names import parse_names
+    from namedmask.stages.detectors import EvidenceDetector
+    from namedmask.teachers.sets import get_teachers
     retriever, names = get_teachers('offline').retriever(), parse_names(NAMES)
     naive = NaiveSegmenter(retriever, embed_names(retriever, names), EvidenceDetector(refine='bilateral'), names)
     photos = [Image.fromarray(getattr(data, p)()) for p in PHOTOS]
@@ -22,24 +23,26 @@ def real_photos():
 
 def real_section(found):
     "Their part of the page."
-    from namedmask.images import overlay
-    from namedmask.report import data_uri, said, section
+    from namedmask.data.draw import overlay
+    from namedmask.runs.report import data_uri, said, section
     rows = [{'images': [{'src': data_uri(im, 320), 'alt': 'photo'}, {'src': data_uri(overlay(im, lab), 320), 'alt': 'labels'}], 'caption': said(lab, names)} for im, lab, names in found]
     return section('masks', 'Real photos', "Photos that scikit-image ships, named and outlined by the offline teachers alone (networks trained with ImageNet's image labels; no mask, no training here). They are not chosen for success: the thin rocket is lost in its sky.",
                    three=False, subs=[{'id': 'real-photos', 'title': '', 'groups': rows}])
 
 def main():
-    from namedmask.experts import group_names
-    from namedmask.pipeline import ceiling_run, evaluate_run, fit
-    from namedmask.report import write_report
-    from namedmask.retrieval import embed_names, parse_names
-    from namedmask.teachers import get_teachers
-    from namedmask.world import WORLD_NAMES, World, write_world
+    from namedmask.stages.experts import group_names
+    from namedmask.runs.scores import ceiling_run, evaluate_run
+    from namedmask.runs.pipeline import fit
+    from namedmask.runs.report import write_report
+    from namedmask.stages.retrieval import embed_names
+    from namedmask.stages.names import parse_names
+    from namedmask.teachers.sets import get_teachers
+    from namedmask.mini.world import WORLD_NAMES, World, write_world
     out, start = ROOT/'runs'/'demo', time.time()
     warnings.simplefilter('ignore')
     found = real_photos()
     (out/'real').mkdir(parents=True, exist_ok=True)
-    from namedmask.images import overlay
+    from namedmask.data.draw import overlay
     for (im, lab, names), p in zip(found, PHOTOS):
         overlay(im, lab).convert('RGB').save(out/'real'/f'{p}.jpg', quality=90)
         seen = np.bincount(lab.ravel(), minlength=len(names) + 1)[1:]

@@ -23,7 +23,7 @@ def photo(name, i): return f'{name:016x}{i:016x}'
 
 def entries(names, n):
     "A tenth as many photos were dropped as are kept: they went to the next name."
-    from namedmask.retrieval import Entry
+    from namedmask.stages.archive import Entry
     for c, name in enumerate(names):
         rival = names[(c + 1) % len(names)]
         for k in range(n + n//10):
@@ -36,7 +36,8 @@ def entries(names, n):
 def write_archive(folder, names, n):
     "An archive as `build_archive` leaves it, without the search."
     from namedmask.core import Stage
-    from namedmask.retrieval import Archive, Category
+    from namedmask.stages.archive import Archive
+    from namedmask.stages.names import Category
     categories = [Category(name) for name in names]
     stage = Stage(folder, dict(stage='retrieval', categories=[[c.name, list(c.prompts)] for c in categories])).open()
     Archive(folder, categories, entries(names, n)).save()
@@ -58,7 +59,7 @@ class Photos:
         self.key = f'stub {names} {n}'
     def __len__(self): return len(self.vectors)
     def photos(self, rows):
-        from namedmask.index import Photo
+        from namedmask.stages.index import Photo
         for r in rows:
             yield Photo(r, '/data/photos', f'{r:08}.jpg', f'{r:032x}', self.hashes[r].tobytes().hex(), 640, 480, 99)
 
@@ -85,7 +86,7 @@ class Clock:
 
 def measure(count, n, build):
     "A round for each line that comes in; then the seconds of each step and the peak of memory, as one line of JSON."
-    from namedmask.retrieval import build_archive
+    from namedmask.stages.build import build_archive
     names, clock = [f'c{c:04}' for c in range(count)], Clock()
     with tempfile.TemporaryDirectory(prefix='namedmask-bench-') as folder:
         write_archive(Path(folder)/'archive', names, n)
@@ -102,7 +103,7 @@ def measure(count, n, build):
 
 def one_round(folder, names, clock):
     "Every step once; afterwards the archive is as it was."
-    from namedmask.retrieval import Archive
+    from namedmask.stages.archive import Archive
     archive = clock('open', lambda: Archive.open(folder/'archive'))
     clock('kept', lambda: [archive.kept(), *(archive.kept(name) for name in names)])
     clock('key', lambda: archive.key)

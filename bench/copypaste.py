@@ -22,10 +22,16 @@ import cv2, numpy as np, torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
-from namedmask.copypaste import CopyPaste, copy_paste_batch, _paste_boxes, _paste_gather
-from namedmask.distillation import STUDENTS, student_dls, student_settings
-from namedmask.images import WORK_SIDE, MaskStore, content_hash, find_images, load_image, toy_scene
-from namedmask.segmenter import deeplabv3plus, segmenter_learner, training_dls
+from namedmask.stages.copypaste import CopyPaste, copy_paste_batch, _paste_boxes, _paste_gather
+from namedmask.stages.distil import STUDENTS, student_dls, student_settings
+from namedmask.data.decode import WORK_SIDE, load_image
+from namedmask.data.masks import MaskStore
+from namedmask.data.photos import content_hash
+from namedmask.data.find import find_images
+from namedmask.data.toy import toy_scene
+from namedmask.models.deeplab import deeplabv3plus
+from namedmask.models.train import segmenter_learner
+from namedmask.models.batches import training_dls
 
 Photo = namedtuple('Photo', 'name path sha')
 NAMES = ('circle', 'square', 'triangle', 'star')

@@ -10,7 +10,11 @@ import argparse, re, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from namedmask.images import Skips, content_hash, find_images, load_checked, load_image, overlay, toy_scene
+from namedmask.data.find import Skips, find_images
+from namedmask.data.photos import content_hash, load_checked
+from namedmask.data.decode import load_image
+from namedmask.data.draw import overlay
+from namedmask.data.toy import toy_scene
 
 SIZES = {'500x375': (500, 375), '4000x3000': (4000, 3000)}
 

@@ -1,4 +1,4 @@
-"""How well does the estimate of each name, made without labels (`namedmask.estimate`), order the names and the photos? Rank correlations with true IoU.
+"""How well does the estimate of each name, made without labels (`namedmask.evaluate.estimate`), order the names and the photos? Rank correlations with true IoU.
 
     namedmask fit --images runs/pool.txt --names cat,cow,dog,horse,person,sheep --out runs/animals
     python bench/estimate.py --run runs/animals --root ../shared/data/dev_voc
@@ -33,25 +33,25 @@ def photo_iou(pred, true, n):
 class Parts:
     "A student of `bench/students.py` with the index of one run and the archive and masks of another, as a run has them."
     def __init__(self, run, other, file, sure=.9):
-        from namedmask.images import MaskStore
-        from namedmask.pipeline import Run
-        from namedmask.retrieval import Archive
-        from namedmask.segmenter import Segmenter
+        from namedmask.data.masks import MaskStore
+        from namedmask.runs.run import Run
+        from namedmask.stages.archive import Archive
+        from namedmask.models.segmenter import Segmenter
         from sure import model_of
         own = Run(run)
         self.folder, self.settings, self.index, self.archive, self.masks = Path(file), own.settings, own.index, Archive.open(Path(other)/'archive'), MaskStore(Path(other)/'experts'/'masks')
         self.segmenter = Segmenter(model_of(Path(file), Path(run)), dict(names=list(own.settings['names']), side=320, sure=sure))
 
     def estimate(self, quiet):
-        from namedmask.estimate import estimate_names, photos_beside
+        from namedmask.evaluate.estimate import estimate_names, photos_beside
         return estimate_names(self.segmenter, photos_beside(self.index, self.archive, 20), self.archive, self.masks, n=10, quiet=quiet)
 
 
 def of_run(run, root, photos):
     "(rows of names, [(estimate, IoU) of photos])."
-    from namedmask.estimate import estimate_photo
-    from namedmask.evaluation import VocBenchmark, evaluate
-    from namedmask.images import load_image
+    from namedmask.evaluate.estimate import estimate_photo
+    from namedmask.evaluate.voc import VocBenchmark; from namedmask.evaluate.score import evaluate
+    from namedmask.data.decode import load_image
     found, bench, student = run.estimate(quiet=True), VocBenchmark(root, list(run.settings['names'])), run.segmenter
     result = evaluate(student, bench, quiet=True)
     true = dict(zip(result['names'], result['iou']))
@@ -65,11 +65,11 @@ def of_run(run, root, photos):
 
 def mini_runs(out):
     "[(run, test scenes)] of seeds 0, 1, 2: 15 names, five experts, the defaults of the mini teachers."
-    from namedmask.experts import group_names
-    from namedmask.pipeline import fit
-    from namedmask.retrieval import embed_names, parse_names
-    from namedmask.teachers import get_teachers
-    from namedmask.world import WORLD_NAMES, World, write_world
+    from namedmask.stages.experts import group_names
+    from namedmask.runs.pipeline import fit
+    from namedmask.stages.retrieval import embed_names; from namedmask.stages.names import parse_names
+    from namedmask.teachers.sets import get_teachers
+    from namedmask.mini.world import WORLD_NAMES, World, write_world
     names, made = ','.join(WORLD_NAMES), []
     groups = group_names(WORLD_NAMES, embed_names(get_teachers('mini').retriever(), parse_names(names)), 5)
     for seed in range(3):
@@ -85,7 +85,7 @@ def main():
     p.add_argument('--archive-of'); p.add_argument('--student')
     a = p.parse_args()
     warnings.simplefilter('ignore')
-    from namedmask.pipeline import Run
+    from namedmask.runs.run import Run
     runs = mini_runs(a.mini) if a.mini else [(Parts(a.run, a.archive_of, a.student) if a.student else Run(a.run), a.root)]
     for run, root in runs:
         rows, pairs = of_run(run, root, a.photos)

@@ -24,9 +24,12 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
 from namedmask.core import rng_of
 from PIL import Image
-from namedmask.benchmarks import evaluate_saliency
-from namedmask.evaluation import VOC_NAMES, ConfusionMatrix, VocBenchmark, evaluate_folder, score
-from namedmask.images import load_labels, save_image, save_labels
+from namedmask.evaluate.benchmarks.saliency import evaluate_saliency
+from namedmask.evaluate.voc import VOC_NAMES, VocBenchmark
+from namedmask.evaluate.metrics import ConfusionMatrix
+from namedmask.evaluate.score import evaluate_folder, score
+from namedmask.data.draw import load_labels, save_labels
+from namedmask.data.masks import save_image
 
 
 def photos(n, C, size=(375, 500)):

@@ -23,12 +23,12 @@ def main():
     a = p.parse_args()
     from PIL import Image
     from namedmask.core import progress, slug
-    from namedmask.evaluation import VocBenchmark
-    from namedmask.experts import redraw
-    from namedmask.images import WORK_SIDE, load_image
-    from namedmask.pipeline import Run
-    from namedmask.saliency import resized
-    from namedmask.segmenter import load_segmenter
+    from namedmask.evaluate.voc import VocBenchmark
+    from namedmask.stages.experts import redraw
+    from namedmask.data.decode import WORK_SIDE, load_image
+    from namedmask.runs.run import Run
+    from namedmask.stages.outline import resized
+    from namedmask.models.segmenter import load_segmenter
     run = Run(a.run)
     _, categories, detector = run.teachers()
     bench, s = VocBenchmark(a.root, categories), run.settings['experts']

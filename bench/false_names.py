@@ -24,13 +24,13 @@ def may_show_a_name():
 
 
 def is_animal(label):
-    from namedmask.evaluation import label_is
+    from namedmask.evaluate.quality import label_is
     return label_is(label, 'animal')
 
 
 def group_of(label):
     "'animals' or 'things' on the test side; 'left out', whose photos can show a name; 'training'."
-    from namedmask.evaluation import label_is
+    from namedmask.evaluate.quality import label_is
     if label in LARGE: return LARGE[label]
     if label in may_show_a_name() or any(label_is(label, name) for name in NAMES): return 'left out'
     if hashlib.sha256(label.encode()).digest()[0] >= 128: return 'training'
@@ -55,8 +55,8 @@ def write_training_photos(shared, file):
 
 
 def score(run, shared):
-    from namedmask.false_names import false_names
-    from namedmask.pipeline import find_segmenter
+    from namedmask.evaluate.false_names import false_names
+    from namedmask.runs.run import find_segmenter
     segmenter = find_segmenter(run)
     for group, photos in test_side(shared).items():
         found = false_names(segmenter, photos)

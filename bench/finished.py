@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
 import helpers
 from namedmask.core import read_json, write_json
-from namedmask.pipeline import photos_state
+from namedmask.runs.finished import photos_state
 
 def link_photos(folder, n):
     "Fill a folder with links to its ten photos, 1,000 in each folder, until it holds `n`."

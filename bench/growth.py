@@ -41,7 +41,7 @@ class Stub:
     "A retriever that costs next to nothing: a photo's vector is its mean colours."
     dim, side, templates = 16, 16, ('{}',)
     def __init__(self):
-        from namedmask.teachers import TeacherCard
+        from namedmask.teachers.cards import TeacherCard
         self.card = TeacherCard('stub', 'retriever', 'nothing', 'Apache-2.0', 'bench/growth.py')
     def preprocess(self, im): return np.asarray(im.resize((4, 4)), np.float32).transpose(2, 0, 1)/255
     def embed(self, x):
@@ -63,7 +63,7 @@ def write_tiny_photos(folder, size):
 
 @stage()
 def index(size, folder, clock):
-    from namedmask.index import build_index
+    from namedmask.stages.index import build_index
     write_tiny_photos(folder/'photos', size)
     def build(): return build_index(folder/'photos', Stub(), folder/'index', quiet=True)
     clock('made', build)
@@ -78,7 +78,7 @@ def index(size, folder, clock):
 
 def make_photos(bits):
     "Photos with these hashes, (N, 256) bool."
-    from namedmask.index import Photo
+    from namedmask.stages.index import Photo
     return [Photo(i, '/data', f'{i:08}.jpg', f'{i:032x}', h.tobytes().hex(), 640, 480, 99) for i, h in enumerate(np.packbits(bits, axis=1))]
 
 
@@ -93,7 +93,7 @@ def with_copies(bits, vectors, rng):
 
 @stage(limit=1.3)
 def copies(size, folder, clock):
-    from namedmask.retrieval import _copies
+    from namedmask.stages.copies import _copies
     rng = np.random.default_rng(0)
     kinds = {'full hashes': rng.random((size, 256)) < rng.uniform(.4, .5, (size, 1)),
              'sparse hashes': rng.random((size, 256)) < rng.uniform(.02, .2, (size, 1)),
@@ -118,7 +118,7 @@ def on_white(size, rng):
 def store(size, folder, clock):
     "A mask for each photo, in a folder of ours whose record has all names."
     from namedmask.core import locked, own_folder
-    from namedmask.images import MaskStore
+    from namedmask.data.masks import MaskStore
     mask, shas = np.zeros((8, 8), np.uint8), [f'{i*2654435761 % 2**32:08x}{i:024x}' for i in range(size)]
     def save():
         own_folder(folder/'masks')
@@ -137,7 +137,7 @@ def store(size, folder, clock):
 def notes(size, folder, clock):
     "A note for each photo, written one by one and read again."
     from types import SimpleNamespace
-    from namedmask.saliency import Notes
+    from namedmask.stages.saliency import Notes
     def write():
         written = Notes(folder/'notes.jsonl')
         for i in range(size): written(SimpleNamespace(path=f'/data/{i:08}.jpg', sha=f'{i:032x}'), fallback='coarse mask')

@@ -7,9 +7,11 @@ Prints both rates (photos a second) of every round and the median of their ratio
 import argparse, os, shutil, statistics, tempfile, time
 from pathlib import Path
 import numpy as np
-from namedmask.images import find_images, load_image
-from namedmask.index import build_index
-from namedmask.teachers import ConSERetriever, n_threads
+from namedmask.data.find import find_images
+from namedmask.data.decode import load_image
+from namedmask.stages.index import build_index
+from namedmask.teachers.conse import ConSERetriever
+from namedmask.teachers.engine import n_threads
 
 
 def main():

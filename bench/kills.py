@@ -24,7 +24,7 @@ def job(f):
 
 def _often():
     "A checkpoint after each iteration: many moments to be killed at."
-    from namedmask import segmenter
+    from namedmask.models import train as segmenter
     before = segmenter.Checkpoint.__init__
     def every(self, folder, n_iters, every_s=0., **more): before(self, folder, n_iters, 0., **more)
     segmenter.Checkpoint.__init__ = every
@@ -41,22 +41,23 @@ def fit_parallel(inputs, out):
 
 @job
 def predict(inputs, out):
-    from namedmask.pipeline import find_segmenter
-    from namedmask.prediction import predict_paths
+    from namedmask.runs.run import find_segmenter
+    from namedmask.app.predict import predict_paths
     predict_paths(find_segmenter(inputs/'run'), inputs/'photos', out, quiet=True)
 
 @job
 def evaluate(inputs, out):
-    from namedmask.benchmarks import evaluate_on, open_benchmark
-    from namedmask.pipeline import find_segmenter
-    from namedmask.retrieval import parse_names
+    from namedmask.evaluate.benchmarks.parts import evaluate_on
+    from namedmask.evaluate.benchmarks.registry import open_benchmark
+    from namedmask.runs.run import find_segmenter
+    from namedmask.stages.names import parse_names
     evaluate_on(find_segmenter(inputs/'run'), open_benchmark('voc', inputs/'voc', parse_names(helpers.VOC_NAMES)), out, quiet=True)
 
 @job
 def table(inputs, out):
     _often()
     helpers.register()
-    from namedmask import table as t
+    from namedmask.systems import table as t
     labs = t.labs_for('toy', out, 1, [inputs/'photos'], 'voc', inputs/'voc', 'bird,boat,bottle', iterations=2)
     t.run_table(labs, 'selfmask,selfmask-clip,namedmask-plain', t.results_file(out), quiet=True)
 
@@ -108,7 +109,7 @@ class Killer:
         os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT/'bench'), str(ROOT/'tests'), str(ROOT), os.environ.get('PYTHONPATH', '')])
         os.environ.setdefault('OMP_NUM_THREADS', '1')
         self.ctx = multiprocessing.get_context('forkserver')
-        self.ctx.set_forkserver_preload(['helpers', 'namedmask.pipeline', 'namedmask.prediction', 'namedmask.benchmarks', 'namedmask.experts', 'namedmask.distillation', 'namedmask.table'])
+        self.ctx.set_forkserver_preload(['helpers', 'namedmask.runs.record', 'namedmask.app.predict', 'namedmask.evaluate.benchmarks.base', 'namedmask.stages.experts', 'namedmask.stages.distil', 'namedmask.systems.table'])
 
     def run(self, name, out, delay=None, how=signal.SIGKILL):
         "(exit code, children that outlived a killed process by two seconds)"

@@ -10,8 +10,9 @@ MB = 2**20
 def photo(side):
     "Segment a white photo of `side` x `side` pixels: bytes a pixel above a small photo's peak."
     from PIL import Image
-    from namedmask.images import load_image
-    from namedmask.segmenter import deeplabv3plus, segment
+    from namedmask.data.decode import load_image
+    from namedmask.models.deeplab import deeplabv3plus
+    from namedmask.models.infer import segment
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/'large.png'
@@ -27,7 +28,8 @@ def photo(side):
 def step(crop, batch=16):
     "What the gradient of one step of the small student keeps, with and without the maps of the first stages."
     import torch
-    from namedmask.segmenter import ForgetfulStage, aspp_rates, deeplabv3plus, freeze_encoder
+    from namedmask.models.deeplab import ForgetfulStage, aspp_rates, deeplabv3plus
+    from namedmask.models.train import freeze_encoder
     for forget in (False, True):
         model = deeplabv3plus('tf_efficientnet_lite0', 4, 16, rates=aspp_rates(crop, 16)).to(memory_format=torch.channels_last).train()
         for o in freeze_encoder(model, 0., True): o.eval()
@@ -44,8 +46,8 @@ def step(crop, batch=16):
 def session(batch):
     "What a session of ONNX Runtime holds after a batch, and after it is given back."
     import numpy as np
-    from namedmask.inference import free_memory
-    from namedmask.teachers import ConSERetriever
+    from namedmask.models.infer import free_memory
+    from namedmask.teachers.conse import ConSERetriever
     in_use = lambda: int(open('/proc/self/statm').read().split()[1])*resource.getpagesize()/MB
     retriever = ConSERetriever()
     x = np.random.default_rng(0).random((batch, 3, 260, 260), np.float32)

@@ -18,11 +18,12 @@ def main():
     p.add_argument('--out', default='runs/mini_maskdistill')
     out = Path(p.parse_args().out)
     import numpy as np, torch
-    from namedmask.clustering import match_clusters
-    from namedmask.evaluation import VocBenchmark
-    from namedmask.images import content_hash, load_labels
-    from namedmask.maskdistill import maskdistill_of
-    from namedmask.world import World, write_world
+    from namedmask.systems.clustering import match_clusters
+    from namedmask.evaluate.voc import VocBenchmark
+    from namedmask.data.photos import content_hash
+    from namedmask.data.draw import load_labels
+    from namedmask.systems.maskdistill import maskdistill_of
+    from namedmask.mini.world import World, write_world
     torch.set_num_threads(1)
     root = write_world(World('index', 400, seed=31), out/'scenes', quiet=True)
     entries = [SimpleNamespace(path=p, sha=content_hash(p), name='thing') for p in sorted((root/'JPEGImages').glob('*.jpg'))]

@@ -16,18 +16,18 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--out', default='runs/mini_student'); p.add_argument('--seed', type=int, default=0)
     a = p.parse_args()
-    from namedmask import evaluation as ev
-    from namedmask.ablation import MiniLab
-    from namedmask.distillation import student_settings
-    from namedmask.mini import MINI_RESNET, mini_features
+    from namedmask.evaluate import ceiling, score
+    from namedmask.lab.lab import MiniLab
+    from namedmask.stages.distil import student_settings
+    from namedmask.mini.models import MINI_RESNET, mini_features
     lab = MiniLab(a.out, 0, n_scenes=1500, n_test=120)
     scenes, bench = lab.scenes('index', lab.n_scenes), lab.benchmark('test')
-    entries = ev.true_mask_entries(scenes/'JPEGImages', scenes/'SegmentationClass', bench.names, quiet=True)
+    entries = ceiling.true_mask_entries(scenes/'JPEGImages', scenes/'SegmentationClass', bench.names, quiet=True)
     dino = mini_features(MINI_RESNET)
     starts = {'random numbers': (None, dino.card), 'MiniDINO ResNet': (dino._load().state_dict(), dino.card), "MiniCLIP's tower": lab.init}
     for i, (start, changes) in enumerate(ROWS):
         began = time.time()
-        student = ev.train_ceiling(entries, student_settings('mini', **changes), starts[start], Path(a.out)/f'row{i}', seed=a.seed, quiet=True)
-        print(f'{start:18} {changes}: mIoU {ev.evaluate(student, bench, quiet=True)["miou"]:.3f} ({time.time() - began:.0f} s)', flush=True)
+        student = ceiling.train_ceiling(entries, student_settings('mini', **changes), starts[start], Path(a.out)/f'row{i}', seed=a.seed, quiet=True)
+        print(f'{start:18} {changes}: mIoU {score.evaluate(student, bench, quiet=True)["miou"]:.3f} ({time.time() - began:.0f} s)', flush=True)
 
 if __name__ == '__main__': main()

@@ -1,4 +1,4 @@
-"""Make the weights of MiniCLIP, MiniDINO and the bootstrapped detector that ship in namedmask/data/mini, and measure them.
+"""Make the weights of MiniCLIP, MiniDINO and the bootstrapped detector that ship in namedmask/assets/mini, and measure them.
 
     python bench/mini_weights.py --out runs/mini_weights            # trains, measures, writes the files there
     python bench/mini_weights.py --out runs/mini_weights --install  # ... and copies them into the package
@@ -20,19 +20,19 @@ def _frozen(features, file):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--out', default='runs/mini_weights'); p.add_argument('--seed', type=int, default=0)
-    p.add_argument('--install', action='store_true', help='copy the files into namedmask/data/mini')
-    p.add_argument('--shipped', action='store_true', help='start from the files in namedmask/data/mini')
+    p.add_argument('--install', action='store_true', help='copy the files into namedmask/assets/mini')
+    p.add_argument('--shipped', action='store_true', help='start from the files in namedmask/assets/mini')
     p.add_argument('--n', type=int, default=300, help='scenes to measure masks on; names are asked of 1,000')
     a = p.parse_args()
     import numpy as np, torch
-    from namedmask import mini as m
+    from namedmask.mini import models as m
     from namedmask.core import read_json, write_json
-    from namedmask.saliency import SpectralDetector
-    from namedmask.world import World
+    from namedmask.stages.detectors import SpectralDetector
+    from namedmask.mini.world import World
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
     out, test = Path(a.out), World('single', a.n, seed=10)
     out.mkdir(parents=True, exist_ok=True)
-    package = Path(m.__file__).parent/'data'/'mini'
+    package = m.DATA
     if a.shipped: shutil.copytree(package, out, dirs_exist_ok=True)
     shutil.copy(package/'mini-clip.json', out/'mini-clip.json')
     found = read_json(out/'weights.json') or {}

@@ -14,7 +14,7 @@ import numpy as np
 
 def nameless_scenes(lab, n):
     "Scenes with one thing each that show none of the names, by their true labels."
-    from namedmask.evaluation import VocBenchmark
+    from namedmask.evaluate.voc import VocBenchmark
     bench = VocBenchmark(lab.scenes('single', n), lab.all_names)
     asked = 1 + np.array([lab.all_names.index(o) for o in lab.names])
     return [bench.photo(s) for s in bench.stems if not np.isin(bench.labels(s), asked).any()]
@@ -22,9 +22,9 @@ def nameless_scenes(lab, n):
 
 def row(lab, n, scenes, sure=0.):
     "The figures of one student."
-    from namedmask.false_names import false_names
-    from namedmask.nothing import find_nothing
-    from namedmask.retrieval import Looks
+    from namedmask.evaluate.false_names import false_names
+    from namedmask.stages.nothing import find_nothing
+    from namedmask.stages.diversity import Looks
     archive = lab.archive()
     masks, nothing = lab.masks(archive), []
     if n: nothing = find_nothing(lab.index, lab.retriever, archive, lab.folder/f'nothing{n}', n, 0, looks=Looks(lab.teachers.features()[0], 64), seed=lab.seed, quiet=True).train
@@ -43,7 +43,7 @@ def main():
     ap.add_argument('--sure', type=float, nargs='*', default=[0.])
     ap.add_argument('--scenes', type=int, default=400, help='from which the nameless ones are taken')
     a = ap.parse_args()
-    from namedmask.ablation import MiniLab, compare, spread_text
+    from namedmask.lab.lab import MiniLab, compare, spread_text
     labs = {}
     for seed in range(a.seeds):
         lab = labs[seed] = MiniLab(a.out, seed, iterations=a.iterations)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from namedmask.core import own_folder
-from namedmask.images import content_hash
-from namedmask.prediction import predict_paths
+from namedmask.data.photos import content_hash
+from namedmask.app.predict import predict_paths
 
 
 class Stub:

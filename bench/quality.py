@@ -12,8 +12,9 @@ import argparse, os, shutil, time
 from pathlib import Path
 os.environ.setdefault('GOMP_SPINCOUNT', '20000')   # as the command line does, before torch is loaded
 from namedmask.core import own_folder
-from namedmask.pipeline import ceiling_run, evaluate_run, fit, result_text
-from namedmask.report import write_report
+from namedmask.runs.scores import ceiling_run, evaluate_run, result_text
+from namedmask.runs.pipeline import fit
+from namedmask.runs.report import write_report
 
 NAMES = 'cat,cow,dog,horse,person,sheep'
 ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -11,11 +11,12 @@ import argparse, hashlib, importlib.util, json, time
 from pathlib import Path
 import cv2, numpy as np
 from threadpoolctl import threadpool_limits
-from namedmask import saliency as S
-from namedmask.evaluation import VocBenchmark, folder_names, mask_iou, voc_root
-from namedmask.mini import MINI_SIDE, mini_detector, mini_features, world_mask_iou
-from namedmask.refinement import bilateral_solver, dense_crf, pamr
-from namedmask.world import World
+from namedmask.stages import outline, detectors
+from namedmask.evaluate.voc import VocBenchmark, folder_names, voc_root
+from namedmask.evaluate.quality import mask_iou
+from namedmask.mini.models import MINI_SIDE, mini_detector, mini_features, world_mask_iou
+from namedmask.stages.refinement import bilateral_solver, dense_crf, pamr
+from namedmask.mini.world import World
 
 HOW = [None, 'grabcut', 'guided', 'bilateral', 'pamr'] + (['crf'] if importlib.util.find_spec('pydensecrf') else [])
 
@@ -31,9 +32,9 @@ class Refined:
         return self
     def __call__(self, im):
         coarse = self.coarse(im)
-        start = time.perf_counter(); soft = S.refine(im, coarse, self.how, self.side); self.seconds.append(time.perf_counter() - start)
-        if not S.is_partial(soft): soft, self.fallbacks = S.refine(im, coarse, None), self.fallbacks + 1
-        if not S.is_partial(soft): soft = S.oval(im.size)
+        start = time.perf_counter(); soft = outline.refine(im, coarse, self.how, self.side); self.seconds.append(time.perf_counter() - start)
+        if not outline.is_partial(soft): soft, self.fallbacks = outline.refine(im, coarse, None), self.fallbacks + 1
+        if not outline.is_partial(soft): soft = outline.oval(im.size)
         self.unsure.append(float(((soft > .35) & (soft < .65)).mean()))
         return soft
 
@@ -57,7 +58,7 @@ def speed(size=(512, 384), rounds=7):
     rgb = np.clip(np.asarray(im).astype(int) + rng.integers(-12, 13, (size[1], size[0], 3)), 0, 255).astype(np.uint8)    # noise: more boxes in the grid
     y, x = np.mgrid[:size[1], :size[0]]
     soft = (((x/size[0] - .5)**2 + (y/size[1] - .5)**2) < .09).astype(np.float32)
-    jobs = {'OpenCV grabCut': lambda: S.grabcut(rgb, soft), 'guided': lambda: S.guided_filter(rgb/255., soft), 'bilateral': lambda: bilateral_solver(rgb, soft),
+    jobs = {'OpenCV grabCut': lambda: outline.grabcut(rgb, soft), 'guided': lambda: outline.guided_filter(rgb/255., soft), 'bilateral': lambda: bilateral_solver(rgb, soft),
             'pamr': lambda: pamr(rgb, soft), **({'crf': lambda: dense_crf(rgb, soft)} if 'crf' in HOW else {})}
     taken = {k: [] for k in jobs}
     for _ in range(rounds):
@@ -84,18 +85,18 @@ def main():
     p.add_argument('--how', nargs='*', choices=[h for h in HOW if h], default=HOW, help='only these refinements')
     p.add_argument('--json', help='write the figures here')
     a = p.parse_args()
-    S.REFINE_PIXELS = a.pixels**2
+    outline.REFINE_PIXELS = a.pixels**2
     cv2.setNumThreads(1)
     sides, world, out = [s or None for s in a.sides], World('single', min(100, a.limit or 100), seed=a.seed), {}
     import torch; torch.set_num_threads(1)
     with threadpool_limits(1, user_api='blas'):
         out['speed'] = speed()
         on_world = lambda d: world_mask_iou(d, world)
-        out['mini world, spectral'] = table('mini world, spectral vote on MiniDINO', S.SpectralDetector([mini_features()], side=MINI_SIDE), on_world, a.how, sides)
+        out['mini world, spectral'] = table('mini world, spectral vote on MiniDINO', detectors.SpectralDetector([mini_features()], side=MINI_SIDE), on_world, a.how, sides)
         out['mini world, predictor'] = table('mini world, bootstrapped predictor', mini_detector(), on_world, a.how, sides)
         if a.root:
             bench = some_photos(a.root, a.limit)
-            out['voc'] = table('benchmark, evidence walk', S.EvidenceDetector(), lambda d: list(mask_iou(d, bench, quiet=True)['per_photo'].values()), a.how, sides)
+            out['voc'] = table('benchmark, evidence walk', detectors.EvidenceDetector(), lambda d: list(mask_iou(d, bench, quiet=True)['per_photo'].values()), a.how, sides)
     if a.json: Path(a.json).write_text(json.dumps(out, indent=1) + '\n')
 
 if __name__ == '__main__': main()

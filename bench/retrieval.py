@@ -1,4 +1,4 @@
-"""Top 500 for 80 names over an index of ImageNet's size: `namedmask.retrieval.top_n` against faiss's flat index.
+"""Top 500 for 80 names over an index of ImageNet's size: `namedmask.stages.retrieval.top_n` against faiss's flat index.
 
     python bench/retrieval.py                 # 1,281,167 x 768, 2 GB on disk and 4 GB of memory for faiss
     python bench/retrieval.py --rows 100000   # a quick look
@@ -47,7 +47,7 @@ def seconds(f):
 
 def main(rows, dim, names, n, repeats, threads):
     import torch, faiss
-    from namedmask.retrieval import top_n
+    from namedmask.stages.retrieval import top_n
     torch.set_num_threads(threads); faiss.omp_set_num_threads(threads)
     folder = Path(tempfile.mkdtemp(prefix='namedmask-bench-'))
     try:

@@ -13,8 +13,11 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
 from namedmask.core import progress
-from namedmask.images import WORK_SIDE, load_image
-from namedmask.saliency import EvidenceDetector, SpectralDetector, TokenCutDetector, image_batch, oval, refine, resized, soften
+from namedmask.data.decode import WORK_SIDE, load_image
+from namedmask.stages.detectors import EvidenceDetector, SpectralDetector, TokenCutDetector
+from namedmask.stages.spectral import image_batch
+from namedmask.stages.outline import oval, refine, resized
+from namedmask.stages.evidence import soften
 
 VARIANTS = ('oval in the middle', 'evidence, no walk', 'spectral vote', 'spectral vote + grabcut',
             'best of the candidates (uses the truth)', 'spectral vote, doubled grid', 'spectral vote, doubled grid + grabcut',
@@ -52,8 +55,8 @@ def measure(path, labels, evidence, spectral, fine, cut):
 
 def mini(n):
     "The detectors on scenes of the mini world, with MiniDINO's transformer."
-    from namedmask.mini import MINI_SIDE, mini_features
-    from namedmask.world import World
+    from namedmask.mini.models import MINI_SIDE, mini_features
+    from namedmask.mini.world import World
     vit, world = mini_features(), World('single', n, seed=20)
     scenes = [world[i] for i in range(n)]
     maps = {s: [[vit.with_source(s).features(image_batch(o.image, MINI_SIDE))] for o in scenes] for s in ('key', 'last')}

@@ -13,7 +13,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1'); os.environ.setdefault('GOMP_SPINC
 def loss_ratio(side=224, grid=56, layers=6, n=20, batch=2, rounds=5):
     "Seconds of forward and backward of the dice loss: with enlarged maps, and on the small grid; alternating, best of `rounds`."
     import torch, torch.nn.functional as F
-    from namedmask.selfmask import dice_loss
+    from namedmask.stages.selfmask import dice_loss
     p, g = torch.rand(batch, layers, n, grid, grid, requires_grad=True), (torch.rand(batch, side, side) < .3).float()
     def enlarged():
         up = F.interpolate(p.flatten(1, 2), (side, side), mode='bilinear')
@@ -33,11 +33,13 @@ def main():
     a.add_argument('--seed', type=int, default=0); a.add_argument('--skip-released', action='store_true', help='do not train with the released sign')
     a = a.parse_args()
     import numpy as np, torch
-    from namedmask.images import content_hash
-    from namedmask.mini import mini_features, world_mask_iou
-    from namedmask.saliency import SpectralDetector, make_masks, resized
-    from namedmask.selfmask import SelfMaskDetector, train_selfmask
-    from namedmask.world import World, write_world
+    from namedmask.data.photos import content_hash
+    from namedmask.mini.models import mini_features, world_mask_iou
+    from namedmask.stages.detectors import SpectralDetector
+    from namedmask.stages.saliency import make_masks
+    from namedmask.stages.outline import resized
+    from namedmask.stages.predictor import SelfMaskDetector, train_selfmask
+    from namedmask.mini.world import World, write_world
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
     out, test, dino = Path(a.out), World('single', 100, seed=20), mini_features()
     print('dice loss, CPU seconds', json.dumps(loss_ratio()), flush=True)

@@ -23,7 +23,8 @@ from PIL import Image
 from scipy.linalg import eigh
 from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
-from namedmask.saliency import FeatureGraph, MatrixGraph, affinity, image_batch, lloyd, plus_plus, smallest, unit_rows
+from namedmask.stages.eigen import FeatureGraph, MatrixGraph, smallest
+from namedmask.stages.spectral import affinity, image_batch, lloyd, plus_plus, unit_rows
 
 SIDES = (224, 256, 384, 448, 672)   # 196, 256, 576, 784 and 1764 nodes at stride 16
 
@@ -38,7 +39,7 @@ def pictures(folder, n):
 def feature_maps(ims, side):
     "Source -> (B, C, h, w): the offline teachers' maps; random smooth ones without them."
     try:
-        from namedmask.teachers import EfficientNetLiteFeatures
+        from namedmask.teachers.lite import EfficientNetLiteFeatures
         nets = [EfficientNetLiteFeatures(n) for n in (0, 2)]
         maps = [[net.features(image_batch(im, side)) for im in ims] for net in nets]
         return {f'lite{i}/{s}': torch.from_numpy(np.concatenate([m[s] for m in maps[n]])) for n, i, s in ((0, 0, 'block'), (1, 2, 'block'), (1, 2, 'head'))}

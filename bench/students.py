@@ -62,7 +62,7 @@ def take_areas(logits, size):
 
 def averaged(model, sides):
     "A function (photo, size) -> scores, the mean of several sides, each with its mirror image."
-    from namedmask.inference import forward
+    from namedmask.models.infer import forward
     def scores(im, size):
         each = [F.interpolate(forward(model, im, s, flip=True)[None].softmax(1), size, mode='bilinear')[0] for s in sides]
         return torch.stack(each).mean(0).clamp_min(1e-6).log()
@@ -70,7 +70,7 @@ def averaged(model, sides):
 
 def score(model, photos, side=320, flip=False, sides=None):
     "{bias: figures}: of names on photos with labels, of false names on photos without."
-    from namedmask.inference import photo_of, run_batches
+    from namedmask.models.infer import photo_of, run_batches
     C, shown, bare = len(NAMES) + 1, [(p, true) for p, true in photos if true is not None], [p for p, true in photos if true is None]
     if sides: labelled = (take_labels(averaged(model, sides)(im := photo_of(p), im.size[::-1]), im.size[::-1]) for p, _ in shown)
     else: labelled = (o.value for o in run_batches(model, [p for p, _ in shown], take=take_labels, side=side, flip=flip))
@@ -100,7 +100,7 @@ def final_photos(shared):
 # ---------------------------------------------------------------- what students learn from
 
 def over(model, photos, take, side=320):
-    from namedmask.inference import run_batches
+    from namedmask.models.infer import run_batches
     return {o.photo.sha: o.value for o in run_batches(model, photos, take=take, load=lambda p: Image.open(p.path).convert('RGB'), side=side, flip=True) if o.value is not None}
 
 def raised(model, photos, most):
@@ -131,7 +131,7 @@ class Everything:
 
 def mixed(base, store, share, ground=None):
     "A data set that takes `share` of its samples from the photos with label pictures, and `ground` of the others from those of nothing."
-    from namedmask.segmenter import cut, label_map
+    from namedmask.data.samples import cut, label_map
     class Mixed(base):
         def kinds(self):
             "(photos with label pictures, photos of nothing that have a share of their own, the rest)."
@@ -196,7 +196,7 @@ DEFAULTS = dict(nothing='0', loss='ce', masks='experts', ema=None, distractors='
 
 def split(variant):
     "(what this script adds, the student's settings)."
-    from namedmask.distillation import student_settings
+    from namedmask.stages.distil import student_settings
     own = SimpleNamespace(**{k: variant.get(k, usual) for k, usual in DEFAULTS.items()})
     return own, student_settings({k: json.loads(x) for k, x in variant.items() if k not in DEFAULTS})
 
@@ -216,20 +216,20 @@ def taught(own, o, out):
 
 def train_one(variant, o, seed, out, work):
     "Train a student of a variant, or go on in the folder `work`: (model, mean of the last losses, how many label pictures)."
-    import namedmask.segmenter as S
-    from namedmask.copypaste import CopyPaste
+    from namedmask.models import deeplab, batches, train
+    from namedmask.stages.copypaste import CopyPaste
     own, s = split(variant)
     photos, store, share = taught(own, o, out)
     model = o.build(s, seed)
-    make = lambda start: S.training_dls(photos, store, lambda e: NAMES_AT.get(e.name, OTHER), n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
-                                        band=s['band'], seed=seed, start=start, names=['background', *NAMES], norm=S.encoder_norm(s['encoder']), jitter=s['jitter'], blur=s['blur'],
+    make = lambda start: batches.training_dls(photos, store, lambda e: NAMES_AT.get(e.name, OTHER), n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
+                                        band=s['band'], seed=seed, start=start, names=['background', *NAMES], norm=deeplab.encoder_norm(s['encoder']), jitter=s['jitter'], blur=s['blur'],
                                         batch_tfms=[CopyPaste(s['max_objects'], 255), NoNames()], workers=o.workers if o.device != 'cpu' else 0, device=o.device, cache=2**30)
-    base = S.ArchiveDataset
-    S.ArchiveDataset = mixed(base, store, share, own.ground and float(own.ground))
+    base = batches.ArchiveDataset
+    batches.ArchiveDataset = mixed(base, store, share, own.ground and float(own.ground))
     try:
-        learn = S.train(model, make, work, n_iters=s['iterations'], what=name_of(variant), quiet=False, every_s=60, cbs=with_loss(own.loss), ema=float(own.ema or 0),
+        learn = train.train(model, make, work, n_iters=s['iterations'], what=name_of(variant), quiet=False, every_s=60, cbs=with_loss(own.loss), ema=float(own.ema or 0),
                         **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
-    finally: S.ArchiveDataset = base
+    finally: batches.ArchiveDataset = base
     return model.to(o.device).eval(), float(np.mean(learn.loss_log[-50:])), {k: len(x) for k, x in dict(labels=store.labels, second=store.second).items() if x}
 
 def awaited(file):
@@ -246,8 +246,8 @@ def name_of(variant): return '+'.join(f'{k}={x}' for k, x in variant.items())
 
 def builder(file):
     "A function of settings and a seed that gives a student whose encoder has the weights in `file`."
-    from namedmask.distillation import student_settings
-    from namedmask.segmenter import aspp_rates, deeplabv3plus
+    from namedmask.stages.distil import student_settings
+    from namedmask.models.deeplab import aspp_rates, deeplabv3plus
     init = torch.load(file, weights_only=True)
     def build(s=None, seed=0):
         s = s or student_settings()
@@ -255,7 +255,7 @@ def builder(file):
     return build
 
 def photo(path):
-    from namedmask.images import content_hash
+    from namedmask.data.photos import content_hash
     return SimpleNamespace(name='', path=path, sha=content_hash(path))
 
 def unlabelled(run, shared):
@@ -268,10 +268,10 @@ def unlabelled(run, shared):
 
 def opened(run, other, shared, device, workers, ceiling=False):
     "What all students of a run share; archive and masks may be another run's."
-    from namedmask.images import MaskStore
-    from namedmask.nothing import NothingPhotos
-    from namedmask.pipeline import Run
-    from namedmask.retrieval import Archive
+    from namedmask.data.masks import MaskStore
+    from namedmask.stages.nothing import NothingPhotos
+    from namedmask.runs.run import Run
+    from namedmask.stages.archive import Archive
     run = Run(run)
     source, found = run.folder.parent/other if other else run.folder, NothingPhotos(run.folder/'more'/'nothing')
     picked = {what: NothingPhotos(run.folder/'more'/what).train for what in ('spread', 'many') if (run.folder/'more'/what).exists()}
@@ -285,7 +285,7 @@ def kinds_of(photos, shared):
     import csv
     from collections import Counter
     from false_names import group_of, is_animal
-    from namedmask.evaluation import label_is
+    from namedmask.evaluate.quality import label_is
     with open(shared/'photo_pool_labels.csv', newline='', encoding='utf-8') as f: labels = {row['file']: row['label'] for row in csv.DictReader(f)}
     def kind(photo):
         label = labels.get('/'.join(photo.path.parts[-2:]))
@@ -296,11 +296,12 @@ def kinds_of(photos, shared):
 
 def make(run, n, shared, many=0):
     "Photos of nothing and the masks of their salient objects; first weights of the student."
-    from namedmask.nothing import find_nothing
-    from namedmask.pipeline import Run, make_detector
-    from namedmask.retrieval import Looks
-    from namedmask.saliency import make_masks
-    from namedmask.teachers import get_teachers
+    from namedmask.stages.nothing import find_nothing
+    from namedmask.runs.run import Run
+    from namedmask.runs.detectors import make_detector
+    from namedmask.stages.diversity import Looks
+    from namedmask.stages.saliency import make_masks
+    from namedmask.teachers.sets import get_teachers
     run, teachers = Run(run), get_teachers('offline')
     find = lambda folder, n, **kw: find_nothing(run.index, teachers.retriever(), run.archive, run.folder/'more'/folder, n, 300, looks=Looks(teachers.features()[0]), seed=run.settings['seed'], **kw)
     found, spread = find('nothing', n, spread=False), find('spread', min(n, 300))     # the same are set aside of both

@@ -18,7 +18,7 @@ SURE, HURDLES = (0., .7, .8, .9, .95, .98), (0., 1., 2., 3.)
 def model_of(student, run):
     "The network in a file of `bench/students.py`, or in a run's folder."
     if student.is_dir():
-        from namedmask.pipeline import find_segmenter
+        from namedmask.runs.run import find_segmenter
         return find_segmenter(student).model
     model = st.builder(run/'init.pt')()
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in torch.load(student, weights_only=True).items()})
@@ -33,9 +33,9 @@ def training_side(run, shared):
     "{'training things': [(photo, None)], 'training animals': ...}: photos of labels that are no name and not on the test side, which no student has learned from."
     import csv
     from false_names import group_of, is_animal
-    from namedmask.images import content_hash
-    from namedmask.nothing import NothingPhotos
-    used = {p.sha for folder in ('nothing', 'spread', 'many') if (run/'more'/folder).exists() for p in NothingPhotos(run/'more'/folder).train}
+    from namedmask.data.photos import content_hash
+    from namedmask.stages.nothing import NothingPhotos
+    used = {p.sha for folder in ('nothing', 'spread') if (run/'more'/folder).exists() for p in NothingPhotos(run/'more'/folder).train}
     groups = {'training things': [], 'training animals': []}
     with open(shared/'photo_pool_labels.csv', newline='', encoding='utf-8') as f:
         for row in csv.DictReader(f):
@@ -45,7 +45,7 @@ def training_side(run, shared):
 
 
 def labels_by(way, logits):
-    from namedmask.inference import keep_sure
+    from namedmask.models.infer import keep_sure
     kind, value = way
     if kind == 'sure': return keep_sure(logits[None], value)[0]
     return torch.cat([logits[:1] + value, logits[1:]])
@@ -53,7 +53,7 @@ def labels_by(way, logits):
 
 def scored(model, photos, each):
     "{way: figures}: `photos` as (photo, label picture or None)."
-    from namedmask.inference import argmax_at, run_batches
+    from namedmask.models.infer import argmax_at, run_batches
     C = len(st.NAMES) + 1
     take = lambda logits, size: [argmax_at(labels_by(way, logits), size) for way in each]
     counts, areas = np.zeros((len(each), C, C)), [[] for _ in each]
@@ -69,8 +69,8 @@ RULES = ((.7, .7), (.7, .9), (.7, .97))       # least probability of a name, and
 
 def labelled(model, photos):
     "{rule: counts (true class, label), the last column unknown}: what a student's labels for a second one would be."
-    from namedmask.inference import run_batches
-    from namedmask.unlabelled import sure_labels
+    from namedmask.models.infer import run_batches
+    from namedmask.stages.unlabelled import sure_labels
     C = len(st.NAMES) + 1
     take = lambda logits, size: [sure_labels(F.interpolate(logits[None], size, mode='bilinear')[0], *rule) for rule in RULES]
     counts = np.zeros((len(RULES), C, C + 1))
@@ -101,7 +101,7 @@ def main():
     ap.add_argument('--final', action='store_true'); ap.add_argument('--labels', action='store_true')
     ap.add_argument('--scenes', type=int, default=400); ap.add_argument('--also', type=float, nargs='*')
     a = ap.parse_args()
-    from namedmask.nothing import NothingPhotos
+    from namedmask.stages.nothing import NothingPhotos
     model = model_of(a.student, a.run)
     each = ways([0., *a.also] if a.also else SURE, () if a.also else HURDLES)
     if a.labels: return print_labels(model, st.scenes(a.shared, a.scenes))

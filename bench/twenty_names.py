@@ -18,10 +18,11 @@ def main():
     p.add_argument('--shared', type=Path, required=True); p.add_argument('--out', type=Path, required=True); p.add_argument('--n', type=int, default=100)
     a = p.parse_args()
     from namedmask.core import own_folder
-    from namedmask.evaluation import retrieval_precision
-    from namedmask.index import build_index
-    from namedmask.retrieval import Looks, build_archive
-    from namedmask.teachers import get_teachers
+    from namedmask.evaluate.quality import retrieval_precision
+    from namedmask.stages.index import build_index
+    from namedmask.stages.diversity import Looks
+    from namedmask.stages.build import build_archive
+    from namedmask.teachers.sets import get_teachers
     teachers = get_teachers('offline')
     retriever = teachers.retriever()
     own_folder(a.out)

@@ -56,7 +56,7 @@ def write_voc(root, n=4):
 # ---------------------------------------------------------------- teachers
 
 def card(name, role, supervision='nothing'):
-    from namedmask.teachers import TeacherCard
+    from namedmask.teachers.cards import TeacherCard
     return TeacherCard(name=name, role=role, supervision=supervision, licence='Apache-2.0', source='tests/helpers.py')
 
 def saturation(x):  # (..., 3, H, W) in [0, 1]
@@ -102,7 +102,7 @@ ENCODER = 'mobilenetv3_small_050'   # small, has all five strides, starts from r
 
 def register():
     "Make the teachers known as 'toy'; returns the set."
-    from namedmask.teachers import TeacherSet, register_teachers
+    from namedmask.teachers.sets import TeacherSet, register_teachers
     return register_teachers(TeacherSet('toy', ColourRetriever, lambda: [ColourFeatures()],
                                         lambda encoder: (None, card(f'{encoder}, random numbers', 'student')), encoder=ENCODER))
 
@@ -113,7 +113,7 @@ EXPERT = dict(_SMALL, n_iters=8, lr=1e-2, encoder_lr_ratio=1., freeze=0., scale=
 def toy_fit(photos, out, names='red,green,blue', **kw):
     "A whole run on toy photos in seconds."
     register()
-    from namedmask.pipeline import fit
+    from namedmask.runs.pipeline import fit
     kw = {**dict(teachers='toy', n=5, student=STUDENT, experts=EXPERT, saliency=ColourDetector(), seed=3, batch_size=4, report=False, quiet=True), **kw}
     return fit(photos, names, out, **kw)
 
@@ -121,7 +121,7 @@ def toy_fit(photos, out, names='red,green,blue', **kw):
 
 def fingerprint(out):
     "{what: digest} of everything in a run that must not depend on interruptions: vectors, manifest, masks, weights, losses."
-    from namedmask.index import Index
+    from namedmask.stages.index import Index
     out = Path(out); index = Index.open(out/'index')
     found = {'vectors': np.asarray(index.vectors).tobytes(), 'rows': repr([(p.rel, p.sha, p.dhash, p.width, p.height, p.bytes) for p in index.photos(None)]).encode(),
              'skipped': repr(sorted(index.skipped)).encode()}
@@ -143,7 +143,7 @@ class Bomb:
 
     def plant(self):
         "The index writes through `_Store.write`, all other stages through `os.replace`."
-        import namedmask.index as ix
+        from namedmask.stages import index as ix
         replace, write = os.replace, ix._Store.write
         def new_replace(src, dst, **kw):
             mine = self.stage in Path(dst).parts and self.stage != 'index'
@@ -163,7 +163,7 @@ class Bomb:
 def child(photos, out, bomb=None, counts=None):
     "What a killable process runs. A checkpoint after each iteration gives every stage many moments to be killed at."
     sys.stderr = sys.stdout = open(os.devnull, 'w')
-    from namedmask import segmenter
+    from namedmask.models import train as segmenter
     old = segmenter.Checkpoint.__init__
     def every(self, folder, n_iters, every_s=0., **more): old(self, folder, n_iters, 0., **more)
     segmenter.Checkpoint.__init__ = every

@@ -1,6 +1,6 @@
 "Comparing runs: nothing is run twice, means and spreads are right, a whole small ablation runs."
 import numpy as np, pytest
-from namedmask.ablation import MiniLab, compare, spread, spread_text
+from namedmask.lab.lab import MiniLab, compare, spread, spread_text
 from namedmask.core import settings_key
 
 def test_compare_skips_what_is_there(tmp_path):
@@ -66,7 +66,7 @@ def test_spread_of_what_is_no_result(results):
     with pytest.raises(NamedMaskError, match="no variant with a number 'x'"): spread(results, 'x')
 
 def test_a_lab_without_iterations_takes_those_of_the_settings(tmp_path, monkeypatch):
-    from namedmask import distillation
+    from namedmask.stages import distil as distillation
     seen = []
     monkeypatch.setattr(distillation, 'distil', lambda archive, masks, settings, *a, **kw: seen.append(settings['iterations']))
     for iterations in (None, 7): MiniLab(tmp_path, 0, iterations=iterations).student('s', None, None)

@@ -5,14 +5,27 @@ from types import SimpleNamespace as NS
 import numpy as np, pytest
 from PIL import Image
 import helpers
-from namedmask import benchmarks as bm
-from namedmask.benchmarks import (BENCHMARKS, CITYSCAPES_19, COCO_IDS, CROWD, Cityscapes19, CityscapesObjects, Coca, Coco, Folder, ImageNetS, SaliencySet, Voc, by_size,
-                                  class_number, evaluate_on, evaluate_saliency, id_table, kind_of, open_benchmark, open_folder, pack_ids, split_scores, unpack_ids)
+from namedmask.evaluate import metrics
+from namedmask.evaluate.benchmarks import registry, coco as coco_module, base, parts
+from namedmask.evaluate.benchmarks.base import BENCHMARKS, id_table
+from namedmask.evaluate.benchmarks.cityscapes import CITYSCAPES_19, Cityscapes19, CityscapesObjects
+from namedmask.evaluate.benchmarks.coco import COCO_IDS, CROWD, Coco
+from namedmask.evaluate.benchmarks.coca import Coca
+from namedmask.evaluate.benchmarks.folder import Folder, open_folder
+from namedmask.evaluate.benchmarks.imagenet_s import ImageNetS, pack_ids, unpack_ids
+from namedmask.evaluate.benchmarks.saliency import SaliencySet, evaluate_saliency
+from namedmask.evaluate.benchmarks.voc import Voc
+from namedmask.evaluate.benchmarks.parts import by_size, evaluate_on, split_scores
+from namedmask.evaluate.voc import class_number
+from namedmask.evaluate.benchmarks.registry import kind_of, open_benchmark
 from namedmask.core import NamedMaskError, settings_key
-from namedmask.evaluation import ConfusionMatrix, VocBenchmark, evaluate, log_result
-from namedmask.images import save_labels, save_mask
-from namedmask.protocol import AGREE, results_table, with_card
-from namedmask.recipes import CITYSCAPES, COCA, COCO, imagenet_s
+from namedmask.evaluate.metrics import ConfusionMatrix
+from namedmask.evaluate.voc import VocBenchmark
+from namedmask.evaluate.score import evaluate, log_result
+from namedmask.data.draw import save_labels
+from namedmask.data.masks import save_mask
+from namedmask.evaluate.protocol import AGREE, results_table, with_card
+from namedmask.evaluate.recipes import CITYSCAPES, COCA, COCO, imagenet_s
 
 
 class Says:
@@ -53,7 +66,7 @@ def test_names_in_other_words():
     assert class_number('monitor', s) != class_number('television', s)
     says("no class 'tv'", class_number, 'tv', s)                        # could be either
     says("no class 'unicorn'", class_number, 'unicorn', COCO)
-    says('one class of COCO', bm.class_numbers, 'sofa,couch', COCO, 'COCO')
+    says('one class of COCO', base.class_numbers, 'sofa,couch', COCO, 'COCO')
 
 @pytest.mark.parametrize('known', [COCO, COCA, CITYSCAPES, tuple(CITYSCAPES_19), *(tuple(imagenet_s(n)) for n in (50, 300, 919))])
 def test_every_published_name_finds_itself(known): assert [class_number(n, known) for n in known] == list(range(1, 1 + len(known)))
@@ -66,7 +79,7 @@ def test_id_table():
 
 def test_every_kind_says_what_it_needs():
     assert set(BENCHMARKS) == {'voc', 'coco', 'coca', 'cityscapes', 'cityscapes-19', 'imagenet-s50', 'imagenet-s300', 'imagenet-s919', 'ecssd', 'duts', 'dut-omron', 'folder'}
-    for kind, s in BENCHMARKS.items(): assert s.reader and s.needs and s.terms and (s.url.startswith('http') or kind == 'folder') and s.url in bm.benchmark_list()
+    for kind, s in BENCHMARKS.items(): assert s.reader and s.needs and s.terms and (s.url.startswith('http') or kind == 'folder') and s.url in registry.benchmark_list()
     assert [kind_of(k) for k in ('voc2012', 'COCO2017', 'cityscapes_object', 'imagenet_s300')] == ['voc', 'coco', 'cityscapes', 'imagenet-s300']
     says('say one of voc', kind_of, 'ade20k')
 
@@ -181,7 +194,7 @@ def test_coco_crowds_are_not_scored(tmp_path):
     assert r['miou'] == 1 and r['ignored_pixels'] == 16                            # what is said of a crowd makes no difference
 
 def test_coco_compressed_runs_and_odd_polygons(tmp_path):
-    from namedmask.exchange import rle_encode
+    from namedmask.data.rle import rle_encode
     m = np.zeros((6, 8), bool); m[1:4, 2:7] = True
     b = Coco(coco(tmp_path, [obj(3, rle_encode(m)), obj(8, [[1, 1, 2, 2]]), obj(8, [])]))
     assert np.array_equal(b.ids_of('000000000042') == 3, m) and values(b.ids_of('000000000042')) == {0: 33, 3: 15}
@@ -194,7 +207,7 @@ def test_coco_like_pycocotools_own_reader(tmp_path):
     photo_ = [dict(id=42, file_name='a.jpg', height=30, width=40)]
     coco(tmp_path, anns, photo_)
     theirs = Reader(str(tmp_path/'annotations'/'instances_val2017.json'))
-    for a in anns: assert np.array_equal(theirs.annToMask(a).astype(bool), bm.coco_mask(a['segmentation'], (30, 40)))
+    for a in anns: assert np.array_equal(theirs.annToMask(a).astype(bool), coco_module.coco_mask(a['segmentation'], (30, 40)))
 
 def test_coco_part_of_the_names(tmp_path):
     b = Coco(coco(tmp_path, [obj(13, rectangle(0, 3, 0, 4)), obj(90, rectangle(4, 6, 2, 8))]), 'brush=toothbrush,cat')
@@ -223,7 +236,7 @@ def test_coco_polygons_that_lie_far_outside(seed):
     from matplotlib.path import Path as Outline
     r, (H, W) = np.random.default_rng(seed), (30, 40)
     corners = r.uniform(-1, 1, (7, 2))*10.**r.uniform(1, 9, (7, 1)) + [W/2, H/2]
-    mask = bm.coco_mask([corners.ravel().tolist()], (H, W))
+    mask = coco_module.coco_mask([corners.ravel().tolist()], (H, W))
     yy, xx = np.mgrid[:H, :W]
     inside = np.zeros((H, W), bool)
     for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, 0)):                  # even-odd, in float64
@@ -238,14 +251,14 @@ def test_coco_ordinary_polygons_are_not_touched():
     r = np.random.default_rng(0)
     for _ in range(20):
         p = (r.uniform(-.5, 1.5, (6, 2))*[40, 30]).ravel().tolist()                   # some corners outside, as far as an object is large
-        assert np.array_equal(bm.coco_mask([p], (30, 40)), draw.decode(draw.frPyObjects([p], 30, 40))[..., 0].astype(bool))
+        assert np.array_equal(coco_module.coco_mask([p], (30, 40)), draw.decode(draw.frPyObjects([p], 30, 40))[..., 0].astype(bool))
 
 def test_coco_polygons_by_hand():
-    assert bm.coco_mask([[0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9]], (6, 8)).all()             # crashed the process
-    assert bm.coco_mask([[-1e12, -1e12, 4, -1e12, 4, 1e12, -1e12, 1e12]], (6, 8)).sum() == 24
-    assert not bm.coco_mask([[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]], (6, 8)).any()
+    assert coco_module.coco_mask([[0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9]], (6, 8)).all()             # crashed the process
+    assert coco_module.coco_mask([[-1e12, -1e12, 4, -1e12, 4, 1e12, -1e12, 1e12]], (6, 8)).sum() == 24
+    assert not coco_module.coco_mask([[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]], (6, 8)).any()
     for bad in ([0, 0, float('nan'), 0, 4, 4], [0, 0, float('inf'), 0, 4, 4], [0, 0, 1e300, 0, 4, 4], [0, 0, 1, 0, 1, 1, 0], [[0, 0], [1, 0], [1, 1]]*2, ['a']*6):
-        with pytest.raises(ValueError): bm.coco_mask([bad], (6, 8))
+        with pytest.raises(ValueError): coco_module.coco_mask([bad], (6, 8))
 
 def test_coco_with_a_polygon_of_a_billion_pixels(tmp_path):
     b = Coco(coco(tmp_path, [obj(17, [[0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9]])]))
@@ -373,7 +386,7 @@ def test_a_benchmark_without_background(city, tmp_path):
     assert r['miou'] == pytest.approx(18.5/19, abs=1e-6) and r['pixel_accuracy'] == pytest.approx(37/38, abs=1e-6)
     assert evaluate(Says(b.names, silent), b, quiet=True)['miou'] == pytest.approx(18.5/20, abs=1e-6)       # what it would be
     assert {**evaluate_on(Says(b.names, silent), b, quiet=True), 'seconds': 0} == {**r, 'seconds': 0}       # the same without notes
-    more = bm.without_background(dict(r, names=['background', *b.names], iou=[0, *r['iou']], confusion=np.zeros((20, 20)), miou_ci=[0, 1], boundary_iou=[0, None, .5, 1.], iou_ci=[[0, 0], [.4, .6]]))
+    more = parts.without_background(dict(r, names=['background', *b.names], iou=[0, *r['iou']], confusion=np.zeros((20, 20)), miou_ci=[0, 1], boundary_iou=[0, None, .5, 1.], iou_ci=[[0, 0], [.4, .6]]))
     assert (more['boundary_iou'], more['boundary_miou'], more['iou_ci']) == ([None, .5, 1.], .75, [[.4, .6]]) and 'miou_ci' not in more
 
 def test_interval_without_background(city):
@@ -432,7 +445,7 @@ def test_evaluation_with_300_names(tmp_path):
 
 def test_the_naive_baseline_with_300_names():
     "Its last class is 300, which does not fit into 8 bits."
-    from namedmask.evaluation import NaiveSegmenter
+    from namedmask.evaluate.naive import NaiveSegmenter
     last = NS(side=8, preprocess=lambda im: np.zeros((3, 8, 8), np.float32), embed=lambda batch: np.eye(300, dtype=np.float32)[[299]])
     labels = NaiveSegmenter(last, np.eye(300), left, list(imagenet_s(300))).predict(Image.new('RGB', (8, 6)))
     assert values(labels) == {0: 24, 300: 24}
@@ -517,7 +530,7 @@ def test_a_silent_detector_is_unknown_and_not_taught_by_nothing(tmp_path):
     assert (card['tier'], card['models'], card['crf'], card['transfer']) == ('unknown', 'unknown', 'unknown', None)
 
 def test_a_detector_on_ecssd_to_its_row_in_a_table(tmp_path):
-    from namedmask.saliency import TokenCutDetector
+    from namedmask.stages.detectors import TokenCutDetector
     for n in helpers.NAMES:
         for i in range(2):
             im, mask = helpers.disc_photo(n, i)
@@ -567,13 +580,14 @@ def test_upper_bound_and_no_fallback(tmp_path):
     r = evaluate_saliency(Chooser(), ecssd(tmp_path), tmp_path/'notes', quiet=True)
     assert r['mean_iou'] == 0                                                         # the left half was made up
     assert r['mean_ub_iou'] == pytest.approx((1 + 1 + 4/6)/3, abs=1e-5)               # the best of 2/4, 3/9 and 1; of 1, ...; of 4/6, ...
-    assert set(r) >= {f'mean_{u}{k}{c}' for u in ('', 'ub_') for k in bm.SALIENCY_SCORES for c in ('', '_ci')}
+    assert set(r) >= {f'mean_{u}{k}{c}' for u in ('', 'ub_') for k in metrics.SALIENCY_SCORES for c in ('', '_ci')}
     assert evaluate_saliency(left, ecssd(tmp_path), quiet=True).keys() & {'mean_ub_iou'} == set()                    # one mask, nothing to choose
 
 def test_upper_bound_over_selfmasks_queries(tmp_path):
     "The best query of each photo at the size that the network saw, brought to the photo's: the plain way, one by one."
     import torch, torch.nn.functional as F
-    from namedmask.selfmask import SelfMask, SelfMaskDetector
+    from namedmask.stages.selfmask import SelfMask
+    from namedmask.stages.predictor import SelfMaskDetector
     b, d = ecssd(tmp_path), SelfMaskDetector(SelfMask('vit_small_patch8_224', dict(img_size=32, embed_dim=24, depth=1, num_heads=2), n_queries=5, layers=1, heads=2), refine=None, side=32)
     r = evaluate_saliency(d, b, quiet=True)
     best = []
@@ -724,7 +738,7 @@ def test_labels_turn_with_their_photo(mine):
     Image.new('RGB', (8, 6), (9, 9, 9)).save(mine/'photos'/'a.jpg', exif=exif)
     a, stored = open_folder(mine).labels('a'), open_folder(mine).labels('sub/b')
     assert a.shape == (8, 6) and np.array_equal(a, np.rot90(stored, -1))
-    from namedmask.images import load_image
+    from namedmask.data.decode import load_image
     assert load_image(mine/'photos'/'a.jpg').size == (6, 8)
 
 
@@ -744,7 +758,7 @@ def test_every_reader_turns_labels_with_their_photo(kind, turn, tmp_path):
 @pytest.mark.skipif(not helpers.shared('cases', 'voc-exif'), reason='no shared cases')
 @pytest.mark.parametrize('case', ['voc_exif', 'voc_exif180'])
 def test_shared_cases_of_turned_photos(case):
-    from namedmask.images import load_image
+    from namedmask.data.decode import load_image
     b = open_benchmark('voc', helpers.shared('cases', 'voc-exif', case), 'cat')
     seen = np.asarray(load_image(b.photo('a')), float)
     assert b.labels('a').shape == seen.shape[:2] and set(np.unique(b.labels('a'))) == {0, 1}
@@ -757,7 +771,7 @@ def test_shared_cases_of_turned_photos(case):
 @pytest.fixture
 def run(tmp_path, monkeypatch, mine):
     "A run that has a segmenter, without the hours before."
-    import namedmask.pipeline as p
+    from namedmask.runs import scores as p
     b = open_folder(mine)
     maps = [np.where(b.labels(s) == 255, 0, b.labels(s)) for s in b.stems]
     monkeypatch.setattr(p, 'find_segmenter', lambda folder, *device: Says(b.names, *maps))
@@ -765,7 +779,7 @@ def run(tmp_path, monkeypatch, mine):
               teachers=lambda: (helpers.ColourRetriever(), None, left), false_names=lambda quiet=True: None)
 
 def test_a_run_on_another_benchmark(run, mine, voc, tmp_path, monkeypatch):
-    from namedmask.pipeline import evaluate_run, result_text
+    from namedmask.runs.scores import evaluate_run, result_text
     found = evaluate_run(run, mine, 'folder', quiet=True)
     assert found['student']['miou'] == 1 and '2 photos' in result_text(found)
     line = json.loads((run.folder/'results.jsonl').read_text())

@@ -59,7 +59,7 @@ def test_root_dot(case):
 def test_heic_and_its_like(case):
     folder, said, code = case('heic-invisible')
     names = {p.name for p in (folder/'photos').iterdir()}
-    from namedmask.index import Index
+    from namedmask.stages.index import Index
     read = {p.rel for p in Index.open(folder/'idx').photos(None)}
     assert {'plain.jpg', 'a.avif'} <= read
     for name in names - read: assert name in said and ('pillow-heif' in said or 'HEIC' in said), said
@@ -98,8 +98,8 @@ def test_hostile_weights_end_in_a_sentence(name, tmp_path, capsys):
         assert capsys.readouterr().err.count('namedmask:') == 1
 
 def test_a_ledger_cannot_lead_out(tmp_path, run_folder):
-    from namedmask.pipeline import find_segmenter
-    from namedmask.prediction import predict_paths
+    from namedmask.runs.run import find_segmenter
+    from namedmask.app.predict import predict_paths
     photos, out = write_photos(tmp_path/'photos', 1, ['red']), tmp_path/'work'/'out'
     out.mkdir(parents=True)
     line = json.loads(shared('cases', 'hostile', 'ledger_traversal_predictions.jsonl').read_text())
@@ -110,23 +110,23 @@ def test_a_ledger_cannot_lead_out(tmp_path, run_folder):
     assert all(out in p.parents for p in set(tmp_path.rglob('*')) - before) and not list(tmp_path.rglob('evil*'))
 
 def test_a_torn_line_does_not_break_the_report(tmp_path, run_folder):
-    from namedmask.pipeline import Run
-    from namedmask.report import write_report
+    from namedmask.runs.run import Run
+    from namedmask.runs.report import write_report
     shutil.copytree(run_folder/'run', tmp_path/'run')
     before = Run(tmp_path/'run').results()
     with open(tmp_path/'run'/'results.jsonl', 'ab') as f: f.write(shared('cases', 'hostile', 'torn_results.jsonl').read_bytes())
     assert Run(tmp_path/'run').results() == before and write_report(Run(tmp_path/'run')).exists()
 
 def test_two_files_that_become_one_name(tmp_path, run_folder):
-    from namedmask.pipeline import find_segmenter
-    from namedmask.prediction import predict_paths
+    from namedmask.runs.run import find_segmenter
+    from namedmask.app.predict import predict_paths
     legend = predict_paths(find_segmenter(run_folder/'run'), shared('cases', 'hostile', 'clash'), tmp_path/'out', quiet=True)
     assert legend['new'] == 2 and len({o['labels'] for o in legend['photos']}) == 2 and not legend['skipped']
 
 @pytest.mark.parametrize('name', ['g16.png', 'alpha.png'])
 def test_a_picture_is_read_alike_from_a_file_and_from_memory(name, run_folder):
     from PIL import Image
-    from namedmask.images import load_image
-    from namedmask.pipeline import find_segmenter
+    from namedmask.data.decode import load_image
+    from namedmask.runs.run import find_segmenter
     segmenter, path = find_segmenter(run_folder/'run'), shared('cases', 'hostile', name)
     assert (segmenter.segment(Image.open(path))[0] == segmenter.segment(load_image(path))[0]).all()

@@ -11,7 +11,7 @@ def photos(tmp_path_factory): return helpers.write_photos(tmp_path_factory.mktem
 @pytest.fixture
 def asked(monkeypatch):
     "Catches what the command `fit` passes on."
-    import namedmask.pipeline as p
+    from namedmask.runs import pipeline as p
     calls = []
     monkeypatch.setattr(p, 'fit', lambda *a, **k: calls.append((a, k)))
     return calls
@@ -86,7 +86,7 @@ def test_a_value_may_look_like_a_number(asked):
 
 def test_every_option_of_fit_exists_in_the_pipeline(monkeypatch):
     from inspect import signature
-    from namedmask.pipeline import fit
+    from namedmask.runs.pipeline import fit
     assert set(signature(cli.fit).parameters) <= set(signature(fit).parameters)
 
 def test_missing_options_are_named(capsys):
@@ -124,8 +124,8 @@ def test_pipes_and_devices_do_not_hang(capsys, tmp_path, photos):
 
 def test_a_folder_of_yours_is_refused_before_anything_is_loaded(capsys, tmp_path, photos, monkeypatch):
     (tmp_path/'mine').mkdir(); (tmp_path/'mine'/'thesis.txt').write_text('mine')
-    monkeypatch.setattr('namedmask.teachers.get_teachers', lambda *a: pytest.fail('teachers were asked'))
-    for name in ('namedmask.convert', 'namedmask.exchange', 'namedmask.table'): monkeypatch.setitem(sys.modules, name, None)      # to import them would be an ImportError
+    monkeypatch.setattr('namedmask.teachers.sets.get_teachers', lambda *a: pytest.fail('teachers were asked'))
+    for name in ('namedmask.app.convert', 'namedmask.app.exchange', 'namedmask.systems.table'): monkeypatch.setitem(sys.modules, name, None)      # to import them would be an ImportError
     mine = tmp_path/'mine'
     for args in (['index', '--images', photos, '--out', mine], ['convert', photos/'x.pt', mine], ['table', '--out', mine], ['import-archive', photos/'x.json', '--root', photos, '--out', mine],
                  ['import-archive', photos/'x.json', '--root', photos, '--out', tmp_path/'new', '--masks', photos, '--masks-out', mine]):
@@ -139,13 +139,13 @@ def test_what_was_skipped_is_said():
     assert cli.skipped_text([]) == '' and 'more' not in cli.skipped_text(rows[:5]) and cli.skipped_text([], '3 other files are no pictures (3 .txt)') == '3 other files are no pictures (3 .txt).'
 
 def test_a_fault_of_ours_shows_its_traceback(monkeypatch, tmp_path):
-    import namedmask.pipeline as p
+    from namedmask.runs import run as p
     def broken(*a, **k): raise ZeroDivisionError
     monkeypatch.setattr(p, 'Run', broken)
     with pytest.raises(ZeroDivisionError): cli.main(['report', str(tmp_path)])
 
 def test_ctrl_c_is_130(monkeypatch, tmp_path):
-    import namedmask.pipeline as p
+    from namedmask.runs import pipeline as p
     def stopped(*a, **k): raise KeyboardInterrupt
     monkeypatch.setattr(p, 'fit', stopped)
     assert cli.main(['fit', '--images', 'x', '--names', 'cat', '--out', str(tmp_path/'o')]) == 130

@@ -3,11 +3,11 @@ import json
 import numpy as np, pytest, torch
 from PIL import Image
 from types import SimpleNamespace as NS
-from namedmask import clustering as cl
-from namedmask.clustering import (BACKBONES, KMeansSegmentation, RandomFeatures, RunningPCA, ZooFeatures, at_stride, backbones_of, closest_centre, cluster_counts,
-                                  kmeans_of, match_clusters, name_clusters, nearest)
+from namedmask.systems import clustering as cl
+from namedmask.systems.clustering import (BACKBONES, KMeansSegmentation, RandomFeatures, RunningPCA, ZooFeatures, at_stride,
+    backbones_of, closest_centre, cluster_counts, kmeans_of, match_clusters, name_clusters, nearest)
 from namedmask.core import NamedMaskError
-from namedmask.evaluation import evaluate
+from namedmask.evaluate.score import evaluate
 from helpers import ColourFeatures, disc_photo, write_photos
 
 # ---------------------------------------------------------------- a benchmark whose answer is known
@@ -248,7 +248,7 @@ def test_other_weights_under_the_same_path_make_other_clusters(tmp_path):
 def test_clusters_of_an_older_version_count(tmp_path):
     "Their key has no weights."
     from namedmask.core import settings_key
-    from namedmask.images import content_hash
+    from namedmask.data.photos import content_hash
     photos = sorted(write_photos(tmp_path/'p', 2).glob('*.jpg'))
     f = ColourFeatures(); f.file = tmp_path/'w.pt'; f.file.write_bytes(b'one')
     km = KMeansSegmentation(f, 3, side=64)

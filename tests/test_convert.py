@@ -3,10 +3,13 @@ import argparse, json, os
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from PIL import Image
-from namedmask.convert import (Misfit, class_names, convert, deeplab_layout, encoder_supervision, read_header, read_weights, recognise, released_deeplab,
-                               resnet50_layout, selfmask_layout, tensors_of, vit_small_layout)
+from namedmask.app.convert import (Misfit, class_names, convert, deeplab_layout, encoder_supervision, recognise, released_deeplab,
+    resnet50_layout, selfmask_layout, vit_small_layout)
+from namedmask.teachers.weights import read_header, read_weights, tensors_of
 from namedmask.core import NamedMaskError
-from namedmask.segmenter import deeplabv3plus, forward, load_segmenter
+from namedmask.models.deeplab import deeplabv3plus
+from namedmask.models.infer import forward
+from namedmask.models.segmenter import load_segmenter
 
 # ---------------------------------------------------------------- the published network, written out as functions of its state dict
 
@@ -121,7 +124,9 @@ def test_a_folder_and_a_file_hold_the_same_segmenter(official, tmp_path):
 
 def test_predict_takes_both(official, tmp_path, capsys):
     from namedmask import cli
-    from namedmask.images import load_labels, save_image, toy_scene
+    from namedmask.data.draw import load_labels
+    from namedmask.data.masks import save_image
+    from namedmask.data.toy import toy_scene
     save_image(tmp_path/'photo.jpg', toy_scene(0, size=80)[0])
     assert cli.main(['convert', str(official), str(tmp_path/'net'), '--names', ','.join(NAMES), '--supervision', 'image-text pairs']) == 0
     assert 'image-text pairs' in capsys.readouterr().out
@@ -228,7 +233,7 @@ def test_names_must_fit(official, tmp_path):
         with pytest.raises(NamedMaskError, match=words): convert(official, tmp_path/'x', **kw)
 
 def test_a_published_name_tells_the_benchmark(official, tmp_path):
-    recipes = pytest.importorskip('namedmask.recipes')
+    recipes = pytest.importorskip('namedmask.evaluate.recipes')
     (tmp_path/'namedmask_voc2012.pt').symlink_to(official)
     assert convert(tmp_path/'namedmask_voc2012.pt', tmp_path/'a.safetensors')['names'] == list(recipes.recipe('voc2012').names)
     assert convert(official, tmp_path/'a.safetensors', benchmark='voc2012', **SAID)['names'][0] == 'aeroplane'
@@ -237,8 +242,8 @@ def test_a_published_name_tells_the_benchmark(official, tmp_path):
 
 def test_more_classes_than_eight_bits_hold(tmp_path):
     "ImageNet-S has 300 and 919 names; the labels become 16-bit pictures."
-    from namedmask.images import load_labels, save_image, toy_scene
-    from namedmask.prediction import predict_paths
+    from namedmask.data.draw import load_labels; from namedmask.data.masks import save_image; from namedmask.data.toy import toy_scene
+    from namedmask.app.predict import predict_paths
     sd = published_state(301)
     sd['classifier.classifier.3.bias'][299] += 100
     torch.save(sd, tmp_path/'s300.pt')
@@ -284,7 +289,7 @@ def test_released_is_what_has_a_published_name(official, tmp_path):
     assert convert(tmp_path/'mine.pt', tmp_path/'b.safetensors', supervision='masks')['supervision'][0]['name'] == 'SelfMask, from a file'
 
 def test_a_converted_encoder_starts_a_student_and_a_teacher(tmp_path):
-    from namedmask.teachers import TimmFeatures
+    from namedmask.teachers.timm import TimmFeatures
     g = torch.Generator().manual_seed(0)
     state = {k: torch.rand(s, generator=g)*.1 + .01 for k, s in resnet50_layout().items()}
     torch.save({f'module.{k}': v for k, v in state.items()} | {'module.prototypes.weight': torch.zeros(3, 128)}, tmp_path/'swav.pth.tar')
@@ -305,13 +310,13 @@ def test_selfmask_becomes_one_file(tmp_path):
     back = read_weights(tmp_path/'s.safetensors')
     assert back.keys() == state.keys() and all(torch.equal(back[k], v) for k, v in state.items())
     with pytest.raises(NamedMaskError, match='no segmenter'): load_segmenter(tmp_path/'s.safetensors')
-    selfmask = pytest.importorskip('namedmask.selfmask')                      # its loader takes the file as it is
+    selfmask = pytest.importorskip('namedmask.stages.selfmask')                      # its loader takes the file as it is
     assert [c.as_dict() for c in selfmask.load_selfmask(tmp_path/'s.safetensors').cards] == meta['supervision']
 
 # ---------------------------------------------------------------- the decoder itself
 
 def test_the_papers_decoder_trains_and_keeps(tmp_path):
-    from namedmask.segmenter import save_segmenter
+    from namedmask.models.segmenter import save_segmenter
     net = deeplabv3plus('resnet18', 3, 8, head='paper')
     net(torch.randn(3, 3, 33, 47)).square().mean().backward()
     assert all(p.grad.abs().sum() > 0 for p in [*net.head.parameters(), net.encoder.model.conv1.weight])

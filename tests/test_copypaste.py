@@ -1,10 +1,10 @@
 "Copy-paste: answers worked out by hand, uniform offsets, original sources, determinism."
 import numpy as np, pytest, torch
 from fastai.vision.all import DataLoaders, L, TensorImage, TensorMask, TfmdDL
-from namedmask.copypaste import CopyPaste, copy_paste, copy_paste_batch, draw_pastes, foreground, object_boxes, random_offset
+from namedmask.stages.copypaste import CopyPaste, copy_paste, copy_paste_batch, draw_pastes, foreground, object_boxes, random_offset
 from namedmask.core import NamedMaskError
 from torch import tensor
-import namedmask.copypaste as cp
+from namedmask.stages import copypaste as cp
 
 def picture(labels, value): return torch.full((3, *labels.shape), float(value))
 

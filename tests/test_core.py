@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from namedmask import core
-from namedmask.core import (LOCK, RECORD, JsonLines, NamedMaskError, Stage, atomic_path, check_regular, claim, empty_own, explain_write, full_settings, locked, own_folder, owned_files,
-                            parse_json, read_bytes, read_json, read_lines, remove_own, rng_of, safe_join, seed_of, settings_key, slug, sweep, write_json, write_text)
+from namedmask.core import (LOCK, RECORD, JsonLines, NamedMaskError, Stage, atomic_path, check_regular, claim, empty_own, explain_write,
+    full_settings, locked, own_folder, owned_files, parse_json, read_bytes, read_json, read_lines, remove_own, rng_of, safe_join,
+    seed_of, settings_key, slug, sweep, write_json, write_text)
 
 def says(words, f, *a, **kw):
     "`f` ends in one sentence that has the words."

@@ -4,9 +4,12 @@ from collections import namedtuple
 from pathlib import Path
 import numpy as np, pytest, torch
 from namedmask.core import NamedMaskError, read_json
-from namedmask.distillation import STUDENTS, class_ids, distil, student_dls, student_settings, student_stage
-from namedmask.images import MaskStore, content_hash, toy_scene
-from namedmask.segmenter import deeplabv3plus, load_segmenter
+from namedmask.stages.distil import STUDENTS, class_ids, distil, student_dls, student_settings, student_stage
+from namedmask.data.masks import MaskStore
+from namedmask.data.photos import content_hash
+from namedmask.data.toy import toy_scene
+from namedmask.models.deeplab import deeplabv3plus
+from namedmask.models.segmenter import load_segmenter
 
 Photo = namedtuple('Photo', 'name path sha')
 NAMES = ('star', 'circle')                                                # not sorted, not the toy order
@@ -145,7 +148,7 @@ def test_two_steps_with_300_names(data, tmp_path):
 
 def test_the_ignore_index_changes_nothing(data):
     "Whatever number marks ignored pixels, the loss and its gradient are the same."
-    from namedmask.segmenter import segmenter_learner
+    from namedmask.models.train import segmenter_learner
     losses = []
     for ignore in (255, 1000):
         dls = student_dls(*data, student_settings(TINY, band=(.25, .75)), seed=1, ignore_index=ignore)
@@ -173,7 +176,7 @@ def test_same_seed_same_weights_another_seed_others(data, student, tmp_path):
 def test_nothing_changed_nothing_done(data, student, monkeypatch):
     folder, seg = student
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    monkeypatch.setattr('namedmask.distillation.train', lambda *a, **k: pytest.fail('trained again'))
+    monkeypatch.setattr('namedmask.models.train.train', lambda *a, **k: pytest.fail('trained again'))
     assert same(seg, distil(*data, TINY, None, folder, seed=3, quiet=True))
     assert before == {p: p.stat().st_mtime_ns for p in folder.iterdir()}
 
@@ -212,7 +215,7 @@ def test_masks_changed_by_hand_make_another_student(tmp_path):
     assert not same(first, second) and read_json(tmp_path/'s'/'segmenter.json')['key'] == read_json(tmp_path/'s'/'stage.json')['key']
 
 def test_settings_reach_the_samples_and_the_learner(data, tmp_path, monkeypatch):
-    import namedmask.distillation as D
+    from namedmask.stages import distil as D
     class Looked(Exception): pass
     seen = {}
     def look(model, dls, folder, **kw):
@@ -251,7 +254,7 @@ warnings.filterwarnings('ignore')
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from test_distillation import TINY, toy
-from namedmask.distillation import distil
+from namedmask.stages.distil import distil
 data = toy(sys.argv[2])
 print('ready', flush=True)
 distil(*data, TINY, None, sys.argv[3], seed=3, quiet=True, every_s=0)

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 import helpers
 from PIL import Image
 from namedmask.core import read_json, write_json
-from namedmask.estimate import agreement, estimate_names, estimate_photo, photos_beside, two_views
-from namedmask.images import MaskStore
-from namedmask.index import build_index
-from namedmask.pipeline import Run
-from namedmask.retrieval import build_archive
-from namedmask.teachers import get_teachers
+from namedmask.evaluate.estimate import agreement, estimate_names, estimate_photo, photos_beside, two_views
+from namedmask.data.masks import MaskStore
+from namedmask.stages.index import build_index
+from namedmask.runs.run import Run
+from namedmask.stages.build import build_archive
+from namedmask.teachers.sets import get_teachers
 
 class Reds:
     "Calls red 1 and green 2; with `least`, only greens that cover so many pixels at the size it works at."

@@ -5,11 +5,18 @@ from types import SimpleNamespace as NS
 import numpy as np, pytest, torch
 from PIL import Image
 from namedmask.core import NamedMaskError
-from namedmask.evaluation import (VOC_NAMES, ConfusionMatrix, JsonLines, NaiveSegmenter, TrueMaskStore, VocBenchmark, contract_of, cut_labels, evaluate,
-                                  evaluate_folder, foreground_iou, label_is, log_result, mask_iou, model_key, naive_baseline, retrieval_precision,
-                                  check_labels, class_number, relabel, scoring, shared_names, train_ceiling, true_mask_dls, true_mask_entries, upright, voc_id,
-                                  voc_stem)
-from namedmask.images import MaskStore, content_hash, load_image, load_labels, save_labels, write_toy_photos
+from namedmask.evaluate.voc import VOC_NAMES, VocBenchmark, check_labels, class_number, relabel, shared_names, upright, voc_id, voc_stem
+from namedmask.evaluate.metrics import ConfusionMatrix, foreground_iou
+from namedmask.core import JsonLines
+from namedmask.evaluate.naive import NaiveSegmenter, naive_baseline
+from namedmask.evaluate.ceiling import TrueMaskStore, cut_labels, train_ceiling, true_mask_dls, true_mask_entries
+from namedmask.evaluate.score import contract_of, evaluate, evaluate_folder, log_result, model_key, scoring
+from namedmask.evaluate.quality import label_is, mask_iou, retrieval_precision
+from namedmask.data.masks import MaskStore
+from namedmask.data.photos import content_hash
+from namedmask.data.decode import load_image
+from namedmask.data.draw import load_labels, save_labels
+from namedmask.data.toy import write_toy_photos
 
 SHARED = Path(os.environ.get('NAMEDMASK_SHARED') or Path(__file__).parents[1].parent/'shared')
 IDS = dict(circle=3, square=20, triangle=4, star=8)          # bird, tvmonitor, boat, cat
@@ -231,7 +238,7 @@ class Stripes:
     def predict(self, im): self.calls += 1; return (np.asarray(im)[..., 0] % 4).astype(np.uint8)
 
 def test_intervals_are_those_of_the_photos_counts(voc):
-    from namedmask.metrics import bootstrap_ci, bootstrap_iou, interval
+    from namedmask.evaluate.metrics import bootstrap_ci, bootstrap_iou, interval
     bench = VocBenchmark(voc, ['tv', 'cat', 'bird'])
     r = evaluate(Stripes(), bench, quiet=True)
     counts = torch.stack([ConfusionMatrix(4).update(Stripes().predict(Image.open(bench.photo(s))), bench.labels(s)).counts for s in bench.stems])
@@ -243,7 +250,7 @@ def test_intervals_are_those_of_the_photos_counts(voc):
     assert 'miou_ci' not in evaluate(Stripes(), lone, quiet=True)                   # one photo says nothing about others
 
 def test_the_outline_is_scored_on_request(voc, tmp_path):
-    from namedmask.metrics import BoundaryMatrix
+    from namedmask.evaluate.metrics import BoundaryMatrix
     bench, seg = VocBenchmark(voc, ['tv', 'cat', 'bird']), Stripes()
     plain = evaluate(seg, bench, tmp_path/'e', quiet=True)
     r = evaluate(seg, bench, tmp_path/'e', quiet=True, boundary=True)               # notes without outlines are made again
@@ -402,7 +409,7 @@ def test_a_strange_id_among_many_files_is_found_while_scoring(voc):
 @pytest.mark.skipif(not (SHARED/'cases/masks-unknown-ids').exists(), reason='no shared cases')
 @pytest.mark.parametrize('case,ids', [('zero255', '255 is the only id'), ('palette_shuffled', r'ids 3 \(81.2 %\), 7 \(18.8 %\)'), ('id_beyond', 'id 5'), ('sixteen', 'id 300')])
 def test_shared_cases_of_ids(case, ids):
-    from namedmask.benchmarks import open_benchmark
+    from namedmask.evaluate.benchmarks.registry import open_benchmark
     with pytest.raises(NamedMaskError, match=ids): open_benchmark('folder', SHARED/'cases/masks-unknown-ids'/case)
 
 
@@ -437,12 +444,12 @@ def test_turned_photos_in_vocs_layout(turn, voc, tmp_path):
     assert mask_iou(lambda im: (np.asarray(im)[..., 0] > 80).astype(float), bench, quiet=True)['mean_iou'] > .98
     entry = next(e for e in true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'cat', quiet=True) if e.path.stem == stem)
     assert np.array_equal(entry.labels(), bench.labels(stem))
-    from namedmask.evaluation import TrueMaskDataset
+    from namedmask.evaluate.ceiling import TrueMaskDataset
     x, y, _ = TrueMaskDataset([entry], TrueMaskStore([entry]), {1: 'cat'}, 1, 32, (1., 1.), None, None, 0, 0.).draw(np.random.default_rng(0))
     assert ((np.asarray(x)[..., 0] > 80) == (y == 1))[y != 255].mean() > .98
 
 def test_one_table_of_synonyms():
-    from namedmask import benchmarks
+    from namedmask.evaluate import voc as benchmarks
     assert benchmarks.class_number is class_number and not hasattr(benchmarks, '_SAME')
     for word, n in (('couch', 18), ('people', 15), ('cattle', 10), ('plane', 1)): assert voc_id(word) == n == class_number(word, VOC_NAMES)
     assert class_number('C', ['C++', 'C']) == 2 and class_number('C++', ['C', 'C++']) == 2
@@ -533,7 +540,7 @@ def test_masks_that_were_made_up_are_not_scored(voc):
 @pytest.mark.parametrize('kind', ['16 bits', 'transparent'])
 def test_photos_are_decoded_by_one_rule(kind, tmp_path):
     "What `predict` sees of a photo is what is scored."
-    from namedmask.benchmarks import open_folder
+    from namedmask.evaluate.benchmarks.folder import open_folder
     for d in ('photos', 'labels'): (tmp_path/d).mkdir()
     ramp = np.linspace(0, 1, 48).reshape(6, 8)
     picture = Image.fromarray((ramp*65535).astype(np.uint16)) if kind == '16 bits' else Image.fromarray(np.dstack([np.uint8(ramp*255)]*3 + [np.uint8(255*(ramp > .5))]))
@@ -550,7 +557,7 @@ def test_photos_are_decoded_by_one_rule(kind, tmp_path):
 def small_ceiling(tmp_path_factory):
     "Trains a ceiling in two steps: (settings, weights to start from)."
     import helpers
-    from namedmask.distillation import student_settings
+    from namedmask.stages.distil import student_settings
     import timm
     s = student_settings(**helpers.STUDENT | dict(iterations=1, channels=32, crop=32, batch_size=2))
     def init(seed):
@@ -618,7 +625,7 @@ def test_true_mask_dls_are_repeatable_and_continue(voc):
 
 @pytest.fixture
 def world(tmp_path):
-    from namedmask.world import World, write_world
+    from namedmask.mini.world import World, write_world
     return write_world(World('test', 4, size=48, names=('fish', 'boat', 'bird')), tmp_path/'world', quiet=True)
 
 def test_names_txt_says_what_the_ids_are(world):
@@ -644,13 +651,13 @@ def test_names_txt_must_make_sense(world, text):
 
 @pytest.mark.parametrize('data, words', [(b'file,label\na.jpg,caf\xe9\n', 'UTF-8'), (b'file,label\na.jpg,cat\nb.jpg\n', 'number 2'), (b'file,label\na\0.jpg,cat\n', ''), (b'\xff\xfe\0\0', 'UTF-8')])
 def test_damaged_labels_end_in_a_sentence(tmp_path, data, words):
-    from namedmask.evaluation import read_labels
+    from namedmask.evaluate.quality import read_labels
     (tmp_path/'labels.csv').write_bytes(data)
     try: read_labels(tmp_path/'labels.csv')
     except NamedMaskError as e: assert words in str(e) and 'labels.csv' in str(e)
     else: assert not words
 
 def test_labels_that_are_no_file_do_not_hang(tmp_path):
-    from namedmask.evaluation import read_labels
+    from namedmask.evaluate.quality import read_labels
     os.mkfifo(tmp_path/'labels.csv')
     with pytest.raises(NamedMaskError, match='pipe'): read_labels(tmp_path/'labels.csv')

@@ -5,10 +5,13 @@ import numpy as np, pytest
 from PIL import Image
 import helpers
 from namedmask.core import NamedMaskError
-from namedmask.exchange import (archive_from_release, archive_to_release, masks_from_release, masks_to_release, read_lists, relative_to_root, release_cards,
-                                rle_decode, rle_encode, run_lengths)
-from namedmask.images import MaskStore, content_hash, load_image
-from namedmask.retrieval import Archive
+from namedmask.app.exchange import (archive_from_release, archive_to_release, masks_from_release, masks_to_release, read_lists,
+    relative_to_root, release_cards)
+from namedmask.data.rle import rle_decode, rle_encode, run_lengths
+from namedmask.data.masks import MaskStore
+from namedmask.data.photos import content_hash
+from namedmask.data.decode import load_image
+from namedmask.stages.archive import Archive
 
 # ---------------------------------------------------------------- run lengths, by hand
 
@@ -279,7 +282,7 @@ def test_masks_that_come_later_are_found(world, archive, capsys):
 
 def test_an_imported_archive_trains(world, archive, tmp_path):
     "The samples of training know the names' order and the masks."
-    from namedmask.segmenter import ArchiveDataset
+    from namedmask.models.batches import ArchiveDataset
     tmp, root, _ = world
     published_masks(root)
     store = masks_from_release(root/'train_pseudo_masks_selfmask', archive, tmp/'masks', quiet=True)
@@ -289,9 +292,9 @@ def test_an_imported_archive_trains(world, archive, tmp_path):
     assert seen == {0, 1, 2, 3, 255} or seen == {0, 1, 2, 3}
 
 def test_what_is_trained_on_an_import_knows_its_supervision(world, archive):
-    from namedmask.distillation import distil
-    from namedmask.experts import refine_masks
-    from namedmask.teachers import cards_of
+    from namedmask.stages.distil import distil
+    from namedmask.stages.refine import refine_masks
+    from namedmask.teachers.cards import cards_of
     tmp, root, _ = world
     published_masks(root); published_masks(root, 'experts/voc2012')
     masks = masks_from_release(root/'train_pseudo_masks_selfmask', archive, tmp/'masks', quiet=True)
@@ -308,7 +311,7 @@ def test_what_is_trained_on_an_import_knows_its_supervision(world, archive):
     assert ledger(distil(archive, masks, {**tiny, 'iterations': 1}, first, tmp/'told', cards=[helpers.card('mine', 'saliency', 'image labels')], quiet=True)) == [('mine', 'image labels'), ('first weights', 'nothing')]
 
 def test_an_import_may_come_from_elsewhere(world):
-    from namedmask.teachers import cards_of
+    from namedmask.teachers.cards import cards_of
     tmp, root, _ = world
     published_masks(root)
     mine = helpers.card('mine', 'retriever', 'image labels')

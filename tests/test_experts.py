@@ -4,10 +4,12 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from namedmask.core import NamedMaskError, Stage
-from namedmask.experts import *
-from namedmask.experts import expert_settings, redraw
-from namedmask.images import MaskStore
-import namedmask.experts as ex
+from namedmask.stages.experts import *
+from namedmask.stages.refine import *
+from namedmask.stages.experts import expert_settings, redraw
+from namedmask.data.masks import MaskStore
+from namedmask.models import train, segmenter, batches
+from namedmask.stages import experts as experts_module, refine as refine_module
 from test_segmenter import Fake, toy
 
 TINY = dict(encoder='resnet10t', channels=16, n_iters=3, batch_size=2, crop=32, scale=(.5, 1.), freeze=1., lr=1e-3, side=32, jitter=dict(p=0), blur=dict(p=0), empty=0., full=1., unsure=1., mix=0.)
@@ -34,16 +36,16 @@ def test_every_photo_gets_a_mask_of_its_size_and_a_record(archive, whole):
     assert not list(whole[0].glob('*/checkpoint.pt')) and (whole[0]/'circle'/'losses.csv').exists()
 
 def test_again_does_nothing(archive, whole, monkeypatch):
-    monkeypatch.setattr(ex, 'train', None); monkeypatch.setattr(ex, 'drawn_from', None)
+    monkeypatch.setattr(experts_module, 'train', None); monkeypatch.setattr(experts_module, 'drawn_from', None)
     assert files(run(archive, whole[0])) == whole[1]
 
 def test_an_interruption_anywhere_gives_the_same_masks(archive, whole, tmp_path, monkeypatch):
-    real, calls = ex.drawn_from, []
+    real, calls = experts_module.drawn_from, []
     def dies(*a):
         calls.append(1)
         if len(calls) == 3: raise KeyboardInterrupt
         return real(*a)
-    monkeypatch.setattr(ex, 'drawn_from', dies)
+    monkeypatch.setattr(experts_module, 'drawn_from', dies)
     with pytest.raises(KeyboardInterrupt): run(archive, tmp_path)
     f = next(tmp_path.glob('*/refined.jsonl'))
     with open(f, 'a') as o: o.write('{"sha": "ab')                             # a line cut by a kill
@@ -54,8 +56,8 @@ def test_a_changed_mask_trains_only_its_expert_again(archive, tmp_path, monkeypa
     own = MaskStore(tmp_path/'own')
     for e in entries: own.save(e.sha, masks.load(e.sha))
     run((entries, own), tmp_path/'x')
-    trained, real = [], ex.train
-    monkeypatch.setattr(ex, 'train', lambda *a, **k: (trained.append(k['what']), real(*a, **k))[1])
+    trained, real = [], train.train
+    monkeypatch.setattr(experts_module, 'train', lambda *a, **k: (trained.append(k['what']), real(*a, **k))[1])
     own.save(entries[0].sha, np.zeros((48, 48), np.uint8)+200)
     run((entries, own), tmp_path/'x')
     assert trained == ['expert circle']
@@ -83,14 +85,14 @@ def test_an_expert_that_sees_nothing_or_everything_keeps_the_old_mask():
     assert r['status'] == 'unsure' and (soft == old).all()
 
 def test_a_refinement_that_loses_the_object_is_not_taken(monkeypatch):
-    import namedmask.experts as ex
+    from namedmask.stages import experts as experts_module
     a = np.zeros((20, 30, 3), np.uint8); a[5:15, 5:15] = 255
     old = a[..., 0].copy()
     for lost in (0., 1.):
-        monkeypatch.setattr(ex, 'refine', lambda im, soft, how: np.full(soft.shape, lost))
+        monkeypatch.setattr(experts_module, 'refine', lambda im, soft, how: np.full(soft.shape, lost))
         soft, r = redraw(Fake(), Image.fromarray(a), old, {**expert_settings(TINY), 'side': None, 'refine': 'grabcut', 'empty': .01, 'full': .98})
         assert r['status'] == 'new' and ((soft >= 128) == (old >= 128)).all()
-    monkeypatch.setattr(ex, 'refine', lambda im, soft, how: np.pad(soft[:, 2:], ((0, 0), (0, 2))))   # one that moves it is
+    monkeypatch.setattr(experts_module, 'refine', lambda im, soft, how: np.pad(soft[:, 2:], ((0, 0), (0, 2))))   # one that moves it is
     assert redraw(Fake(), Image.fromarray(a), old, {**expert_settings(TINY), 'side': None, 'refine': 'grabcut', 'empty': .01, 'full': .98})[1]['iou'] < .9
 
 def test_groups_and_settings_are_checked():
@@ -111,7 +113,7 @@ def test_a_negative_seed_is_said(archive, tmp_path):
     with pytest.raises(NamedMaskError, match='seed is -1: .*from 0'): run(archive, tmp_path/'x', seed=-1)
 
 def test_settings_start_from_those_of_the_teachers_and_from_a_revision():
-    from namedmask.experts import EXPERTS
+    from namedmask.stages.experts import EXPERTS
     assert expert_settings(dict(n_iters=7), base='paper') == {**expert_settings('paper'), 'n_iters': 7} == expert_settings(dict(base='paper', n_iters=7))
     assert expert_settings(dict(n_iters=7)) == {**EXPERTS['small'], 'n_iters': 7} == expert_settings('small', n_iters=7, lr=None)
     new = dict(side='native', precision='float32', binary=True, empty=0., full=1., unsure=1.)
@@ -121,7 +123,7 @@ def test_settings_start_from_those_of_the_teachers_and_from_a_revision():
 
 def test_the_key_of_older_runs(archive, tmp_path):
     "What stands in the key of an expert, spelt as 0.1 spelt it."
-    from namedmask.experts import EXPERTS, expert_stage
+    from namedmask.stages.experts import EXPERTS, expert_stage
     for name in EXPERTS:
         key = expert_stage('circle', archive[0], archive[1], None, expert_settings(name, revision=1), tmp_path).settings
         assert list(key)[:7] == ['stage', 'version', 'group', 'photos', 'n', 'init', 'seed'] and (key['stage'], key['version'], key['n']) == ('expert', 3, 6)
@@ -139,7 +141,7 @@ def mask_as_released(model, im):
 @pytest.mark.parametrize('size', [(70, 45), (45, 70), (64, 64), (530, 41), (33, 39)])
 @pytest.mark.parametrize('shift', [0., -9., 9.])                                # as it comes, nothing at all, everything
 def test_papers_experts_write_what_they_see(size, shift):
-    from namedmask.segmenter import deeplabv3plus
+    from namedmask.models.deeplab import deeplabv3plus
     model = deeplabv3plus('resnet10t', 2, 8, channels=16, head='paper', seed=1)
     with torch.no_grad(): model.head.classify[-1].bias.copy_(torch.tensor([-shift, shift]))
     rng = np.random.default_rng(size)
@@ -153,8 +155,8 @@ def test_papers_experts_write_what_they_see(size, shift):
     if shift: assert before['status'] in ('empty', 'full') and (kept == old).all()
 
 def test_papers_experts_see_photos_at_their_own_size(tmp_path):
-    from namedmask.experts import train_expert
-    import namedmask.experts as ex
+    from namedmask.stages.experts import train_expert
+    
     from test_segmenter import toy as photos
     entries, masks = photos(tmp_path/'photos', n=2, size=600)
     for revision, want in ((1, (512, 512)), (2, (600, 600))):
@@ -212,7 +214,7 @@ def test_a_mask_of_the_user_among_the_masks_stays(archive, whole, tmp_path):
     assert mine.exists() and archive[0][0].sha not in MaskStore(folder/'masks')
 
 def test_names_are_grouped_by_their_texts():
-    from namedmask.experts import group_names
+    from namedmask.stages.experts import group_names
     names, text = ['cat', 'boat', 'dog', 'ship', 'rock'], np.array([[1, 0, 0], [0, 1, 0], [.98, .1, 0], [.1, .97, 0], [0, 0, 1]])
     assert group_names(names, text, 3) == {'cat and 1 more': ['cat', 'dog'], 'boat and 1 more': ['boat', 'ship'], 'rock': ['rock']}
     assert group_names(names, text, 5) == {n: [n] for n in names} and list(group_names(names, text, 1).values()) == [names]
@@ -232,7 +234,7 @@ def one_thread():
     torch.set_num_threads(n)
 
 def encoder_weights():
-    from namedmask.segmenter import deeplabv3plus
+    from namedmask.models.deeplab import deeplabv3plus
     return {k.removeprefix('encoder.model.'): v for k, v in deeplabv3plus('resnet10t', 2, seed=5).state_dict().items() if k.startswith('encoder.model.')}
 
 def test_two_at_a_time_give_the_same_weights_as_one_after_the_other(archive, tmp_path, one_thread, capfd):
@@ -248,8 +250,8 @@ def test_an_expert_has_the_same_threads_alone_and_beside_others(archive, tmp_pat
     seen = {}
     def threads_of(parallel, mine):
         before = torch.get_num_threads(); torch.set_num_threads(mine)
-        monkeypatch.setattr(ex, '_complete', lambda *a, **kw: seen.setdefault('alone', torch.get_num_threads()))
-        monkeypatch.setattr(ex, '_side_by_side', lambda *a: seen.setdefault('beside', a[-2]))
+        monkeypatch.setattr(refine_module, '_complete', lambda *a, **kw: seen.setdefault('alone', torch.get_num_threads()))
+        monkeypatch.setattr(refine_module, '_side_by_side', lambda *a: seen.setdefault('beside', a[-2]))
         seen.clear()
         try: run(archive, tmp_path/f'{parallel}{mine}', parallel=parallel); assert torch.get_num_threads() == mine
         finally: torch.set_num_threads(before)
@@ -337,13 +339,13 @@ def test_how_many_at_once(archive, tmp_path, monkeypatch):
 
 def test_a_photo_of_two_experts_is_drawn_in_turn(archive, tmp_path, monkeypatch):
     entries, masks = archive
-    monkeypatch.setattr(ex, '_side_by_side', lambda *a: pytest.fail('would depend on who is faster'))
+    monkeypatch.setattr(refine_module, '_side_by_side', lambda *a: pytest.fail('would depend on who is faster'))
     run((entries + [entries[0]._replace(name='square')], masks), tmp_path, parallel=2)
 
 def test_the_device_reaches_training_and_masks(archive, tmp_path, monkeypatch):
-    seen, dls, load = set(), ex.training_dls, ex.load_segmenter
-    monkeypatch.setattr(ex, 'training_dls', lambda *a, device=None, **kw: seen.add(('training', device)) or dls(*a, device=device, **kw))
-    monkeypatch.setattr(ex, 'load_segmenter', lambda folder, device: seen.add(('masks', device)) or load(folder, device))
+    seen, dls, load = set(), batches.training_dls, segmenter.load_segmenter
+    monkeypatch.setattr(experts_module, 'training_dls', lambda *a, device=None, **kw: seen.add(('training', device)) or dls(*a, device=device, **kw))
+    monkeypatch.setattr(experts_module, 'load_segmenter', lambda folder, device: seen.add(('masks', device)) or load(folder, device))
     run(archive, tmp_path/'experts', device='cpu')
     assert seen == {('training', 'cpu'), ('masks', 'cpu')}
 

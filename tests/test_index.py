@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from namedmask.core import NamedMaskError
-from namedmask.images import write_toy_photos
-from namedmask.index import Index, build_index
-from namedmask.teachers import TeacherCard
+from namedmask.data.toy import write_toy_photos
+from namedmask.stages.index import Index, build_index
+from namedmask.teachers.cards import TeacherCard
 
 class Tiny:
     "The mean colours of a photo's quarters, and a count of what was embedded."
@@ -35,7 +35,8 @@ def test_rows_and_vectors(photos, tmp_path):
     assert len(index) == n == 40 and index.vectors.dtype == np.float16 and isinstance(index.vectors, np.memmap)
     names = [p.rel for p in index.photos(None)]
     assert names == sorted(names)
-    from namedmask.images import content_hash, dhash, load_image
+    from namedmask.data.photos import content_hash, dhash
+    from namedmask.data.decode import load_image
     r = Tiny()
     for row in (0, 17, 39):
         p = index.photo(row)
@@ -99,7 +100,7 @@ def test_sentences(photos, tmp_path, monkeypatch):
     with pytest.raises(NamedMaskError, match='no image'): build(tmp_path/'empty', tmp_path/'k')
     (tmp_path/'file').write_text('')
     with pytest.raises(NamedMaskError, match='choose another'): build(photos, tmp_path/'file'/'i')
-    import namedmask.index as m
+    from namedmask.stages import index as m
     def full(*a): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(m.os, 'fsync', full)
     with pytest.raises(NamedMaskError, match='disk is full'): build(photos, tmp_path/'full')
@@ -164,7 +165,7 @@ def test_kill_at_random_moments(tmp_path):
 
 def test_kill_while_tidying(photos, tmp_path, monkeypatch):
     "Dying between the copy of the vectors and the switch of the table leaves a folder that goes on."
-    import namedmask.index as m
+    from namedmask.stages import index as m
     build(photos, tmp_path/'i')
     sorted(photos.glob('[!.]*'))[0].unlink()
     real = m.os.fsync

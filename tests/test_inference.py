@@ -3,11 +3,13 @@ import subprocess, sys, textwrap, threading, time
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from helpers import shared
-from namedmask import inference
+from namedmask.models import infer as inference
 from namedmask.core import NamedMaskError
-from namedmask.images import load_image, toy_scene
-from namedmask.inference import *
-from namedmask.segmenter import Segmenter, deeplabv3plus, load_segmenter, save_segmenter
+from namedmask.data.decode import load_image
+from namedmask.data.toy import toy_scene
+from namedmask.models.infer import *
+from namedmask.models.segmenter import Segmenter, load_segmenter, save_segmenter
+from namedmask.models.deeplab import deeplabv3plus
 
 SIZES = ((64, 48), (48, 64), (80, 80))
 
@@ -245,8 +247,9 @@ def test_a_large_photo_takes_a_few_bytes_a_pixel(tmp_path):
     code = textwrap.dedent(f'''
         import resource
         from PIL import Image
-        from namedmask.images import load_image
-        from namedmask.segmenter import deeplabv3plus, segment
+        from namedmask.data.decode import load_image
+        from namedmask.models.deeplab import deeplabv3plus
+        from namedmask.models.infer import segment
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
         Image.new('L', (5000, 5000), 128).save({str(tmp_path/'large.png')!r})
         net = deeplabv3plus('test_resnet', 2, channels=16).eval()
@@ -292,7 +295,7 @@ def test_each_photo_of_a_batch_is_asked_for_itself():
         assert found == [{1}, {2}, set()]
 
 def test_a_segmenter_asks_what_its_file_says(net, tmp_path):
-    from namedmask.segmenter import set_sure
+    from namedmask.models.segmenter import set_sure
     im, folder = photos(3)[2], tmp_path/'s'
     save_segmenter(folder, net, dict(names=['a', 'b'], side=40))
     weights = (folder/'model.safetensors').read_bytes()

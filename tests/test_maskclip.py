@@ -3,11 +3,11 @@ import logging
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from namedmask.core import NamedMaskError
-from namedmask.maskclip import *
-from namedmask.maskclip import photos_with_masks
-from namedmask.mini import mini_retriever
-from namedmask.teachers import TeacherCard
-from namedmask.world import World
+from namedmask.systems.maskclip import *
+from namedmask.systems.maskclip import photos_with_masks
+from namedmask.mini.models import mini_retriever
+from namedmask.teachers.cards import TeacherCard
+from namedmask.mini.world import World
 
 open_clip = pytest.importorskip('open_clip')
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
@@ -355,7 +355,7 @@ def test_masks_of_another_size_are_refused():
     with pytest.raises(NamedMaskError, match='Mask 1 has shape'): list(photos_with_masks([IM, IM], [np.zeros((3, 4)), np.zeros((4, 3))]))
 
 def test_names_only_ignores_the_background():
-    from namedmask.evaluation import evaluate
+    from namedmask.evaluate.score import evaluate
     class Two:
         names, stems, card = ['cat', 'dog'], ['a'], {'what': 'two'}
         def __init__(self, folder): self.folder = folder; IM.save(folder/'a.png')
@@ -422,6 +422,6 @@ def test_no_image_text_tower():
     with pytest.raises(NamedMaskError, match='plain has no image-text tower'): DenseClip(Plain())
 
 def test_true_stands_for_the_published_thresholds():
-    from namedmask.maskclip import maskclip_of
+    from namedmask.systems.maskclip import maskclip_of
     on, off = maskclip_of('mini', 'cat,dog', prompt_denoising=True, key_smoothing=True), maskclip_of('mini', 'cat,dog', prompt_denoising=False)
     assert (on.prompt_denoising, on.key_smoothing) == (.5, 1.) and off.prompt_denoising is None and off.key_smoothing is None

@@ -1,13 +1,14 @@
 "The contrastive loss by hand, the queue, trainings that are killed, and clusters of whole objects."
 import numpy as np, pytest, torch, torch.nn.functional as F
 from types import SimpleNamespace as NS
-from namedmask import maskcontrast as mc
+from namedmask.systems import maskcontrast as mc
 from namedmask.core import NamedMaskError
-from namedmask.images import MaskStore, content_hash
-from namedmask.maskcontrast import (FollowAndQueue, MaskContrast, MaskContrastClusterer, TwoViews, balanced_bce, contrast_loss, embedding_net, image_init, mask_cards,
-                                    maskcontrast_loss, maskcontrast_of, maskcontrast_settings, prototypes, train_maskcontrast)
-from namedmask.saliency import make_masks
-from namedmask.segmenter import weights_key
+from namedmask.data.masks import MaskStore
+from namedmask.data.photos import content_hash
+from namedmask.systems.maskcontrast import (FollowAndQueue, MaskContrast, MaskContrastClusterer, TwoViews, balanced_bce, contrast_loss,
+    embedding_net, image_init, mask_cards, maskcontrast_loss, maskcontrast_of, maskcontrast_settings, prototypes, train_maskcontrast)
+from namedmask.stages.saliency import make_masks
+from namedmask.models.deeplab import weights_key
 from helpers import ColourDetector, disc_photo, write_photos
 
 TINY = dict(base='mini', crop=32, batch_size=4, epochs=2., channels=16, side=48, warmup=0, queue=8)

@@ -2,13 +2,16 @@
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from types import SimpleNamespace as NS
-from namedmask import maskdistill as md
+from namedmask.systems import maskdistill as md
 from namedmask.core import NamedMaskError
-from namedmask.evaluation import model_key
-from namedmask.images import MaskStore, content_hash, load_labels
-from namedmask.maskdistill import (AttentionDetector, LabelledPhoto, TrainedDetector, box_of, cluster_objects, detected, last_queries_keys, mask_rcnn, maskdistill_of, maskdistill_settings,
-                                   mass_kept, mined, object_vectors, ohem_loss, paste, train_maskdistill)
-from namedmask.teachers import TimmFeatures
+from namedmask.evaluate.score import model_key
+from namedmask.data.masks import MaskStore
+from namedmask.data.photos import content_hash
+from namedmask.data.draw import load_labels
+from namedmask.systems.maskdistill import (AttentionDetector, LabelledPhoto, TrainedDetector, box_of, cluster_objects, detected,
+    last_queries_keys, mask_rcnn, maskdistill_of, maskdistill_settings, mass_kept, mined, object_vectors, ohem_loss, paste,
+    train_maskdistill)
+from namedmask.teachers.timm import TimmFeatures
 from helpers import write_photos
 
 VIT = 'vit_tiny_patch16_224', dict(img_size=48, patch_size=8, embed_dim=32, depth=2, num_heads=2)
@@ -162,7 +165,7 @@ def test_settings():
         with pytest.raises(NamedMaskError, match=what): maskdistill_settings(bad)
 
 def test_labelled_photo(tmp_path):
-    from namedmask.images import save_labels
+    from namedmask.data.draw import save_labels
     save_labels(tmp_path/'a.png', np.array([[0, 2], [1, 0]], np.uint8))
     e = LabelledPhoto(tmp_path/'a.jpg', tmp_path/'a.png', 'abc', ('x', 'y'))
     assert e.labels().tolist() == [[0, 2], [1, 0]] and e.labels((4, 2)).tolist() == [[0, 0, 2, 2], [1, 1, 0, 0]] and e.name == 'x'

@@ -1,8 +1,8 @@
 "Metrics: hand-counted cases, the definitions taken literally, torchmetrics and scikit-learn."
 import numpy as np, pytest, torch
 from namedmask.core import NamedMaskError
-from namedmask.metrics import (BoundaryMatrix, ConfusionMatrix, SaliencyScores, bootstrap_ci, bootstrap_iou, boundary, boundary_width, draws, f_beta,
-                               SALIENCY_SCORES, foreground_iou, interval, precision_recall, s_measure, saliency_scores, sliding)
+from namedmask.evaluate.metrics import (BoundaryMatrix, ConfusionMatrix, SaliencyScores, bootstrap_ci, bootstrap_iou, boundary,
+    boundary_width, draws, f_beta, SALIENCY_SCORES, foreground_iou, interval, precision_recall, s_measure, saliency_scores, sliding)
 
 
 def blobs(seed, size=(60, 80), C=4):
@@ -22,9 +22,10 @@ def soft_pair(seed, size=(30, 40)):
 # ---- where things live
 
 def test_the_old_places_still_work():
-    from namedmask import evaluation, metrics
-    assert evaluation.ConfusionMatrix is metrics.ConfusionMatrix and evaluation.foreground_iou is metrics.foreground_iou
-    assert {'ConfusionMatrix', 'foreground_iou'} <= set(evaluation.__all__)
+    from namedmask.evaluate import metrics as metrics_module, voc
+    from namedmask.evaluate import metrics
+    assert metrics_module.ConfusionMatrix is metrics.ConfusionMatrix and metrics_module.foreground_iou is metrics.foreground_iou
+    assert {'ConfusionMatrix', 'foreground_iou'} <= set(voc.__all__)
 
 
 # ---- the matrix: its cases by hand are in test_evaluation.py
@@ -271,7 +272,7 @@ def test_interval_of_the_miou_is_that_of_resampled_images():
     assert interval(iou)[:, 2].tolist() == [1, 1] and np.isnan(interval(iou*np.nan)).all()
 
 def test_draws_in_blocks_are_the_same_draws():
-    from namedmask.metrics import _blocks_of_draws
+    from namedmask.evaluate.metrics import _blocks_of_draws
     blocks = list(_blocks_of_draws(30, 100, 7, cells=30*32))
     assert [len(b) for b in blocks] == [32, 32, 32, 4] and np.array_equal(np.concatenate(blocks), draws(30, 100, 7))
 

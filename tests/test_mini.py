@@ -2,11 +2,12 @@
 import json, math
 from pathlib import Path
 import numpy as np, pytest, torch
-from namedmask import mini
+from namedmask.mini import models as mini
 from namedmask.core import NamedMaskError
-from namedmask.mini import *
-from namedmask.teachers import SUPERVISION, get_teachers
-from namedmask.world import World
+from namedmask.mini.models import *
+from namedmask.teachers.cards import SUPERVISION
+from namedmask.teachers.sets import get_teachers
+from namedmask.mini.world import World
 
 def test_shipped_weights_load_and_are_small():
     known = json.loads((mini.DATA/'weights.json').read_text())
@@ -18,7 +19,7 @@ def test_shipped_weights_load_and_are_small():
     assert {c.supervision for c in cards} == {'image-text pairs', 'nothing'} and all(len(c.sha256) == 64 for c in cards)
     state, card = set_.student_init('test_resnet')
     assert state and card.supervision == 'image-text pairs' and set_.student_init('resnet18')[0] is None
-    from namedmask.segmenter import deeplabv3plus
+    from namedmask.models.deeplab import deeplabv3plus
     fed = deeplabv3plus('test_resnet', 3, 8, init=state, channels=16).encoder.model.state_dict()      # every tensor of the encoder comes from the tower
     assert all(torch.equal(v, state[k]) for k, v in fed.items() if not k.endswith('num_batches_tracked'))
 
@@ -49,7 +50,7 @@ def test_short_trainings_improve(tmp_path):
                                    lambda f, n, **k: train_mini_dino(f, MINI_VIT, n, World('index', 20), batch_size=4, workers=1, quiet=True, **k)])
 def test_interrupted_training_goes_on(tmp_path, train, monkeypatch):
     whole, losses = train(tmp_path/'a', 4)
-    from namedmask.segmenter import ProgressLoss
+    from namedmask.models.train import ProgressLoss
     after, seen = ProgressLoss.after_batch, []
     def stop(self):
         after(self); seen.append(1)

@@ -2,13 +2,14 @@
 import numpy as np, pytest, torch
 import helpers
 from namedmask.core import NamedMaskError
-from namedmask.distillation import WithNothing, distil, student_dls, student_settings, student_stage
-from namedmask.false_names import false_names, is_counted
-from namedmask.index import build_index
-from namedmask.nothing import NothingPhotos, best_names, farthest, find_nothing, looks_named
-from namedmask.retrieval import Looks, build_archive
-from namedmask.saliency import make_masks
-from namedmask.teachers import get_teachers
+from namedmask.stages.distil import WithNothing, distil, student_dls, student_settings, student_stage
+from namedmask.evaluate.false_names import false_names, is_counted
+from namedmask.stages.index import build_index
+from namedmask.stages.nothing import NothingPhotos, best_names, farthest, find_nothing, looks_named
+from namedmask.stages.diversity import Looks
+from namedmask.stages.build import build_archive
+from namedmask.stages.saliency import make_masks
+from namedmask.teachers.sets import get_teachers
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
@@ -114,7 +115,8 @@ def test_false_names_are_counted_from_a_fiftieth(tmp_path):
     with pytest.raises(NamedMaskError, match='torn.jpg'): false_names(Says(), [tmp_path/'torn.jpg'], quiet=True)
 
 def test_a_run_learns_to_say_nothing_and_tells_how_often_it_does_not(tmp_path):
-    from namedmask.pipeline import Run, evaluate_run, result_text
+    from namedmask.runs.run import Run
+    from namedmask.runs.scores import evaluate_run, result_text
     photos = helpers.write_photos(tmp_path/'photos', 6)
     fit = lambda **kw: helpers.toy_fit(photos, tmp_path/'run', names='bird=red,boat=green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), report=True, **kw)
     run = fit(nothing=3)
@@ -147,7 +149,7 @@ def test_photos_that_were_set_aside_and_have_gone_are_told(tmp_path):
     run = fit()
     for i, p in enumerate(run.nothing.held): p.path.unlink() if i else p.path.write_bytes(run.archive.kept()[0].path.read_bytes())
     assert run.false_names() is None
-    from namedmask.report import write_report
+    from namedmask.runs.report import write_report
     assert 'False names' not in write_report(run).read_text()
 
 def test_figures_from_a_file_are_looked_at():
@@ -171,7 +173,7 @@ def test_the_farthest_rows():
     assert farthest(at, 3) == [0, 5, 3] and sorted(farthest(at, 99)) == [*range(6)] and farthest(at[:0], 3) == []
 
 def test_how_sure_a_name_must_be_can_be_changed_without_training_again(tmp_path, monkeypatch):
-    from namedmask.pipeline import Run, find_segmenter
+    from namedmask.runs.run import Run, find_segmenter
     photos = helpers.write_photos(tmp_path/'photos', 6)
     fit = lambda **kw: helpers.toy_fit(photos, tmp_path/'run', names='red,green', n=2, experts=False, student=dict(helpers.STUDENT, iterations=1), nothing=3, **kw)
     run = fit()
@@ -194,12 +196,12 @@ def test_how_sure_a_name_must_be_can_be_changed_without_training_again(tmp_path,
 
 def test_the_protocol_card_tells_how_sure_a_name_must_be():
     from types import SimpleNamespace
-    from namedmask.evaluation import contract_of
+    from namedmask.evaluate.score import contract_of
     said = lambda **kw: contract_of(SimpleNamespace(names=['a'], meta=dict(side=40, supervision=[], **kw)))['protocol']
     assert 'thresholds' not in said() and said(sure=.9)['thresholds'] == dict(sure=.9) and '0.9 nowhere' in said(sure=.9)['background']
 
 def test_a_run_of_revision_3_keeps_what_it_had(made, tmp_path):
-    from namedmask.pipeline import run_settings
+    from namedmask.runs.settings import run_settings
     from namedmask.core import read_json
     of = {r: run_settings('photos', 'cat', get_teachers('offline'), revision=r) for r in (2, 3, 4)}
     new = ('sure_background', 'sure')
@@ -209,8 +211,8 @@ def test_a_run_of_revision_3_keeps_what_it_had(made, tmp_path):
     assert 'spread' not in read_json(tmp_path/'n'/'stage.json')['settings']
 
 def test_a_student_is_asked_no_more_than_its_own_archive_gives(made, tmp_path):
-    from namedmask.distillation import _own_peaks
-    from namedmask.segmenter import Segmenter
+    from namedmask.stages.distil import _own_peaks
+    from namedmask.models.segmenter import Segmenter
     class Reds(torch.nn.Module):
         "Scores of nothing, red and green: how red and how green the reddest and the greenest place is."
         spec, multiple = dict(n_classes=3, mean=[0.]*3, std=[1.]*3), 1

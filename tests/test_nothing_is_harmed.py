@@ -94,7 +94,6 @@ def test_every_command_that_writes_spares_a_folder_of_the_user(made, tmp_path, p
 
 @pytest.mark.parametrize('seed', range(8))
 def test_no_file_of_the_user_is_changed_or_removed(made, tmp_path, seed, monkeypatch, capsys):
-    from namedmask import pipeline
     register()
     rng, work = np.random.default_rng(seed), tmp_path/'work'
     shutil.copytree(made, work)

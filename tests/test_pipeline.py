@@ -8,7 +8,11 @@ from PIL import Image
 import helpers
 from namedmask import core
 from namedmask.core import NamedMaskError, read_json
-from namedmask.pipeline import REVISION, STAGES, Run, evaluate_run, fit, read_stage, result_text
+from namedmask.runs.settings import REVISION
+from namedmask.runs.record import STAGES
+from namedmask.runs.run import Run, read_stage
+from namedmask.runs.scores import evaluate_run, result_text
+from namedmask.runs.pipeline import fit
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory): return helpers.write_photos(tmp_path_factory.mktemp('photos'), 7)
@@ -59,7 +63,7 @@ def test_run_json_tells_supervision_settings_and_versions(done):
     assert r['settings']['seed'] == 3 and r['settings']['names'] == {'red': ['red'], 'green': ['green'], 'blue': ['blue']}
     assert r['versions']['torch'] and r['finished']
     assert done.segmenter.meta['supervision']
-    from namedmask.teachers import cards_of
+    from namedmask.teachers.cards import cards_of
     assert [c.as_dict() for c in cards_of(done.archive, done.final_masks)] == r['teachers']        # the folders know it without the run
 
 def test_first_weights_of_the_experts_are_on_the_ledger(photos, tmp_path):
@@ -73,7 +77,7 @@ def test_report_is_one_page_that_asks_nothing_of_the_network(done):
     for part in ('Supervision', 'Archives', 'Masks', 'Loss curves', 'Predictions', 'Time', 'Settings'): assert f'<h2>{part}</h2>' in html
 
 def test_evaluation_goes_into_results_and_report(run, tmp_path):
-    from namedmask.report import write_report
+    from namedmask.runs.report import write_report
     voc = helpers.write_voc(tmp_path/'voc', 2)
     named = helpers.toy_fit(Path(run.settings['images'][0]), run.folder, names=helpers.VOC_NAMES, experts=False, saliency='spectral')
     found = evaluate_run(named, voc, naive=True, masks=True, quiet=True)
@@ -87,7 +91,7 @@ def test_evaluation_goes_into_results_and_report(run, tmp_path):
     assert '<h2>Scores</h2>' in html and 'Confusion matrix' in html
 
 def test_a_detector_given_as_an_object_is_made_again(photos, tmp_path):
-    from namedmask.saliency import SpectralDetector
+    from namedmask.stages.detectors import SpectralDetector
     voc, quick = helpers.write_voc(tmp_path/'voc', 1), dict(names=helpers.VOC_NAMES, experts=False, student=dict(helpers.STUDENT, iterations=1))
     helpers.toy_fit(photos, tmp_path/'run', saliency=SpectralDetector([helpers.ColourFeatures()], ks=(2,), refine='guided', side=96), **quick)
     run = Run(tmp_path/'run')
@@ -101,9 +105,9 @@ def test_a_detector_given_as_an_object_is_made_again(photos, tmp_path):
 def test_the_published_predictor_is_made_again(tmp_path, monkeypatch):
     import torch
     from test_selfmask import Reference
-    from namedmask.pipeline import detector_again
-    from namedmask.selfmask import SelfMaskDetector, load_selfmask
-    from namedmask.teachers import get_teachers
+    from namedmask.runs.detectors import detector_again
+    from namedmask.stages.predictor import SelfMaskDetector, load_selfmask
+    from namedmask.teachers.sets import get_teachers
     monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path))
     monkeypatch.setattr('torch.hub.download_url_to_file', lambda *a, **k: pytest.fail('the network was asked'))
     for place in (tmp_path/'weights', tmp_path/'mine'):
@@ -120,7 +124,7 @@ def like_paper(tmp_path, monkeypatch):
     import torch
     from dataclasses import replace
     from test_selfmask import Reference
-    from namedmask.teachers import register_teachers
+    from namedmask.teachers.sets import register_teachers
     monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path/'cache'))
     monkeypatch.setattr('torch.hub.download_url_to_file', lambda *a, **k: pytest.fail('the network was asked'))
     register_teachers(replace(helpers.register(), name='like-paper', saliency='selfmask', side=96, refine='guided', refine_side=128))
@@ -134,8 +138,8 @@ QUICK = dict(teachers='like-paper', saliency='auto', names='red,green', n=2, exp
 def masks_by(run): return run.stage('saliency')['settings']['detector']['detector']
 
 def test_the_predictor_is_taken_where_its_weights_are(photos, tmp_path, like_paper):
-    from namedmask.pipeline import make_detector
-    from namedmask.teachers import get_teachers
+    from namedmask.runs.detectors import make_detector
+    from namedmask.teachers.sets import get_teachers
     assert get_teachers('paper').saliency == 'selfmask' and get_teachers('offline').saliency is None and get_teachers('mini').saliency is None
     like_paper()
     run = helpers.toy_fit(photos, tmp_path/'run', **QUICK)
@@ -188,7 +192,7 @@ def test_one_more_name_keeps_masks_and_experts_of_the_others(tmp_path, photos):
     assert {k: after.get(k) for k in before} == before and len(after) > len(before)
 
 def test_experts_at_the_same_time_are_no_setting(run, photos, tmp_path, done, monkeypatch):
-    import namedmask.experts as ex
+    from namedmask.stages import refine as ex
     asked, real = [], ex.refine_masks
     def spy(*a, parallel=None, **kw): asked.append(parallel); return real(*a, **kw)
     monkeypatch.setattr(ex, 'refine_masks', spy)
@@ -260,7 +264,7 @@ def test_a_name_with_slash_quotes_and_markup(photos, tmp_path):
     html = (tmp_path/'run'/'report.html').read_text()
     assert '<b>"red"' not in html and '&lt;b&gt;&#34;red&#34;/x' in html
     assert {p.name for p in tmp_path.iterdir()} == {'run'}                     # nothing was written outside
-    from namedmask.pipeline import draw_sheets
+    from namedmask.runs.scores import draw_sheets
     assert all(p.parent == tmp_path/'run'/'sheets' and p.stat().st_size for p in draw_sheets(run))
 
 def test_a_name_nothing_matches_well(photos, tmp_path):
@@ -279,7 +283,7 @@ def test_a_photo_that_vanishes_after_indexing(photos, tmp_path):
     shutil.copytree(photos, tmp_path/'p')
     run = helpers.toy_fit(tmp_path/'p', tmp_path/'run', experts=False)
     gone = run.archive.kept('red')[0].path; gone.unlink()
-    from namedmask.report import write_report
+    from namedmask.runs.report import write_report
     assert 'can no longer be read' in write_report(Run(tmp_path/'run')).read_text()
     again = helpers.toy_fit(tmp_path/'p', tmp_path/'run', experts=False)
     assert gone not in [e.path for e in again.archive.kept()]
@@ -336,8 +340,8 @@ def test_a_second_process_is_kept_out(photos, tmp_path, busy):
     helpers.toy_fit(photos, tmp_path/'run', **FAST)
 
 def test_every_writer_takes_the_lock(run, tmp_path, busy):
-    from namedmask.pipeline import ceiling_run, draw_sheets
-    from namedmask.report import write_report
+    from namedmask.runs.scores import ceiling_run, draw_sheets
+    from namedmask.runs.report import write_report
     voc = helpers.write_voc(tmp_path/'voc', 1)
     writers = [lambda: evaluate_run(run, voc, quiet=True), lambda: ceiling_run(run, voc/'JPEGImages', voc/'SegmentationClass', quiet=True),
                lambda: draw_sheets(run), lambda: write_report(run)]
@@ -381,9 +385,9 @@ def test_a_setting_that_cannot_be_is_said_before_anything_is_made(change, words,
 
 def test_a_dict_of_settings_starts_from_those_of_the_teachers():
     from dataclasses import replace
-    from namedmask.distillation import student_settings
-    from namedmask.experts import expert_settings
-    from namedmask.pipeline import run_settings
+    from namedmask.stages.distil import student_settings
+    from namedmask.stages.experts import expert_settings
+    from namedmask.runs.settings import run_settings
     paper = replace(helpers.register(), recipe='paper')
     s = run_settings('photos', 'red', paper, student=dict(iterations=7), experts=dict(n_iters=3))
     whole_student, whole_expert = run_settings('photos', 'red', paper)['student'], run_settings('photos', 'red', paper)['experts']
@@ -403,14 +407,14 @@ def test_a_folder_of_yours_is_refused_before_a_teacher_is_asked(where, tmp_path,
     project = tmp_path/'project'/'index'; project.mkdir(parents=True); (project/'thesis.txt').write_text('mine')
     os.symlink(photos, tmp_path/'link')
     out = dict(photos=photos, above=photos.parent, project=project.parent, link=tmp_path/'link')[where]
-    monkeypatch.setattr('namedmask.teachers.TeacherSet.student_init', lambda *a: pytest.fail('a teacher was loaded'))
+    monkeypatch.setattr('namedmask.teachers.sets.TeacherSet.student_init', lambda *a: pytest.fail('a teacher was loaded'))
     monkeypatch.setattr(helpers, 'ColourRetriever', lambda: pytest.fail('a teacher was made'))
     before = tree(tmp_path)
     refused('was not made by namedmask', photos, out)
     assert tree(tmp_path) == before
 
 def test_the_trial_write_leaves_and_replaces_nothing(tmp_path):
-    from namedmask.pipeline import check_output
+    from namedmask.runs.checks import check_output
     (tmp_path/f'.probe.{os.getpid()}').write_text('mine')
     check_output(tmp_path, 1)
     assert [p.name for p in tmp_path.iterdir()] == [f'.probe.{os.getpid()}'] and (tmp_path/f'.probe.{os.getpid()}').read_text() == 'mine'
@@ -421,13 +425,13 @@ class Interrupted(Exception): pass
 
 def interrupt(monkeypatch, stage):
     "Let the stage end before it begins."
-    import namedmask.distillation, namedmask.saliency
-    module, name = dict(student=(namedmask.distillation, 'distil'), saliency=(namedmask.saliency, 'make_masks'))[stage]
+    from namedmask.stages import distil, saliency as saliency_module
+    module, name = dict(student=(distil, 'distil'), saliency=(saliency_module, 'make_masks'))[stage]
     def stop(*a, **k): raise Interrupted
     monkeypatch.setattr(module, name, stop)
 
 def test_after_an_interrupted_change_the_old_student_is_not_served(run, photos, monkeypatch):
-    from namedmask.pipeline import find_segmenter
+    from namedmask.runs.run import find_segmenter
     with monkeypatch.context() as m:
         interrupt(m, 'student')
         with pytest.raises(Interrupted): helpers.toy_fit(photos, run.folder, names='green,blue')
@@ -481,15 +485,16 @@ def test_a_run_of_a_later_version_is_left_alone(run, photos):
     refused('a later namedmask', photos, run.folder)
 
 def test_revisions_agree():
-    from namedmask import pipeline, saliency
-    assert getattr(saliency, 'REVISION', pipeline.REVISION) == pipeline.REVISION
+    from namedmask.runs import settings
+    from namedmask.stages import detectors
+    assert detectors.REVISION == settings.REVISION
 
 # ---------------------------------------------------------------- a finished run is answered from its record
 
 ASK = """
 import sys, helpers
 helpers.register()
-from namedmask.pipeline import fit
+from namedmask.runs.pipeline import fit
 run = fit({photos!r}, 'red,green', {out!r}, teachers='toy', n=2, student={student!r}, experts=False, saliency='spectral', seed=3, report={report}, batch_size=4)
 print('heavy:', *sorted({{'torch', 'fastai', 'timm', 'cv2', 'sklearn'}} & set(sys.modules)))
 """
@@ -519,7 +524,7 @@ def test_a_finished_run_is_answered_without_torch(photos, tmp_path):
     assert not answered(more) and '24 photos' in more and 'heavy: ' in more
 
 def test_every_change_is_noticed(photos, tmp_path):
-    from namedmask.pipeline import _answer
+    from namedmask.runs.finished import _answer
     mine = shutil.copytree(photos, tmp_path/'photos')
     helpers.toy_fit(mine, tmp_path/'run', **{**FAST, 'saliency': 'spectral'}, report=True)
     asked = read_json(tmp_path/'run'/'run.json')['state']['asked']
@@ -541,7 +546,7 @@ def test_every_change_is_noticed(photos, tmp_path):
     assert not answer(run, report=False)
 
 def test_what_was_asked_is_compared_whole(photos):
-    from namedmask.pipeline import _asked
+    from namedmask.runs.finished import _asked
     given = dict(images=photos, names='red', teachers='offline', n=3, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None,
                  expert_iterations=None, near=16, votes=None, recipe=None, nothing=None, alike=None, unlabelled=None)
     first = _asked(given)
@@ -571,8 +576,8 @@ def test_a_sound_record_without_stages_opens(tmp_path):
     assert run.archive is None and run.segmenter is None and run.seconds() == {} and run.results() == [] and run.curves() == {}
 
 def test_damaged_numbers_are_passed_over(run):
-    from namedmask.pipeline import read_losses
-    from namedmask.report import write_report
+    from namedmask.runs.run import read_losses
+    from namedmask.runs.report import write_report
     file = run.folder/'student'/'losses.csv'
     file.write_bytes(b'iteration,loss\n0,1.5\n1,\xff\n2\n\0,2.5\n3,0.5\n4,0.')
     assert read_losses(file) == [1.5, 2.5, .5, 0.]

@@ -5,10 +5,13 @@ from types import SimpleNamespace
 import numpy as np, pytest
 from PIL import Image
 import helpers
-from namedmask import core, prediction
+from namedmask import core
+from namedmask.data import photos as photos_module
+from namedmask.app import predict as predict_module
 from namedmask.core import NamedMaskError
-from namedmask.images import load_labels, overlay, palette
-from namedmask.prediction import Claims, PredictionExplorer, areas, draw_legend, legend_box, predict_paths, reduced, write_prediction
+from namedmask.data.draw import load_labels, overlay, palette
+from namedmask.app.predict import Claims, areas, draw_legend, legend_box, predict_paths, reduced, write_prediction
+from namedmask.app.prediction_explorer import PredictionExplorer
 
 
 class Reds:
@@ -205,8 +208,8 @@ def test_explorer_figure(explorer):
 
 def test_more_names_than_8_bits_can_hold(tmp_path):
     "Number 300 of 300 names comes out as 300, not as 44."
-    from namedmask.images import load_labels
-    from namedmask.prediction import predict_paths
+    from namedmask.data.draw import load_labels
+    from namedmask.app.predict import predict_paths
     class Sees:
         names, key = [f'name {i}' for i in range(1, 301)], 'sees'
         def predict(self, im): return np.where(np.asarray(im)[..., 0] > 128, 300, 0)
@@ -501,8 +504,8 @@ def test_segmenters_that_take_several_photos(src, tmp_path):
 @pytest.fixture
 def hashed(monkeypatch):
     "The names of the files that were hashed."
-    names, real = [], prediction.content_hash
-    monkeypatch.setattr(prediction, 'content_hash', lambda path: names.append(Path(path).name) or real(path))
+    names, real = [], photos_module.content_hash
+    monkeypatch.setattr(predict_module, 'content_hash', lambda path: names.append(Path(path).name) or real(path))
     return names
 
 def test_only_what_may_have_changed_is_hashed(seg, src, tmp_path, hashed):

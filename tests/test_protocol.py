@@ -4,11 +4,13 @@ from dataclasses import asdict, replace
 from types import SimpleNamespace as NS
 import numpy as np, pytest
 from namedmask.core import NamedMaskError
-from namedmask.evaluation import VOC_NAMES, VocBenchmark, evaluate, log_result, naive_baseline
-from namedmask.protocol import (AGREE, SHOWN, UNKNOWN, Protocol, card_of, differences, entry_of, listing, protocol_of, published, results_table,
-                                same_protocol, tables_from, tier_of, with_card)
-from namedmask.teachers import TeacherCard
-from namedmask.world import World, write_world
+from namedmask.evaluate.voc import VOC_NAMES, VocBenchmark
+from namedmask.evaluate.score import evaluate, log_result
+from namedmask.evaluate.naive import naive_baseline
+from namedmask.evaluate.protocol import (AGREE, SHOWN, UNKNOWN, Protocol, card_of, differences, entry_of, listing, protocol_of,
+    published, results_table, same_protocol, tables_from, tier_of, with_card)
+from namedmask.teachers.cards import TeacherCard
+from namedmask.mini.world import World, write_world
 
 NAMES = ('fish', 'boat', 'bird')
 CLIP, DINO, RESNET = (TeacherCard(n, 'features', s, 'MIT', 'x', sha256=n*3) for n, s in (('CLIP', 'image-text pairs'), ('DINO', 'nothing'), ('ResNet', 'image labels')))
@@ -86,7 +88,7 @@ def test_long_lists_are_a_number_and_a_hash():
 # ---- what may stand in one column
 
 def test_words_and_order_of_the_names_do_not_matter(tmp_path):
-    from namedmask.images import write_toy_photos
+    from namedmask.data.toy import write_toy_photos
     write_toy_photos(tmp_path/'voc', 2, size=48, voc='val', ids=dict(circle=3, square=20, triangle=4, star=8))
     a, b, c = (protocol_of(System(names=n), VocBenchmark(tmp_path/'voc', n)) for n in (['TV/monitor', 'cat'], ['cat', 'television'], ['cat', 'bird']))
     assert same_protocol(a, b) and a.names != b.names and list(differences(a, c)) == ['classes']
@@ -174,7 +176,7 @@ def test_published_figures():
     with pytest.raises(NamedMaskError, match='there are for voc'): published('ade')
 
 def test_published_figures_agree_with_the_recipes():
-    from namedmask.recipes import RECIPES
+    from namedmask.evaluate.recipes import RECIPES
     for key, b in (('voc2012', 'voc'), ('coco2017', 'coco'), ('coca', 'coca'), ('cityscapes', 'cityscapes'), ('imagenet-s50', 'imagenet-s50')):
         found = {o['seed']: round(100*o['miou'], 1) for o in published(b) if o['system'].startswith('NamedMask ')}
         want = RECIPES[key].published

@@ -2,10 +2,10 @@
 import json
 import pytest
 from namedmask.core import NamedMaskError
-from namedmask.distillation import STUDENTS, class_ids
-from namedmask.experts import EXPERTS
-from namedmask.recipes import RECIPES, filled, imagenet_s, in_order, recipe
-from namedmask.retrieval import parse_names
+from namedmask.stages.distil import STUDENTS, class_ids
+from namedmask.stages.experts import EXPERTS
+from namedmask.evaluate.recipes import RECIPES, filled, imagenet_s, in_order, recipe
+from namedmask.stages.names import parse_names
 
 PUBLISHED = ('voc2012', 'coco2017', 'coca', 'cityscapes', 'imagenet-s50', 'imagenet-s300', 'imagenet-s919')
 

@@ -3,12 +3,12 @@ from types import SimpleNamespace as NS
 import sys, types
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
-from namedmask import reco as R
+from namedmask.systems import reco as R
 from namedmask.core import NamedMaskError
-from namedmask.maskclip import MINI_DENSE, DenseClip, cosines, upsample
-from namedmask.mini import mini_features, mini_retriever
-from namedmask.reco import *
-from namedmask.world import World
+from namedmask.systems.maskclip import MINI_DENSE, DenseClip, cosines, upsample
+from namedmask.mini.models import mini_features, mini_retriever
+from namedmask.systems.reco import *
+from namedmask.mini.world import World
 
 NAMES = ['boat', 'mushroom', 'car']
 
@@ -86,7 +86,7 @@ def test_middle_square():
 class Colours:
     "Mean colour, less grey, of each 8 x 8 pixels."
     sources, stride = ('colour',), 8
-    from namedmask.teachers import TeacherCard
+    from namedmask.teachers.cards import TeacherCard
     card = TeacherCard('colours', 'features', 'nothing', '', 'tests')
     calls = 0
     def features(self, batch):

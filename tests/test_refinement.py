@@ -3,7 +3,8 @@ import sys
 from importlib.util import find_spec
 import numpy as np, pytest, torch
 from PIL import Image
-from namedmask import refinement as R, saliency as S
+from namedmask.stages import refinement as R
+from namedmask.stages import outline, detectors as detectors_module
 from namedmask.core import NamedMaskError
 
 def rng(seed=0): return np.random.default_rng(seed)
@@ -19,7 +20,7 @@ def iou(a, b): return (a & b).sum()/((a | b).sum() + 1e-9)
 
 crf = pytest.param('crf', marks=pytest.mark.skipif(find_spec('pydensecrf') is None, reason='pydensecrf2 is not installed'))
 EACH = ['bilateral', 'pamr', crf]
-def run(how, rgb, soft): return S.REFINERS[how](rgb, np.asarray(soft, float))
+def run(how, rgb, soft): return outline.REFINERS[how](rgb, np.asarray(soft, float))
 
 # --- what all of them must do
 
@@ -181,7 +182,7 @@ class Colours:
     "Features: the mean colour of each cell."
     sources, stride = ('block',), 8
     def __init__(self):
-        from namedmask.teachers import TeacherCard
+        from namedmask.teachers.cards import TeacherCard
         self.card = TeacherCard('colours', 'features', 'nothing', 'none', 'this test')
     def features(self, batch): n, c, h, w = batch.shape; return {'block': batch.reshape(n, c, h//8, 8, w//8, 8).mean((3, 5))}
 
@@ -195,37 +196,37 @@ def disc(size=(120, 90)):
 @pytest.mark.parametrize('how', EACH)
 def test_detectors_take_them(how):
     im, m = disc()
-    rough, fine = (S.SpectralDetector([Colours()], side=96, refine=r) for r in (None, how))
+    rough, fine = (detectors_module.SpectralDetector([Colours()], side=96, refine=r) for r in (None, how))
     assert iou(fine(im) >= .5, m) > max(.93, iou(rough(im) >= .5, m))
     assert fine.settings['refine'] == how and fine.steps(im)['fallback'] == ''
 
 def test_a_mask_is_refined_at_the_size_that_is_asked_for(monkeypatch):
     seen = []
     def spy(rgb, soft): seen.append((rgb.shape, soft.shape)); return soft
-    monkeypatch.setitem(S.REFINERS, 'guided', spy)
+    monkeypatch.setitem(outline.REFINERS, 'guided', spy)
     def at(size, side=None):
-        out = S.refine(disc(size)[0], np.eye(24), 'guided', side)
+        out = outline.refine(disc(size)[0], np.eye(24), 'guided', side)
         assert out.shape == size[::-1] and seen[-1][0][:2] == seen[-1][1]
         return seen[-1][1][::-1]                                                # (W, H)
     assert at((640, 480)) == (296, 222) and at((120, 90)) == (120, 90)          # 256² pixels, never more than there are
     assert at((640, 480), 512) == (683, 512) and at((90, 120), 512) == (512, 683) and at((900, 1200), 512) == (512, 683)
     assert at((60, 600), 512) == (205, 2048)                                    # the longer side ends at 2048
-    assert S.refine_size((333, 500), 512) == (512, 769)
-    from namedmask.segmenter import fit_size
-    assert all(S.refine_size(s, 512) == fit_size(s, 512) for s in ((333, 500), (500, 375), (1999, 13), (512, 512)))   # what SelfMask sees
+    assert outline.refine_size((333, 500), 512) == (512, 769)
+    from namedmask.models.infer import fit_size
+    assert all(outline.refine_size(s, 512) == fit_size(s, 512) for s in ((333, 500), (500, 375), (1999, 13), (512, 512)))   # what SelfMask sees
 
 def test_the_size_is_a_setting_of_the_detector(monkeypatch):
     seen = []
-    monkeypatch.setattr(S, 'refine', lambda im, soft, how, side=None: seen.append(side) or np.clip(S.resized(soft, im.size), 0, 1))
+    monkeypatch.setattr(detectors_module, 'refine', lambda im, soft, how, side=None: seen.append(side) or np.clip(outline.resized(soft, im.size), 0, 1))
     im, _ = disc()
-    for make in (S.SpectralDetector, S.TokenCutDetector):
+    for make in (detectors_module.SpectralDetector, detectors_module.TokenCutDetector):
         usual, large = (make([Colours()], side=96, refine='bilateral', **kw) for kw in ({}, dict(refine_side=512)))
         assert 'refine_side' not in usual.settings and large.settings == {**usual.settings, 'refine_side': 512}     # masks that are there stay valid
         usual(im); large(im)
     assert seen[0] is None and seen[1] == 512
-    assert S.EvidenceDetector([], refine_side=512).settings['refine_side'] == 512
-    with pytest.raises(NamedMaskError, match='on a photo of 4 pixels'): S.SpectralDetector([], refine_side=4)
+    assert detectors_module.EvidenceDetector([], refine_side=512).settings['refine_side'] == 512
+    with pytest.raises(NamedMaskError, match='on a photo of 4 pixels'): detectors_module.SpectralDetector([], refine_side=4)
 
 def test_an_unknown_refinement_lists_those_there_are():
-    for fails in (lambda: S.refine(disc()[0], np.zeros((4, 4)), 'best'), lambda: S.SpectralDetector([], refine='best'), lambda: S.EvidenceDetector([], refine='best')):
+    for fails in (lambda: outline.refine(disc()[0], np.zeros((4, 4)), 'best'), lambda: detectors_module.SpectralDetector([], refine='best'), lambda: detectors_module.EvidenceDetector([], refine='best')):
         with pytest.raises(NamedMaskError, match="'best'.*'grabcut', 'guided', 'bilateral', 'pamr', 'crf', None"): fails()

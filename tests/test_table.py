@@ -3,15 +3,21 @@ import json, os, shutil
 from functools import partial
 import numpy as np, pytest, torch
 from helpers import ENCODER, VOC_NAMES, ColourRetriever, register, write_photos, write_voc
-from namedmask import clustering, maskcontrast, maskdistill, reco, table, teachers
+from namedmask.systems import clustering
+from namedmask.systems import maskcontrast
+from namedmask.systems import maskdistill
+from namedmask.systems import reco
+from namedmask.systems import table
+from namedmask.teachers import sets, cards
 from namedmask.cli import main
 from namedmask.core import JsonLines, NamedMaskError, settings_key
-from namedmask.distillation import STUDENTS
-from namedmask.experts import EXPERTS
-from namedmask.maskcontrast import MaskContrastClusterer
-from namedmask.systems import score_system, systems_of
-from namedmask.table import labs_for, lab_settings, mini_labs, names_aside, print_table, results_file, run_table, with_published
-from namedmask.teachers import TeacherCard, TeacherSet
+from namedmask.stages.distil import STUDENTS
+from namedmask.stages.experts import EXPERTS
+from namedmask.systems.maskcontrast import MaskContrastClusterer
+from namedmask.systems.registry import score_system, systems_of
+from namedmask.systems.table import labs_for, lab_settings, mini_labs, names_aside, print_table, results_file, run_table, with_published
+from namedmask.teachers.cards import TeacherCard
+from namedmask.teachers.sets import TeacherSet
 
 VOC = 'bird,boat,bottle'
 
@@ -45,7 +51,7 @@ def check_rows(results, which, seeds=1):
     "Every row is there, with a score and a card that says what stands beside a figure."
     assert [r['variant'] for r in results] == [k for k in systems_of(which) for _ in range(seeds)]
     for r in results:
-        assert 0 <= r['miou'] <= 1 and r['card']['tier'] in teachers.SUPERVISION, r['variant']
+        assert 0 <= r['miou'] <= 1 and r['card']['tier'] in cards.SUPERVISION, r['variant']
         assert all(r['card'][k] != 'unknown' for k in ('transfer', 'crf', 'matching', 'background', 'models', 'model')), r['variant']
 
 # ---------------------------------------------------------------- every row, with every set
@@ -96,7 +102,7 @@ def paper(monkeypatch, small):
     student = lambda encoder: (None, TeacherCard(f'{encoder}, random numbers', 'student', 'nothing', 'none', 'random numbers'))
     monkeypatch.setattr(reco, 'CONTEXT', ('sky',))                       # of five names some would get none of eighteen photos
     stub = TeacherSet('paper', LittleClip, little_features, student, 'test_resnet', recipe='paper', n=6, votes=0, side=96, spectral=dict(upsample=2, centre=False), refine=None, saliency='selfmask')
-    monkeypatch.setitem(teachers.TEACHERS, 'paper', stub)
+    monkeypatch.setitem(sets.TEACHERS, 'paper', stub)
 
 @pytest.mark.parametrize('as_released', [False, True])
 def test_every_row_with_the_papers_teachers(tmp_path, inputs, paper, as_released):

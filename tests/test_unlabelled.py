@@ -4,11 +4,12 @@ from types import SimpleNamespace
 from PIL import Image
 import helpers
 from namedmask.core import NamedMaskError, read_json
-from namedmask.inference import run_batches
-from namedmask.pipeline import Run, fit, read_stage
-from namedmask.segmenter import ArchiveDataset
-from namedmask import unlabelled
-from namedmask.unlabelled import LabelledPhotos, label_photos, sure_labels
+from namedmask.models.infer import run_batches
+from namedmask.runs.run import Run, read_stage
+from namedmask.runs.pipeline import fit
+from namedmask.models.batches import ArchiveDataset
+from namedmask.stages import unlabelled
+from namedmask.stages.unlabelled import LabelledPhotos, label_photos, sure_labels
 
 class Halves(torch.nn.Module):
     "Is sure that the left half is class 1, the right one background; of the middle fifth it is not."
@@ -114,7 +115,7 @@ def test_photos_that_were_set_aside_are_not_learned_from(tmp_path):
     assert labelled and run.nothing.held and not labelled & {p.sha for p in (*run.nothing.held, *run.nothing.train, *run.archive.kept())}
 
 def test_too_many_names_for_a_label_map_are_said_at_once(tmp_path):
-    from namedmask.pipeline import run_settings
+    from namedmask.runs.settings import run_settings
     names = ','.join(f'name {i}' for i in range(255))
     with pytest.raises(NamedMaskError, match='255 names are more than the 254'): run_settings('photos', names, helpers.register(), unlabelled='scenes')
     assert run_settings('photos', names, helpers.register())['unlabelled'] is None

@@ -3,8 +3,8 @@ import re
 import numpy as np, pytest
 from PIL import Image
 from namedmask.core import NamedMaskError, rng_of
-from namedmask.images import load_labels
-from namedmask.world import GROUNDS, HOME, OOD, SHAPES, SPLITS, WORLD_NAMES, World, colour_word, make_scene, object_parts, write_world
+from namedmask.data.draw import load_labels
+from namedmask.mini.world import GROUNDS, HOME, OOD, SHAPES, SPLITS, WORLD_NAMES, World, colour_word, make_scene, object_parts, write_world
 
 def test_enough_names_and_grounds():
     assert len(WORLD_NAMES) >= 12 and len([g for g in GROUNDS if g not in OOD]) >= 12 and len(OOD) >= 3

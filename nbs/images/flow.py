@@ -2,7 +2,8 @@
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from namedmask.images import TOY_NAMES, overlay, toy_scene
+from namedmask.data.toy import TOY_NAMES, toy_scene
+from namedmask.data.draw import overlay
 
 OUT, W, H, PIC = Path(__file__).parent, 332, 400, 232
 INK, SOFT, LINE, WASH, MARK = '#1c2330', '#5d6778', '#c9d1dc', '#ffffff', '#0b6e99'

@@ -1,0 +1,1 @@
+"What a user does with a run: predict, look, exchange, convert."

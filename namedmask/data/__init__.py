@@ -1,0 +1,1 @@
+"Photos, masks and labels: found, decoded, drawn, cut into samples."

@@ -1,0 +1,1 @@
+"Scores, baselines, ceilings, protocols."

@@ -1,0 +1,1 @@
+"The segmenter: network, batches, training, inference, files."

@@ -1,0 +1,1 @@
+"A run from names and photos to a student."

@@ -1,0 +1,1 @@
+"The stages of the method, from an index to a student."

@@ -1,0 +1,109 @@
+"The layout: floors that imports only go down, one notebook for each module, links that lead somewhere, and old paths that still lead home."
+import ast, json, re, subprocess, sys, warnings
+from importlib import import_module
+from pathlib import Path
+import pytest
+from namedmask._old_paths import MOVED
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE, NBS = ROOT/'namedmask', ROOT/'nbs'
+FLOORS = ('core', 'data', 'teachers', 'models', 'stages', 'evaluate', 'mini', 'runs', 'lab', 'systems', 'app', 'cli')   # from the ground up
+
+def modules():
+    "{dotted name below namedmask: file}"
+    return {'.'.join(f.relative_to(PACKAGE).with_suffix('').parts): f for f in sorted(PACKAGE.rglob('*.py')) if not f.name.startswith('_')}
+
+def imports(module, file, known):
+    "The modules of the library that a module imports, inside functions too."
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.ImportFrom):
+            if node.level: base = '.'.join([*module.split('.')[:-node.level], *(node.module or '').split('.')]).strip('.')
+            elif (node.module or '').split('.')[0] == 'namedmask': base = node.module[10:]
+            else: continue
+            found |= {base, *(f'{base}.{a.name}'.strip('.') for a in node.names)} & set(known)
+        elif isinstance(node, ast.Import): found |= {a.name[10:] for a in node.names} & set(known)
+    return found - {module}
+
+def floor(module): return FLOORS.index(module.split('.')[0])
+
+@pytest.fixture(scope='module')
+def graph(): return {m: imports(m, f, modules()) for m, f in modules().items()}
+
+def test_every_module_stands_on_a_floor(): assert {m.split('.')[0] for m in modules()} == set(FLOORS)
+
+def test_imports_go_down_only(graph):
+    up = [f'{m} imports {d}' for m, below in graph.items() for d in below if floor(d) > floor(m)]
+    assert not up, up
+
+def test_no_circle(graph):
+    left = {m: set(below) for m, below in graph.items()}
+    while free := {m for m, below in left.items() if not below}:
+        left = {m: below - free for m, below in left.items() if m not in free}
+    assert not left, f'in a circle, or above one: {sorted(left)}'
+
+def notebooks():
+    "{file: what it exports to, or None}"
+    exports = re.compile(r'^#\| *default_exp +(\S+)', re.M)
+    found = {}
+    for f in sorted(NBS.rglob('*.ipynb')):
+        if '.ipynb_checkpoints' in f.parts: continue
+        cells = json.loads(f.read_text(encoding='utf-8'))['cells']
+        said = [m[1] for c in cells if c['cell_type'] == 'code' and (m := exports.search(''.join(c['source'])))]
+        assert len(said) <= 1, f'{f} exports to {said}'
+        found[f] = said[0] if said else None
+    return found
+
+def test_one_notebook_writes_one_module():
+    written = [m for m in notebooks().values() if m]
+    assert sorted(written) == sorted(set(written)) == sorted(modules())
+
+def test_a_notebook_is_named_like_its_module():
+    "`stages/eigen.ipynb`, or as a lesson `06_stages.spectral.ipynb`."
+    for f, module in notebooks().items():
+        if module is None: continue
+        room, lesson = f.relative_to(NBS).with_suffix('').as_posix() == module.replace('.', '/'), f.parent == NBS and re.fullmatch(rf'\d\d_{re.escape(module)}', f.stem)
+        assert room or lesson, f'{f.relative_to(NBS)} writes {module}'
+
+def test_lessons_have_a_number_each():
+    numbers = [f.name[:2] for f in notebooks() if f.parent == NBS and f.name[:2].isdigit()]
+    assert len(numbers) == len(set(numbers)) <= 16
+
+LINK = re.compile(r'(?:\]\(|src="|href=")([^)"\s]+)')
+
+def links(text): return [u.split('#')[0] for u in LINK.findall(text) if not re.match(r'[a-z]+:|#', u)]
+
+def test_every_relative_link_leads_to_a_file():
+    texts = {f: '\n'.join(''.join(c['source']) for c in json.loads(f.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown') for f in notebooks()}
+    texts |= {ROOT/name: (ROOT/name).read_text(encoding='utf-8') for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')}
+    dead = [f'{f.relative_to(ROOT)}: {u}' for f, text in texts.items() for u in links(text) if u and not (f.parent/u).exists()]
+    assert not dead, dead
+
+@pytest.mark.parametrize('old', sorted(MOVED))
+def test_old_paths_lead_home(old):
+    for new in MOVED[old]:
+        module = import_module(f'namedmask.{new}')
+        for name in getattr(module, '__all__', ()):
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter('always')
+                if (PACKAGE/old/f'{name}.py').exists(): continue          # `maskclip` was a function of `systems`, and is a module there today
+                assert getattr(import_module(f'namedmask.{old}'), name) is getattr(module, name)
+            assert any(issubclass(w.category, DeprecationWarning) and f'namedmask.{new}' in str(w.message) for w in said), (old, name)
+
+def python(code):
+    r = subprocess.run([sys.executable, '-W', 'error::DeprecationWarning:__main__', '-c', code], capture_output=True, text=True, cwd=ROOT)
+    return r.returncode, r.stdout + r.stderr
+
+def test_old_imports_warn_where_they_stand():
+    for line in ('from namedmask.pipeline import fit', 'import namedmask.images as I; I.load_image', 'from namedmask import saliency; saliency.make_masks', 'from namedmask.mini import mini_teachers'):
+        code, said = python(line)
+        assert code and 'has moved to namedmask.' in said, (line, said)
+    assert python('import warnings; warnings.simplefilter("ignore")\nfrom namedmask.saliency import *\nmake_masks, SpectralDetector, vote')[0] == 0
+
+def test_a_module_that_never_was_is_still_an_error():
+    assert 'ModuleNotFoundError' in python('import namedmask.nowhere')[1]
+    assert "has no attribute 'nothing_such'" in python('import namedmask.images as I; I.nothing_such')[1]
+
+def test_fit_and_run_stand_at_the_top():
+    code, said = python('import sys, namedmask; assert "torch" not in sys.modules\nfrom namedmask import fit, Run\nprint(fit.__module__, Run.__module__, "fit" in dir(namedmask))')
+    assert code == 0 and said.split() == ['namedmask.runs.pipeline', 'namedmask.runs.run', 'True'], said

@@ -200,6 +200,27 @@ def test_the_protocol_card_tells_how_sure_a_name_must_be():
     said = lambda **kw: contract_of(SimpleNamespace(names=['a'], meta=dict(side=40, supervision=[], **kw)))['protocol']
     assert 'thresholds' not in said() and said(sure=.9)['thresholds'] == dict(sure=.9) and '0.9 nowhere' in said(sure=.9)['background']
 
+@pytest.mark.parametrize('share', [.25, .6])
+def test_photos_of_nothing_have_the_share_that_is_said_however_many_they_are(made, tmp_path, share):
+    nothing, archive = found(made, tmp_path/'n').train, made[3]
+    masks = make_masks(archive.kept(), helpers.ColourDetector(), tmp_path/'masks', quiet=True)
+    settings = student_settings({**helpers.STUDENT, 'nothing_share': share, 'iterations': 50, 'batch_size': 20})
+    for some in (nothing, nothing[:1]):
+        ds = student_dls(archive, masks, settings, nothing=some).train.dataset
+        rng = np.random.default_rng(0)
+        seen = [ds.next_photo(rng).name for _ in range(2000)]
+        assert abs(seen.count('') / len(seen) - share) < .04 and {'red', 'green'} < set(seen)
+
+def test_without_a_share_samples_are_what_they_were(made, tmp_path):
+    nothing, archive = found(made, tmp_path/'n').train, made[3]
+    masks = make_masks(archive.kept(), helpers.ColourDetector(), tmp_path/'masks', quiet=True)
+    settings = student_settings({**helpers.STUDENT, 'iterations': 2, 'batch_size': 4})
+    ds = student_dls(archive, masks, settings, nothing=nothing).train.dataset
+    assert ds.nothing == [] and len(ds.entries) == len(archive.kept()) + len(nothing)
+    stage = lambda **kw: student_stage(archive, masks, student_settings({**helpers.STUDENT, **kw}), None, tmp_path/'s', cards=[], nothing=nothing).key
+    assert stage() == stage(nothing_share=0.) != stage(nothing_share=.2)                       # a student of before has the key that it had
+    with pytest.raises(NamedMaskError, match='nothing_share'): student_settings({**helpers.STUDENT, 'nothing_share': 1.})
+
 def test_a_run_of_revision_3_keeps_what_it_had(made, tmp_path):
     from namedmask.runs.settings import run_settings
     from namedmask.core import read_json

@@ -66,8 +66,11 @@ class ArchiveDataset:
         as_released:bool=False, # As the released code does: a small photo lies in a corner (`corner_of`), masks are resized to the nearest pixel
         labelled=None,     # Photos with label maps (`unlabelled.LabelledPhotos`): `.photos`, and `.load(sha)` with 255 where the label is unknown
         share:float=.5,    # The part of the samples that is taken from these
+        nothing=(),        # Photos that show no name, with an empty mask each in `masks`, where they are to have a share of their own
+        nothing_share:float=.2, # The part of the other samples that is taken from these, however many they are
         ):
         self.labelled, self.share = labelled, share
+        self.nothing, self.nothing_share = list(nothing), nothing_share
         if labelled is not None: self.labelled_pictures = Pictures(labelled, None if side == 'native' else own_side(side) or WORK_SIDE, cache//2)
         self.entries = [e for e in entries if e.sha in masks]
         if not self.entries: raise NamedMaskError("There is no photo with a mask to train on: look at the archive and the saliency stage first.")
@@ -82,7 +85,7 @@ class ArchiveDataset:
     def draw(self, rng):
         "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
         if self.labelled is not None and rng.random() < self.share: return self.draw_labelled(rng)
-        e = self.entries[rng.integers(len(self.entries))]
+        e = self.next_photo(rng)
         s, u, v, f = rng.random(4)
         im, soft = self.pictures(e)
         scale = self.scale_of(im, s)
@@ -91,6 +94,11 @@ class ArchiveDataset:
         y = label_map(m, self.label_of(e), self.band, self.ignore_index)
         np.putmask(y, pad, self.ignore_index)
         return x, y, e
+
+    def next_photo(self, rng):
+        "The photo of a sample: of the archives, or of nothing."
+        photos = self.nothing if self.nothing and rng.random() < self.nothing_share else self.entries
+        return photos[rng.integers(len(photos))]
 
     def scale_of(self, im, s):
         "The scale factor of a photo, for a random number `s` in [0,1)."
@@ -215,6 +223,8 @@ def training_dls(
     as_released:bool=False, # Small photos in a corner, masks resized to the nearest pixel (`ArchiveDataset`)
     labelled=None,    # Photos with label maps (`ArchiveDataset`)
     share:float=.5,   # The part of the samples that is taken from these
+    nothing=(),       # Photos that show no name (`ArchiveDataset`)
+    nothing_share:float=.2, # The part of the other samples that is taken from these
 )->DataLoaders: # x: TensorImage (B,3,crop,crop) normalised float, `channels_last`; y: TensorLabels (B,crop,crop) long; `.vocab`
     "fastai `DataLoaders` of samples. `valid` holds one batch of other crops of the same photos, without changes of colour: to look at, not to measure."
     if names is None and isinstance(label_of, dict):
@@ -222,7 +232,8 @@ def training_dls(
         names = ['background'] + [ids.get(i, str(i)) for i in range(1, max(ids)+1)]
     if crop % 16: raise NamedMaskError(f"The crop is {crop} pixels: choose a multiple of 16, {crop//16*16+16} say.")
     mean, std = norm or encoder_norm('')
-    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index, as_released=as_released, labelled=labelled, share=share)
+    make = partial(ArchiveDataset, entries, masks, label_of, crop=crop, scale=scale, side=side, band=band, ignore_index=ignore_index, as_released=as_released,
+                   labelled=labelled, share=share, nothing=nothing, nothing_share=nothing_share)
     train, valid = make(n_iters*batch_size, seed=seed, cache=cache//max(1, workers)), make(batch_size, seed=seed_of(seed, 'look'))
     valid.split_idx = 1
     device = torch.device(device) if device else default_device()

@@ -49,7 +49,7 @@ STUDENTS = {
 
 _REVISED = {2: {'paper': dict(side='native', precision='float32')},   # what a revision changes in them
             3: {'small': dict(iterations=1000, ema=.99)}}
-_UNSAID = dict(precision='auto', as_released=False, ema=0.)                   # what holds where settings do not say it, as those of older runs do not
+_UNSAID = dict(precision='auto', as_released=False, ema=0., nothing_share=0.)                   # what holds where settings do not say it, as those of older runs do not
 
 # %% ../../nbs/12_stages.distil.ipynb #1ac123cc
 def student_settings(
@@ -106,13 +106,15 @@ def student_dls(
 ):
     "fastai `DataLoaders` for a student: samples of all archives and of the photos of nothing, with objects pasted in."
     s, ids = settings, class_ids(archive.names)
-    photos, masks = [*archive.kept(), *nothing], WithNothing(masks, nothing) if nothing else masks
+    kept, share = list(archive.kept()), s.get('nothing_share', 0.)
+    if nothing: masks = WithNothing(masks, nothing)
+    photos, apart = (kept, dict(nothing=nothing, nothing_share=share)) if share else ([*kept, *nothing], {})
     ignore_index = ignore_index or ignore_for(len(ids))
     released = s.get('as_released', False)
     return training_dls(photos, masks, lambda e: ids.get(e.name, 0), n_iters=s['iterations'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], side=s['side'],
                         band=s['band'], seed=seed, start=start, names=['background', *ids], norm=encoder_norm(s['encoder']), jitter=s['jitter'], blur=s['blur'],
                         batch_tfms=[CopyPaste(s['max_objects'], ignore_index, released)], workers=read_workers(device) if workers is None else workers,
-                        device=device, ignore_index=ignore_index, as_released=released, labelled=labelled)
+                        device=device, ignore_index=ignore_index, as_released=released, labelled=labelled, **apart)
 
 # %% ../../nbs/12_stages.distil.ipynb #63817991
 def _masks_key(entries, masks):

@@ -61,6 +61,7 @@ def _is_encoder(v):
 
 _whole = lambda least: (lambda v: _number(v, least, whole=True), f"a whole number, at least {least}")
 _share = (lambda v: _number(v, 0, 1), "a number from 0 to 1")
+_below_one = (lambda v: _number(v, 0) and v < 1, "a number from 0, below 1")
 _yes_no = (lambda v: isinstance(v, bool), "True or False")
 
 RULES = {   # setting -> (what it has to be, the same in words)
@@ -71,7 +72,8 @@ RULES = {   # setting -> (what it has to be, the same in words)
     'scale': (lambda v: _pair(v, above=0), "two numbers above 0, the smaller one first"),
     'lr': (lambda v: _number(v, above=0), "a number above 0"),
     'encoder_lr_ratio': (lambda v: _number(v, 0), "a number, at least 0"), 'wd': (lambda v: _number(v, 0), "a number, at least 0"),
-    'freeze': _share, 'mix': _share, 'nothing_share': (lambda v: _number(v, 0) and v < 1, "a number from 0, below 1"), 'ema': (lambda v: _number(v, 0) and v < 1, "a number from 0, below 1"), 'freeze_bn': _yes_no, 'flip': _yes_no, 'binary': _yes_no, 'as_released': _yes_no,
+    'freeze': _share, 'mix': _share, 'nothing_share': _below_one, 'ema': _below_one,
+    'freeze_bn': _yes_no, 'flip': _yes_no, 'binary': _yes_no, 'as_released': _yes_no,
     'empty': (lambda v: _number(v, 0), "a number, at least 0"), 'full': (lambda v: _number(v, 0), "a number, at least 0"), 'unsure': (lambda v: _number(v, 0), "a number, at least 0"),
     'band': (lambda v: v is None or _pair(v, least=0, most=1), "None, or two numbers from 0 to 1, the smaller one first"),
     'jitter': (lambda v: _part_of(v, ColourJitter), "a dictionary with some of brightness, contrast, saturation, hue, p and grey"),

@@ -310,7 +310,7 @@ def test_selfmask_becomes_one_file(tmp_path):
     back = read_weights(tmp_path/'s.safetensors')
     assert back.keys() == state.keys() and all(torch.equal(back[k], v) for k, v in state.items())
     with pytest.raises(NamedMaskError, match='no segmenter'): load_segmenter(tmp_path/'s.safetensors')
-    selfmask = pytest.importorskip('namedmask.stages.selfmask')                      # its loader takes the file as it is
+    selfmask = pytest.importorskip('namedmask.stages.predictor')                     # its loader takes the file as it is
     assert [c.as_dict() for c in selfmask.load_selfmask(tmp_path/'s.safetensors').cards] == meta['supervision']
 
 # ---------------------------------------------------------------- the decoder itself

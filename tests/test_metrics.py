@@ -21,11 +21,14 @@ def soft_pair(seed, size=(30, 40)):
 
 # ---- where things live
 
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
 def test_the_old_places_still_work():
-    from namedmask.evaluate import metrics as metrics_module, voc
-    from namedmask.evaluate import metrics
-    assert metrics_module.ConfusionMatrix is metrics.ConfusionMatrix and metrics_module.foreground_iou is metrics.foreground_iou
-    assert {'ConfusionMatrix', 'foreground_iou'} <= set(voc.__all__)
+    from namedmask import evaluation, segmenter, benchmarks          # paths of version 0.1
+    from namedmask.evaluate import metrics, voc
+    from namedmask.models import infer
+    assert evaluation.ConfusionMatrix is metrics.ConfusionMatrix and evaluation.foreground_iou is metrics.foreground_iou
+    assert segmenter.segment is infer.segment and benchmarks.class_number is voc.class_number
+    assert {'ConfusionMatrix', 'foreground_iou'} <= set(evaluation.__all__)
 
 
 # ---- the matrix: its cases by hand are in test_evaluation.py

@@ -9,6 +9,7 @@ from namedmask.core import NamedMaskError
 from namedmask.data.masks import MaskStore
 from namedmask.data.photos import content_hash
 from namedmask.data.toy import toy_scene
+from namedmask.models.infer import argmax_at, fit_size, half_type, segment
 from namedmask.models.deeplab import *
 from namedmask.data.samples import *
 from namedmask.data.augment import *

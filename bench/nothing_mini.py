@@ -2,7 +2,7 @@
 
     python bench/nothing_mini.py --out runs/nothing-mini                    # 3 seeds, 800 iterations, 0, 60, 120 and 240 photos of nothing
     python bench/nothing_mini.py --out runs/nothing-mini --seeds 1 --iterations 250
-    python bench/nothing_mini.py --out runs/nothing-mini --iterations 400 --n 0 120 --sure 0 .5 .7 .8 .9   # a name must be so sure somewhere (`inference.keep_sure`)
+    python bench/nothing_mini.py --out runs/nothing-mini --iterations 400 --n 0 120 --sure 0 .5 .7 .8 .9   # a name must be so sure somewhere (`infer.keep_sure`)
 
 Each line: mIoU of background and the ten names on scenes that show some of them, the share of nameless scenes with a false name (more than a
 fiftieth of the area), and their false area. The students differ in nothing but the photos of nothing; the same command continues where it was.

@@ -1,4 +1,4 @@
-"""What it brings that a name must be sure somewhere in a photo (`inference.keep_sure`), beside a higher hurdle for each pixel.
+"""What it brings that a name must be sure somewhere in a photo (`infer.keep_sure`), beside a higher hurdle for each pixel.
 
     python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data            # scenes and labels of the training side, photos of nothing
     python bench/sure.py --run runs/pool --student runs/students/ROW.pt --shared ../shared/data --final    # the evaluation photos: a look

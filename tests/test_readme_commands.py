@@ -1,5 +1,5 @@
-"Every command that the README or a --help names runs as it stands, on tiny inputs with the same names and with toy teachers."
-import contextlib, io, re, shlex
+"Every command that the README, the chapter of results or a --help names runs as it stands, on tiny inputs with the same names and with toy teachers."
+import contextlib, io, json, re, shlex
 from dataclasses import replace
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import helpers
 from namedmask import cli
 
 README = (helpers.ROOT/'README.md').read_text(encoding='utf-8')
+RESULTS = '\n\n'.join(''.join(c['source']) for c in json.loads((helpers.ROOT/'nbs'/'results.ipynb').read_text(encoding='utf-8'))['cells'])
 ANIMALS = dict(cat=(220, 40, 40), cow=(40, 200, 60), dog=(50, 70, 230), horse=(220, 210, 40), person=(210, 50, 210), sheep=(40, 210, 210))   # what they look like here
 VOC_IDS = dict(cat=8, cow=10, dog=12, horse=13, person=15, sheep=17)
 
@@ -24,7 +25,7 @@ def help_of(command):
 def commands():
     "All of them, in the order of the README, each once."
     lines = [line for block in blocks('sh') for line in block.splitlines() if line.startswith('namedmask ')]
-    told = spans(re.sub(r'```.*?```', '', README, flags=re.S)) + [c for command in cli.COMMANDS for c in spans(help_of(command))]
+    told = spans(re.sub(r'```.*?```', '', README + RESULTS, flags=re.S)) + [c for command in cli.COMMANDS for c in spans(help_of(command))]
     words = [shlex.split(c, comments=True)[1:] for c in lines + told]
     return [list(c) for c in dict.fromkeys(map(tuple, words))]
 

@@ -24,7 +24,7 @@ from .predict import areas, reduced
 class PredictionExplorer:
     "Look at predictions: a photo, its labels at any opacity, each name on or off. Shows itself in a notebook; `picture()` and `figure()` work without one."
     def __init__(self,
-        segmenter,        # What `evaluation.predict_labels` understands
+        segmenter,        # What `score.predict_labels` understands
         photos,           # Folder, list of paths, or list of PIL images
         alpha:float=.5,   # Opacity at the start, 0 to 1
         side:int=480,     # Longer side at which photos are shown, pixels

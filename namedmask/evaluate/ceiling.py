@@ -100,7 +100,7 @@ def cut_labels(
     at,              # (u, v): two numbers in [0,1), place along x and y
     flip:bool=False, # Mirror left and right
 )->np.ndarray: # (crop,crop) uint8, 255 where there is no photo
-    "The labels of the square that `segmenter.cut` cuts from the photo with the same numbers."
+    "The labels of the square that `samples.cut` cuts from the photo with the same numbers."
     (x0, x1, ox, w), (y0, y1, oy, h) = (place(n, s, crop, u) for n, u in zip(size, at))
     fx, fy = labels.shape[1]/size[0], labels.shape[0]/size[1]
     out = np.full((crop, crop), IGNORE, np.uint8)
@@ -130,7 +130,7 @@ class TrueMaskStore:
 
 def true_mask_dls(
     entries,  # From `true_mask_entries`
-    **kwargs, # For `segmenter.training_dls`: n_iters, batch_size, crop, scale, seed, start, batch_tfms, norm, ...
+    **kwargs, # For `batches.training_dls`: n_iters, batch_size, crop, scale, seed, start, batch_tfms, norm, ...
 ):
     "`training_dls` on true label maps: all else (crops, colours, copy-paste, order of random numbers) as for the student itself."
     label_of = {o: i for i, o in enumerate(entries[0].plain, 1)}
@@ -144,13 +144,13 @@ def true_mask_dls(
 # %% ../../nbs/evaluate/ceiling.ipynb #d1f2168b
 def train_ceiling(
     entries,         # From `true_mask_entries`
-    settings:dict,   # From `distillation.student_settings`: those of the student that it is the ceiling of
+    settings:dict,   # From `distil.student_settings`: those of the student that it is the ceiling of
     init,            # Start weights of the encoder: `(state dict, card)`
     folder,          # Where it goes; a training there is continued
     seed:int=0,
     quiet:bool=False,
     device=None,     # Where it is trained, see `pick_device`; fastai's default without
-    sure:float=0.,   # The student's (`inference.keep_sure`)
+    sure:float=0.,   # The student's (`infer.keep_sure`)
 )->Segmenter:
     "The student's supervised ceiling: trained like the student, with true masks in the place of pseudo-masks."
     s, names = settings, list(entries[0].plain)

@@ -40,7 +40,7 @@ class Protocol:
     truth:str = UNKNOWN            # A hash of the label files
     lacking:str = None             # Names of the system that the benchmark has not, whose pixels count as background
     transfer:str = UNKNOWN         # 'zero-shot', 'name-only' or 'name-and-image'
-    tier:str = UNKNOWN             # The strongest supervision of any model used, one of `teachers.SUPERVISION`
+    tier:str = UNKNOWN             # The strongest supervision of any model used, one of `cards.SUPERVISION`
     crf:str = UNKNOWN              # 'no', 'yes' or which
     matching:str = UNKNOWN         # 'none', or how clusters got their names
     names:dict = UNKNOWN           # From `listing`: what the system calls the classes

@@ -21,7 +21,7 @@ class PhotoLab(MiniLab):
     def __init__(self,
         folder,             # Where all of it goes
         images,             # Folder of unlabelled photos, or a list of folders and `.txt` lists
-        benchmark,          # What is scored on (`benchmarks.open_benchmark`, `VocBenchmark`); its names are the names
+        benchmark,          # What is scored on (`registry.open_benchmark`, `VocBenchmark`); its names are the names
         seed:int=0,
         teachers='offline', # A set of teachers
         iterations:int=None,# Of each student; by default those of its settings

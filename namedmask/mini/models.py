@@ -277,7 +277,7 @@ class PredictorDetector(Detector):
     def __init__(self,
         folder,           # Of the segmenter: `save_segmenter` wrote it
         cards=(),         # `TeacherCard`s: what it learned from
-        refine='grabcut', # A key of `saliency.REFINERS`
+        refine='grabcut', # A key of `outline.REFINERS`
         flip=True,        # Average with the mirrored picture
         ):
         super().__init__([], refine, None)

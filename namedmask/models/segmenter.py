@@ -97,7 +97,7 @@ def save_segmenter(
 
 def set_sure(
     folder,       # Made by `save_segmenter`
-    sure:float,   # The probability that a name must reach somewhere in a photo (`inference.keep_sure`)
+    sure:float,   # The probability that a name must reach somewhere in a photo (`infer.keep_sure`)
     asked:float=None, # What the user asked for, if that was more; noted
 )->Path:          # The folder
     "Write down when a segmenter may give a name; the weights do not depend on it."

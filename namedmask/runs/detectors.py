@@ -40,7 +40,7 @@ def _saliency_before(out, teachers):
 def make_detector(
     teachers,           # A `TeacherSet`
     saliency='auto',    # 'auto', 'evidence', 'spectral', 'tokencut', 'selfmask' (the published predictor), or a detector
-    revision:int=None,  # Of what is called 'paper' (`saliency.paper_masks`); the present one without
+    revision:int=None,  # Of what is called 'paper' (`detectors.paper_masks`); the present one without
 ):
     "The saliency detector over the set's feature models; 'auto' takes what the set asks for (`choose_saliency`), or else evidence where the models have a classifier."
     from namedmask.stages.detectors import REVISION, EvidenceDetector, SpectralDetector, TokenCutDetector, paper_masks

@@ -180,13 +180,13 @@ def fit(
     report:bool=True,  # Write report.html
     quiet:bool=False,  # Say nothing
     recipe:str=None,   # A published configuration (`recipes.recipe`): its names, n, student and experts where they are not given
-    parallel='auto',   # Experts trained at the same time: a number, or 'auto' for as many as there is room for (`experts.experts_at_once`); the result is the same
+    parallel='auto',   # Experts trained at the same time: a number, or 'auto' for as many as there is room for (`refine.experts_at_once`); the result is the same
     defaults='run',    # 'run': a run keeps the defaults that it was begun with; 'new': it gets the present ones (`defaults_of`)
     device=None,       # Where networks are trained: 'auto' (also None), 'cpu', 'cuda', 'mps'
     nothing:int=None,  # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); 0, as published: none. A quarter of the archives' photos with the offline teachers, none with the others
     unlabelled=None,   # A folder, a `.txt` list, or several of them: photos that a first student labels for the second (`unlabelled.label_photos`)
-    alike:float=None,  # The largest part of a name's photos that may look much alike (`retrieval.too_many_alike`); .3 with the offline teachers, 1 (any) with the others
-    sure:float=None,   # The probability that a name must reach somewhere in a photo to be given in it (`inference.keep_sure`); .9 with the offline teachers, 0 (any), as published, with the others
+    alike:float=None,  # The largest part of a name's photos that may look much alike (`diversity.too_many_alike`); .3 with the offline teachers, 1 (any) with the others
+    sure:float=None,   # The probability that a name must reach somewhere in a photo to be given in it (`infer.keep_sure`); .9 with the offline teachers, 0 (any), as published, with the others
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
     given = dict(images=images, names=names, teachers=teachers, n=n, student=student, experts=experts, groups=groups, saliency=saliency, seed=seed,

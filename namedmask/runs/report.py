@@ -136,7 +136,7 @@ def kinds_text(
     archive,   # A `namedmask.stages.archive.Archive`
     name:str,  # One of its names
 )->str:        # '' where the archive does not say
-    "How varied a name's photos are, in words (`retrieval.kinds`)."
+    "How varied a name's photos are, in words (`diversity.kinds`)."
     told = read_json(Path(getattr(archive, 'folder', ''))/'stage.json', {}, dict).get('kinds')
     of_name = told.get(name) if isinstance(told, dict) else None
     if not isinstance(of_name, list) or len(of_name) != 2 or not all(map(_number, of_name)): return ''

@@ -20,7 +20,7 @@ from .checks import _torch_device
 def evaluate_run(
     run:Run,          # A finished run
     root,             # The benchmark's folder
-    benchmark='voc',  # Which it is, a key of `benchmarks.BENCHMARKS`
+    benchmark='voc',  # Which it is, a key of `base.BENCHMARKS`
     split=None,       # Which part of it; by default the one that is usually scored
     student=True,     # Score the student
     naive=False,      # Score the naive baseline

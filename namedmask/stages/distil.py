@@ -173,7 +173,7 @@ def distil(
     device=None,       # torch device; fastai's default without
     nothing=(),        # Photos that show none of the names (`nothing.find_nothing`): background as a whole
     labelled=None,     # Photos that an earlier student has labelled (`unlabelled.label_photos`): half of the samples
-    sure:float=0.,     # The probability that a name must reach somewhere in a photo (`inference.keep_sure`), but no more than nine of ten archive photos reach for their own; the training does not depend on it
+    sure:float=0.,     # The probability that a name must reach somewhere in a photo (`infer.keep_sure`), but no more than nine of ten archive photos reach for their own; the training does not depend on it
 ): # -> Segmenter
     "Train a student on all archives (NamedMask, section 3.3), or continue, or load the one that is there."
     settings, seed = student_settings(settings), check_seed(seed)

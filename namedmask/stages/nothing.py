@@ -113,7 +113,7 @@ def find_nothing(
     n:int=150,       # Photos to train on
     held:int=100,    # Photos to set aside
     below:float=.5,  # The part of the index that is looked at: the photos that fit every name worst
-    looks=None,      # `retrieval.Looks`: a second opinion; None asks nobody
+    looks=None,      # `diversity.Looks`: a second opinion; None asks nobody
     spread:bool=False,# Those to train on are as unlike each other as can be (`farthest`); False: picked at random
     seed:int=0,
     quiet:bool=False,# No progress bar

@@ -254,7 +254,7 @@ def selfmask_learner(
     wd:float=.01,             # Weight decay, decoupled (AdamW)
     as_released:bool=False,   # See `ranking_loss`
     cbs=(), path=None,
-    precision:str='auto',     # On a GPU, see `inference.half_type`
+    precision:str='auto',     # On a GPU, see `infer.half_type`
 )->Learner:
     "A fastai `Learner`: dice plus ranking, AdamW, encoder and the rest as two groups; bfloat16 or float16 on a GPU."
     split = lambda m: [list(m.encoder.parameters()), [p for n, p in m.named_parameters() if not n.startswith('encoder.')]]

@@ -300,7 +300,7 @@ class ScoreSegmenter:
     "What systems share that score names at each pixel. Subclasses have `scores`."
     crf, transfer = False, 'zero-shot'
     def __init__(self,
-        names,           # As for `retrieval.parse_names`
+        names,           # As for `names.parse_names`
         background=None, # None: every pixel gets a name; a number or `Threshold`: below it is background; a list of words: what they win is background
         ):
         self.categories = parse_names(names)
@@ -419,7 +419,7 @@ class MaskClipSegmenter(ScoreSegmenter):
     measure = 'a largest softmax(s cos)'
     def __init__(self,
         retriever,             # An `OpenClipRetriever`, or a `DenseClip`
-        names,                 # As for `retrieval.parse_names`
+        names,                 # As for `names.parse_names`
         background=None,       # As for `ScoreSegmenter`: None is MaskCLIP, else MaskCLIP*
         key_smoothing=None,    # ks_thresh: True for 1.0, the paper's; None: off, as in the published figures
         prompt_denoising=None, # pd_thresh: True for .5, the paper's; None: off
@@ -551,7 +551,7 @@ def clip_of(teachers): # A set of teachers, or its name
 
 def maskclip_of(
     teachers,        # A set of teachers, or its name: 'mini' or 'paper'
-    names,           # As for `retrieval.parse_names`
+    names,           # As for `names.parse_names`
     background=None, # None, a number, a `Threshold`, a list of words; or 'archive': a threshold chosen on `archive` and `masks`
     archive=None,    # An `Archive`, for 'archive'
     masks=None,      # `MaskStore` with the saliency masks of its photos, for 'archive'

@@ -106,7 +106,7 @@ class AttentionDetector(Detector):
         side:int=640,          # Shorter side at which it sees a photo, pixels
         heads:int=5, mass:float=.5, top:float=.4, # See `mined`
         centre:bool=None,      # Subtract the photo's mean key; without, only if the transformer has no class token
-        refine=None,           # A key of `saliency.REFINERS`; published: none
+        refine=None,           # A key of `outline.REFINERS`; published: none
         device=None,           # A GPU where there is one
         ):
         if not features.is_vit: raise NamedMaskError(f"{features.name} has no attention: MaskDistill needs a vision transformer.")

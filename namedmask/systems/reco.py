@@ -125,7 +125,7 @@ MINI_CONTEXT = ('grass', 'leaves', 'sky', 'street', 'wood')      # the grounds w
 # %% ../../nbs/systems/reco.ipynb #e23536c3
 def reco_references(
     archive,         # An `Archive` that has the names
-    names,           # As for `retrieval.parse_names`
+    names,           # As for `names.parse_names`
     encoder,         # A feature model
     dense:DenseClip, # CLIP's dense features
     context=(),      # Names of the context, in order; their references come first
@@ -191,7 +191,7 @@ class RecoSegmenter(ScoreSegmenter):
         references:dict, # name -> (C,) vector, from `reco_references`
         encoder,         # The feature model that they are from
         dense:DenseClip, # CLIP's dense features
-        names,           # As for `retrieval.parse_names`; each has a reference
+        names,           # As for `names.parse_names`; each has a reference
         background=None, # As for `ScoreSegmenter`: None is ReCo, else ReCo*
         side:int=320,    # Pixels of the shorter side that the encoder sees (ReCo: 320)
         longest:int=2048,# Pixels of the longer side at most
@@ -321,7 +321,7 @@ def context_archive(
 def reco_of(
     teachers,        # A set of teachers, or its name: 'mini' or 'paper'
     archive,         # An `Archive` of the names
-    names,           # As for `retrieval.parse_names`
+    names,           # As for `names.parse_names`
     background=None, # None, a number, a `Threshold`, a list of words; or 'archive': a threshold chosen on `archive` and `masks`
     contexts=None,   # `Archive` of the context's names (`context_archive`); None: no context elimination
     masks=None,      # `MaskStore` with the saliency masks of the archive's photos, for 'archive'

@@ -41,7 +41,7 @@ class Row:
         segmenter,      # Something with `.names` and `.predict` or `.segment`
         cards,          # `TeacherCard`s, or their dicts
         protocol:dict,  # What the protocol card asks for
-        key:str=None,   # Changes when the segmenter does; `evaluation.model_key` by default
+        key:str=None,   # Changes when the segmenter does; `score.model_key` by default
         ):
         from namedmask.evaluate.score import model_key
         self.segmenter, self.names, self.protocol = segmenter, [getattr(o, 'name', o) for o in segmenter.names], dict(protocol)

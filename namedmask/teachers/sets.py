@@ -32,11 +32,11 @@ class TeacherSet:
     n:int = 100          # Photos for each name
     nothing:float = 0.   # Photos of nothing that the student learns from, for each photo of the archives
     alike:float = 1.     # The largest part of a name's photos that may look much alike; 1: any
-    sure:float = 0.      # The probability that a name must reach somewhere in a photo (`inference.keep_sure`); 0: any
+    sure:float = 0.      # The probability that a name must reach somewhere in a photo (`infer.keep_sure`); 0: any
     votes:int = 20       # Nearest photos that give a second opinion on each photo of an archive; 0 for none
     side:int = 384       # Pixels of the square that the saliency's features see
     spectral:dict = None # Settings of the spectral detector that go with the features, say dict(upsample=2)
-    refine:str = 'grabcut' # How saliency masks are brought to the photo's pixels: a key of `saliency.REFINERS`
+    refine:str = 'grabcut' # How saliency masks are brought to the photo's pixels: a key of `outline.REFINERS`
     refine_side:int = None # Shorter side of the photo while that is done, in pixels; without, 256² pixels at most
     detector:Callable = None # () -> a saliency detector of the set's own; without, one is built on the features
     saliency:str = None    # What `fit` takes where nothing is said and its weights are there: 'selfmask', the published predictor

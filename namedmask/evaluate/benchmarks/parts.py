@@ -82,7 +82,7 @@ def without_background(
                 classes_in_mean=len(known), confusion=m[1:, 1:].tolist(), unnamed_pixels=int(m[:, 0].sum()))
 
 def _class_interval(records, n):
-    "{'miou_ci'} of the mean without background, as `evaluation.intervals` has it with it."
+    "{'miou_ci'} of the mean without background, as `score.intervals` has it with it."
     if len(records) < 2: return {}
     draws = bootstrap_iou(*(o[:, 1:] for o in add_cells(records, n)[1:]))
     draws = draws[~np.isnan(draws).all(1)]

@@ -52,7 +52,7 @@ class SaliencySet(Benchmark):
 def detector_contract(
     detector, # As for `evaluate_saliency`
 )->dict:
-    "What a detector says of itself, in the form of `evaluation.contract_of`; it has no names, so transfer, prompts and matching do not apply."
+    "What a detector says of itself, in the form of `score.contract_of`; it has no names, so transfer, prompts and matching do not apply."
     cards = getattr(detector, 'cards', None)
     if cards is None and getattr(detector, 'card', None): cards = [detector.card]
     refined = (getattr(detector, 'settings', None) or {}).get('refine', 'unknown') or False

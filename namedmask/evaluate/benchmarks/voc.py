@@ -16,7 +16,7 @@ from .base import BENCHMARKS, Benchmark, Source, _folder, reads
 
 # %% ../../../nbs/evaluate/benchmarks/voc.ipynb #30712a9e
 def voc_list(
-    root:Path, # What `evaluation.voc_root` returned
+    root:Path, # What `voc.voc_root` returned
     split:str, # 'val', 'train', 'trainval', 'trainaug', or the name of any list
 )->tuple: # (the list's file, names of photos without suffix)
     "Read a list of VOC photos in either of its forms."

@@ -90,20 +90,27 @@ def test_old_paths_lead_home(old):
                 assert getattr(import_module(f'namedmask.{old}'), name) is getattr(module, name)
             assert any(issubclass(w.category, DeprecationWarning) and f'namedmask.{new}' in str(w.message) for w in said), (old, name)
 
-def python(code):
-    r = subprocess.run([sys.executable, '-W', 'error::DeprecationWarning:__main__', '-c', code], capture_output=True, text=True, cwd=ROOT)
-    return r.returncode, r.stdout + r.stderr
+OLD_LINES = ('from namedmask.pipeline import fit', 'import namedmask.images as I; I.load_image', 'from namedmask import saliency; saliency.make_masks', 'from namedmask.mini import mini_teachers')
 
-def test_old_imports_warn_where_they_stand():
-    for line in ('from namedmask.pipeline import fit', 'import namedmask.images as I; I.load_image', 'from namedmask import saliency; saliency.make_masks', 'from namedmask.mini import mini_teachers'):
-        code, said = python(line)
-        assert code and 'has moved to namedmask.' in said, (line, said)
-    assert python('import warnings; warnings.simplefilter("ignore")\nfrom namedmask.saliency import *\nmake_masks, SpectralDetector, vote')[0] == 0
+@pytest.mark.parametrize('line', OLD_LINES)
+def test_old_imports_warn_where_they_stand(line):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        exec(compile(line, 'a script of yours', 'exec'), {})
+    told = [w for w in said if issubclass(w.category, DeprecationWarning) and 'has moved to namedmask.' in str(w.message)]
+    assert told and all(w.filename == 'a script of yours' for w in told), [str(w) for w in said]
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+def test_an_old_module_gives_all_its_names_to_a_star():
+    scope = {}
+    exec('from namedmask.saliency import *', scope)
+    assert {'make_masks', 'SpectralDetector', 'vote'} <= set(scope)
 
 def test_a_module_that_never_was_is_still_an_error():
-    assert 'ModuleNotFoundError' in python('import namedmask.nowhere')[1]
-    assert "has no attribute 'nothing_such'" in python('import namedmask.images as I; I.nothing_such')[1]
+    with pytest.raises(ModuleNotFoundError): import_module('namedmask.nowhere')
+    with pytest.raises(AttributeError, match="has no attribute 'nothing_such'"): import_module('namedmask.images').nothing_such
 
 def test_fit_and_run_stand_at_the_top():
-    code, said = python('import sys, namedmask; assert "torch" not in sys.modules\nfrom namedmask import fit, Run\nprint(fit.__module__, Run.__module__, "fit" in dir(namedmask))')
-    assert code == 0 and said.split() == ['namedmask.runs.pipeline', 'namedmask.runs.run', 'True'], said
+    code = 'import sys, namedmask; assert "torch" not in sys.modules; from namedmask import fit, Run; print(fit.__module__, Run.__module__, "fit" in dir(namedmask))'
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    assert r.returncode == 0 and r.stdout.split() == ['namedmask.runs.pipeline', 'namedmask.runs.run', 'True'], r.stdout + r.stderr

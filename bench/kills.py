@@ -61,6 +61,8 @@ def table(inputs, out):
     labs = t.labs_for('toy', out, 1, [inputs/'photos'], 'voc', inputs/'voc', 'bird,boat,bottle', iterations=2)
     t.run_table(labs, 'selfmask,selfmask-clip,namedmask-plain', t.results_file(out), quiet=True)
 
+PRELOADED = ('runs.pipeline', 'runs.scores', 'stages.index', 'stages.build', 'stages.saliency', 'stages.refine', 'stages.distil', 'stages.nothing', 'evaluate.benchmarks.registry',
+             'app.predict', 'systems.table')                                # so that no child imports them again
 TIMED = ('run.json', 'stage.json', 'report.html', 'results.jsonl')     # hold times of day and seconds
 MACHINE = ('.namedmask.jsonl', '.namedmask.lock', 'index.db', 'index.db-journal')
 
@@ -109,7 +111,7 @@ class Killer:
         os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT/'bench'), str(ROOT/'tests'), str(ROOT), os.environ.get('PYTHONPATH', '')])
         os.environ.setdefault('OMP_NUM_THREADS', '1')
         self.ctx = multiprocessing.get_context('forkserver')
-        self.ctx.set_forkserver_preload(['helpers', 'namedmask.runs.record', 'namedmask.app.predict', 'namedmask.evaluate.benchmarks.base', 'namedmask.stages.experts', 'namedmask.stages.distil', 'namedmask.systems.table'])
+        self.ctx.set_forkserver_preload(['helpers', *(f'namedmask.{m}' for m in PRELOADED)])
 
     def run(self, name, out, delay=None, how=signal.SIGKILL):
         "(exit code, children that outlived a killed process by two seconds)"

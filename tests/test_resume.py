@@ -12,7 +12,7 @@ def server():
     os.environ['PYTHONPATH'] = os.pathsep.join([str(Path(__file__).parent), str(helpers.ROOT), os.environ.get('PYTHONPATH', '')])
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     ctx = multiprocessing.get_context('forkserver')
-    ctx.set_forkserver_preload(['helpers', 'namedmask.runs.record', 'namedmask.stages.index', 'namedmask.data.photos', 'namedmask.stages.experts', 'namedmask.stages.distil'])
+    ctx.set_forkserver_preload(['helpers', *(f'namedmask.{m}' for m in ('runs.pipeline', 'runs.scores', 'stages.index', 'stages.build', 'stages.saliency', 'stages.refine', 'stages.distil'))])
     return ctx
 
 @pytest.fixture(scope='module')

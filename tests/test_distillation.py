@@ -176,7 +176,7 @@ def test_same_seed_same_weights_another_seed_others(data, student, tmp_path):
 def test_nothing_changed_nothing_done(data, student, monkeypatch):
     folder, seg = student
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    monkeypatch.setattr('namedmask.models.train.train', lambda *a, **k: pytest.fail('trained again'))
+    monkeypatch.setattr('namedmask.stages.distil.train', lambda *a, **k: pytest.fail('trained again'))
     assert same(seg, distil(*data, TINY, None, folder, seed=3, quiet=True))
     assert before == {p: p.stat().st_mtime_ns for p in folder.iterdir()}
 

@@ -497,9 +497,16 @@ def test_hostile_headers_end_in_one_sentence(tmp_path, about):
     import json
     from safetensors.torch import save_file
     if isinstance(about, dict) and 'spec' in about: about.setdefault('cards', [])
-    save_file(tiny_net().state_dict(), tmp_path/'m.safetensors', metadata={'namedmask.stages.selfmask': json.dumps(about)})
+    save_file(tiny_net().state_dict(), tmp_path/'m.safetensors', metadata={'namedmask.selfmask': json.dumps(about)})
     with pytest.raises(NamedMaskError) as e: predictor.load_selfmask(tmp_path/'m.safetensors')
     assert '\n' not in str(e.value)
+
+def test_a_file_says_what_it_is_under_the_name_that_it_always_had(tmp_path):
+    "Files from before the package had floors are read, and they read ours."
+    from safetensors import safe_open
+    net = tiny_net(); net.cards = []
+    predictor.save_selfmask(tmp_path/'m.safetensors', net, [])
+    with safe_open(str(tmp_path/'m.safetensors'), 'pt') as f: assert set(f.metadata()) == {'namedmask.selfmask'}
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
     net = tiny_net(); net.cards = []

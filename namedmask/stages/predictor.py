@@ -79,7 +79,7 @@ def save_selfmask(
     from safetensors.torch import save_file
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     about = dict(format=1, spec=model.spec, cards=[asdict(c) for c in cards])
-    with atomic_path(path) as tmp: save_file(state, tmp, metadata={'namedmask.stages.selfmask': json.dumps(about, ensure_ascii=False)})
+    with atomic_path(path) as tmp: save_file(state, tmp, metadata={'namedmask.selfmask': json.dumps(about, ensure_ascii=False)})
 
 # %% ../../nbs/stages/predictor.ipynb #f9dca692
 _RENAME = [(r'^module\.', ''), (r'^query_embed(\.weight)?$', 'queries'), (r'^decoder\.layers\.', 'decoder.'), (r'^decoder\.norm\.', 'norm.'),
@@ -146,7 +146,7 @@ def _about(file):
     if not str(file).endswith('.safetensors'): return {}
     try:
         with safe_open(str(file), 'pt') as f: held = f.metadata() or {}
-        if own := json.loads(held.get('namedmask.stages.selfmask', 'null')): return dict(spec=own['spec'], cards=own['cards'])
+        if own := json.loads(held.get('namedmask.selfmask', 'null')): return dict(spec=own['spec'], cards=own['cards'])
         cards = json.loads(held.get('namedmask', '{}')).get('supervision')
         return dict(cards=[dict(c, allow_masks=c['supervision'] == 'masks') for c in cards]) if cards else {}
     except Exception as e: raise NamedMaskError(f"Cannot read {file} ({str(e)[:120]}): restore it from a copy.") from e

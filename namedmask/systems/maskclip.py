@@ -524,7 +524,7 @@ def agreement(
     return float(np.mean(out))
 
 # %% ../../nbs/systems/maskclip.ipynb #9a564201
-MINI_DENSE = dict(side=56, stride=8, shift=8)    # For MiniCLIP: 7 x 7 places, chosen on an archive as in chapter 22
+MINI_DENSE = dict(side=56, stride=8, shift=8)    # For MiniCLIP: 7 x 7 places, chosen on an archive as in this chapter
 
 # %% ../../nbs/systems/maskclip.ipynb #6d9a9f63
 class NamesOnly:

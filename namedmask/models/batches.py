@@ -82,29 +82,6 @@ class ArchiveDataset:
     def __len__(self): return self.n
     def new_empty(self): return PhotosToLabel([], self.side)     # what fastai keeps in an exported learner
 
-    def draw(self, rng):
-        "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
-        if self.labelled is not None and rng.random() < self.share: return self.draw_labelled(rng)
-        e = self.next_photo(rng)
-        s, u, v, f = rng.random(4)
-        im, soft = self.pictures(e)
-        scale = self.scale_of(im, s)
-        released = dict(corner=corner_of(rng.random()), mask_filter=Image.NEAREST) if self.as_released else {}
-        x, m, pad = cut(im, soft, self.crop, scale, (u, v), f < self.flip, **released)
-        y = label_map(m, self.label_of(e), self.band, self.ignore_index)
-        np.putmask(y, pad, self.ignore_index)
-        return x, y, e
-
-    def next_photo(self, rng):
-        "The photo of a sample: of the archives, or of nothing."
-        photos = self.nothing if self.nothing and rng.random() < self.nothing_share else self.entries
-        return photos[rng.integers(len(photos))]
-
-    def scale_of(self, im, s):
-        "The scale factor of a photo, for a random number `s` in [0,1)."
-        unit = self.side/min(im.size) if self.side else 1.
-        return unit*(self.scale[0] + s*(self.scale[1]-self.scale[0]))
-
     def __getitem__(self, i):
         rng, why = rng_of(self.seed, 'sample', i), 'every pixel was ignored: choose a narrower band'
         for _ in range(10):
@@ -112,6 +89,33 @@ class ArchiveDataset:
             except NamedMaskError as e: why = str(e); continue          # a photo that has gone: take another
             if (y != self.ignore_index).any(): return TensorImage(torch.from_numpy(x).permute(2, 0, 1)), TensorLabels(torch.from_numpy(y))
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
+
+# %% ../../nbs/models/batches.ipynb #3304ba78
+@patch
+def draw(self:ArchiveDataset, rng):
+    "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
+    if self.labelled is not None and rng.random() < self.share: return self.draw_labelled(rng)
+    e = self.next_photo(rng)
+    s, u, v, f = rng.random(4)
+    im, soft = self.pictures(e)
+    scale = self.scale_of(im, s)
+    released = dict(corner=corner_of(rng.random()), mask_filter=Image.NEAREST) if self.as_released else {}
+    x, m, pad = cut(im, soft, self.crop, scale, (u, v), f < self.flip, **released)
+    y = label_map(m, self.label_of(e), self.band, self.ignore_index)
+    np.putmask(y, pad, self.ignore_index)
+    return x, y, e
+
+@patch
+def next_photo(self:ArchiveDataset, rng):
+    "The photo of a sample: of the archives, or of nothing."
+    photos = self.nothing if self.nothing and rng.random() < self.nothing_share else self.entries
+    return photos[rng.integers(len(photos))]
+
+@patch
+def scale_of(self:ArchiveDataset, im, s):
+    "The scale factor of a photo, for a random number `s` in [0,1)."
+    unit = self.side/min(im.size) if self.side else 1.
+    return unit*(self.scale[0] + s*(self.scale[1]-self.scale[0]))
 
 # %% ../../nbs/models/batches.ipynb #68afa2bb
 @patch

@@ -304,7 +304,7 @@ def make(run, n, shared, many=0):
     from namedmask.teachers.sets import get_teachers
     run, teachers = Run(run), get_teachers('offline')
     find = lambda folder, n, **kw: find_nothing(run.index, teachers.retriever(), run.archive, run.folder/'more'/folder, n, 300, looks=Looks(teachers.features()[0]), seed=run.settings['seed'], **kw)
-    found, spread = find('nothing', n, spread=False), find('spread', min(n, 300))     # the same are set aside of both
+    found, spread = find('nothing', n, spread=False), find('spread', min(n, 300), spread=True)     # the same are set aside of both
     print(found, spread)
     if many: print('many:', kinds_of(find('many', many).train, shared))
     for what, of in (('random', found.train), ('spread', spread.train)): print(f'150 {what}:', kinds_of(of[:150], shared))

@@ -3,8 +3,8 @@ import errno, json, multiprocessing, os, signal, socket, threading
 from pathlib import Path
 import numpy as np
 import pytest
-from namedmask import core
-from namedmask.core import (LOCK, RECORD, JsonLines, NamedMaskError, Stage, atomic_path, check_regular, claim, empty_own, explain_write,
+from namedmask.core import claims, locks
+from namedmask.core import (LOCK, RECORD, JsonLines, NamedMaskError, Stage, atomic_path, cache_dir, check_regular, claim, empty_own, explain_write,
     full_settings, locked, own_folder, owned_files, parse_json, read_bytes, read_json, read_lines, remove_own, rng_of, safe_join,
     seed_of, settings_key, slug, sweep, write_json, write_text)
 
@@ -108,7 +108,7 @@ def test_only_recorded_files_are_replaced_and_deleted(tmp_path):
 def test_a_name_whose_file_is_gone_is_not_ours_any_more(tmp_path):
     own_folder(tmp_path/'f'); write_text(tmp_path/'f'/'a.txt', 'ours')
     (tmp_path/'f'/'a.txt').unlink()
-    core._OPEN.clear()                                                      # another process
+    claims.OPEN_FOLDERS.clear()                                                      # another process
     own = own_folder(tmp_path/'f')
     (tmp_path/'f'/'a.txt').write_text('yours')
     assert own.files == set() and not remove_own(tmp_path/'f'/'a.txt') and (tmp_path/'f'/'a.txt').read_text() == 'yours'
@@ -121,7 +121,7 @@ def test_empty_own_keeps_what_it_is_told_to(tmp_path):
 
 def test_a_record_cannot_lead_out(tmp_path):
     (tmp_path/'precious.txt').write_text('mine')
-    own_folder(tmp_path/'f'); core._OPEN.clear()
+    own_folder(tmp_path/'f'); claims.OPEN_FOLDERS.clear()
     JsonLines(tmp_path/'f'/RECORD).append(*(dict(file=n) for n in ('../precious.txt', str(tmp_path/'precious.txt'), 'a/../../precious.txt', '', 'x\0y')), {'file': 3}, {'file': ['x']})
     own = own_folder(tmp_path/'f')
     assert own.files == set() and owned_files(tmp_path/'f') == set()
@@ -182,7 +182,7 @@ def test_texts_that_utf8_cannot_hold_are_written(tmp_path):
     assert (tmp_path/'a.txt').read_text() == 'a\\udcffb'
 
 def _die_in_the_middle(folder):
-    core._OPEN.clear()                                                      # as a process of its own
+    claims.OPEN_FOLDERS.clear()                                                      # as a process of its own
     with locked(folder, shared=True):
         with atomic_path(Path(folder)/'deep'/'big.bin') as tmp:
             tmp.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)
@@ -221,7 +221,7 @@ def take(folder):
     with locked(folder): pass
 
 def test_a_lock_keeps_others_out_and_lets_its_own_thread_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(core, 'PATIENCE', .05)
+    monkeypatch.setattr(locks, 'PATIENCE', .05)
     with locked(tmp_path/'f'):
         with locked(tmp_path/'f') as own: assert own.home == os.path.realpath(tmp_path/'f')
         assert 'Another process is working in' in str(in_thread(lambda: take(tmp_path/'f')))
@@ -236,7 +236,7 @@ def _hold(folder, ready):
     with locked(folder): ready.set(); signal.pause()
 
 def test_a_killed_process_leaves_no_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(core, 'PATIENCE', .05)
+    monkeypatch.setattr(locks, 'PATIENCE', .05)
     ctx = multiprocessing.get_context('fork'); ready = ctx.Event()
     p = ctx.Process(target=_hold, args=(tmp_path/'f', ready)); p.start(); ready.wait(30)
     says('Another process', take, tmp_path/'f')
@@ -253,7 +253,7 @@ def test_a_file_system_without_locks_is_not_another_process(number, tmp_path, mo
     assert done and 'has no locks' in err and 'Another process' not in err and str(tmp_path/'f') in err
 
 def test_a_lock_that_is_held_is_another_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(core, 'PATIENCE', .05)
+    monkeypatch.setattr(locks, 'PATIENCE', .05)
     def held(*a): raise OSError(errno.EWOULDBLOCK, 'busy')
     monkeypatch.setattr('fcntl.flock', held)
     says('Another process', take, tmp_path/'f')
@@ -334,7 +334,7 @@ def test_settings_as_earlier_versions_wrote_them(tmp_path):
 
 def test_seconds_add_up_over_interruptions(tmp_path, monkeypatch):
     clock = [100.]
-    monkeypatch.setattr(core.time, 'time', lambda: clock[0])
+    monkeypatch.setattr('time.time', lambda: clock[0])
     stage = Stage(tmp_path/'s', {}).open()
     for fails in (True, False):
         try:
@@ -368,8 +368,8 @@ def test_folders_of_01_are_adopted_by_what_they_hold(tmp_path):
     assert not (tmp_path/'stage'/'.a.123.tmp').exists() and (tmp_path/'stage'/'mine.txt').exists()
 
 def test_cache_dir(monkeypatch, tmp_path):
-    monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path)); assert core.cache_dir() == tmp_path
-    monkeypatch.setenv('NAMEDMASK_CACHE', ''); assert core.cache_dir() == Path.home()/'.cache'/'namedmask'
+    monkeypatch.setenv('NAMEDMASK_CACHE', str(tmp_path)); assert cache_dir() == tmp_path
+    monkeypatch.setenv('NAMEDMASK_CACHE', ''); assert cache_dir() == Path.home()/'.cache'/'namedmask'
 
 def test_a_stage_does_not_take_the_place_of_another_kind(tmp_path):
     Stage(tmp_path/'f', dict(stage='retrieval', n=1)).open().finish()

@@ -396,8 +396,7 @@ def test_masks_have_a_folder_of_their_own(world, archive):
 
 def test_an_import_works_under_its_folders_lock(world, monkeypatch):
     import threading
-    from namedmask import core
-    monkeypatch.setattr(core, 'PATIENCE', .05, raising=False)
+    monkeypatch.setattr('namedmask.core.locks.PATIENCE', .05)
     tmp, root, _ = world
     refused = []
     def second():

@@ -322,7 +322,7 @@ def test_a_full_disk_keeps_what_is_finished(stage, photos, tmp_path, monkeypatch
 @pytest.fixture
 def busy(monkeypatch):
     "Holds the lock of a folder in another thread while the block runs."
-    monkeypatch.setattr(core, 'PATIENCE', .1)
+    monkeypatch.setattr('namedmask.core.locks.PATIENCE', .1)
     @contextmanager
     def hold(folder):
         held, let_go = threading.Event(), threading.Event()

@@ -6,6 +6,7 @@ import numpy as np, pytest
 from PIL import Image
 import helpers
 from namedmask import core
+from namedmask.core import claims
 from namedmask.data import photos as photos_module
 from namedmask.app import predict as predict_module
 from namedmask.core import NamedMaskError
@@ -296,7 +297,7 @@ def hold(src, out, inside, leave):
 
 @pytest.mark.parametrize('kind', [fork.Process, threading.Thread])
 def test_a_second_predict_on_the_same_folder_is_refused(seg, src, tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(core, 'PATIENCE', .05, raising=False)
+    monkeypatch.setattr('namedmask.core.locks.PATIENCE', .05)
     make = fork.Event if kind is fork.Process else threading.Event
     inside, leave = make(), make()
     other = kind(target=hold, args=(src, tmp_path/'out', inside, leave))
@@ -524,7 +525,7 @@ def as_in_0_1(out):
     lines = [json.loads(o) for o in (out/'predictions.jsonl').read_text().splitlines()]
     (out/'predictions.jsonl').write_text(''.join(json.dumps({k: v for k, v in o.items() if k not in ('bytes', 'mtime_ns')}) + '\n' for o in lines))
     (out/'legend.json').write_text(json.dumps({k: v for k, v in json.loads((out/'legend.json').read_text()).items() if k not in ('key', 'no_pictures')}, indent=1))
-    core._OPEN.clear()
+    claims.OPEN_FOLDERS.clear()
 
 def test_results_of_0_1_are_continued(seg, src, tmp_path, hashed):
     out = tmp_path/'out'

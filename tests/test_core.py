@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from namedmask.core import claims, locks
 from namedmask.core import (LOCK, RECORD, JsonLines, NamedMaskError, Stage, atomic_path, cache_dir, check_regular, claim, empty_own, explain_write,
-    full_settings, locked, own_folder, owned_files, parse_json, read_bytes, read_json, read_lines, remove_own, rng_of, safe_join,
+    locked, own_folder, owned_files, parse_json, read_bytes, read_json, read_lines, remove_own, rng_of, safe_join,
     seed_of, settings_key, slug, sweep, write_json, write_text)
 
 def says(words, f, *a, **kw):
@@ -290,13 +290,6 @@ def test_keys_and_random_numbers_depend_on_what_they_are_given():
     assert settings_key({'a': 1, 'b': [1, 2]}) == settings_key({'b': (1, 2), 'a': 1}) != settings_key({'a': 1, 'b': [2, 1]}) and len(settings_key({})) == 16
     assert (rng_of(3, 'x', 5).random(3) == rng_of(3, 'x', 5).random(3)).all() and rng_of(3, 'x').random() != rng_of(3, 'y').random() != rng_of(4, 'y').random()
     assert seed_of(3, 'x') == seed_of(3, 'x') != seed_of(4, 'x') and 0 <= seed_of(3, 'x') < 2**63
-
-def test_full_settings():
-    table = dict(paper=dict(lr=1, steps=9), mini=dict(lr=2, steps=3))
-    assert full_settings('mini', table, 'X') == table['mini'] and full_settings(dict(steps=5), table, 'X') == dict(lr=1, steps=5)
-    assert full_settings(dict(base='mini', lr=7), table, 'X') == dict(lr=7, steps=3) == full_settings(dict(lr=7), table, 'X', base='mini')
-    says('no X settings called', full_settings, 'small', table, 'X')
-    says('Unknown X settings speed', full_settings, dict(speed=1), table, 'X')
 
 # ---------------------------------------------------------------- stages
 

@@ -176,7 +176,7 @@ def test_same_seed_same_weights_another_seed_others(data, student, tmp_path):
 def test_nothing_changed_nothing_done(data, student, monkeypatch):
     folder, seg = student
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    monkeypatch.setattr('namedmask.stages.distil.train', lambda *a, **k: pytest.fail('trained again'))
+    monkeypatch.setattr('namedmask.models.training.fit_resumably', lambda *a, **k: pytest.fail('trained again'))
     assert same(seg, distil(*data, TINY, None, folder, seed=3, quiet=True))
     assert before == {p: p.stat().st_mtime_ns for p in folder.iterdir()}
 
@@ -218,10 +218,10 @@ def test_settings_reach_the_samples_and_the_learner(data, tmp_path, monkeypatch)
     from namedmask.stages import distil as D
     class Looked(Exception): pass
     seen = {}
-    def look(model, dls, folder, **kw):
-        seen.update(kw, dls=dls(0))
+    def look(dls, model, **how):
+        seen.update(how, dls=dls)
         raise Looked
-    monkeypatch.setattr(D, 'train', look)
+    monkeypatch.setattr(D, 'segmenter_learner', look)
     for changes, want in (({}, ('auto', False, 512)), (dict(side='native', precision='float32'), ('float32', False, None)), (dict(as_released=True), ('auto', True, 512))):
         with pytest.raises(Looked): distil(*data, {**TINY, 'side': None, **changes}, None, tmp_path/'-'.join(['s', *changes]), quiet=True)
         ds = seen['dls'].train.dataset

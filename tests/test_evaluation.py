@@ -445,7 +445,7 @@ def test_turned_photos_in_vocs_layout(turn, voc, tmp_path):
     entry = next(e for e in true_mask_entries(voc/'JPEGImages', voc/'SegmentationClass', 'cat', quiet=True) if e.path.stem == stem)
     assert np.array_equal(entry.labels(), bench.labels(stem))
     from namedmask.evaluate.ceiling import TrueMaskDataset
-    x, y, _ = TrueMaskDataset([entry], TrueMaskStore([entry]), {1: 'cat'}, 1, 32, (1., 1.), None, None, 0, 0.).draw(np.random.default_rng(0))
+    x, y, _ = TrueMaskDataset([entry], TrueMaskStore([entry]), {1: 'cat'}, 1, crop=32, scale=(1., 1.), flip=0.).draw(np.random.default_rng(0))
     assert ((np.asarray(x)[..., 0] > 80) == (y == 1))[y != 255].mean() > .98
 
 def test_one_table_of_synonyms():

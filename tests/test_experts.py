@@ -36,7 +36,7 @@ def test_every_photo_gets_a_mask_of_its_size_and_a_record(archive, whole):
     assert not list(whole[0].glob('*/checkpoint.pt')) and (whole[0]/'circle'/'losses.csv').exists()
 
 def test_again_does_nothing(archive, whole, monkeypatch):
-    monkeypatch.setattr(experts_module, 'train', None); monkeypatch.setattr(experts_module, 'drawn_from', None)
+    monkeypatch.setattr(experts_module, 'build_network', None); monkeypatch.setattr(experts_module, 'drawn_from', None)
     assert files(run(archive, whole[0])) == whole[1]
 
 def test_an_interruption_anywhere_gives_the_same_masks(archive, whole, tmp_path, monkeypatch):
@@ -56,8 +56,8 @@ def test_a_changed_mask_trains_only_its_expert_again(archive, tmp_path, monkeypa
     own = MaskStore(tmp_path/'own')
     for e in entries: own.save(e.sha, masks.load(e.sha))
     run((entries, own), tmp_path/'x')
-    trained, real = [], train.train
-    monkeypatch.setattr(experts_module, 'train', lambda *a, **k: (trained.append(k['what']), real(*a, **k))[1])
+    trained, real = [], train.fit_resumably
+    monkeypatch.setattr('namedmask.models.training.fit_resumably', lambda *a, **k: (trained.append(k['what']), real(*a, **k))[1])
     own.save(entries[0].sha, np.zeros((48, 48), np.uint8)+200)
     run((entries, own), tmp_path/'x')
     assert trained == ['expert circle']

@@ -10,6 +10,7 @@ from namedmask.stages import detectors as detectors_module, outline, saliency, e
 from namedmask.core import NamedMaskError
 from namedmask.data.photos import content_hash
 from namedmask.data.toy import toy_scene
+from namedmask.models.infer import free_memory
 from namedmask.teachers.cards import TeacherCard
 
 class Colours:
@@ -650,7 +651,7 @@ def test_release_goes_through_what_is_made_of_networks():
     assert (parts._run, parts._texts._model, parts._class_vectors) == (None, None, 3)
     random = SimpleNamespace(card=TeacherCard('r', 'features', 'nothing', 'none', 'random numbers'), _run=2)
     detectors_module.release(random); assert random._run == 2                    # it would come back with other numbers
-    detectors_module.give_back()
+    free_memory()
 
 def test_masks_are_made_again_when_a_brought_file_of_weights_is_another(tmp_path):
     entries, file = archive(tmp_path/'photos', 2), tmp_path/'weights.bin'

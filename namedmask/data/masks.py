@@ -8,11 +8,11 @@ Docs: https://namedmask.github.io/namedmask/data/masks.html.md"""
 __all__ = ['save_image', 'save_mask', 'load_mask', 'MaskStore']
 
 # %% ../../nbs/data/masks.ipynb #5263e2ec
-import io, re
+import hashlib, io, re
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from ..core import NamedMaskError, atomic_path
+from ..core import NamedMaskError, atomic_path, settings_key
 from .decode import _read
 
 # %% ../../nbs/data/masks.ipynb #7894f921
@@ -80,3 +80,19 @@ class MaskStore:
         "The mask of photo `sha` as uint8 (H, W); resized to `size` = (W, H) if given."
         if sha not in self: raise NamedMaskError(f"There is no mask of photo {sha} in {self.folder}: make the masks again, only missing ones are computed.")
         return load_mask(self.path(sha), size)
+
+    def key(self,
+        shas, # Photos; those without a mask do not count
+        )->str:
+        "Sixteen hex digits that change when one of these masks does, whatever the order of the photos."
+        digest = hashlib.sha256()
+        for sha in sorted({sha for sha in shas if sha in self}): digest.update(sha.encode() + self._content(sha))
+        return digest.hexdigest()[:16]
+
+    def key_in_order(self,
+        shas, # Photos, each with a mask
+        )->str:
+        "Sixteen hex digits that change when one of these masks does, or the order of the photos."
+        return settings_key([(sha, self._content(sha).hex()[:16]) for sha in shas])
+
+    def _content(self, sha): return hashlib.sha256(self.path(sha).read_bytes()).digest()

@@ -11,22 +11,23 @@ __all__ = ['TrueMask', 'true_ids', 'true_mask_entries', 'cut_labels', 'TrueMaskD
 # %% ../../nbs/evaluate/ceiling.ipynb #d617ee07
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from PIL import Image
-from ..core import NamedMaskError, Stage, locked, progress, read_json, settings_key
+from ..core import Ctx, NamedMaskError, Stage, locked, progress, read_json, settings_key
 from ..data.decode import WORK_SIDE, load_image
 from ..data.photos import content_hash
 from ..data.draw import load_labels
-from ..models.deeplab import aspp_rates, deeplabv3plus, encoder_norm, weights_key
+from ..models.deeplab import encoder_norm, weights_key
 from ..data.samples import IGNORE, cut, place
-from ..models.batches import ArchiveDataset, training_dls
-from ..models.train import train
+from ..models.batches import ArchiveDataset, Samples, training_dls
+from ..models.train import Optimiser, segmenter_learner
+from ..models.training import Job, build_network, train_stage
 from ..models.segmenter import Segmenter, load_segmenter, save_segmenter, set_sure
 from ..stages.copypaste import CopyPaste
-from ..stages.distil import settings_in_key
+from ..stages.distil import Student
 from .voc import (VOC_NAMES, check_labels, checked_ids, folder_name, folder_names, meaning_of, relabel, shared_names,
     strange_table, upright, voc_id, voc_lut)
 
@@ -133,44 +134,41 @@ def true_mask_dls(
     **kwargs, # For `batches.training_dls`: n_iters, batch_size, crop, scale, seed, start, batch_tfms, norm, ...
 ):
     "`training_dls` on true label maps: all else (crops, colours, copy-paste, order of random numbers) as for the student itself."
-    label_of = {o: i for i, o in enumerate(entries[0].plain, 1)}
-    dls = training_dls(entries, store := TrueMaskStore(entries), label_of, **kwargs)
-    for dl in dls.loaders:
-        o = dl.dataset
-        dl.dataset = TrueMaskDataset(entries, store, label_of, o.n, o.crop, o.scale, o.side, None, o.seed, o.flip)
-        dl.dataset.split_idx = o.split_idx
-    return dls
+    label_of = {name: i for i, name in enumerate(entries[0].plain, 1)}
+    return training_dls(entries, TrueMaskStore(entries), label_of, dataset=TrueMaskDataset, **kwargs)
 
 # %% ../../nbs/evaluate/ceiling.ipynb #d1f2168b
 def train_ceiling(
     entries,         # From `true_mask_entries`
-    settings:dict,   # From `distil.student_settings`: those of the student that it is the ceiling of
+    settings,        # As for `Student.of`: those of the student that it is the ceiling of
     init,            # Start weights of the encoder: `(state dict, card)`
     folder,          # Where it goes; a training there is continued
     seed:int=0,
-    quiet:bool=False,
-    device=None,     # Where it is trained, see `pick_device`; fastai's default without
     sure:float=0.,   # The student's (`infer.keep_sure`)
+    **how,           # More of `Ctx`: quiet, device
 )->Segmenter:
     "The student's supervised ceiling: trained like the student, with true masks in the place of pseudo-masks."
-    s, names = settings, list(entries[0].plain)
-    known = settings_in_key(s)
-    before = dict(stage='ceiling', version=2, student=known, seed=seed, names=names, photos=settings_key([e.sha for e in entries]))
-    stage = Stage(folder, dict(before, init=weights_key(init[0]), masks=settings_key([e.mask_sha for e in entries]), ids=[voc_id(o, entries[0].known) for o in entries[0].names]))
-    _adopt_ceiling(stage, Stage(folder, before), entries, init[1])
-    stage.open()
-    if stage.done: return load_segmenter(set_sure(stage.folder, sure), device)
-    make = lambda start: true_mask_dls(entries, n_iters=s['iterations'], start=start, seed=seed, names=['background', *names], norm=encoder_norm(s['encoder']),
-                                       device=device,
-                                       batch_tfms=[CopyPaste(s['max_objects'], as_released=s.get('as_released', False))], **{k: s[k] for k in ('batch_size', 'crop', 'scale', 'side', 'jitter', 'blur')})
-    with stage.working():
-        model = deeplabv3plus(s['encoder'], len(names)+1, s['output_stride'], init=init[0], rates=aspp_rates(s['crop'], s['output_stride']), channels=s.get('channels', 256), head=s.get('head', 'smp'), seed=seed)
-        train(model, make, stage.folder, n_iters=s['iterations'], what='ceiling', quiet=quiet, precision=s.get('precision', 'auto'), ema=s.get('ema', 0.),
-              **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
-        true = dict(name='true masks', role='labels of the ceiling', supervision='masks', licence="that of the benchmark's masks", source=str(entries[0].mask.parent.name), sha256='')
-        save_segmenter(stage.folder, model, dict(names=names, side=s['side'], supervision=[init[1].as_dict(), true], student=s, seed=seed))
-    stage.finish(photos=len(entries))
-    return load_segmenter(set_sure(stage.folder, sure), device)
+    ctx, settings, (state, card) = Ctx.of(folder, seed=seed, **how), Student.of(settings), init
+    known = dict(student=settings, seed=seed, names=list(entries[0].plain), photos=settings_key([e.sha for e in entries]))
+    stage = Stage.of(folder, 'ceiling', 2, **known, init=weights_key(state), masks=settings_key([e.mask_sha for e in entries]),
+                     ids=[voc_id(name, entries[0].known) for name in entries[0].names])
+    _adopt_ceiling(stage, Stage.of(folder, 'ceiling', 2, **known), entries, card)
+    train_stage(ctx, stage, 'segmenter.json', partial(_ceiling_job, ctx, entries, settings, state, card))
+    return load_segmenter(set_sure(stage.folder, sure), ctx.device)
+
+def _ceiling_job(ctx, entries, settings, state, card):
+    "The student's network, its loss and its samples, with true labels."
+    names = list(entries[0].plain)
+    model = build_network(settings, len(names) + 1, state, ctx.seed)
+    paste = CopyPaste(settings.max_objects, as_released=settings.as_released)
+    dls = partial(true_mask_dls, entries, n_iters=settings.iterations, seed=ctx.seed, names=['background', *names], device=ctx.device,
+                  norm=encoder_norm(settings.encoder), batch_tfms=(paste,), **settings.only(Samples))
+    true = dict(name='true masks', role='labels of the ceiling', supervision='masks', licence="that of the benchmark's masks",
+                source=str(entries[0].mask.parent.name), sha256='')
+    def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
+    def save():
+        save_segmenter(ctx.folder, model, dict(names=names, side=settings.side, supervision=[card.as_dict(), true], student=settings.as_dict(), seed=ctx.seed))
+    return Job(model, learner, save, settings.iterations, 'ceiling', lambda losses: dict(photos=len(entries)), ema=settings.ema)
 
 def _adopt_ceiling(stage, before, entries, card):
     "Give a ceiling that an older release finished the key of today, if its start weights and masks can only have been these."

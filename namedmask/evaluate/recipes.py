@@ -12,11 +12,11 @@ import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
-from ..core import NamedMaskError, read_json
+from ..core import REVISION, NamedMaskError, read_json
 from ..stages.distil import class_ids, student_settings
 from ..data.samples import ignore_for
 from ..stages.experts import expert_settings
-from ..stages.detectors import REVISION, paper_masks
+from ..stages.detectors import paper_masks
 from ..teachers.words import imagenet_classes
 
 # %% ../../nbs/evaluate/recipes.ipynb #c9945d5c

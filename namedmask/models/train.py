@@ -6,17 +6,20 @@ Docs: https://namedmask.github.io/namedmask/models.train.html.md"""
 
 # %% auto #0
 __all__ = ['PolySchedule', 'freeze_encoder', 'KeepEval', 'PixelCrossEntropy', 'AnySize', 'parameter_groups', 'SegmenterLearner',
-           'segmenter_learner', 'WeightAverage', 'Checkpoint', 'ProgressLoss', 'train', 'fit_resumably']
+           'Optimiser', 'segmenter_learner', 'in_precision', 'WeightAverage', 'Checkpoint', 'ProgressLoss', 'train',
+           'fit_resumably']
 
 # %% ../../nbs/09_models.train.ipynb #20c93bc1
 import csv, math, time, torch
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 import numpy as np, torch.nn.functional as F
 from fastai.basics import Adam, Callback, CancelValidException, CrossEntropyLossFlat, L, Learner, is_listy
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from torch import nn
-from ..core import NamedMaskError, atomic_path, explain_write, progress
+from ..core import Ctx, NamedMaskError, Settings, atomic_path, explain_write, progress
+from ..core.settings import PRECISION, SHARE, YES_NO, number, setting
 from ..teachers.weights import is_out_of_memory, read_weights, unsound
 from .infer import free_memory, half_type, photo_of, segment
 from ..data.samples import IGNORE, TensorLabels
@@ -101,29 +104,43 @@ class SegmenterLearner(Learner):
         return (im, *found) if with_input else found
 
 # %% ../../nbs/09_models.train.ipynb #e7bcb0f8
+@dataclass(frozen=True, eq=False, repr=False)
+class Optimiser(Settings):
+    "How the weights of a segmenter change (NamedMask, section 4.2)."
+    what = 'training'
+    lr:float = setting(5e-4, number(above=0))           # Rate of the decoder, η0
+    encoder_lr_ratio:float = setting(.1, number(0))     # Rate of the encoder, as a share of `lr`
+    wd:float = setting(2e-4, number(0))                 # Weight decay λ (L2, as in Adam, not AdamW)
+    freeze:float = setting(0., SHARE)                   # Share of the encoder's layers that do not train (`freeze_encoder`)
+    freeze_bn:bool = setting(False, YES_NO)             # Keep the encoder's batch-norm statistics
+    precision:str = setting('auto', PRECISION, unsaid=True) # Of the network on a GPU, see `infer.half_type`
+
 def segmenter_learner(
-    dls,                       # From `training_dls`
-    model,                     # From `deeplabv3plus`
-    lr:float=5e-4,             # Rate of the decoder
-    encoder_lr_ratio:float=.1, # Rate of the encoder, as a share of `lr`
-    wd:float=2e-4,             # Weight decay (L2, as in Adam, not AdamW)
-    freeze:float=0.,           # Share of the encoder's layers that do not train (`freeze_encoder`)
-    freeze_bn:bool=False,      # Keep the encoder's batch-norm statistics
-    cbs=(),                    # More callbacks
+    dls,      # From `training_dls`
+    model,    # From `deeplabv3plus`
+    cbs=(),   # More callbacks
     path=None,
-    precision:str='auto',      # Of the network on a GPU: 'auto' is bfloat16 where the GPU has it, else float16; or 'float32', 'bfloat16', 'float16'
+    **how,    # Of `Optimiser`
 )->Learner:
     "A fastai `Learner`: cross-entropy without ignored pixels, Adam, encoder and decoder as two groups, channels-last; bfloat16 or float16 on a GPU."
-    still = freeze_encoder(model, freeze, freeze_bn)
+    how = Optimiser(**how)
+    still = freeze_encoder(model, how.freeze, how.freeze_bn)
     model.to(memory_format=torch.channels_last)
-    lrs = [lr*encoder_lr_ratio, lr] if freeze < 1 else [lr]
     loss = PixelCrossEntropy(axis=1, ignore_index=getattr(dls, 'ignore_index', IGNORE))
-    learn = SegmenterLearner(dls, model, loss_func=loss, splitter=parameter_groups, wd=wd, wd_bn_bias=True, train_bn=False,
-                             opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False), lr=lr, path=path, cbs=[KeepEval(still), AnySize(), *cbs])
-    learn.start_rates = lrs
-    if half := half_type(precision, dls.device):
-        learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if half == torch.bfloat16 else AMPMode.FP16))
-    return learn
+    adam = partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False)
+    learn = SegmenterLearner(dls, model, loss_func=loss, opt_func=adam, splitter=parameter_groups, lr=how.lr, wd=how.wd,
+                             wd_bn_bias=True, train_bn=False, path=path, cbs=[KeepEval(still), AnySize(), *cbs])
+    learn.start_rates = [how.lr*how.encoder_lr_ratio, how.lr] if how.freeze < 1 else [how.lr]
+    return in_precision(learn, how.precision)
+
+def in_precision(
+    learn:Learner,
+    precision:str, # See `infer.half_type`
+)->Learner:
+    "The same `Learner`, in half precision where the device has it and the setting allows it."
+    half = half_type(precision, learn.dls.device)
+    if half is None: return learn
+    return learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if half == torch.bfloat16 else AMPMode.FP16))
 
 # %% ../../nbs/09_models.train.ipynb #631af00c
 class WeightAverage(Callback):
@@ -228,45 +245,45 @@ class ProgressLoss(Callback):
 
 # %% ../../nbs/09_models.train.ipynb #b6a247da
 def train(
-    model,                    # From `deeplabv3plus`; trained in place
-    make_dls,                 # A function of `start` (keyword) that gives the `DataLoaders` from batch `start` on
-    folder,                   # Where the checkpoint and the losses go; a checkpoint there is continued
+    model,    # From `deeplabv3plus`; trained in place
+    make_dls, # A function of `start` (keyword) that gives the `DataLoaders` from batch `start` on
+    folder,   # Where the checkpoint and the losses go; a checkpoint there is continued
     *,
     n_iters:int,
-    what:str='training',      # Text of the progress bar
-    every_s:float=20.,        # Least seconds between checkpoints
-    quiet:bool=False,
-    cbs=(),                   # More callbacks
-    ema:float=0.,             # Decay of the average of the weights that takes their place at the end (`WeightAverage`); 0: none
-    **kwargs,                 # For `segmenter_learner`: lr, encoder_lr_ratio, wd, freeze, freeze_bn
+    cbs=(),   # More callbacks
+    **more,   # Of `Optimiser`; what, every_s, quiet, ema, as for `fit_resumably`
 )->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
     "Train, or continue a training that was interrupted: the weights are the same as without the interruption (on the CPU, with the same number of threads)."
-    return fit_resumably(lambda start: segmenter_learner(make_dls(start=start), model, cbs=cbs, **kwargs), model, folder,
-                         n_iters=n_iters, what=what, every_s=every_s, quiet=quiet, ema=ema)
+    how = {name: more.pop(name) for name in Optimiser.known() if name in more}
+    def learner(start): return segmenter_learner(make_dls(start=start), model, cbs=cbs, **how)
+    return fit_resumably(learner, model, folder, n_iters=n_iters, **more)
 
 def fit_resumably(
-    make_learner,             # A function of `start` that gives the `Learner` for the iterations from there on; its `.start_rates` has a rate for each group
-    model,                    # What it trains; its state dict holds all that a checkpoint needs
-    folder,                   # Where the checkpoint and the losses go; a checkpoint there is continued
+    make_learner,    # A function of `start` that gives the `Learner` for the iterations from there on; its `.start_rates` has a rate for each group
+    model,           # What it trains; its state dict holds all that a checkpoint needs
+    folder,          # Where the checkpoint and the losses go, or a `Ctx`; a checkpoint there is continued
     *,
-    n_iters:int, what:str='training', every_s:float=20., quiet:bool=False,
-    warmup:int=0,             # Iterations over which the rates rise first
-    ema:float=0.,             # Decay of the average of the weights (`WeightAverage`); 0: none
+    n_iters:int,
+    what='training', # Text of the progress bar
+    warmup:int=0,    # Iterations over which the rates rise first
+    ema:float=0.,    # Decay of the average of the weights that takes their place at the end (`WeightAverage`); 0: none
+    **how,           # More of `Ctx`: every_s, quiet, callbacks
 )->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
     "Fit any `Learner` with checkpoints, the poly schedule and a bar with the time to go."
-    average = WeightAverage(ema) if ema else None
-    ckpt = Checkpoint(folder, n_iters, every_s, average=average)
+    ctx, average = Ctx.of(folder, **how), WeightAverage(ema) if ema else None
+    ckpt = Checkpoint(ctx.folder, n_iters, ctx.every_s, average=average)
     state = ckpt.peek()
     start = state['iteration'] if state else 0
     if state: _continue(model, state, ckpt.file, average)
     free_memory()                 # the stages before have left some
     learn = make_learner(start)
     if start < n_iters:
-        with explain_write(folder): Path(folder).mkdir(parents=True, exist_ok=True)
+        with explain_write(ctx.folder): ctx.folder.mkdir(parents=True, exist_ok=True)
+        schedule = PolySchedule(learn.start_rates, n_iters, start, warmup=warmup)
+        bar = ProgressLoss(what, n_iters, start, ctx.quiet)
         try:
             with learn.no_bar(), learn.no_logging():
-                schedule, bar = PolySchedule(learn.start_rates, n_iters, start, warmup=warmup), ProgressLoss(what, n_iters, start, quiet)
-                learn.fit(1, cbs=[ckpt, *([average] if average else []), schedule, bar])
+                learn.fit(1, cbs=[ckpt, *([average] if average else []), schedule, bar, *ctx.callbacks])
         except NamedMaskError as e: raise NamedMaskError(str(e).split('\n\t')[-1]) from e     # fastai puts the callback's name before it
     if average: average.into(model)
     learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])

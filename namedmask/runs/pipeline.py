@@ -75,7 +75,8 @@ def _cards(retriever, looks, detector, student, expert=None):
 def _archive_stages(step, settings, categories, parts, batch_size, workers, quiet):
     "Index, archive and photos of nothing. `parts` gives up the retriever and the second opinion, so that their memory is free afterwards."
     from namedmask.stages.index import build_index
-    from namedmask.stages.detectors import give_back, release
+    from namedmask.models.infer import free_memory
+    from namedmask.stages.detectors import release
     retriever, looks = parts.pop('retriever'), parts.pop('looks')
     index = step('index', lambda: build_index(settings['images'], retriever, step.out/'index', batch_size=batch_size, workers=workers, quiet=quiet),
                  lambda i: f'{len(i):,} photos')
@@ -87,7 +88,7 @@ def _archive_stages(step, settings, categories, parts, batch_size, workers, quie
     step.warn(*archive.warnings)
     nothing = _nothing_stage(step, settings, index, retriever, archive, looks, quiet)
     for network in (retriever, looks): release(network)
-    give_back()
+    free_memory()
     empty = [n for n in archive.names if not archive.kept(n)]
     if empty: raise NamedMaskError(f"No photo is left for {', '.join(empty)}: give more photos, other words (\"{empty[0]}=…|…\"), or leave the name out.")
     return archive, nothing
@@ -114,14 +115,15 @@ def _note_skipped(step, skipped):
 # %% ../../nbs/runs/pipeline.ipynb #ae7b5785
 def _mask_stages(step, settings, teachers, archive, nothing, parts, cards, parallel, device, quiet):
     "Saliency, experts and student. `parts` gives up the detector and the first weights when they have done their work."
-    from namedmask.stages.detectors import give_back, release
+    from namedmask.models.infer import free_memory
+    from namedmask.stages.detectors import release
     detector = parts.pop('detector')
     masks = _saliency_stage(step, archive, detector, quiet)
     release(detector)
-    give_back()
+    free_memory()
     if settings['experts']:
         masks = _expert_stage(step, settings, teachers, archive, masks, parallel, device, quiet)
-        give_back()
+        free_memory()
     return _student_stage(step, settings, archive, nothing, masks, parts.pop('init'), cards, device, quiet)
 
 def _saliency_stage(step, archive, detector, quiet):

@@ -12,62 +12,66 @@ __all__ = ['selfmask_stage', 'train_selfmask', 'save_selfmask', 'selfmask_spec',
 import json, math, re, torch
 from dataclasses import asdict
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 import numpy as np, torch.nn.functional as F
 from PIL import Image
 from fastai.basics import default_device
 from fastcore.meta import delegates
-from ..core import NamedMaskError, Stage, atomic_path, cache_dir, settings_key
+from ..core import Ctx, NamedMaskError, Stage, atomic_path, cache_dir, settings_key
+from ..core.settings import is_number
 from ..data.decode import as_rgb
 from ..teachers.cards import SUPERVISION, TeacherCard, cards_of
 from ..teachers.weights import find_weights
 from ..teachers.timm import TimmFeatures
 from ..models.infer import fit_size, pick_device
 from ..models.deeplab import weights_key
-from ..models.train import fit_resumably
+from ..models.training import Job, train_stage
 from .outline import short_at
-from .detectors import Detector, spoken
-from namedmask.stages.selfmask import (PolyToZero, SelfMask, _UNSAID, predictor_card, selfmask_dls, selfmask_learner, selfmask_over,
-    selfmask_settings)
+from .detectors import Detector, Saliency
+from .selfmask import (PolyToZero, PredictorOptimiser, SelfMask, SelfMaskTraining, SquareSamples, predictor_card,
+    selfmask_dls, selfmask_learner, selfmask_over)
 
 # %% ../../nbs/stages/predictor.ipynb #039db411
 def selfmask_stage(
-    entries, masks, features, cards, settings:dict, folder, seed:int=0, as_released:bool=False,
+    entries, masks, features, cards, settings, folder, seed:int=0, as_released:bool=False, # As for `train_selfmask`
 )->Stage:
     "The stage of one training; it starts afresh when photos, masks, first weights or settings have changed."
-    import hashlib
-    photos = [(e.sha, hashlib.sha256(masks.path(e.sha).read_bytes()).hexdigest()[:16]) for e in entries if e.sha in masks]
-    used = {k: v for k, v in spoken(settings, _UNSAID).items() if k != 'workers'}
-    return Stage(folder, dict(stage='selfmask', version=1, photos=settings_key(photos), n=len(photos), init=weights_key(features._load().state_dict()) if features.card.source != 'random numbers' else '',
-                              encoder=[features.name, settings_key(features._args)], cards=[c.as_dict() for c in cards], seed=seed, as_released=as_released, **used))
+    shas = [e.sha for e in entries if e.sha in masks]
+    init = '' if features.card.source == 'random numbers' else weights_key(features._load().state_dict())
+    return Stage.of(folder, 'selfmask', 1, photos=masks.key_in_order(shas), n=len(shas), init=init, encoder=[features.name, settings_key(features._args)],
+                    cards=[c.as_dict() for c in cards], seed=seed, as_released=as_released, **SelfMaskTraining.of(settings).in_key())
 
 def train_selfmask(
-    entries,            # Photos with .path and .sha
-    masks,              # `MaskStore` of their pseudo-masks
+    entries,          # Photos with .path and .sha
+    masks,            # `MaskStore` of their pseudo-masks
     features:TimmFeatures, # What the encoder starts from
-    folder,             # Checkpoint, losses and the result go here; an interrupted training is continued
-    settings='paper',   # See `selfmask_settings`
-    mask_cards=None,    # The cards of what made the masks (`detector.cards`); those that lie with the masks without
-    seed:int=0, as_released:bool=False, every_s:float=20., device=None, quiet:bool=False,
+    folder,           # Checkpoint, losses and the result go here; an interrupted training is continued
+    settings='paper', # As for `SelfMaskTraining.of`
+    mask_cards=None,  # The cards of what made the masks (`detector.cards`); those that lie with the masks without
+    as_released:bool=False, # See `selfmask.ranking_loss`
+    **how,            # More of `Ctx`: seed, every_s, device, quiet
 )->SelfMask: # In evaluation mode; `.cards` says what it learned from
     "Train SelfMask's predictor (section 3.2), or continue, or read what is there."
-    if not isinstance(seed, Integral) or seed < 0: raise NamedMaskError(f"The seed is {seed!r}: it has to be a whole number from 0.")
-    s, cards = selfmask_settings(settings), list(dict.fromkeys([features.card, *(cards_of(masks) if mask_cards is None else mask_cards)]))
-    stage = selfmask_stage(entries, masks, features, cards, s, folder, seed, as_released).open()
-    file = stage.folder/'selfmask.safetensors'
-    if stage.done and file.exists(): return load_selfmask(file, device=device)
-    n_iters = max(1, math.ceil(s['epochs']*stage.settings['n']/s['batch_size']))
-    model = selfmask_over(features, seed, n_queries=s['n_queries'], layers=s['layers']).to(device or default_device())
-    dls = partial(selfmask_dls, entries, masks, n_iters=n_iters, seed=seed, norm=model.spec['norm'], device=device, **{k: s[k] for k in ('batch_size', 'side', 'scale', 'corner', 'jitter', 'blur', 'workers')})
+    ctx, settings = Ctx.of(folder, **how), SelfMaskTraining.of(settings)
+    if not is_number(ctx.seed, 0, whole=True): raise NamedMaskError(f"The seed is {ctx.seed!r}: it has to be a whole number from 0.")
+    cards = list(dict.fromkeys([features.card, *(cards_of(masks) if mask_cards is None else mask_cards)]))
+    stage = selfmask_stage(entries, masks, features, cards, settings, ctx.folder, ctx.seed, as_released)
+    train_stage(ctx, stage, _FILE, partial(_predictor_job, ctx, stage, entries, masks, features, cards, settings))
+    return load_selfmask(stage.folder/_FILE, device=ctx.device)
+
+_FILE = 'selfmask.safetensors'
+
+def _predictor_job(ctx, stage, entries, masks, features, cards, settings):
+    "The predictor, its loss and its samples."
+    n_iters, as_released = max(1, math.ceil(settings.epochs*stage.settings['n']/settings.batch_size)), stage.settings['as_released']
+    model = selfmask_over(features, ctx.seed, n_queries=settings.n_queries, layers=settings.layers).to(ctx.device or default_device())
+    dls = partial(selfmask_dls, entries, masks, n_iters=n_iters, seed=ctx.seed, norm=model.spec['norm'], device=ctx.device,
+                  workers=settings.workers, **settings.only(SquareSamples))
     def learner(start):
-        learn = selfmask_learner(dls(start=start), model, s['lr'], s['encoder_lr_ratio'], s['wd'], as_released, precision=s.get('precision', 'auto'))
-        return learn.add_cb(PolyToZero(learn.start_rates, n_iters, start, s['warmup']))
-    with stage.working(): fit_resumably(learner, model, stage.folder, n_iters=n_iters, what='SelfMask', every_s=every_s, quiet=quiet)
-    save_selfmask(file, model, [predictor_card(cards), *cards])
-    stage.finish(iterations=n_iters)                                 # before the checkpoint goes: killed in between, nothing is trained twice
-    (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
-    return load_selfmask(file, device=device)
+        learn = selfmask_learner(dls(start=start), model, as_released, **settings.only(PredictorOptimiser))
+        return learn.add_cb(PolyToZero(learn.start_rates, n_iters, start, settings.warmup))
+    def save(): save_selfmask(stage.folder/_FILE, model, [predictor_card(cards), *cards])
+    return Job(model, learner, save, n_iters, 'SelfMask', lambda losses: dict(iterations=n_iters))
 
 # %% ../../nbs/stages/predictor.ipynb #0c11c604
 def save_selfmask(
@@ -195,7 +199,7 @@ def load_selfmask(
     return model.to(device or 'cpu').eval()
 
 # %% ../../nbs/stages/predictor.ipynb #634974bb
-@delegates(Detector)
+@delegates(Saliency)
 class SelfMaskDetector(Detector):
     "SelfMask's predictor as a saliency detector: the mask of the query with the highest objectness, then a refinement."
     role = 'saliency'
@@ -205,10 +209,9 @@ class SelfMaskDetector(Detector):
         side=512,          # Shorter side at which the network sees a photo, pixels; the longer one is at most 2048
         hard=None,         # Hand the refinement 0 and 1 instead of probabilities; without, only to 'bilateral'
         device=None,       # Default: a GPU if there is one
-        refine_side=None,  # Shorter side at which the mask is refined: 512 in NamedMask's code; without, 256² pixels at most
-        **kwargs,          # fallback, binary, work_side: see `Detector`
+        **kwargs,          # More of `Saliency`; refine_side is 512 in NamedMask's code
         ):
-        super().__init__([], refine, side, refine_side, **kwargs)
+        super().__init__([], refine, side, **kwargs)
         self.model = (model if isinstance(model, SelfMask) else load_selfmask(model)).to(pick_device(device)).eval()
         self.hard, self._cards = refine == 'bilateral' if hard is None else hard, list(getattr(self.model, 'cards', []))
         self._key = weights_key(self.model.state_dict())

@@ -11,19 +11,20 @@ __all__ = ['MOST_THREADS', 'experts_at_once', 'train_experts', 'refine_masks']
 import json, os, queue, signal, subprocess, sys, threading
 from collections import namedtuple
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from fastai.callback.core import Callback
-from ..core import NamedMaskError, explain_write, locked, own_folder, progress, read_json, read_lines, remove_own, write_json
+from ..core import Ctx, NamedMaskError, explain_write, locked, own_folder, progress, read_json, read_lines, remove_own, write_json
 from ..data.masks import MaskStore
 from ..teachers.cards import cards_of, keep_cards
-from .experts import _complete, _drawn, _kept, _names, check_seed, expert_settings, expert_stage, make_groups
+from .experts import Expert, _complete, _drawn, _kept, _names, check_seed, expert_stage, make_groups
 
 # %% ../../nbs/stages/refine.ipynb #72117113
 MOST_THREADS = 4   # of one expert: beyond, a small network gains little
 
 def experts_at_once(
     n:int,           # Experts that are still to be trained
-    settings:dict,   # Full settings
+    settings,        # As for `Expert.of`
     parallel='auto', # A number, or 'auto': as many as there is room for
 )->int: # 1: one after the other, in this process
     "How many experts are trained side by side."
@@ -31,10 +32,11 @@ def experts_at_once(
         if not str(parallel).isdigit() or int(parallel) < 1: raise NamedMaskError(f"{parallel!r} is no number of experts at once: say parallel='auto' or a number from 1.")
         return max(1, min(int(parallel), n))
     import torch
+    settings = Expert.of(settings)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     room = cores//MOST_THREADS
-    if torch.cuda.is_available(): room = min(room, int(torch.cuda.mem_get_info()[0]/(2e9 + 8e3*settings['batch_size']*settings['crop']**2)))
-    return max(1, min(room, n)) if settings['n_iters'] >= 30 else 1       # shorter ones are over before a second process is up
+    if torch.cuda.is_available(): room = min(room, int(torch.cuda.mem_get_info()[0]/(2e9 + 8e3*settings.batch_size*settings.crop**2)))
+    return max(1, min(room, n)) if settings.n_iters >= 30 else 1       # shorter ones are over before a second process is up
 
 # %% ../../nbs/stages/refine.ipynb #c00963cb
 _Photo = namedtuple('_Photo', 'name path sha')
@@ -48,16 +50,27 @@ def _worker(job):
     "Complete experts of the job in a folder until none is left; runs in a process of its own."
     import torch
     from safetensors.torch import load_file
-    job = Path(job); o = read_json(job/'job.json')
-    torch.set_num_threads(o['threads'])
-    init, masks, store = load_file(job/'init.safetensors') if o['init'] else None, MaskStore(o['masks']), o['store'] and MaskStore(o['store'])
-    if store: _share(store, o['word'], [e[2] for es in o['groups'].values() for e in es])
-    for i, (group, entries) in enumerate(o['groups'].items()):
-        try: os.close(os.open(job/f'taken-{i}', os.O_CREAT | os.O_EXCL))
-        except FileExistsError: continue
-        entries = [_Photo(*e) for e in entries]
-        try: _complete(expert_stage(group, entries, masks, init, o['settings'], o['folder'], o['seed']), entries, masks, init, o['settings'], o['seed'], o['every_s'], True, store, [_Tell()], o['device'])
-        except NamedMaskError as e: print('error', json.dumps(str(e)), flush=True); sys.exit(2)
+    job = Path(job)
+    told = read_json(job/'job.json')
+    torch.set_num_threads(told['threads'])
+    ctx = Ctx.of(told['folder'], seed=told['seed'], every_s=told['every_s'], device=told['device'], quiet=True, callbacks=(_Tell(),))
+    settings, masks, store = Expert.of(told['settings']), MaskStore(told['masks']), told['store'] and MaskStore(told['store'])
+    init = load_file(job/'init.safetensors') if told['init'] else None
+    if store: _share(store, told['word'], [sha for photos in told['groups'].values() for _, _, sha in photos])
+    for i, (group, photos) in enumerate(told['groups'].items()):
+        if not _is_mine(job/f'taken-{i}'): continue
+        entries = [_Photo(*photo) for photo in photos]
+        stage = expert_stage(group, entries, masks, init, settings, ctx.folder, ctx.seed)
+        try: _complete(ctx, stage, entries, masks, init, settings, store)
+        except NamedMaskError as e:
+            print('error', json.dumps(str(e)), flush=True)
+            sys.exit(2)
+
+def _is_mine(taken):
+    "Is this worker the first that wants the expert?"
+    try: os.close(os.open(taken, os.O_CREAT | os.O_EXCL))
+    except FileExistsError: return False
+    return True
 
 def _share(store, word, shas):
     "Take over what the parent has written into the record of the masks, so that no two processes write there."
@@ -125,21 +138,24 @@ def _follow(workers, bar, job):
                              "run the same command again, with parallel=1 if memory was short; what was finished is kept.")
 
 # %% ../../nbs/stages/refine.ipynb #5579dde9
-def _side_by_side(k, todo, masks, init, settings, folder, seed, every_s, quiet, store, threads, device=None):
+def _side_by_side(ctx, k, todo, masks, init, settings, threads, store):
     "Complete the experts `todo`, {group: (Stage, entries)}, in `k` processes."
     from safetensors.torch import save_file
-    n, word = settings['n_iters'], None
-    if store is not None: word = _announce(store, [e.sha for _, es in todo.values() for e in es])
-    with _job_folder(folder) as job:
-        write_json(job/'job.json', dict(groups={g: [(e.name, str(e.path), e.sha) for e in es] for g, (_, es) in todo.items()}, settings=settings, seed=seed, every_s=every_s, threads=threads,
-                                        folder=str(folder), masks=str(masks.folder), store=None if store is None else str(store.folder), init=init is not None, word=word, device=None if device is None else str(device)))
-        if init is not None: save_file({k: v.detach().cpu().contiguous() for k, v in init.items()}, job/'init.safetensors')
-        done, workers = sum(_steps(s) for s, _ in todo.values()), []
+    word = _announce(store, [e.sha for _, entries in todo.values() for e in entries]) if store is not None else None
+    with _job_folder(ctx.folder) as job:
+        groups = {group: [(e.name, str(e.path), e.sha) for e in entries] for group, (_, entries) in todo.items()}
+        folders = dict(folder=str(ctx.folder), masks=str(masks.folder), store=None if store is None else str(store.folder))
+        device = None if ctx.device is None else str(ctx.device)
+        write_json(job/'job.json', dict(folders, groups=groups, settings=settings.as_dict(), seed=ctx.seed, every_s=ctx.every_s,
+                                        threads=threads, init=init is not None, word=word, device=device))
+        if init is not None: save_file({name: v.detach().cpu().contiguous() for name, v in init.items()}, job/'init.safetensors')
+        done, workers = sum(_steps(stage) for stage, _ in todo.values()), []
         try:
             workers += (_start_worker(job, threads) for _ in range(k))
-            with progress(None, f'{len(todo)} experts, {k} at a time', n*len(todo), done, 'step', quiet) as bar: _follow(workers, bar, job)
+            what, steps = f'{len(todo)} experts, {k} at a time', settings.n_iters*len(todo)
+            with progress(None, what, steps, done, 'step', ctx.quiet) as bar: _follow(workers, bar, job)
         finally:
-            for p in workers: _end_worker(p)
+            for worker in workers: _end_worker(worker)
 
 def _announce(store, shas):
     "Write into the record of the masks what the workers are going to make; returns the word in the names of their half-written files."
@@ -184,26 +200,36 @@ def _steps(stage):
 def _threads(n):
     "Torch works with `n` threads inside the block."
     import torch
-    before = torch.get_num_threads(); torch.set_num_threads(n)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
     try: yield
     finally: torch.set_num_threads(before)
 
-def _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store=None, device=None):
+def _all_experts(ctx, archive, masks, groups, init, settings, parallel, store=None):
     "Complete all experts: {group: (Stage, entries)}."
     import torch
-    s, kept, seed = expert_settings(settings), _kept(archive), check_seed(seed)
-    _clear_old_jobs(folder)           # also where no expert is left to be trained
-    found = {g: [e for e in kept if e.name in names and e.sha in masks] for g, names in make_groups(_names(archive, kept), groups).items()}
-    found = {g: (expert_stage(g, es, masks, init, s, folder, seed).open(), es) for g, es in found.items() if es}     # a name may have no photo
-    todo = {g: (st, es) for g, (st, es) in found.items() if not (_drawn(st, es, store) if store is not None else st.done or (st.folder/'model'/'segmenter.json').exists())}
-    shas = [e.sha for _, es in todo.values() for e in es]
+    settings, kept = Expert.of(settings), _kept(archive)
+    ctx = replace(ctx, seed=check_seed(ctx.seed))
+    _clear_old_jobs(ctx.folder)           # also where no expert is left to be trained
+    photos = {group: [e for e in kept if e.name in names and e.sha in masks] for group, names in make_groups(_names(archive, kept), groups).items()}
+    experts = {group: (expert_stage(group, entries, masks, init, settings, ctx.folder, ctx.seed).open(), entries)
+               for group, entries in photos.items() if entries}     # a name may have no photo
+    todo = {group: (stage, entries) for group, (stage, entries) in experts.items() if not _is_complete(stage, entries, store)}
+    shas = [e.sha for _, entries in todo.values() for e in entries]
     threads = min(MOST_THREADS, torch.get_num_threads())
-    k = experts_at_once(len(todo), s, parallel) if isinstance(masks, MaskStore) and len(set(shas)) == len(shas) else 1
-    if k > 1: _side_by_side(k, todo, masks, init, s, folder, seed, every_s, quiet, store, threads, device)
+    can_share = isinstance(masks, MaskStore) and len(set(shas)) == len(shas)
+    k = experts_at_once(len(todo), settings, parallel) if can_share else 1
+    if k > 1: _side_by_side(ctx, k, todo, masks, init, settings, threads, store)
     else:
         with _threads(threads):
-            for st, es in todo.values(): _complete(st, es, masks, init, s, seed, every_s, quiet, store, device=device)
-    return found
+            for stage, entries in todo.values(): _complete(ctx, stage, entries, masks, init, settings, store)
+    return experts
+
+def _is_complete(stage, entries, store):
+    "Is the expert trained, and have its masks been drawn, where they are wanted?"
+    if store is not None: return _drawn(stage, entries, store)
+    return stage.done or (stage.folder/'model'/'segmenter.json').exists()
+
 
 # %% ../../nbs/stages/refine.ipynb #8e938f2b
 def train_experts(
@@ -211,29 +237,29 @@ def train_experts(
     masks,             # `MaskStore` from the saliency stage
     groups=None,       # {group: [names]} for names that share an expert
     init=None,         # State dict for the encoder, or `(state dict, TeacherCard)`
-    settings='small',  # See `expert_settings`; a dictionary changes 'small' where it names no 'base'
+    settings='small',  # See `Expert.of`; a dictionary changes 'small' where it names no 'base'
     folder='experts',  # One folder for each expert goes here
-    seed:int=0, every_s:float=20., quiet:bool=False,
-    parallel='auto',   # Experts at the same time: a number, or 'auto' (`experts_at_once`); the weights do not depend on it
-    device=None,       # Where they are trained: see `pick_device`; fastai's default without
+    seed:int=0,
+    **how,             # More of `Ctx`; parallel: experts at the same time, a number, or 'auto' (`experts_at_once`); the weights do not depend on it
 )->dict: # {group: (Stage, entries, folder of the trained network)}
     "Train every expert that is not trained yet."
-    init = init[0] if isinstance(init, tuple) else init
-    found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, device=device)
-    return {g: (stage, entries, stage.folder/'model') for g, (stage, entries) in found.items()}
+    parallel, state = how.pop('parallel', 'auto'), init[0] if isinstance(init, tuple) else init
+    experts = _all_experts(Ctx.of(folder, seed=seed, **how), archive, masks, groups, state, settings, parallel)
+    return {group: (stage, entries, stage.folder/'model') for group, (stage, entries) in experts.items()}
 
 # %% ../../nbs/stages/refine.ipynb #8f479601
 def refine_masks(
-    archive, masks, groups=None, init=None, settings='small', folder='experts', seed:int=0, every_s:float=20., quiet:bool=False, parallel='auto', # As for `train_experts`
-    cards=None, # `TeacherCard`s of what the old masks come from; those that lie with archive and masks without
-    device=None, # As for `train_experts`
+    archive, masks, groups=None, init=None, settings='small', folder='experts', seed:int=0, # As for `train_experts`
+    **how, # As for `train_experts`; cards: `TeacherCard`s of what the old masks come from; those that lie with archive and masks without
 )->MaskStore: # In `folder/masks`: a soft mask for each photo that had one, and the cards of all that it comes from
     "Train the experts and let each draw the masks of its own photos again. Continues after an interruption; does again only what depends on a change."
-    store = MaskStore(Path(folder)/'masks')
-    init, own = init if isinstance(init, tuple) else (init, None)
+    store, cards, parallel = MaskStore(Path(folder)/'masks'), how.pop('cards', None), how.pop('parallel', 'auto')
+    state, own = init if isinstance(init, tuple) else (init, None)
+    ctx = Ctx.of(folder, seed=seed, **how)
     with locked(store.folder):
         keep_cards(store.folder, [*(cards_of(archive, masks) if cards is None else cards), *([own] if own else [])])
-        found = _all_experts(archive, masks, groups, init, settings, folder, seed, every_s, quiet, parallel, store, device)
-        used = {e.sha for _, entries in found.values() for e in entries}
-        for sha in [o for o in store if o not in used]: remove_own(store.path(sha))    # photos that have left the archive
+        experts = _all_experts(ctx, archive, masks, groups, state, settings, parallel, store)
+        used = {e.sha for _, entries in experts.values() for e in entries}
+        for sha in [sha for sha in store if sha not in used]: remove_own(store.path(sha))    # photos that have left the archive
     return store
+

@@ -21,7 +21,7 @@ from ..data.masks import MaskStore
 from ..teachers.cards import keep_cards
 from ..teachers.weights import brought
 from .outline import is_partial, oval
-from .detectors import give_back
+from ..models.infer import free_memory
 
 # %% ../../nbs/stages/saliency.ipynb #d0ed56a6
 def _checked(soft, e, detector):
@@ -109,7 +109,7 @@ def make_masks(
         except BaseException:
             pool.shutdown(cancel_futures=True); raise
         finally: notes.close()
-    give_back()
+    free_memory()
     stage.finish(masks=len(store), skipped=notes.count('skipped'), fallbacks=notes.count('fallback'), inexact=notes.count('inexact'))
     return store
 

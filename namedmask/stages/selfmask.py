@@ -6,32 +6,30 @@ Docs: https://namedmask.github.io/namedmask/stages.selfmask.html.md"""
 
 # %% auto #0
 __all__ = ['SELFMASK', 'patch_tokens', 'DecoderLayer', 'SelfMask', 'gathered', 'dice_loss', 'ranking_loss', 'selfmask_loss',
-           'MaskedPhotos', 'selfmask_dls', 'PolyToZero', 'selfmask_learner', 'selfmask_settings', 'dino_vits8',
-           'selfmask_over', 'predictor_card']
+           'MaskedPhotos', 'SquareSamples', 'selfmask_dls', 'PolyToZero', 'PredictorOptimiser', 'selfmask_learner',
+           'SelfMaskTraining', 'selfmask_settings', 'dino_vits8', 'selfmask_over', 'predictor_card']
 
 # %% ../../nbs/08_stages.selfmask.ipynb #67dd0c25
-import math, torch
+import torch
+from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
 import numpy as np, torch.nn.functional as F
 from PIL import Image
 from fastai.basics import Adam, DataLoaders, Learner, default_device
-from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.vision.core import TensorImage
 from fastcore.basics import patch
 from torch import nn
-from ..core import NamedMaskError, full_settings, rng_of, seed_of
+from ..core import REVISION, Named, NamedMaskError, Settings, rng_of, seed_of
+from ..core.settings import PRECISION, YES_NO, number, pair, part, setting, whole
 from ..data.decode import WORK_SIDE
 from ..data.photos import entry_photo
 from ..teachers.cards import SUPERVISION, TeacherCard
 from ..teachers.timm import TimmFeatures
-from ..models.infer import half_type
 from ..models.deeplab import encoder_norm
 from ..data.samples import TensorLabels, cut
-from ..data.augment import ColourJitter, GaussianBlur
+from ..data.augment import Blur, ColourJitter, GaussianBlur, Jitter
 from ..models.batches import ArchiveDL, ArchiveDataset, NormalizeBytes, SeedBatch
-from ..models.train import PolySchedule
-from .detectors import REVISION, presets, spoken
+from ..models.train import PolySchedule, in_precision
 
 # %% ../../nbs/08_stages.selfmask.ipynb #7f9a7f1d
 def patch_tokens(
@@ -213,32 +211,39 @@ class MaskedPhotos(ArchiveDataset):
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
 
 # %% ../../nbs/08_stages.selfmask.ipynb #f0d269a8
+@dataclass(frozen=True, eq=False, repr=False)
+class SquareSamples(Settings):
+    "How a photo and its mask become a square (SelfMask, section 4.1)."
+    what = 'SelfMask'
+    batch_size:int = setting(8, whole(1))
+    side:int = setting(224, whole(16))              # Side of a sample, pixels
+    scale:tuple = setting((.1, 1.), pair(above=0))  # Range of the random scale factor
+    corner:bool = setting(False, YES_NO)            # Put the scaled photo into the upper left corner, as the release does
+    jitter:Jitter = part(Jitter, "a dictionary with some of brightness, contrast, saturation, hue, p and grey")
+    blur:Blur = part(Blur, "a dictionary with p and sigma")
+
 def selfmask_dls(
-    entries,          # Photos with .path and .sha
-    masks,            # `MaskStore` of soft masks
+    entries,     # Photos with .path and .sha
+    masks,       # `MaskStore` of soft masks
     *,
-    n_iters:int,      # Batches in the whole training
-    batch_size:int=8,
-    side:int=224,     # Side of a sample, pixels
-    scale=(.1, 1.),   # Range of the random scale factor
+    n_iters:int, # Batches in the whole training
     seed:int=0,
-    start:int=0,      # First batch: where an interrupted training continues
-    corner:bool=False,# See `MaskedPhotos`
-    norm=None,        # (mean, std); ImageNet's without
-    jitter:dict=None, # Settings of `ColourJitter`; {'p': 0, 'grey': 0} for none
-    blur:dict=None,   # Settings of `GaussianBlur`
-    workers:int=0,    # Processes that read photos
+    start:int=0, # First batch: where an interrupted training continues
+    norm=None,   # (mean, std); ImageNet's without
     device=None,
+    **how,       # Of `SquareSamples`; workers: processes that read photos
 )->DataLoaders: # x: TensorImage (B, 3, side, side) normalised float, y: TensorLabels (B, side, side), 0 or 1
     "fastai `DataLoaders` of photos and pseudo-masks. `valid` holds one batch of other samples of the same photos: to look at, not to measure."
-    mean, std = norm or encoder_norm('')
+    workers = how.pop('workers', 0)
+    how, (mean, std) = SquareSamples(**how), norm or encoder_norm('')
     device = torch.device(device) if device else default_device()
-    make = partial(MaskedPhotos, entries, masks, side=side, scale=scale, corner=corner)
-    train, valid = make(n_iters*batch_size, seed=seed), make(batch_size, seed=seed_of(seed, 'look'))
+    make = partial(MaskedPhotos, entries, masks, side=how.side, scale=how.scale, corner=how.corner)
+    train, valid = make(n_iters*how.batch_size, seed=seed), make(how.batch_size, seed=seed_of(seed, 'look'))
     to_net = NormalizeBytes.from_stats(mean, std, cuda=device.type == 'cuda')
-    looks = [ColourJitter(**(jitter or {})), GaussianBlur(**(blur or {}))]
-    return DataLoaders(ArchiveDL(train, start=start, bs=batch_size, num_workers=workers, after_batch=[SeedBatch(seed), *looks, to_net], device=device),
-                       ArchiveDL(valid, bs=batch_size, num_workers=0, after_batch=[to_net], device=device), device=device)
+    changes = [SeedBatch(seed), ColourJitter(**how.jitter), GaussianBlur(**how.blur), to_net]
+    kw = dict(bs=how.batch_size, device=device)
+    return DataLoaders(ArchiveDL(train, start=start, num_workers=workers, after_batch=changes, **kw),
+                       ArchiveDL(valid, num_workers=0, after_batch=[to_net], **kw), device=device)
 
 # %% ../../nbs/08_stages.selfmask.ipynb #8e6fc765
 class PolyToZero(PolySchedule):
@@ -246,56 +251,56 @@ class PolyToZero(PolySchedule):
     order = 61
     def __init__(self, lrs, n_iters, start=0, warmup=0): super().__init__(lrs, n_iters, start, floor=0., warmup=warmup)
 
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictorOptimiser(Settings):
+    "How the predictor's weights change (SelfMask, section 4.1)."
+    what = 'SelfMask'
+    lr:float = setting(6e-6, number(above=0))          # Rate of decoder, queries and objectness
+    encoder_lr_ratio:float = setting(1., number(0))    # Rate of the encoder, as a share of `lr`
+    wd:float = setting(.01, number(0))                 # Weight decay, decoupled (AdamW)
+    precision:str = setting('auto', PRECISION, unsaid=True) # On a GPU, see `infer.half_type`
+
 def selfmask_learner(
-    dls,                      # From `selfmask_dls`
-    model,                    # `SelfMask`
-    lr:float=6e-6,            # Rate of decoder, queries and objectness
-    encoder_lr_ratio:float=1.,# Rate of the encoder, as a share of `lr`
-    wd:float=.01,             # Weight decay, decoupled (AdamW)
-    as_released:bool=False,   # See `ranking_loss`
+    dls,      # From `selfmask_dls`
+    model,    # `SelfMask`
+    as_released:bool=False, # See `ranking_loss`
     cbs=(), path=None,
-    precision:str='auto',     # On a GPU, see `infer.half_type`
+    **how,    # Of `PredictorOptimiser`
 )->Learner:
     "A fastai `Learner`: dice plus ranking, AdamW, encoder and the rest as two groups; bfloat16 or float16 on a GPU."
+    how = PredictorOptimiser(**how)
     split = lambda m: [list(m.encoder.parameters()), [p for n, p in m.named_parameters() if not n.startswith('encoder.')]]
-    learn = Learner(dls, model, loss_func=partial(selfmask_loss, as_released=as_released), splitter=split, wd=wd, wd_bn_bias=True,
-                    opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=True), lr=lr, path=path, cbs=list(cbs))
-    learn.start_rates = [lr*encoder_lr_ratio, lr]
-    if half := half_type(precision, dls.device):
-        learn.add_cb(MixedPrecision(amp_mode=AMPMode.BF16 if half == torch.bfloat16 else AMPMode.FP16))
-    return learn
+    adamw = partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=True)
+    learn = Learner(dls, model, loss_func=partial(selfmask_loss, as_released=as_released), opt_func=adamw, splitter=split,
+                    lr=how.lr, wd=how.wd, wd_bn_bias=True, path=path, cbs=list(cbs))
+    learn.start_rates = [how.lr*how.encoder_lr_ratio, how.lr]
+    return in_precision(learn, how.precision)
+
 
 # %% ../../nbs/08_stages.selfmask.ipynb #455e2274
+def _plain(value): return int(value) if float(value).is_integer() else float(value)
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SelfMaskTraining(PredictorOptimiser, SquareSamples, Named):
+    "How a predictor is built and trained (SelfMask, section 4.1)."
+    n_queries:int = setting(20, whole(1))
+    layers:int = setting(6, whole(1))                      # Of the decoder
+    epochs:float = setting(12, number(above=0, to=_plain))
+    warmup:int = setting(0, whole(0))                      # Iterations over which the rates rise first
+    workers:int = setting(4, whole(0), in_key=False)       # Processes that read photos
+
 SELFMASK = {
-    'paper': dict(n_queries=20, layers=6, side=224, scale=(.1, 1.), corner=False, batch_size=8, epochs=12, lr=6e-6, encoder_lr_ratio=1., wd=.01, warmup=0, jitter={}, blur={}, workers=4),
-    'mini': dict(n_queries=10, layers=3, side=96, scale=(.5, 1.), corner=False, batch_size=16, epochs=12, lr=1e-3, encoder_lr_ratio=.3, wd=.01, warmup=20,
-                 jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.), workers=0)}
-
-_REVISED = {2: {'paper': dict(precision='float32')}}   # what a revision changes in them
-_UNSAID = dict(precision='auto')                       # what holds where settings do not say it, as those of older runs do not
-
-def _whole_from(least): return lambda v: isinstance(v, Integral) and not isinstance(v, bool) and v >= least
-def _real(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
-_RULES = dict({k: (_whole_from(1), "a whole number, at least 1") for k in ('n_queries', 'layers', 'batch_size')},
-              **{k: (_whole_from(0), "a whole number, at least 0") for k in ('warmup', 'workers')},
-              side=(_whole_from(16), "a whole number, at least 16"), corner=(lambda v: isinstance(v, bool), "True or False"),
-              scale=(lambda v: len(v) == 2 and all(map(_real, v)) and 0 < v[0] <= v[1], "two numbers above 0, the smaller one first"),
-              **{k: (lambda v: _real(v) and v > 0, "a number above 0") for k in ('lr', 'epochs')},
-              **{k: (lambda v: _real(v) and v >= 0, "a number, at least 0") for k in ('encoder_lr_ratio', 'wd')},
-              **{k: (lambda v: isinstance(v, dict), "a dictionary") for k in ('jitter', 'blur')},
-              precision=(lambda v: isinstance(v, str) and v in ('auto', 'float32', 'bfloat16', 'float16'), "auto, float32, bfloat16 or float16"))
+    'paper': SelfMaskTraining(),
+    'mini': SelfMaskTraining(n_queries=10, layers=3, side=96, scale=(.5, 1.), batch_size=16, lr=1e-3, encoder_lr_ratio=.3, warmup=20, workers=0,
+                             jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.))}
+SelfMaskTraining.presets, SelfMaskTraining.revised = SELFMASK, {2: {'paper': dict(precision='float32')}}
 
 def selfmask_settings(
     settings='paper', # 'paper', 'mini', or a dictionary with some of their keys; 'base' in it names the one to start from, 'paper' without
     revision:int=REVISION, # Of the presets
-)->dict:
-    "The full settings; a misspelt key, or a value that cannot be, is a `NamedMaskError`."
-    s = full_settings(settings, presets(SELFMASK, _REVISED, _UNSAID, revision), 'SelfMask')
-    for k, (fits, words) in _RULES.items():
-        try: ok = fits(s[k])
-        except TypeError: ok = False
-        if not ok: raise NamedMaskError(f"The SelfMask setting {k} is {s[k]!r}: it has to be {words}.")
-    return spoken(s, _UNSAID)
+)->SelfMaskTraining:
+    "The same as `SelfMaskTraining.of`."
+    return SelfMaskTraining.of(settings, revision=revision)
 
 # %% ../../nbs/08_stages.selfmask.ipynb #cb9a95a7
 def dino_vits8()->TimmFeatures:

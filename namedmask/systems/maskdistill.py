@@ -7,11 +7,10 @@ Docs: https://namedmask.github.io/namedmask/systems/maskdistill.html.md"""
 # %% auto #0
 __all__ = ['RCNN', 'MASKDISTILL', 'mass_kept', 'mined', 'last_queries_keys', 'AttentionDetector', 'box_of', 'object_vectors',
            'cluster_objects', 'LabelledPhoto', 'paste', 'TimmPyramid', 'mask_rcnn', 'TrainedDetector', 'WithTargets',
-           'detector_learner', 'detected', 'ohem_loss', 'maskdistill_settings', 'train_maskdistill',
-           'MaskDistillClusterer', 'dino_features', 'maskdistill_of']
+           'detector_learner', 'detected', 'ohem_loss', 'Limits', 'RcnnTraining', 'PlainStudent', 'MaskDistill',
+           'maskdistill_settings', 'train_maskdistill', 'MaskDistillClusterer', 'dino_features', 'maskdistill_of']
 
 # %% ../../nbs/systems/maskdistill.ipynb #c74ef7c4
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,8 +20,8 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from fastai.basics import Callback
-from fastai.callback.fp16 import MixedPrecision
-from ..core import NamedMaskError, Stage, atomic_path, owned_files, progress, read_json, settings_key, write_json
+from ..core import REVISION, Ctx, Named, NamedMaskError, Settings, Stage, owned_files, progress, read_json, write_json
+from ..core.settings import SHARE, number, pair, part, setting, whole
 from ..stages.distil import STUDENTS
 from ..evaluate.score import model_key
 from ..evaluate.ceiling import true_mask_dls
@@ -34,10 +33,11 @@ from ..data.photos import entry_photo
 from ..stages.saliency import make_masks
 from ..data.samples import IGNORE
 from ..models.segmenter import Segmenter, load_segmenter, save_segmenter
-from ..models.deeplab import aspp_rates, deeplabv3plus, encoder_norm, weights_key
-from ..models.train import fit_resumably, segmenter_learner
+from ..models.deeplab import encoder_norm, weights_key
+from ..models.train import Optimiser, segmenter_learner
+from ..models.training import ENCODER, Job, Training, build_network, save_tensors, train_stage
 from ..models.infer import fit_size
-from ..models.batches import training_dls
+from ..models.batches import Samples, training_dls
 from ..teachers.timm import TimmFeatures
 from ..teachers.sets import get_teachers
 from ..teachers.weights import weights_of
@@ -297,37 +297,99 @@ def ohem_loss(
 
 # %% ../../nbs/systems/maskdistill.ipynb #65340344
 _COLOURS = dict(p=.5, brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.1)
-_SMALL_RCNN = dict(rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100, rpn_pre_nms_top_n_test=100, rpn_post_nms_top_n_test=50,
-                   box_batch_size_per_image=32, rpn_batch_size_per_image=64, box_detections_per_img=5)
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Limits(Settings):
+    "How many boxes Mask R-CNN works on, where it is fewer than torchvision takes."
+    what = 'Mask R-CNN'
+    rpn_pre_nms_top_n_train:int = setting(None, unsaid=True)
+    rpn_post_nms_top_n_train:int = setting(None, unsaid=True)
+    rpn_pre_nms_top_n_test:int = setting(None, unsaid=True)
+    rpn_post_nms_top_n_test:int = setting(None, unsaid=True)
+    box_batch_size_per_image:int = setting(None, unsaid=True)
+    rpn_batch_size_per_image:int = setting(None, unsaid=True)
+    box_detections_per_img:int = setting(None, unsaid=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RcnnTraining(Named):
+    "The network that cleans the masks up, and its training (MaskDistill, section 3.3)."
+    what = 'MaskDistill detector'
+    encoder:str = setting('resnet50', ENCODER)
+    side:int = setting(800, whole(16))                     # Shorter side at which photos are seen
+    channels:int = setting(256, whole(1))                  # Width of pyramid and mask head
+    hidden:int = setting(1024, whole(1))                   # Width of the box head
+    anchors:tuple = setting((32, 64, 128, 256, 512))       # Pixels, one size a level
+    more:Limits = part(Limits, "a dictionary with some limits of torchvision's MaskRCNN")
+    n_iters:int = setting(10_000, whole(1))
+    batch_size:int = setting(8, whole(1))
+    crop:int = setting(512, whole(16))
+    scale:tuple = setting((.5, 1.5), pair(above=0))
+    lr:float = setting(1e-4, number(above=0))
+    least:float = setting(.9, SHARE)                       # Score from which an object is kept
+
 RCNN = {
-    'paper': dict(encoder='resnet50', side=800, channels=256, hidden=1024, anchors=(32, 64, 128, 256, 512), more={}, n_iters=10_000, batch_size=8, crop=512, scale=(.5, 1.5), lr=1e-4, least=.9),
-    'mini': dict(encoder='test_resnet', side=96, channels=32, hidden=128, anchors=(8, 16, 32, 64, 128), more=_SMALL_RCNN, n_iters=200, batch_size=8, crop=96, scale=(.7, 1.1), lr=2e-3, least=.9)}
-def _student(base, **changes): return {k: v for k, v in {**STUDENTS[base], **changes}.items() if k not in ('band', 'max_objects')}    # one object a photo, hard labels, nothing pasted
+    'paper': RcnnTraining(),
+    'mini': RcnnTraining(encoder='test_resnet', side=96, channels=32, hidden=128, anchors=(8, 16, 32, 64, 128), n_iters=200, crop=96, scale=(.7, 1.1), lr=2e-3,
+                         more=dict(rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100, rpn_pre_nms_top_n_test=100, rpn_post_nms_top_n_test=50,
+                                   box_batch_size_per_image=32, rpn_batch_size_per_image=64, box_detections_per_img=5))}
+RcnnTraining.presets = RCNN
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PlainStudent(Training):
+    "A student of hard labels of one object a photo: nothing is pasted."
+    what = 'MaskDistill student'
+    iterations:int = setting(30_000, whole(1))
+
+def _plain_student(name, **changes): return PlainStudent(**{k: STUDENTS[name][k] for k in PlainStudent.known()} | changes)
+
+# %% ../../nbs/systems/maskdistill.ipynb #c7a21b02
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskDistill(Named):
+    "How masks are mined, clustered, cleaned up and distilled (MaskDistill, sections 3 and 4)."
+    what = 'MaskDistill'
+    side:int = setting(640, whole(16))                     # Shorter side at which photos are mined
+    heads:int = setting(5, whole(1))                       # See `mined`
+    mass:float = setting(.5, SHARE)                        # See `mined`
+    top:float = setting(.4, SHARE)                         # See `mined`
+    refine:str = setting(None)                             # How a mined mask is refined: a key of `outline.REFINERS`
+    crop_side:int = setting(None)                          # Size to which an object's box is squashed; None: its own
+    detector:RcnnTraining = setting(RCNN['paper'])         # None: the student learns from the mined masks
+    ohem:float = setting(.2, SHARE)                        # Part of the pixels, the hardest, that the student learns from
+    precision:str = setting('float32')                     # 'auto' or 'float32' on a GPU
+    student:PlainStudent = setting(_plain_student('paper', iterations=30_000, crop=512, scale=(.75, 1.25), freeze=.45, jitter=_COLOURS))
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, 'student', PlainStudent(**self.student))
+        if self.detector is not None: object.__setattr__(self, 'detector', RcnnTraining(**self.detector))
+        if self.precision not in ('auto', 'float32'):
+            raise NamedMaskError(f"There is no precision {self.precision!r} of MaskDistill: say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
+
+    @classmethod
+    def of(cls, given=None, base=None, revision=REVISION, **changes): # As for `Named.of`
+        "The full settings; student and detector may be given in part."
+        said = dict(base=given) if isinstance(given, str) else {**(given or {}), **changes}
+        if isinstance(given, cls) and not changes: return given
+        name = said.get('base') or base or cls.usual
+        if said.get('student'): said['student'] = PlainStudent.of({**cls.preset(name, revision).student, **said['student']})
+        if said.get('detector') is not None: said['detector'] = RcnnTraining.of({**RcnnTraining.preset(name, revision), **said['detector']})
+        return super().of(said, base, revision)
+
 MASKDISTILL = {
-    'paper': dict(side=640, heads=5, mass=.5, top=.4, refine=None, crop_side=None, detector=RCNN['paper'], ohem=.2, precision='float32',
-                  student=_student('paper', iterations=30_000, crop=512, scale=(.75, 1.25), freeze=.45, jitter=_COLOURS)),
-    'mini': dict(side=128, heads=5, mass=.5, top=.4, refine='grabcut', crop_side=64, detector=None, ohem=.2, precision='auto', student=_student('mini', iterations=600))}
+    'paper': MaskDistill(),
+    'mini': MaskDistill(side=128, refine='grabcut', crop_side=64, detector=None, precision='auto', student=_plain_student('mini', iterations=600))}
+MaskDistill.presets = MASKDISTILL
 
 def maskdistill_settings(
     settings='paper', # A name of `MASKDISTILL`, or a dict with some of the keys; 'base' in it names the one to start from; 'student' and 'detector' may hold some of theirs
-)->dict:
-    "The full settings; a misspelt key is a `NamedMaskError`."
-    given = dict(base=settings) if isinstance(settings, str) else dict(settings)
-    base = given.pop('base', 'paper')
-    if base not in MASKDISTILL: raise NamedMaskError(f"There are no MaskDistill settings called {base!r}: choose one of {', '.join(MASKDISTILL)}.")
-    s = MASKDISTILL[base]
-    for part, known in (('', s), ('student ', s['student']), ('detector ', RCNN[base])):
-        if odd := set((given if not part else given.get(part.strip()) or {})) - set(known): raise NamedMaskError(f"Unknown MaskDistill {part}settings {', '.join(sorted(odd))}: choose among {', '.join(known)}.")
-    out = {**s, **given, 'student': {**s['student'], **given.get('student', {})}}
-    if given.get('detector') is not None: out['detector'] = {**RCNN[base], **given['detector']}
-    if out['precision'] not in ('auto', 'float32'): raise NamedMaskError(f"There is no precision {out['precision']!r} of MaskDistill: say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
-    return out
+)->MaskDistill:
+    "The same as `MaskDistill.of`."
+    return MaskDistill.of(settings)
 
 # %% ../../nbs/systems/maskdistill.ipynb #6bacd07e
 def _found_clusters(entries, masks, features, s, k, folder, seed, quiet):
     "{sha: 1..k}, kept in `folder`."
-    photos = [(e.sha, hashlib.sha256(masks.path(e.sha).read_bytes()).hexdigest()[:16]) for e in entries]
-    told = dict(stage='maskdistill-clusters', version=1, photos=settings_key(photos), features=features.card.as_dict(), net=str(features._args), crop_side=s['crop_side'], k=k, seed=seed)
+    told = dict(stage='maskdistill-clusters', version=1, photos=masks.key_in_order([e.sha for e in entries]), features=features.card.as_dict(), net=str(features._args), crop_side=s['crop_side'], k=k, seed=seed)
     weights = weights_of(features)
     stage = Stage(folder, dict(told, **({'weights': weights} if weights else {})), before=(told,) if weights else ()).open()
     if not stage.done:
@@ -340,21 +402,26 @@ def _found_clusters(entries, masks, features, s, k, folder, seed, quiet):
         raise NamedMaskError(f"{stage.folder/'clusters.json'} does not hold a cluster from 1 to {k} for each photo: delete its folder and run again.")
     return stage, cluster
 
-def _trained_detector(entries, masks, cluster, s, k, folder, init, seed, key, quiet):
+def _trained_detector(ctx, entries, masks, cluster, settings, k, init, key):
     "Mask R-CNN trained on masks and clusters: (stage, network in evaluation mode)."
-    from safetensors.torch import load_file, save_file
-    stage = Stage(folder, dict(stage='maskdistill-detector', version=1, clusters=key, settings=s, init=weights_key(init), seed=seed)).open()
-    rcnn = mask_rcnn(s['encoder'], k, s['side'], s['channels'], s['hidden'], s['anchors'], init, seed, **s['more'])
-    file, model = stage.folder/'model.safetensors', TrainedDetector(rcnn)
-    if not (stage.done and file.exists()):
-        dls = partial(training_dls, entries, masks, lambda e: cluster[e.sha], n_iters=s['n_iters'], batch_size=s['batch_size'], crop=s['crop'], scale=s['scale'], seed=seed,
-                      names=['background', *map(str, range(1, k + 1))], norm=encoder_norm(s['encoder']), jitter=_COLOURS, blur=dict(p=0.))
-        with stage.working(): fit_resumably(lambda start: detector_learner(dls(start=start), model, s['lr']), model, stage.folder, n_iters=s['n_iters'], what='Mask R-CNN', warmup=20, quiet=quiet)
-        with atomic_path(file) as tmp: save_file({n: v.detach().cpu().contiguous() for n, v in rcnn.state_dict().items()}, tmp)
-        stage.finish(iterations=s['n_iters'])
-        (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
-    rcnn.load_state_dict(load_file(file))
+    from safetensors.torch import load_file
+    stage = Stage.of(ctx.folder, 'maskdistill-detector', 1, clusters=key, settings=settings, init=weights_key(init), seed=ctx.seed)
+    rcnn = mask_rcnn(settings.encoder, k, settings.side, settings.channels, settings.hidden, settings.anchors, init, ctx.seed, **settings.more)
+    train_stage(ctx, stage, _FILE, partial(_detector_job, ctx, entries, masks, cluster, settings, k, rcnn))
+    rcnn.load_state_dict(load_file(stage.folder/_FILE))
     return stage, rcnn.eval()
+
+_FILE = 'model.safetensors'
+
+def _detector_job(ctx, entries, masks, cluster, settings, k, rcnn):
+    "Mask R-CNN, its losses and its samples."
+    model = TrainedDetector(rcnn)
+    dls = partial(training_dls, entries, masks, lambda e: cluster[e.sha], n_iters=settings.n_iters, seed=ctx.seed, norm=encoder_norm(settings.encoder),
+                  names=['background', *map(str, range(1, k + 1))], batch_size=settings.batch_size, crop=settings.crop, scale=settings.scale,
+                  jitter=_COLOURS, blur=dict(p=0.))
+    def learner(start): return detector_learner(dls(start=start), model, settings.lr)
+    return Job(model, learner, partial(save_tensors, ctx.folder/_FILE, rcnn), settings.n_iters, 'Mask R-CNN',
+               lambda losses: dict(iterations=settings.n_iters), warmup=20)
 
 def _label_maps(entries, masks, cluster, rcnn, s, k, folder, key, quiet):
     "A label map for each photo: `LabelledPhoto`s."
@@ -380,41 +447,56 @@ def train_maskdistill(
     k:int,            # Clusters: as many as names (at most 254)
     features,         # (what mines, what sees the crops): two `TimmFeatures`, the first a vision transformer; published: DINO ViT-S/16 and ViT-S/8
     folder,           # All steps go here; an interrupted run is continued
-    settings='paper', # See `maskdistill_settings`
+    settings='paper', # As for `MaskDistill.of`
     init=None,        # (state dict of the student's encoder, its card); None: random weights
-    seed:int=0, every_s:float=20., device=None, quiet:bool=False,
+    **how,            # More of `Ctx`: seed, every_s, device, quiet
 )->Segmenter: # Its names are 'cluster 1' ... 'cluster k'
     "Mine, cluster, clean up, distil; or read what is there."
     if not 2 <= k < IGNORE: raise NamedMaskError(f"{k} clusters: MaskDistill here makes 2 to 254.")
-    s, folder, (state, card) = maskdistill_settings(settings), Path(folder), init or (None, None)
-    miner = AttentionDetector(features[0], s['side'], s['heads'], s['mass'], s['top'], refine=s['refine'], device=device)
-    masks = make_masks(entries, miner, folder/'masks', quiet=quiet)
+    ctx, settings, (state, card) = Ctx.of(folder, **how), MaskDistill.of(settings), init or (None, None)
+    miner = AttentionDetector(features[0], settings.side, settings.heads, settings.mass, settings.top, refine=settings.refine, device=ctx.device)
+    masks = make_masks(entries, miner, ctx.folder/'masks', quiet=ctx.quiet)
     entries = list({e.sha: e for e in entries if e.sha in masks}.values())
-    last, cluster = _found_clusters(entries, masks, features[1], s, k, folder/'clusters', seed, quiet)
-    rcnn = None
-    if s['detector']: last, rcnn = _trained_detector(entries, masks, cluster, s['detector'], k, folder/'detector', state if s['detector']['encoder'] == s['student']['encoder'] else None, seed, last.key, quiet)
-    last, photos = _label_maps(entries, masks, cluster, rcnn, s['detector'], k, folder/'labels', last.key, quiet)
+    last, cluster = _found_clusters(entries, masks, features[1], settings, k, ctx.folder/'clusters', ctx.seed, ctx.quiet)
+    detector, rcnn = settings.detector, None
+    if detector:
+        first = state if detector.encoder == settings.student.encoder else None
+        last, rcnn = _trained_detector(replace(ctx.at('detector'), device=None), entries, masks, cluster, detector, k, first, last.key)
+    last, photos = _label_maps(entries, masks, cluster, rcnn, detector, k, ctx.folder/'labels', last.key, ctx.quiet)
     cards = list(dict.fromkeys([*([card] if card else []), *mask_cards(masks), replace(features[1].card, role='crop features')]))
-    return _student_of(photos, s['student'], s['ohem'], state, cards, folder/'student', last.key, seed, every_s, device, quiet, s['precision'])
+    return _student_of(ctx.at('student'), photos, settings, state, cards, last.key)
 
-def _student_of(photos, s, share, init, cards, folder, key, seed, every_s, device, quiet, precision='auto'):
-    told = dict(stage='maskdistill-student', version=1, labels=key, student=s, ohem=share, init=weights_key(init), cards=[c.as_dict() for c in cards], seed=seed)
-    if precision == 'auto': stage = Stage(folder, told).open()
-    else: stage = Stage(folder, dict(told, precision=precision), before=() if torch.cuda.is_available() else (told,)).open()       # without a GPU it was float32 before
-    if stage.done: return load_segmenter(stage.folder, device)
-    plain = list(photos[0].plain)
-    model = deeplabv3plus(s['encoder'], len(plain) + 1, s['output_stride'], init=init, rates=aspp_rates(s['crop'], s['output_stride']), channels=s['channels'], head=s['head'], seed=seed)
-    dls = partial(true_mask_dls, photos, n_iters=s['iterations'], seed=seed, names=['background', *plain], norm=encoder_norm(s['encoder']), device=device, **{n: s[n] for n in ('batch_size', 'crop', 'scale', 'side', 'jitter', 'blur')})
+# %% ../../nbs/systems/maskdistill.ipynb #c7a21b03
+def _student_of(ctx, photos, settings, init, cards, key):
+    "The student of the label maps."
+    stage = _student_stage(ctx, settings, init, cards, key)
+    train_stage(ctx, stage, 'segmenter.json', partial(_student_job, ctx, stage, photos, settings, init, cards))
+    return load_segmenter(stage.folder, ctx.device)
+
+def _student_stage(ctx, settings, init, cards, key):
+    "The student's stage; without a GPU a student of float32 is what a student of any precision was before."
+    student = settings.student.in_key()
+    told = dict(stage='maskdistill-student', version=1, labels=key, student=student, ohem=settings.ohem, init=weights_key(init),
+                cards=[c.as_dict() for c in cards], seed=ctx.seed)
+    older = [] if student['blur'] else [{**told, 'student': {**student, 'blur': {'sigma': [.1, 2.]}}}]      # the usual blur, as it was written before
+    if settings.precision == 'auto': return Stage(ctx.folder, told, before=older)
+    exact = [{**inputs, 'precision': settings.precision} for inputs in (told, *older)]
+    return Stage(ctx.folder, exact[0], before=(*exact[1:], *(() if torch.cuda.is_available() else (told, *older))))
+
+def _student_job(ctx, stage, photos, settings, init, cards):
+    "The student's network, the loss of its hardest pixels and its samples."
+    how, plain = settings.student, list(photos[0].plain)
+    model = build_network(how, len(plain) + 1, init, ctx.seed)
+    dls = partial(true_mask_dls, photos, n_iters=how.iterations, seed=ctx.seed, names=['background', *plain], norm=encoder_norm(how.encoder),
+                  device=ctx.device, **how.only(Samples))
     def learner(start):
-        learn = segmenter_learner(dls(start=start), model, **{n: s[n] for n in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
-        learn.loss_func = partial(ohem_loss, share=share)
-        if precision == 'float32': learn.remove_cb(MixedPrecision)
+        learn = segmenter_learner(dls(start=start), model, **{**how.only(Optimiser), 'precision': settings.precision})
+        learn.loss_func = partial(ohem_loss, share=settings.ohem)
         return learn
-    with stage.working(): fit_resumably(learner, model, stage.folder, n_iters=s['iterations'], what='MaskDistill', every_s=every_s, quiet=quiet)
-    save_segmenter(stage.folder, model, dict(names=plain, side=s['side'], supervision=[c.as_dict() for c in cards], student=s, seed=seed, key=stage.key))
-    stage.finish(iterations=s['iterations'], photos=len(photos))
-    (stage.folder/'checkpoint.pt').unlink(missing_ok=True)
-    return load_segmenter(stage.folder, device)
+    def save():
+        about = dict(names=plain, side=how.side, supervision=[c.as_dict() for c in cards], student=how.as_dict(), seed=ctx.seed, key=stage.key)
+        save_segmenter(stage.folder, model, about)
+    return Job(model, learner, save, how.iterations, 'MaskDistill', lambda losses: dict(iterations=how.iterations, photos=len(photos)))
 
 # %% ../../nbs/systems/maskdistill.ipynb #0761121c
 class MaskDistillClusterer:

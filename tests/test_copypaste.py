@@ -208,7 +208,8 @@ def test_gather_asks_for_no_number(monkeypatch):
     "Nothing in the way for GPUs waits for a value: no tolist, item, nonzero or bool of a tensor that depends on the pictures."
     x, y = batch(6)
     def banned(*a, **k): raise AssertionError('waits')
-    args = x.clone(), y.clone(), x, y, foreground(y), object_boxes(foreground(y)), tensor([0, 3]), tensor([1, 2]), tensor([[0, 0], [4, 5]])
+    sources = cp._Sources(x, y, foreground(y), object_boxes(foreground(y)))
+    args = x.clone(), y.clone(), sources, tensor([0, 3]), tensor([1, 2]), tensor([[0, 0], [4, 5]])
     for name in ('tolist', 'item', 'nonzero', '__bool__', '__int__', 'cpu', 'numpy'): monkeypatch.setattr(torch.Tensor, name, banned)
     cp._paste_gather(*args)
 

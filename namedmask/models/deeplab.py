@@ -11,6 +11,7 @@ __all__ = ['encoder_norm', 'load_encoder', 'PhaseConv2d', 'quick_dilation', 'For
 # %% ../../nbs/models/deeplab.ipynb #60988a69
 import hashlib, torch, warnings
 import torch.nn.functional as F
+from fastcore.meta import delegates
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from ..core import NamedMaskError, seed_of
@@ -22,36 +23,45 @@ def encoder_norm(
     "The mean and standard deviation that a timm encoder expects; ImageNet's if timm knows none."
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     from timm.models import get_pretrained_cfg
-    cfg = get_pretrained_cfg(encoder.removeprefix('tu-'))
-    if cfg is None: return tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
-    return tuple(cfg.mean), tuple(cfg.std)
+    known = get_pretrained_cfg(encoder.removeprefix('tu-'))
+    if known is None: return tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
+    return tuple(known.mean), tuple(known.std)
 
 # %% ../../nbs/models/deeplab.ipynb #9fb937a1
 def load_encoder(
     model,     # What `deeplabv3plus` made
     init:dict, # A state dict of the same timm model; a classifier's weights in it are not used
 ):
-    "Put `init` into the encoder. Every tensor of the encoder must be there with the right shape, or a `NamedMaskError` lists what is wrong."
+    """Put `init` into the encoder.
+    Every tensor of the encoder must be there with the right shape, or a `NamedMaskError` lists what is wrong."""
     net = getattr(model.encoder, 'model', model.encoder)
-    want = {k: v for k, v in net.state_dict().items() if not k.endswith('num_batches_tracked')}
-    tops = {k.split('.')[0] for k in want}
-    missing = [k for k in want if k not in init]
-    shapes = [f'{k} {tuple(init[k].shape)} for {tuple(v.shape)}' for k, v in want.items() if k in init and init[k].shape != v.shape]
-    extra = [k for k in init if k not in want and k.split('.')[0] in tops and not k.endswith('num_batches_tracked')]
-    trouble = [f"{what} {len(ks)}: {', '.join(ks[:5])}{', …' if len(ks) > 5 else ''}"
-               for what, ks in (('missing', missing), ('of another shape', shapes), ('unknown', extra)) if ks]
-    if trouble:
-        raise NamedMaskError(f"The weights do not fit the encoder {model.spec['encoder']} ({'; '.join(trouble)}): "
+    wanted = {k: v for k, v in net.state_dict().items() if not k.endswith('num_batches_tracked')}
+    misfits = _misfits(wanted, init)
+    if misfits:
+        raise NamedMaskError(f"The weights do not fit the encoder {model.spec['encoder']} ({'; '.join(misfits)}): "
                              "give the file made for this encoder, or name the encoder it was made for.")
-    net.load_state_dict({k: init[k] for k in want}, strict=False)
+    net.load_state_dict({k: init[k] for k in wanted}, strict=False)
     return model
+
+def _misfits(wanted, init):
+    "What is wrong with the tensors in `init`, kind by kind."
+    tops = {k.split('.')[0] for k in wanted}
+    missing = [k for k in wanted if k not in init]
+    shapes = [f'{k} {tuple(init[k].shape)} for {tuple(v.shape)}' for k, v in wanted.items()
+              if k in init and init[k].shape != v.shape]
+    unknown = [k for k in init
+               if k not in wanted and k.split('.')[0] in tops and not k.endswith('num_batches_tracked')]
+    def some_of(keys): return ', '.join(keys[:5]) + (', …' if len(keys) > 5 else '')
+    kinds = ('missing', missing), ('of another shape', shapes), ('unknown', unknown)
+    return [f"{kind} {len(keys)}: {some_of(keys)}" for kind, keys in kinds if keys]
 
 # %% ../../nbs/models/deeplab.ipynb #9ffe358d
 class PhaseConv2d(nn.Conv2d):
     "A dilated depthwise convolution, computed on each phase of the map; used while training on a CPU."
     def forward(self, x):
         d, k = self.dilation[0], self.kernel_size[0]
-        if x.is_cuda or not torch.is_grad_enabled() or not self.weight.requires_grad: return super().forward(x)
+        gets_gradient = torch.is_grad_enabled() and self.weight.requires_grad
+        if x.is_cuda or not gets_gradient: return super().forward(x)
         B, C, H, W = x.shape
         x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -W % d, 0, -H % d))                       # B,H,W,C
         h, w = x.shape[1]//d, x.shape[2]//d
@@ -64,22 +74,29 @@ def quick_dilation(
     model,  # Changed in place; its state dict stays as it is
 ):
     "Let the depthwise convolutions with small dilations be computed by phases."
-    for m in model.modules():
-        if type(m) is nn.Conv2d and m.groups == m.in_channels == m.out_channels and m.stride == (1, 1) and m.dilation in ((2, 2), (4, 4)) \
-           and m.padding_mode == 'zeros' and m.padding == tuple(a*(k-1)//2 for a, k in zip(m.dilation, m.kernel_size)) and m.kernel_size[0] == m.kernel_size[1]:
-            m.__class__ = PhaseConv2d
+    for module in model.modules():
+        if type(module) is nn.Conv2d and _has_phases(module): module.__class__ = PhaseConv2d
     return model
+
+def _has_phases(conv):
+    "Is it depthwise, with a small dilation, and does it keep the size of the map?"
+    is_depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.stride == (1, 1)
+    is_square = conv.kernel_size[0] == conv.kernel_size[1]
+    same_size = tuple(d*(k-1)//2 for d, k in zip(conv.dilation, conv.kernel_size))
+    keeps_size = conv.padding_mode == 'zeros' and conv.padding == same_size
+    return is_depthwise and conv.dilation in ((2, 2), (4, 4)) and is_square and keeps_size
 
 # %% ../../nbs/models/deeplab.ipynb #06b00002
 class ForgetfulStage(nn.Sequential):
-    "A stage of an encoder that is computed a second time for its gradient; used while training on a CPU, with frozen batch norms."
+    """A stage of an encoder that is computed a second time for its gradient.
+    It is used while training on a CPU, with frozen batch norms."""
     def forward(self, x):
         gathers = any(m.training for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         if x.is_cuda or not torch.is_grad_enabled() or gathers: return super().forward(x)
         return checkpoint(super().forward, x, use_reentrant=False)
 
 def forget_early_maps(
-    model,      # Changed in place; its state dict stays as it is
+    model,        # Changed in place; its state dict stays as it is
     stages:int=3, # How many stages, from the first one on
 ):
     "Let the first stages of an EfficientNet keep no maps for the gradient."
@@ -94,48 +111,54 @@ def weights_key(
 )->str: # Sixteen hex digits; '' for None
     "A hash of every tensor in a state dict."
     if state is None: return ''
-    h = hashlib.sha256()
-    for k in sorted(state):
-        h.update(k.encode()); h.update(state[k].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()[:16]
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 # %% ../../nbs/models/deeplab.ipynb #f97a9efb
 def aspp_rates(
     crop:int,             # Side of the training crops, pixels
     output_stride:int=16, # Pixels for each vector of the map
 )->tuple: # Three dilations, at least 1
-    "Dilations that reach a quarter, a half and three quarters of a crop: 12, 24, 36 for the paper's 384 pixels at stride 8 (NamedMask, section 4.2)."
-    return tuple(max(1, int(o*crop/output_stride)) for o in (1/4, 1/2, 3/4))
+    """Dilations that reach a quarter, a half and three quarters of a crop.
+    They are 12, 24, 36 for the paper's 384 pixels at stride 8 (NamedMask, section 4.2)."""
+    return tuple(max(1, int(part*crop/output_stride)) for part in (1/4, 1/2, 3/4))
 
 # %% ../../nbs/models/deeplab.ipynb #7599d745
 def _separable(c_in, c_out, dilation=1):
-    return nn.Sequential(nn.Conv2d(c_in, c_in, 3, padding=dilation, dilation=dilation, groups=c_in, bias=False), nn.Conv2d(c_in, c_out, 1, bias=False))
+    return nn.Sequential(nn.Conv2d(c_in, c_in, 3, padding=dilation, dilation=dilation, groups=c_in, bias=False),
+                         nn.Conv2d(c_in, c_out, 1, bias=False))
+
 def _unit(conv, c, *more): return nn.Sequential(conv, nn.BatchNorm2d(c), nn.ReLU(inplace=True), *more)
 def _enlarge(x, size): return F.interpolate(x, size, mode='bilinear', align_corners=False)
 
 class PaperHead(nn.Module):
     "The decoder of the published networks: separable ASPP, 48 channels from stride 4, logits at any size."
     def __init__(self,
-        low:int, high:int,   # Channels of the maps at stride 4 and at the output stride
-        n_classes:int,       # Classes, background included
-        rates=(12, 24, 36),  # Dilations of ASPP
-        c:int=256,           # Width
-        dropout:float=.1,    # Behind ASPP
+        low:int,            # Channels of the map at stride 4
+        high:int,           # Channels of the map at the output stride
+        n_classes:int,      # Classes, background included
+        rates=(12, 24, 36), # Dilations of ASPP
+        c:int=256,          # Width
+        dropout:float=.1,   # Behind ASPP
         ):
         super().__init__()
         one = lambda n_in, n_out: nn.Conv2d(n_in, n_out, 1, bias=False)
         self.low = _unit(one(low, 48), 48)
-        self.branches = nn.ModuleList([_unit(one(high, c), c), *(_unit(_separable(high, c, r), c) for r in rates),
-                                       nn.Sequential(nn.AdaptiveAvgPool2d(1), one(high, c), nn.BatchNorm2d(c), nn.ReLU(inplace=True))])
+        self.branches = nn.ModuleList([_unit(one(high, c), c)])
+        self.branches.extend(_unit(_separable(high, c, rate), c) for rate in rates)
+        self.branches.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), *_unit(one(high, c), c)))
         self.merge = _unit(one(5*c, c), c, nn.Dropout(dropout))
         self.classify = _unit(_separable(c + 48, c), c, nn.Conv2d(c, n_classes, 1))
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d): nn.init.kaiming_normal_(module.weight)
 
     def forward(self, low, high, size):
-        b = [f(high) for f in self.branches]
-        a = self.merge(torch.cat([*b[:-1], b[-1].expand_as(b[0])], 1))
-        return _enlarge(self.classify(torch.cat([self.low(low), _enlarge(a, low.shape[-2:])], 1)), size)
+        *windows, pooled = [branch(high) for branch in self.branches]
+        merged = self.merge(torch.cat([*windows, pooled.expand_as(windows[0])], 1))
+        return _enlarge(self.classify(torch.cat([self.low(low), _enlarge(merged, low.shape[-2:])], 1)), size)
 
 # %% ../../nbs/models/deeplab.ipynb #154d5ace
 class PaperDeepLab(nn.Module):
@@ -145,41 +168,65 @@ class PaperDeepLab(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = PaperHead(encoder.out_channels[2], encoder.out_channels[-1], n_classes, rates, channels, dropout)
+
     def forward(self, x):
         maps = self.encoder(x)
         return self.head(maps[2], maps[-1], x.shape[-2:])
 
+# %% ../../nbs/models/deeplab.ipynb #24be5301
+class _Decoder:
+    "What a network makes of an encoder's maps."
+    def __init__(self,
+        dropout:float=.1, # Dropout behind ASPP
+        channels:int=256, # Width of the decoder; 128 makes it about three times cheaper
+        head:str='smp',   # 'smp', or 'paper': the decoder of the published networks
+        ):
+        if head not in ('smp', 'paper'): raise NamedMaskError(f"There is no decoder {head!r}: say smp or paper.")
+        self.dropout, self.channels, self.head = dropout, channels, head
+
+    def over(self, encoder, n_classes, output_stride, rates):
+        "The network over a timm encoder; its weights are drawn from torch's generator."
+        import segmentation_models_pytorch as smp
+        try:
+            model = smp.DeepLabV3Plus(f"tu-{encoder.removeprefix('tu-')}", encoder_weights=None,
+                                      encoder_output_stride=output_stride, decoder_atrous_rates=rates,
+                                      decoder_channels=self.channels, decoder_aspp_dropout=self.dropout,
+                                      classes=n_classes)
+        except (RuntimeError, ValueError, KeyError, TypeError) as e:
+            raise NamedMaskError(f"Cannot build DeepLabV3+ over {encoder!r} at output stride {output_stride} ({e}): "
+                                 "choose a convolutional encoder that timm.list_models() lists, "
+                                 "and stride 8 or 16.") from e
+        if self.head == 'smp': return model
+        return PaperDeepLab(model.encoder, n_classes, rates, self.dropout, self.channels)
+
 # %% ../../nbs/models/deeplab.ipynb #24be5302
+@delegates(_Decoder)
 def deeplabv3plus(
-    encoder:str,          # timm name, say 'tf_efficientnet_lite0'; must have feature maps at strides 2, 4, 8, 16, 32
-    n_classes:int,        # Classes, background included
-    output_stride:int=16, # 16 or 8: pixels for each vector of the last map; 8 is finer and about 3 times slower
-    init:dict=None,       # State dict for the encoder; random weights without
-    rates=None,           # Three dilations of ASPP, say `aspp_rates(crop, output_stride)`; without, those for crops of 384 pixels
-    dropout:float=.1,     # Dropout behind ASPP
-    channels:int=256,     # Width of the decoder; 128 makes it about three times cheaper
-    bn_momentum:float=None,# Momentum of the encoder's batch norm, the weight of a new value: .01 with `init`, .1 without (there is nothing to keep then)
-    seed:int=0,           # Of the random weights
-    head:str='smp',       # 'smp', or 'paper': the decoder of the published networks
-)->nn.Module: # (B,3,H,W) normalised pixels, H and W multiples of 16 (any with head='paper') → (B,n_classes,H,W) logits; has `.spec`
-    "DeepLabV3+ (NamedMask, section 4.2) over a timm encoder. No network access."
-    import segmentation_models_pytorch as smp
-    if head not in ('smp', 'paper'): raise NamedMaskError(f"There is no decoder {head!r}: say smp or paper.")
-    name = encoder.removeprefix('tu-')
-    rates = tuple(rates or aspp_rates(384, output_stride))
+    encoder:str,            # timm name, say 'tf_efficientnet_lite0'; must have feature maps at strides 2, 4, 8, 16, 32
+    n_classes:int,          # Classes, background included
+    output_stride:int=16,   # 16 or 8: pixels for each vector of the last map; 8 is finer and about 3 times slower
+    init:dict=None,         # State dict for the encoder; random weights without
+    rates=None,             # Three dilations of ASPP; without, `aspp_rates(384, output_stride)`
+    *,
+    # Momentum of the encoder's batch norm, the weight of a new value: .01 with `init`,
+    # .1 without (there is nothing to keep then)
+    bn_momentum:float=None,
+    seed:int=0,             # Of the random weights
+    **kwargs,               # The decoder
+)->nn.Module: # (B,3,H,W) normalised pixels → (B,n_classes,H,W) logits; has `.spec`
+    """DeepLabV3+ (NamedMask, section 4.2) over a timm encoder. No network access.
+    H and W are multiples of 16; with `head='paper'` they are any."""
+    decoder, rates = _Decoder(**kwargs), tuple(rates or aspp_rates(384, output_stride))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         torch.manual_seed(seed_of(seed, 'weights'))
-        try: model = smp.DeepLabV3Plus(f'tu-{name}', encoder_weights=None, encoder_output_stride=output_stride, decoder_atrous_rates=rates,
-                                       decoder_channels=channels, decoder_aspp_dropout=dropout, classes=n_classes)
-        except (RuntimeError, ValueError, KeyError, TypeError) as e:
-            raise NamedMaskError(f"Cannot build DeepLabV3+ over {encoder!r} at output stride {output_stride} ({e}): "
-                                 "choose a convolutional encoder that timm.list_models() lists, and stride 8 or 16.") from e
-        if head == 'paper': model = PaperDeepLab(model.encoder, n_classes, rates, dropout, channels)
+        model = decoder.over(encoder, n_classes, output_stride, rates)
+    name = encoder.removeprefix('tu-')
     mean, std = encoder_norm(name)
-    model.spec = dict(encoder=name, n_classes=n_classes, output_stride=output_stride, rates=list(rates), dropout=dropout, channels=channels, mean=list(mean), std=list(std))
-    if head != 'smp': model.spec['head'] = head
-    for m in model.encoder.modules():
-        if isinstance(m, nn.BatchNorm2d): m.momentum = bn_momentum or (.1 if init is None else .01)
+    model.spec = dict(encoder=name, n_classes=n_classes, output_stride=output_stride, rates=list(rates),
+                      dropout=decoder.dropout, channels=decoder.channels, mean=list(mean), std=list(std))
+    if decoder.head != 'smp': model.spec['head'] = decoder.head
+    for module in model.encoder.modules():
+        if isinstance(module, nn.BatchNorm2d): module.momentum = bn_momentum or (.1 if init is None else .01)
     if init is not None: load_encoder(model, init)
     return forget_early_maps(quick_dilation(model))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from numbers import Real
 from threading import Condition, Thread
 import numpy as np, torch, torch.nn.functional as F
+from fastcore.meta import delegates
 from PIL import Image
 from ..core import NamedMaskError
 from ..data.decode import as_rgb, load_image
@@ -33,7 +34,8 @@ def pick_device(
     if wanted.type not in ('cpu', 'cuda', 'mps'):
         raise NamedMaskError(f"The device {str(device)!r} is unknown: say auto, cpu, cuda, cuda:1 or mps.")
     if not _is_there(wanted):
-        raise NamedMaskError(f"There is no device {str(wanted)!r} on this machine: say auto or {str(_best_device())!r}.")
+        raise NamedMaskError(f"There is no device {str(wanted)!r} on this machine: "
+                             f"say auto or {str(_best_device())!r}.")
     return wanted
 
 def _best_device():
@@ -64,8 +66,9 @@ def own_side(
     side, # Pixels, None, or 'native'
 )->int: # Pixels; None: the photo's own
     "A shorter side as a number; 'native' is the photo's own, and differs from None only in how a training decodes it."
+    is_number = isinstance(side, Real) and not isinstance(side, bool)
     if side is None or side == 'native' or (side == 0 and side is not False): return None
-    if isinstance(side, Real) and not isinstance(side, bool) and 1 <= side <= 2**16: return side
+    if is_number and 1 <= side <= 2**16: return side
     raise NamedMaskError(f"The shorter side {side!r} is no number of pixels: give a whole number from 1, or 'native'.")
 
 def fit_size(
@@ -75,8 +78,8 @@ def fit_size(
 )->tuple: # (W, H)
     "The size at which the network sees a photo: shorter side `side`, unless the longer one would exceed `max_side`."
     side = own_side(side)
-    s = min((side/min(size)) if side else 1., max_side/max(size))
-    return tuple(max(1, round(n*s)) for n in size)
+    scale = min((side/min(size)) if side else 1., max_side/max(size))
+    return tuple(max(1, round(n*scale)) for n in size)
 
 # %% ../../nbs/models/infer.ipynb #05a00016
 def photo_of(
@@ -110,7 +113,9 @@ def keep_sure(
 @dataclass
 class Scorer:
     "A network with all that it takes to run it."
-    model:torch.nn.Module     # (B,3,H,W) normalised → (B,C,H,W); with `.spec` (mean, std), unless `norm` is given; `.multiple` is 16 without one
+    # (B,3,H,W) normalised → (B,C,H,W); with `.spec` (mean, std), unless `norm` is given;
+    # a network without `.multiple` has 16
+    model:torch.nn.Module
     norm:tuple=None           # (mean, std)
     flip:bool=False           # Average with the mirrored photo
     precision:str='auto'      # See `half_type`
@@ -121,13 +126,15 @@ class Scorer:
 
     def normalised(self, x): # (B,h,w,3) bytes
         "(B,3,h,w) floats on the network's device, filled up to a multiple."
-        mean, std = (torch.tensor(o, device=self.device).view(3, 1, 1) for o in (self.norm or (self.model.spec['mean'], self.model.spec['std'])))
+        norm = self.norm or (self.model.spec['mean'], self.model.spec['std'])
+        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in norm)
         x = (x.to(self.device).permute(0, 3, 1, 2)/255).sub_(mean).div_(std)
         return self.filled_up(x)
 
     def filled_up(self, x):
-        n = getattr(self.model, 'multiple', 16)
-        return F.pad(x, (0, -x.shape[-1] % n, 0, -x.shape[-2] % n)).contiguous(memory_format=torch.channels_last)
+        multiple = getattr(self.model, 'multiple', 16)
+        x = F.pad(x, (0, -x.shape[-1] % multiple, 0, -x.shape[-2] % multiple))
+        return x.contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def __call__(self, x): # (B,h,w,3) bytes
@@ -141,20 +148,35 @@ class Scorer:
             mirrored = self.model(self.filled_up(x[..., :w].flip(-1)))[..., :h, :w]
         return keep_sure((scores.float() + mirrored.float().flip(-1))/2, self.sure)
 
+# %% ../../nbs/models/infer.ipynb #05a0019a
+class _View:
+    "How a network looks at photos."
+    def __init__(self,
+        side:int=None,        # Shorter side at which the network works; None: the photo's own
+        max_side:int=2048,    # Longest side at which the network works
+        norm:tuple=None,      # (mean, std); the model's own without
+        flip:bool=False,      # Average with the mirrored photo: better, twice the time
+        precision:str='auto', # On a GPU, see `half_type`
+        sure:float=0.,        # See `keep_sure`
+        ):
+        self.side, self.max_side, self.norm = side, max_side, norm
+        self.flip, self.precision, self.sure = flip, precision, sure
+
+    def pixels_of(self, im): return seen_by(im, fit_size(im.size, self.side, self.max_side))
+    def scorer(self, model): return Scorer(model, self.norm, self.flip, self.precision, self.sure)
+    def scores_of(self, model, im): return self.scorer(model)(self.pixels_of(im)[None])[0].float().cpu()
+
 # %% ../../nbs/models/infer.ipynb #05a00021
+@delegates(_View)
 def forward(
-    model,              # From `deeplabv3plus`; put into evaluation mode
-    im,                 # PIL image
-    side:int=None, max_side:int=2048, # See `fit_size`
-    norm=None,          # (mean, std); the model's own without
-    flip:bool=False,    # Average with the mirrored photo
-    precision:str='auto', # On a GPU, see `half_type`
-    sure:float=0.,      # See `keep_sure`
+    model,             # From `deeplabv3plus`; put into evaluation mode
+    im,                # A photo of any size: PIL image, path or array (`photo_of`)
+    side:int=None,     # Shorter side at which the network works; None: the photo's own
+    max_side:int=2048, # Longest side at which the network works
+    **kwargs,          # How else it looks at the photo
 )->torch.Tensor: # (C,h,w) float32 on the CPU, at the size of `fit_size`
     "Logits of one photo."
-    im = photo_of(im)
-    x = seen_by(im, fit_size(im.size, side, max_side))
-    return Scorer(model, norm, flip, precision, sure)(x[None])[0].float().cpu()
+    return _View(side, max_side, **kwargs).scores_of(model, photo_of(im))
 
 # %% ../../nbs/models/infer.ipynb #05a00024
 def _axis(n_in, n_out, lo, hi):
@@ -170,13 +192,13 @@ def argmax_at(
 )->np.ndarray: # HxW: uint8, or uint16 with more than 256 classes
     "Enlarge scores bilinearly to `size` and take the best class of each pixel, strip by strip."
     (C, h, w), (H, W) = logits.shape, size
-    out, n = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), max(1, budget//(C*W))
-    for lo in range(0, H, n):
-        hi = min(H, lo+n)
-        i, j, f = (o.to(logits.device) for o in _axis(h, H, lo, hi))
-        rows = torch.lerp(logits[:, i], logits[:, j], f[None, :, None].to(logits))
-        out[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).cpu().numpy()
-    return out
+    labels, strip = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), max(1, budget//(C*W))
+    for lo in range(0, H, strip):
+        hi = min(H, lo+strip)
+        above, below, weight = (places.to(logits.device) for places in _axis(h, H, lo, hi))
+        rows = torch.lerp(logits[:, above], logits[:, below], weight[None, :, None].to(logits))
+        labels[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).cpu().numpy()
+    return labels
 
 # %% ../../nbs/models/infer.ipynb #05a00027
 def too_large(
@@ -185,23 +207,23 @@ def too_large(
 )->NamedMaskError:
     "The sentence for a photo that does not fit into the memory."
     pixels = f", {size[0]} x {size[1]} pixels" if size else ''
-    return NamedMaskError(f"There is not enough memory to segment {which}{pixels}: make it smaller, or close other programs.")
+    return NamedMaskError(f"There is not enough memory to segment {which}{pixels}: "
+                          "make it smaller, or close other programs.")
 
+@delegates(_View)
 def segment(
-    model,             # From `deeplabv3plus`
-    im,                # A photo of any size: PIL image, path or array (`photo_of`)
-    side:int=None,     # Shorter side at which the network works; None: the photo's own
-    norm=None,         # (mean, std); the model's own without
-    probs:bool=False,  # Also return the probabilities
-    flip:bool=False,   # Average with the mirrored photo: better, twice the time
-    max_side:int=2048, # Longest side at which the network works
-    precision:str='auto', # On a GPU, see `half_type`
-    sure:float=0.,     # See `keep_sure`
-)->tuple: # (labels HxW, uint8 or with more than 256 classes uint16, at the photo's own size, probabilities float32 (C,h,w) at working size or None)
-    "The class of every pixel of a photo (NamedMask, section 4: one forward pass, no other step, unless `sure` or `flip` are asked for)."
-    im = photo_of(im)
+    model,            # From `deeplabv3plus`
+    im,               # A photo of any size: PIL image, path or array (`photo_of`)
+    side:int=None,    # Shorter side at which the network works; None: the photo's own
+    norm:tuple=None,  # (mean, std); the model's own without
+    probs:bool=False, # Also return the probabilities
+    **kwargs,         # How else it looks at the photo
+)->tuple: # (labels HxW of `argmax_at` at the photo's own size; probabilities float32 (C,h,w) at working size, or None)
+    """The class of every pixel of a photo.
+    It takes one forward pass and no other step, unless `sure` or `flip` are asked for (NamedMask, section 4)."""
+    view, im = _View(side, norm=norm, **kwargs), photo_of(im)
     try:
-        logits = forward(model, im, side, max_side, norm, flip, precision, sure)
+        logits = view.scores_of(model, im)
         return argmax_at(logits, im.size[::-1]), (logits.softmax(0).numpy() if probs else None)
     except Exception as e:
         if is_out_of_memory(e): raise too_large(im.size) from e
@@ -211,13 +233,15 @@ def segment(
 class ReadAhead:
     "`f` of each item, in order, worked out by a thread while you deal with the ones before."
     def __init__(self,
-        f, items,         # A function and what it is applied to
+        f,                # A function
+        items,            # What it is applied to
         most:int=8,       # Results that lie ready, at most
         room:float=2**28, # What they may weigh together; one result may always lie ready
         weigh=lambda result: 0, # What a result weighs, in bytes
         ):
         self.f, self.items, self.most, self.room, self.weigh = f, items, most, room, weigh
-        self.ready, self.weight, self.over, self.left, self.turn = deque(), 0, False, False, Condition()
+        self.ready, self.weight, self.turn = deque(), 0, Condition()
+        self.over = self.left = False     # no more items; nobody wants the rest
 
     def _full(self): return len(self.ready) >= self.most or self.weight >= self.room
 
@@ -235,7 +259,9 @@ class ReadAhead:
                 if not self._put(self.f(item)): return
         except BaseException as e: self._put(None, e)
         finally:
-            with self.turn: self.over = True; self.turn.notify_all()
+            with self.turn:
+                self.over = True
+                self.turn.notify_all()
 
     def _take(self):
         "The next result, or None where there are no more."
@@ -254,7 +280,9 @@ class ReadAhead:
         try:
             while (taken := self._take()) is not None: yield taken[0]
         finally:                                   # also when nobody wants the rest
-            with self.turn: self.left = True; self.turn.notify_all()
+            with self.turn:
+                self.left = True
+                self.turn.notify_all()
             worker.join()
 
 # %% ../../nbs/models/infer.ipynb #05a00033
@@ -301,58 +329,65 @@ class BatchSize:
         self.pixels = min(self.pixels, n//2*shape[0]*shape[1])
 
 # %% ../../nbs/models/infer.ipynb #05a00037
+@delegates(_View)
 def run_batches(
     model,              # On its device; (B,3,H,W) → (B,C,H,W)
     photos,             # Any iterable; it is gone through once, in a thread
     take=take_labels,   # Function of ((C,h,w) float32 scores on the device, (H, W) of the photo): what is kept of them
     *,
-    load=photo_of,      # Function of an element of `photos` that gives the PIL image; a `NamedMaskError` of it is the photo's `error`
-    side:int=None, max_side:int=2048, # See `fit_size`
-    norm=None,          # (mean, std); the model's own without
-    flip:bool=False,    # Average with the mirrored photo
-    precision:str='auto', # On a GPU, see `half_type`
+    # Function of an element of `photos` that gives the PIL image; a `NamedMaskError` of it is the photo's `error`
+    load=photo_of,
     batch:int=None,     # Photos that go through the network at once, at most; see `BatchSize`
     keep_image:bool=False, # Give the photos as well
-    sure:float=0.,      # See `keep_sure`
+    **kwargs,           # How the network looks at the photos
 ): # Generator of `Seen`, one for each photo, in order
-    "Run a network over photos. A photo that cannot be read, or does not fit into the memory, has an `error` in place of a `value`."
-    scorer = Scorer(model, norm, flip, precision, sure)
-    sizes = BatchSize(scorer.device, getattr(model, 'spec', {}).get('n_classes', 2), batch)
-    read = lambda numbered: _read(*numbered, load, side, max_side, keep_image)
+    """Run a network over photos.
+    A photo that cannot be read, or does not fit into the memory, has an `error` in place of a `value`."""
+    view = _View(**kwargs)             # an unknown keyword is told at once, not with the first photo
+    read = lambda numbered: _read(*numbered, load, view, keep_image)
+    return _in_order(view.scorer(model), photos, take, read, batch)
+
+def _in_order(scorer, photos, take, read, batch):
+    "Yield what becomes of each photo."
+    sizes = BatchSize(scorer.device, getattr(scorer.model, 'spec', {}).get('n_classes', 2), batch)
     waiting = []
     for seen in ReadAhead(read, enumerate(photos), 2*sizes.most, weigh=_weight):
         waiting.append(seen)
         if full := _full_group(seen, waiting, sizes): _run(full, scorer, take, sizes)
-        if len(waiting) >= 4*sizes.most or sum(map(_weight, waiting)) >= 2**28: _run_first(waiting, scorer, take, sizes)
+        too_many = len(waiting) >= 4*sizes.most or sum(map(_weight, waiting)) >= 2**28
+        if too_many: _run_first(waiting, scorer, take, sizes)
         while waiting and waiting[0].pixels is None: yield waiting.pop(0)
     while waiting:
         _run_first(waiting, scorer, take, sizes)
         yield waiting.pop(0)
 
 # %% ../../nbs/models/infer.ipynb #05a00039
-def _read(index, photo, load, side, max_side, keep_image):
+def _read(index, photo, load, view, keep_image):
     "Load a photo and bring it to the network's size; in the thread."
     seen = Seen(index, photo)
     try:
         im = load(photo)
         seen.size = im.size
-        seen.pixels, seen.image = seen_by(im, fit_size(im.size, side, max_side)), im if keep_image else None
+        seen.pixels, seen.image = view.pixels_of(im), im if keep_image else None
     except NamedMaskError as e: seen.error = e
     except Exception as e:
         if not is_out_of_memory(e): raise
         seen.error = too_large(seen.size, _name_of(photo))
     return seen
 
-def _name_of(photo): return str(photo) if isinstance(photo, (str, os.PathLike)) else str(getattr(photo, 'path', 'the photo'))
+def _name_of(photo):
+    "What a message calls a photo."
+    return str(photo) if isinstance(photo, (str, os.PathLike)) else str(getattr(photo, 'path', 'the photo'))
 
 def _weight(seen):
     "The bytes of what is kept of a photo while it waits."
     picture = 4*seen.image.width*seen.image.height if seen.image else 0
     return picture + (0 if seen.pixels is None else seen.pixels.nbytes)
 
+# %% ../../nbs/models/infer.ipynb #05a0039a
 def _like(one, waiting, sizes):
     "The oldest photos that wait and have the size of `one`, at most a batch of them."
-    alike = [o for o in waiting if o.pixels is not None and o.pixels.shape == one.pixels.shape]
+    alike = [seen for seen in waiting if seen.pixels is not None and seen.pixels.shape == one.pixels.shape]
     return alike[:sizes(one.pixels.shape[:2])]
 
 def _full_group(newest, waiting, sizes):
@@ -370,20 +405,22 @@ def _run(group, scorer, take, sizes):
     shape, n = group[0].pixels.shape[:2], len(group)
     if _tried(group, scorer, take): return
     if scorer.device.type == 'cuda': torch.cuda.empty_cache()
-    if n == 1: group[0].error, group[0].pixels = too_large(group[0].size, _name_of(group[0].photo)), None
-    else:
-        sizes.too_many(n, shape)
-        for part in (group[:n//2], group[n//2:]): _run(part, scorer, take, sizes)
+    if n == 1:
+        seen, = group
+        seen.error, seen.pixels = too_large(seen.size, _name_of(seen.photo)), None
+        return
+    sizes.too_many(n, shape)
+    for part in (group[:n//2], group[n//2:]): _run(part, scorer, take, sizes)
 
 def _tried(group, scorer, take):
     "Whether the group fitted into the memory."
     try:
-        scores = scorer(torch.stack([o.pixels for o in group]))
-        values = [take(s.float(), o.size[::-1]) for s, o in zip(scores, group)]
+        scores = scorer(torch.stack([seen.pixels for seen in group]))
+        values = [take(of_photo.float(), seen.size[::-1]) for of_photo, seen in zip(scores, group)]
     except Exception as e:
         if not is_out_of_memory(e): raise
         return False
-    for o, value in zip(group, values): o.value, o.pixels = value, None
+    for seen, value in zip(group, values): seen.value, seen.pixels = value, None
     return True
 
 # %% ../../nbs/models/infer.ipynb #05a00044

@@ -19,34 +19,43 @@ from .deeplab import deeplabv3plus
 class Segmenter:
     "A trained network and what one must know to use it."
     def __init__(self, model, meta): self.model, self.meta = model, meta
+
     @property
     def names(self)->list: return self.meta['names']                     # without background
     @property
     def classes(self)->list: return ['background', *self.names]
     @property
     def device(self)->torch.device: return next(self.model.parameters()).device
+
     def to(self, device):
         "Move the network, see `pick_device`."
         self.model.to(pick_device(device))
         return self
+
     def segment(self, im, probs=False, **kwargs):
         "`segment` at the size and normalisation, and with the `sure`, that belong to this network."
         return segment(self.model, im, **{**self._usual(), 'probs': probs, **kwargs})
+
     def segment_all(self, photos, take=take_labels, **kwargs):
-        "`run_batches` at the size and normalisation, and with the `sure`, that belong to this network: a `Seen` for each photo, in order."
+        """A `Seen` for each photo, in order.
+        It is `run_batches` at the size and normalisation, and with the `sure`, that belong to this network."""
         return run_batches(self.model, photos, take, **{**self._usual(), **kwargs})
+
     def _usual(self): return dict(side=self.meta.get('side'), sure=self.meta.get('sure', 0.))
 
 # %% ../../nbs/models/segmenter.ipynb #38078a02
-_SPEC = dict(encoder=lambda v: isinstance(v, str) and re.fullmatch(r'[\w.\-]{1,200}', v),       # one of timm's own: with : or / it would be fetched
-             n_classes=lambda v: _whole(v, 2, 65_536),
-             output_stride=lambda v: v in (8, 16),
-             rates=lambda v: _numbers(v, 3) and all(_whole(o, 1, 10_000) for o in v),
-             dropout=lambda v: _number(v, 0, 1),
-             channels=lambda v: _whole(v, 1, 8_192),
-             mean=lambda v: _numbers(v, 3),
-             std=lambda v: _numbers(v, 3) and min(v) > 0,
-             head=lambda v: v in ('smp', 'paper'))
+_SPEC = dict(
+    # one of timm's own: with : or / it would be fetched
+    encoder=lambda v: isinstance(v, str) and re.fullmatch(r'[\w.\-]{1,200}', v),
+    n_classes=lambda v: _whole(v, 2, 65_536),
+    output_stride=lambda v: v in (8, 16),
+    rates=lambda v: _numbers(v, 3) and all(_whole(rate, 1, 10_000) for rate in v),
+    dropout=lambda v: _number(v, 0, 1),
+    channels=lambda v: _whole(v, 1, 8_192),
+    mean=lambda v: _numbers(v, 3),
+    std=lambda v: _numbers(v, 3) and min(v) > 0,
+    head=lambda v: v in ('smp', 'paper'))
+_NEEDED = {'encoder', 'n_classes', 'output_stride', 'mean', 'std'}
 
 def _number(v, least, most): return isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= most
 def _whole(v, least, most): return isinstance(v, int) and _number(v, least, most)
@@ -57,21 +66,28 @@ def check_meta(
     file, # Where it stands, for the message
 )->dict:  # The same
     "What describes a segmenter; whatever does not is a `NamedMaskError` that says which entry is wrong."
-    def refuse(why): raise NamedMaskError(f"{file} describes no segmenter ({why}): restore the file from a copy.")
-    if not isinstance(meta, dict): refuse(f'it holds a {type(meta).__name__}')
-    names, spec = meta.get('names'), meta.get('model')
-    if not isinstance(names, list) or not names or not all(map(_is_name, names)): refuse("'names' is not a list of words")
-    if len(set(names)) < len(names): refuse("one of 'names' is there twice")
-    if not isinstance(spec, dict): refuse("'model' is not a list of settings")
-    if odd := set(spec) - set(_SPEC): refuse(f"'model' has an unknown entry {min(odd)!r:.80}")
-    if missing := {'encoder', 'n_classes', 'output_stride', 'mean', 'std'} - set(spec): refuse(f"'model' lacks {min(missing)!r}")
-    if wrong := next((k for k, v in spec.items() if not _SPEC[k](v)), None): refuse(f"the {wrong!r} of 'model' is {spec[wrong]!r:.80}")
-    if spec['n_classes'] != len(names) + 1: refuse(f"it has {len(names)} names for {spec['n_classes']} classes, background included")
-    if not isinstance(meta.get('supervision', []), list): refuse("'supervision' is not a list")
-    if not is_probability(meta.get('sure', 0.)): refuse(f"'sure' is {meta['sure']!r:.80}")
-    try: own_side(meta.get('side'))
-    except NamedMaskError: refuse(f"'side' is {meta['side']!r:.80}")
+    why = _why_wrong(meta)
+    if why: raise NamedMaskError(f"{file} describes no segmenter ({why}): restore the file from a copy.")
     return meta
+
+def _why_wrong(meta):
+    "Which entry of a description is wrong, in words; None if none is."
+    if not isinstance(meta, dict): return f'it holds a {type(meta).__name__}'
+    names, spec = meta.get('names'), meta.get('model')
+    are_words = isinstance(names, list) and names and all(map(_is_name, names))
+    if not are_words: return "'names' is not a list of words"
+    if len(set(names)) < len(names): return "one of 'names' is there twice"
+    if not isinstance(spec, dict): return "'model' is not a list of settings"
+    if unknown := set(spec) - set(_SPEC): return f"'model' has an unknown entry {min(unknown)!r:.80}"
+    if missing := _NEEDED - set(spec): return f"'model' lacks {min(missing)!r}"
+    wrong = next((name for name, value in spec.items() if not _SPEC[name](value)), None)
+    if wrong: return f"the {wrong!r} of 'model' is {spec[wrong]!r:.80}"
+    if spec['n_classes'] != len(names) + 1:
+        return f"it has {len(names)} names for {spec['n_classes']} classes, background included"
+    if not isinstance(meta.get('supervision', []), list): return "'supervision' is not a list"
+    if not is_probability(meta.get('sure', 0.)): return f"'sure' is {meta['sure']!r:.80}"
+    try: own_side(meta.get('side'))
+    except NamedMaskError: return f"'side' is {meta['side']!r:.80}"
 
 def _is_name(v):
     "A word that can be written to a file."
@@ -80,14 +96,17 @@ def _is_name(v):
 
 # %% ../../nbs/models/segmenter.ipynb #1582d732
 def save_segmenter(
-    folder,        # Where the two files go
-    model,         # From `deeplabv3plus`
-    meta:dict,     # JSON: 'names' (without background), 'side' (working size or None), 'supervision' (list of `TeacherCard.as_dict()`), anything more
+    folder, # Where the two files go
+    model,  # From `deeplabv3plus`
+    # JSON: 'names' (without background), 'side' (working size or None),
+    # 'supervision' (list of `TeacherCard.as_dict()`), anything more
+    meta:dict,
 )->Segmenter:
     "Write `model.safetensors` and `segmenter.json`."
     from safetensors.torch import save_file
     if len(meta['names'])+1 != model.spec['n_classes']:
-        raise NamedMaskError(f"{len(meta['names'])} names for a network of {model.spec['n_classes']} classes: give one name for each class but the background.")
+        raise NamedMaskError(f"{len(meta['names'])} names for a network of {model.spec['n_classes']} classes: "
+                             "give one name for each class but the background.")
     folder = Path(folder)
     meta = {'format': 1, 'supervision': [], **meta, 'side': own_side(meta.get('side')), 'model': model.spec}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -103,10 +122,12 @@ def set_sure(
     "Write down when a segmenter may give a name; the weights do not depend on it."
     about = Path(folder)/'segmenter.json'
     meta = read_json(about, {}, dict)
-    said = {'sure': sure, **({} if asked is None else {'asked': asked})}
-    if meta and any(meta.get(k, 0.) != v for k, v in said.items()): write_json(about, {**meta, **said})
+    told = {'sure': sure, **({} if asked is None else {'asked': asked})}
+    is_new = any(meta.get(k, 0.) != v for k, v in told.items())
+    if meta and is_new: write_json(about, {**meta, **told})
     return Path(folder)
 
+# %% ../../nbs/models/segmenter.ipynb #1582d733
 def _is_safetensors(path): return path.suffix == '.safetensors'
 
 def load_segmenter(
@@ -115,14 +136,19 @@ def load_segmenter(
 )->Segmenter:
     "Read a segmenter; the weights are checked against the network that the JSON file describes."
     folder, device = Path(folder), pick_device(device)
-    file, about = (folder, folder) if _is_safetensors(folder) else (folder/'model.safetensors', folder/'segmenter.json')
-    meta = read_header(folder) if _is_safetensors(folder) else read_json(about)
-    if meta is None or meta == {} or isinstance(meta, dict) and 'names' not in meta:
-        raise NamedMaskError(f"There is no segmenter in {folder}: `namedmask fit` makes one; give the folder with segmenter.json, or a file that `namedmask convert` made of a published one.")
+    is_file = _is_safetensors(folder)
+    file, about = (folder, folder) if is_file else (folder/'model.safetensors', folder/'segmenter.json')
+    meta = read_header(folder) if is_file else read_json(about)
+    says_nothing = meta is None or meta == {} or isinstance(meta, dict) and 'names' not in meta
+    if says_nothing:
+        raise NamedMaskError(f"There is no segmenter in {folder}: `namedmask fit` makes one; give the folder with "
+                             "segmenter.json, or a file that `namedmask convert` made of a published one.")
     model = _described(check_meta(meta, about), about)
     state = check_tensors(read_weights(file), file)
     try: model.load_state_dict(state)
-    except Exception as e: raise NamedMaskError(f"The weights in {file} do not fit the network that {about.name} describes ({' '.join(str(e).split())[:200]}): restore both from a copy.") from e
+    except Exception as e:
+        raise NamedMaskError(f"The weights in {file} do not fit the network that {about.name} describes "
+                             f"({_in_short(e)}): restore both from a copy.") from e
     return Segmenter(model.to(device).to(memory_format=torch.channels_last).eval(), meta)
 
 def _described(meta, about):
@@ -130,7 +156,13 @@ def _described(meta, about):
     spec = {k: v for k, v in meta['model'].items() if k not in ('mean', 'std')}
     try: model = deeplabv3plus(**spec)
     except Exception as e:
-        if is_out_of_memory(e): raise NamedMaskError(f"There is not enough memory for the network that {about} describes: close other programs.") from e
-        raise NamedMaskError(f"{about} describes no network that can be built ({' '.join(str(e).split())[:200]}): restore the file from a copy.") from e
+        why = (f"There is not enough memory for the network that {about} describes: close other programs."
+               if is_out_of_memory(e) else
+               f"{about} describes no network that can be built ({_in_short(e)}): restore the file from a copy.")
+        raise NamedMaskError(why) from e
     model.spec.update(meta['model'])
     return model
+
+def _in_short(error):
+    "An error's words on one line."
+    return ' '.join(str(error).split())[:200]

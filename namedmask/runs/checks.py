@@ -27,7 +27,8 @@ def check_output(
         with tempfile.TemporaryFile(dir=out) as probe: probe.write(b'namedmask')
     free = shutil.disk_usage(out).free
     if free < need:
-        raise NamedMaskError(f"There are {free/1e6:,.0f} MB free for {out}, and the run may need {need/1e6:,.0f} MB: free some space or choose another folder.")
+        raise NamedMaskError(f"There are {free/1e6:,.0f} MB free for {out}, and the run may need {need/1e6:,.0f} MB: "
+                             "free some space or choose another folder.")
 
 # %% ../../nbs/runs/checks.ipynb #13a00011
 _NUMBERS = {  # how to say it, what it is, the least, the most
@@ -58,8 +59,11 @@ SALIENCY = ('auto', 'evidence', 'spectral', 'tokencut', 'selfmask')
 def check_saliency(saliency): # As for `fit`
     "A saliency that there is not is a `NamedMaskError`."
     if callable(saliency):
-        if not isinstance(getattr(saliency, 'settings', None), dict): raise NamedMaskError("The detector has no `settings`, a dict by which a run knows its masks again: give it one.")
-    elif saliency not in SALIENCY: raise NamedMaskError(f"There is no saliency {saliency!r}: say {', '.join(SALIENCY[:-1])} or selfmask.")
+        if not isinstance(getattr(saliency, 'settings', None), dict):
+            raise NamedMaskError("The detector has no `settings`, a dict by which a run knows its masks again: "
+                                 "give it one.")
+    elif saliency not in SALIENCY:
+        raise NamedMaskError(f"There is no saliency {saliency!r}: say {', '.join(SALIENCY[:-1])} or selfmask.")
 
 def check_device(device): # As for `fit`
     "The name of a device that cannot be is a `NamedMaskError`; whether this machine has it is told where networks run."
@@ -71,30 +75,49 @@ def _torch_device(device):
     return None if device is None or str(device) == 'auto' else device     # None: what there is
 
 def _check_sure(sure):
-    if not is_probability(sure): raise NamedMaskError(f"{sure!r} is no probability that a name could have to reach: say --sure with a number from 0, below 1.")
+    if not is_probability(sure):
+        raise NamedMaskError(f"{sure!r} is no probability that a name could have to reach: "
+                             "say --sure with a number from 0, below 1.")
 
+# %% ../../nbs/runs/checks.ipynb #13a00014
 def check_given(
-    given:dict,        # The arguments of `fit` that the result depends on
-    batch_size, workers, parallel, defaults, device, # As for `fit`
-)->dict:               # The same, the numbers as whole numbers
+    given:dict, # The arguments of `fit` that the result depends on
+    batch_size, # As for `fit`
+    workers,    # As for `fit`
+    parallel,   # As for `fit`
+    defaults,   # As for `fit`
+    device,     # As for `fit`
+)->dict:        # The same, the numbers as whole numbers
     "See, quickly and before anything is made, that `fit` was not asked for something impossible."
-    numbers = {k: whole_number(k, v) for k, v in given.items() if k in _NUMBERS and v is not None}
-    whole_number('batch_size', batch_size), whole_number('workers', workers)
-    if str(parallel) != 'auto' and not (str(parallel).isdigit() and int(parallel) > 0):
-        raise NamedMaskError(f"{parallel!r} is no number of experts at once: say parallel='auto' or a number from 1.")
-    if defaults not in ('run', 'new'): raise NamedMaskError(f"There are no defaults {defaults!r}: say run, to keep those that a run began with, or new.")
+    numbers = {name: whole_number(name, value) for name, value in given.items()
+               if name in _NUMBERS and value is not None}
+    whole_number('batch_size', batch_size)
+    whole_number('workers', workers)
+    _check_parallel(parallel)
+    if defaults not in ('run', 'new'):
+        raise NamedMaskError(f"There are no defaults {defaults!r}: "
+                             "say run, to keep those that a run began with, or new.")
     if isinstance(given['teachers'], str) and given['teachers'] not in TEACHERS: get_teachers(given['teachers'])
     check_saliency(given['saliency'])
     check_device(device)
     if given['sure'] is not None: _check_sure(given['sure'])
     _check_experts(given)
     if given['names'] is not None or not given['recipe']: parse_names(given['names'])
-    for sources in filter(None, (given['images'], given['unlabelled'])): find_images(sources)    # says which source is not there
+    for sources in filter(None, (given['images'], given['unlabelled'])): find_images(sources)  # says which is not there
     return {**given, **numbers}
+
+def _check_parallel(parallel):
+    is_number = str(parallel).isdigit() and int(parallel) > 0
+    if str(parallel) != 'auto' and not is_number:
+        raise NamedMaskError(f"{parallel!r} is no number of experts at once: say parallel='auto' or a number from 1.")
 
 def _check_experts(given):
     "What is said about experts must not contradict itself."
-    if not isinstance(given['experts'], (bool, str, dict)): raise NamedMaskError(f"{given['experts']!r} says nothing about experts: give True, False, a name or a dict of settings.")
-    if given['experts'] is not False: return
-    for k in ('expert_iterations', 'groups'):
-        if given[k]: raise NamedMaskError(f"The experts are left out, and {k} is about experts: leave out one of the two.")
+    experts = given['experts']
+    if not isinstance(experts, (bool, str, dict)):
+        raise NamedMaskError(f"{experts!r} says nothing about experts: "
+                             "give True, False, a name or a dict of settings.")
+    if experts is not False: return
+    for name in ('expert_iterations', 'groups'):
+        if not given[name]: continue
+        raise NamedMaskError(f"The experts are left out, and {name} is about experts: leave out one of the two.")

@@ -22,22 +22,25 @@ from .settings import REVISION, _sources, versions
 # %% ../../nbs/runs/finished.ipynb #13a00031
 def _signature(stats):
     "Sixteen hex digits of (path, `os.stat` or None), in that order."
-    h = hashlib.sha256()
-    for path, s in stats: h.update(f'{path}\0{s and s.st_size}\0{s and s.st_mtime_ns}\n'.encode('utf-8', 'surrogateescape'))
-    return h.hexdigest()[:16]
+    digest = hashlib.sha256()
+    for path, stat in stats:
+        line = f'{path}\0{stat and stat.st_size}\0{stat and stat.st_mtime_ns}\n'
+        digest.update(line.encode('utf-8', 'surrogateescape'))
+    return digest.hexdigest()[:16]
 
 def _stat_or_none(path):
     try: return os.stat(path)
     except OSError: return None
 
 def folder_state(folder)->str:
-    "Changes when a file below `folder` comes, goes, or gets another size or time; files that begin with a dot do not count."
+    """Changes when a file below `folder` comes, goes, or gets another size or time.
+    Files that begin with a dot do not count."""
     def below(path):
-        with os.scandir(path) as entries: here = sorted(entries, key=lambda e: e.name)
-        for e in here:
-            if e.name.startswith('.'): continue
-            if e.is_dir(): yield from below(e.path)
-            else: yield os.path.relpath(e.path, folder), _stat_or_none(e.path)
+        with os.scandir(path) as entries: by_name = sorted(entries, key=lambda entry: entry.name)
+        for entry in by_name:
+            if entry.name.startswith('.'): continue
+            if entry.is_dir(): yield from below(entry.path)
+            else: yield os.path.relpath(entry.path, folder), _stat_or_none(entry.path)
     return _signature(below(folder) if os.path.isdir(folder) else ())
 
 def photos_state(sources)->str: # As for `fit`
@@ -53,24 +56,29 @@ def library_state()->dict:
 # %% ../../nbs/runs/finished.ipynb #13a00032
 def _asked(given):
     "The arguments of `fit` as plain JSON; None where an object is among them that JSON cannot hold."
-    unlabelled = given.get('unlabelled')
-    names = given['names'] if given['names'] is None else {c.name: list(c.prompts) for c in parse_names(given['names'])}
-    plain = {**given, 'images': _sources(given['images']), 'unlabelled': _sources(unlabelled) if unlabelled else None, 'names': names}
+    unlabelled, names = given.get('unlabelled'), given['names']
+    if names is not None: names = {c.name: list(c.prompts) for c in parse_names(names)}
+    plain = {**given, 'names': names, 'images': _sources(given['images']),
+             'unlabelled': _sources(unlabelled) if unlabelled else None}
     try: return json.loads(json.dumps({**plain, 'teachers': _plain_teachers(given['teachers'])}))
     except Exception: return None     # a detector; teachers whose cards cannot be had
 
 def _plain_teachers(teachers):
-    "The library's own sets by their name, which means one thing in one version; others with all that can be said of them."
+    "The library's own sets by their name, which means one thing in one version; others with all that is known of them."
     if teachers in ('offline', 'paper', 'mini'): return teachers
-    which = get_teachers(teachers)
-    plain = {f.name: getattr(which, f.name) for f in fields(which) if not callable(getattr(which, f.name))}
-    retriever = which.retriever()
-    sees = [retriever.dim, retriever.side, list(getattr(retriever, 'templates', ())), getattr(retriever, 'settings', None)]
-    return {**plain, 'retriever': sees, 'cards': [c.as_dict() for c in which.cards()]}
+    teachers = get_teachers(teachers)
+    values = {field.name: getattr(teachers, field.name) for field in fields(teachers)}
+    plain = {name: value for name, value in values.items() if not callable(value)}
+    retriever = teachers.retriever()
+    sees = [retriever.dim, retriever.side, list(getattr(retriever, 'templates', ())),
+            getattr(retriever, 'settings', None)]
+    return {**plain, 'retriever': sees, 'cards': [card.as_dict() for card in teachers.cards()]}
 
 def _state(asked):
     "What a run depends on before its first stage; the stages add their own."
-    return dict(asked=asked, library=library_state(), weights=folder_state(cache_dir()/'weights'), photos=photos_state([*asked['images'], *(asked.get('unlabelled') or [])]), stages={})
+    sources = [*asked['images'], *(asked.get('unlabelled') or [])]
+    return dict(asked=asked, library=library_state(), weights=folder_state(cache_dir()/'weights'),
+                photos=photos_state(sources), stages={})
 
 # %% ../../nbs/runs/finished.ipynb #13a00033
 def _answer(out, asked, defaults, report, quiet):
@@ -80,9 +88,11 @@ def _answer(out, asked, defaults, report, quiet):
     if not asked or not record.get('finished') or not _is_object(state) or state.get('asked') != asked: return
     if defaults == 'new' and record.get('revision', 1) < REVISION: return
     if report and not all(_is_newer(page, out/f) for f in ('run.json', 'results.jsonl')): return
-    try: present = {**_state(asked), 'stages': {s: folder_state(out/s) for s in STAGES if s in record.get('stages', {})}}
+    made = record.get('stages', {})
+    try: present = {**_state(asked), 'stages': {stage: folder_state(out/stage) for stage in STAGES if stage in made}}
     except NamedMaskError: return
-    if not _are_texts(state.get('said')) or any(state.get(k) != v for k, v in present.items()): return
+    has_changed = any(state.get(what) != value for what, value in present.items())
+    if has_changed or not _are_texts(state.get('said')): return
     if not quiet:
         for line in state['said']: print(line, flush=True)
         if report: print(f"{'report':10} {page}  (kept)", flush=True)

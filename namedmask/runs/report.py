@@ -43,20 +43,22 @@ def figure_uri(fig)->str:  # A matplotlib figure
     return 'data:image/svg+xml;base64,' + base64.b64encode(buf.getvalue()).decode()
 
 def loss_figure(
-    curves:dict, # name of the curve -> losses, one for each iteration
+    curves:dict,      # name of the curve -> losses, one for each iteration
     smooth:float=.05, # Width of the running mean, as a share of the curve
-    points:int=800,   # So many of each curve are drawn, at most
+    points:int=800,   # So many of each curve are drawn, at most: a page of a few kB shows no more
 ):
     "Loss against iteration: the values pale, their running mean bold."
     from matplotlib.figure import Figure
-    fig = Figure(figsize=(7.6, 2.6)); ax = fig.subplots()
+    fig = Figure(figsize=(7.6, 2.6))
+    ax = fig.subplots()
     for name, losses in curves.items():
-        y = np.asarray(losses, float)
-        w, step = max(1, int(len(y)*smooth)), -(-len(y)//points)         # a page of a few kB shows no more points than that
-        mean, at = np.convolve(y, np.ones(w)/w, 'valid'), np.arange(len(y))
-        line, = ax.plot(at[w-1:][::step], mean[::step], lw=1.8, label=name.replace('$', r'\$'))
-        ax.plot(at[::step], y[::step], lw=.7, alpha=.25, color=line.get_color())
-    ax.set(xlabel='iteration', ylabel='cross-entropy', ylim=(0, None)); ax.spines[['top', 'right']].set_visible(False)
+        losses = np.asarray(losses, float)
+        width, step = max(1, int(len(losses)*smooth)), -(-len(losses)//points)
+        mean, iteration = np.convolve(losses, np.ones(width)/width, 'valid'), np.arange(len(losses))
+        line, = ax.plot(iteration[width-1:][::step], mean[::step], lw=1.8, label=name.replace('$', r'\$'))
+        ax.plot(iteration[::step], losses[::step], lw=.7, alpha=.25, color=line.get_color())
+    ax.set(xlabel='iteration', ylabel='cross-entropy', ylim=(0, None))
+    ax.spines[['top', 'right']].set_visible(False)
     if 1 < len(curves) <= 12: ax.legend(fontsize=7, ncols=2, frameon=False)
     return fig
 
@@ -67,17 +69,18 @@ def spotlight(
     dim:float=.22,  # How much of the background's light is left, 0..1
 )->Image.Image:
     "The photo with everything outside of the mask dimmed and grey."
-    x = np.asarray(as_rgb(im), np.float32)
-    m = np.asarray(Image.fromarray(np.asarray(mask, np.uint8)).resize(im.size, Image.Resampling.BILINEAR)) >= 128
-    grey = x.mean(2, keepdims=True)*dim
-    return Image.fromarray(np.where(m[..., None], x, grey + 18).clip(0, 255).astype(np.uint8))
+    rgb = np.asarray(as_rgb(im), np.float32)
+    mask = Image.fromarray(np.asarray(mask, np.uint8)).resize(im.size, Image.Resampling.BILINEAR)
+    inside = np.asarray(mask) >= 128
+    grey = rgb.mean(2, keepdims=True)*dim
+    return Image.fromarray(np.where(inside[..., None], rgb, grey + 18).clip(0, 255).astype(np.uint8))
 
 # %% ../../nbs/runs/report.ipynb #01fd8d27
 def section(
-    kind:str,  # What the template draws: list, table, bars, plots, archives, masks, evaluation, settings
-    title:str, # Its heading
-    see:str='',# One or two sentences: what to see
-    **parts,   # What this kind shows
+    kind:str,   # What the template draws: list, table, bars, plots, archives, masks, evaluation, settings
+    title:str,  # Its heading
+    see:str='', # One or two sentences: what to see
+    **parts,    # What this kind shows
 )->dict:
     "A part of the page, as plain data."
     return {'kind': kind, 'title': title, 'id': slug(title.lower().replace(' ', '-')), 'see': see, **parts}
@@ -99,10 +102,10 @@ def write_page(
 
 # %% ../../nbs/runs/report.ipynb #317c7fef
 def shares(
-    n:int,      # How many names there are
-    budget:int, # How many pictures the page may hold in all
-    most:int,   # The most that one name gets
-    least:int=3,# The fewest worth showing
+    n:int,       # How many names there are
+    budget:int,  # How many pictures the page may hold in all
+    most:int,    # The most that one name gets
+    least:int=3, # The fewest worth showing
 ):
     "How many names are shown, and how many pictures each of them gets."
     shown = min(n, max(1, budget//least))
@@ -123,8 +126,9 @@ def tile(entry, side=160)->dict:
 
 def square(im):
     "The middle of a picture."
-    w, h = im.size; s = min(w, h)
-    return im.crop(((w - s)//2, (h - s)//2, (w + s)//2, (h + s)//2))
+    w, h = im.size
+    side = min(w, h)
+    return im.crop(((w - side)//2, (h - side)//2, (w + side)//2, (h + side)//2))
 
 def spread(items, n):
     "`n` of `items`, evenly from the first to the last."
@@ -137,10 +141,11 @@ def kinds_text(
     name:str,  # One of its names
 )->str:        # '' where the archive does not say
     "How varied a name's photos are, in words (`diversity.kinds`)."
-    told = read_json(Path(getattr(archive, 'folder', ''))/'stage.json', {}, dict).get('kinds')
-    of_name = told.get(name) if isinstance(told, dict) else None
+    kinds = read_json(Path(getattr(archive, 'folder', ''))/'stage.json', {}, dict).get('kinds')
+    of_name = kinds.get(name) if isinstance(kinds, dict) else None
     if not isinstance(of_name, list) or len(of_name) != 2 or not all(map(_number, of_name)): return ''
-    return f' To the second opinion they are {of_name[0]:.1f} kinds of photo, {of_name[1]:.0%} of them of one kind.'
+    how_many, part = of_name
+    return f' To the second opinion they are {how_many:.1f} kinds of photo, {part:.0%} of them of one kind.'
 
 def trust_text(
     archive,   # A `namedmask.stages.archive.Archive`
@@ -159,18 +164,24 @@ def archive_section(
     "The archive of each name: photos from the best to the worst, and those that were dropped."
     names = archive.names
     shown, each = shares(len(names), budget, 24)
-    subs = []
-    for name in names[:shown]:
-        kept, out = archive.kept(name), archive.dropped(name)
-        span = f', scores {kept[0].score:.3f} to {kept[-1].score:.3f}' if kept else ''
-        subs.append({'id': 'archive-' + slug(name), 'title': name, 'tiles': [tile(e) for e in spread(kept, each)],
-                     'see': f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, from the first to the last.'
-                            + trust_text(archive, name) + kinds_text(archive, name),
-                     'dropped': [tile(e) for e in spread(out, max(2, each//3))], 'dropped_summary': f'{len(out)} dropped photos, and why'})
-    rest = len(names) - shown
-    return section('archives', 'Archives', 'The photos found for each name, by score; the caption gives rank and score. A photo of something else teaches '
-                   'the student something else: the last ones of each name are the first to go wrong. Photos of one kind teach the student that kind alone.', subs=subs,
-                   more=f'{rest} more names are not shown here: namedmask sheet draws them.' if rest > 0 else '')
+    hidden = len(names) - shown
+    see = ('The photos found for each name, by score; the caption gives rank and score. '
+           'A photo of something else teaches the student something else: '
+           'the last ones of each name are the first to go wrong. '
+           'Photos of one kind teach the student that kind alone.')
+    return section('archives', 'Archives', see, subs=[_photos_of(name, archive, each) for name in names[:shown]],
+                   more=f'{hidden} more names are not shown here: namedmask sheet draws them.' if hidden > 0 else '')
+
+def _photos_of(name, archive, each):
+    "The part of one name: `each` of the photos that it kept, and some of those that it dropped."
+    kept, dropped = archive.kept(name), archive.dropped(name)
+    span = f', scores {kept[0].score:.3f} to {kept[-1].score:.3f}' if kept else ''
+    see = (f'{len(kept)} photo{"s"*(len(kept) != 1)}{span}; {min(len(kept), each)} of them shown, '
+           'from the first to the last.')
+    return {'id': 'archive-' + slug(name), 'title': name, 'tiles': [tile(e) for e in spread(kept, each)],
+            'see': see + trust_text(archive, name) + kinds_text(archive, name),
+            'dropped': [tile(e) for e in spread(dropped, max(2, each//3))],
+            'dropped_summary': f'{len(dropped)} dropped photos, and why'}
 
 # %% ../../nbs/runs/report.ipynb #b606b78d
 def overlap(a, b)->float:
@@ -182,11 +193,14 @@ def mask_row(entry, stores, side=176)->dict:
     "A photo and its mask from each store."
     im = read_thumb(entry.path, side)
     if im is None or not all(entry.sha in s for s in stores): return None
-    masks = [s.load(entry.sha, im.size) for s in stores]
-    views = [im] + [spotlight(im, m) for m in masks]
-    note = [f'rank {entry.rank}', f'{(masks[-1] >= 128).mean():.0%} object'] + ([f'overlap {overlap(*masks):.2f}'] if len(masks) == 2 else [])
-    alts = ['photo', 'mask before experts', 'mask after experts'] if len(masks) == 2 else ['photo', 'mask']
-    return {'images': [{'src': data_uri(v, side), 'alt': f'{entry.name}: {a}'} for v, a in zip(views, alts)], 'caption': ' · '.join(note)}
+    masks = [store.load(entry.sha, im.size) for store in stores]
+    views, alts = [im] + [spotlight(im, mask) for mask in masks], ['photo', 'mask']
+    notes = [f'rank {entry.rank}', f'{(masks[-1] >= 128).mean():.0%} object']
+    if len(masks) == 2:
+        alts = ['photo', 'mask before experts', 'mask after experts']
+        notes.append(f'overlap {overlap(*masks):.2f}')
+    images = [{'src': data_uri(view, side), 'alt': f'{entry.name}: {alt}'} for view, alt in zip(views, alts)]
+    return {'images': images, 'caption': ' · '.join(notes)}
 
 # %% ../../nbs/runs/report.ipynb #ab1f519c
 def mask_section(
@@ -201,93 +215,120 @@ def mask_section(
     names = archive.names
     shown, each = shares(len(names), budget, 6, least=2)
     subs = [_masks_of(name, archive, stores, each, max(each, compared//shown)) for name in names[:shown]]
-    see = ('Photo, mask before the experts, mask after them; from the photo that the expert changed most to the one it changed least.' if after is not None
-           else 'Photo and mask, from the first of each archive to the last.')
-    rest = len(names) - shown
+    see = 'Photo and mask, from the first of each archive to the last.'
+    if after is not None:
+        see = ('Photo, mask before the experts, mask after them; '
+               'from the photo that the expert changed most to the one it changed least.')
+    hidden = len(names) - shown
     return section('masks', 'Masks', see + ' Dimmed is what counts as background.', subs=subs, three=after is not None,
-                   more=f'{rest} more names are not shown.' if rest > 0 else '')
+                   more=f'{hidden} more names are not shown.' if hidden > 0 else '')
 
 def _masks_of(name, archive, stores, each, compared):
     "The part of one name: `each` photos, picked from `compared` of its archive."
-    entries, see = [e for e in spread(archive.kept(name), compared) if all(e.sha in s for s in stores)], ''
+    entries, see = spread(archive.kept(name), compared), ''
+    entries = [entry for entry in entries if all(entry.sha in store for store in stores)]
     if len(stores) == 2 and entries:
-        ious = [overlap(*(s.load(e.sha, (128, 128)) for s in stores)) for e in entries]
+        ious = [overlap(*(store.load(entry.sha, (128, 128)) for store in stores)) for entry in entries]
         entries = [entries[i] for i in np.argsort(ious, kind='stable')]
         see = f'Mean overlap of before and after: {np.mean(ious):.2f} ({len(ious)} masks).'
-    groups = [g for g in (mask_row(e, stores) for e in spread(entries, each)) if g]
+    groups = [row for row in (mask_row(entry, stores) for entry in spread(entries, each)) if row]
     return {'id': 'masks-' + slug(name), 'title': name, 'see': see, 'groups': groups}
 
 # %% ../../nbs/runs/report.ipynb #c59c7bbd
 def shade(share:float)->dict:
     "A cell of the confusion matrix: its text and its colours."
-    a = float(np.clip(share, 0, 1))**.6
-    r, g, b = (round(245 + (c - 245)*a) for c in (11, 110, 153))
-    return {'text': f'{100*share:.0f}' if share >= .005 else '·', 'colour': f'rgb({r},{g},{b})', 'ink': '#fff' if a > .55 else '#1c2330'}
+    strength = float(np.clip(share, 0, 1))**.6
+    r, g, b = (round(245 + (channel - 245)*strength) for channel in (11, 110, 153))
+    return {'text': f'{100*share:.0f}' if share >= .005 else '·', 'colour': f'rgb({r},{g},{b})',
+            'ink': '#fff' if strength > .55 else '#1c2330'}
 
 # %% ../../nbs/runs/report.ipynb #12a00002
 def _number(o): return isinstance(o, (int, float)) and not isinstance(o, bool)
 def _numbers(o, n): return isinstance(o, list) and len(o) == n and all(v is None or _number(v) for v in o)
 
-def _scores_fit(r):
+def _scores_fit(result):
     "Do the scores of a result belong together: a name, an IoU and a row of the confusion matrix for each class?"
-    names, matrix = r.get('names'), r.get('confusion') or []
-    if not isinstance(names, list) or not all(isinstance(o, str) for o in names) or not _numbers(r.get('iou'), len(names)): return False
-    square = isinstance(matrix, list) and (not matrix or len(matrix) == len(names)) and all(_numbers(row, len(names)) and None not in row for row in matrix)
-    return square and (r.get('miou') is None or _number(r['miou']))
+    names, matrix, miou = result.get('names'), result.get('confusion') or [], result.get('miou')
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names): return False
+    if not _numbers(result.get('iou'), len(names)): return False
+    if not isinstance(matrix, list) or len(matrix) not in (0, len(names)): return False
+    if not all(_numbers(row, len(names)) and None not in row for row in matrix): return False
+    return miou is None or _number(miou)
 
-_FIGURES = dict(masks=('mean_iou',), retrieval=('k', 'mean_precision'), saliency=('mean_iou',))   # what a line of another kind has to hold
+# What a line of another kind has to hold.
+_FIGURES = dict(masks=('mean_iou',), retrieval=('k', 'mean_precision'), saliency=('mean_iou',))
 
 def is_result(
     line:dict, # Of `results.jsonl`
 )->bool:
     "Is it whole, so that it can be shown?"
-    texts = {k: line.get(k) for k in ('benchmark', 'root', 'split')}
-    if not isinstance(line.get('what', 'student'), str) or not all(v is None or isinstance(v, str) for v in texts.values()): return False
+    where = [line.get(key) for key in ('benchmark', 'root', 'split')]
+    if not isinstance(line.get('what', 'student'), str): return False
+    if not all(text is None or isinstance(text, str) for text in where): return False
     if not isinstance(line.get('protocol') or {}, dict): return False
     needed = _FIGURES.get(line.get('what'))
-    return _scores_fit(line) if needed is None else all(_number(line.get(k)) for k in needed)
+    return _scores_fit(line) if needed is None else all(_number(line.get(figure)) for figure in needed)
 
 def latest(results:list)->dict: # Lines of `results.jsonl`
-    "{(benchmark, folder, part): {what: the latest result}}; `what` is student, naive, masks, ceiling, retrieval or saliency."
-    out = {}
-    for r in filter(is_result, results):
-        key = r.get('benchmark') or '', Path(r.get('root') or '').name, r.get('split') or ''
-        out.setdefault(key, {})[r.get('what', 'student')] = r
-    return out
+    """{(benchmark, folder, part): {what: the latest result}}.
+    `what` is student, naive, masks, ceiling, retrieval or saliency."""
+    of_benchmark = {}
+    for result in filter(is_result, results):
+        key = result.get('benchmark') or '', Path(result.get('root') or '').name, result.get('split') or ''
+        of_benchmark.setdefault(key, {})[result.get('what', 'student')] = result
+    return of_benchmark
 
 # %% ../../nbs/runs/report.ipynb #2426c4e7
-WHAT = {'student': 'student', 'naive': 'naive baseline (each photo named by the retriever, and its saliency mask)', 'ceiling': 'ceiling (the same student, trained with true masks)'}
+WHAT = {'student': 'student',
+        'naive': 'naive baseline (each photo named by the retriever, and its saliency mask)',
+        'ceiling': 'ceiling (the same student, trained with true masks)'}
 
 def evaluation_block(
     title:str,  # Which benchmark
     found:dict, # what -> result, see `latest`
 )->dict:
     "One benchmark as the template wants it: a row a class with the student's IoU, and the naive baseline's beside it."
-    show = lambda v: '–' if v is None else f'{v:.3f}'
-    scored = {k: r for k, r in found.items() if r.get('iou')}
+    scored = {what: result for what, result in found.items() if result.get('iou')}
     first = scored.get('student') or next(iter(scored.values()), {'names': [], 'iou': []})
-    of = lambda r: dict(zip(r['names'], r['iou']))
-    rows = [{'label': n, 'text': show(v), 'width': round(100*(v or 0), 1), 'others': [show(of(r).get(n)) for k, r in scored.items() if r is not first]}
-            for n, v in of(first).items()]
-    names, cm = first['names'], np.asarray(first.get('confusion') or [], float)
-    matrix = [{'name': n, 'cells': [shade(v) for v in r/max(r.sum(), 1)]} for n, r in zip(names, cm)] if len(names) <= 30 else []
-    what = str((first.get('protocol') or {}).get('what', ''))
-    return {'title': title, 'say': _in_words(found, scored, show), 'see': what[:1].upper() + what[1:] + ('.' if what else ''), 'classes': rows, 'names': names, 'matrix': matrix,
-            'others': [k for k, r in scored.items() if r is not first]}
+    others = {what: _iou_of(result) for what, result in scored.items() if result is not first}
+    rows = [{'label': name, 'text': _iou_text(iou), 'width': round(100*(iou or 0), 1),
+             'others': [_iou_text(of_name.get(name)) for of_name in others.values()]}
+            for name, iou in _iou_of(first).items()]
+    protocol = str((first.get('protocol') or {}).get('what', ''))
+    return {'title': title, 'say': _in_words(found, scored), 'classes': rows,
+            'see': protocol[:1].upper() + protocol[1:] + ('.' if protocol else ''),
+            'names': first['names'], 'matrix': _matrix_of(first), 'others': [*others]}
 
-def _in_words(found, scored, show):
+def _iou_text(iou): return '–' if iou is None else f'{iou:.3f}'
+def _iou_of(result): return dict(zip(result['names'], result['iou']))
+
+def _matrix_of(result, most=30):
+    "The confusion matrix as the template wants it; none where there are too many names to read it."
+    names, confusion = result['names'], np.asarray(result.get('confusion') or [], float)
+    if len(names) > most: return []
+    return [{'name': name, 'cells': [shade(share) for share in counts/max(counts.sum(), 1)]}
+            for name, counts in zip(names, confusion)]
+
+def _in_words(found, scored):
     "The results of a benchmark as sentences."
-    say = [f"{WHAT[k]}: mIoU {show(r.get('miou'))} over {r.get('classes_in_mean', '?')} classes, {r.get('photos', '?')} photos" for k, r in scored.items() if k in WHAT]
-    if 'masks' in found: say.append(f"pseudo-masks of the saliency stage: foreground IoU {found['masks']['mean_iou']:.3f}")
-    if 'saliency' in found: say.append(f"the saliency stage on a saliency set: IoU {found['saliency']['mean_iou']:.3f}, {found['saliency'].get('photos', '?')} photos")
-    if 'retrieval' in found: say.append(f"retrieval: precision at {found['retrieval']['k']} {found['retrieval']['mean_precision']:.3f}")
+    say = [f"{WHAT[what]}: mIoU {_iou_text(result.get('miou'))} over {result.get('classes_in_mean', '?')} classes, "
+           f"{result.get('photos', '?')} photos" for what, result in scored.items() if what in WHAT]
+    if masks := found.get('masks'):
+        say.append(f"pseudo-masks of the saliency stage: foreground IoU {masks['mean_iou']:.3f}")
+    if saliency := found.get('saliency'):
+        say.append(f"the saliency stage on a saliency set: IoU {saliency['mean_iou']:.3f}, "
+                   f"{saliency.get('photos', '?')} photos")
+    if retrieval := found.get('retrieval'):
+        say.append(f"retrieval: precision at {retrieval['k']} {retrieval['mean_precision']:.3f}")
     return say
 
 # %% ../../nbs/runs/report.ipynb #7dd64930
 def evaluation_section(results:list)->dict: # Lines of `results.jsonl`
     "The latest results on each benchmark."
-    return section('evaluation', 'Scores', 'Intersection over union (IoU) of what the student says and what is true, for each name. Nothing in the run has seen these labels.',
-                   rows=[evaluation_block(' '.join(o for o in key if o), found) for key, found in latest(results).items()])
+    see = ('Intersection over union (IoU) of what the student says and what is true, for each name. '
+           'Nothing in the run has seen these labels.')
+    return section('evaluation', 'Scores', see, rows=[evaluation_block(' '.join(filter(None, benchmark)), found)
+                                                      for benchmark, found in latest(results).items()])
 
 # %% ../../nbs/runs/report.ipynb #22863d72
 def prediction_section(
@@ -299,108 +340,136 @@ def prediction_section(
     seed:int=0,
 )->dict:
     "Predictions on held-out photos: some at random, some in which the student finds most."
-    from namedmask.data.decode import as_rgb
-    from namedmask.data.draw import overlay
     order = [photos[i] for i in rng_of(seed, 'report').permutation(len(photos))[:look]]
-    found = []
-    for p in order:
-        im = read_thumb(p, 320)
-        if im is not None: labels = labels_of(im); found.append((p, im, labels, float((labels > 0).mean())))
-    chosen = found[:n//2] + sorted(found[n//2:], key=lambda f: -f[3])[:n - n//2]
-    groups = [{'images': [{'src': data_uri(im, 220), 'alt': 'photo'}, {'src': data_uri(overlay(im, labels), 220), 'alt': 'prediction'}],
-               'caption': said(labels, names)} for _, im, labels, _ in chosen]
-    pal = palette(len(names) + 1)
-    legend = [{'name': m, 'colour': 'rgb(%d,%d,%d)' % tuple(pal[i])} for i, m in enumerate(names, 1)][:60]
-    half = len(groups[:n//2])
-    return section('masks', 'Predictions', f'Photos that are in no archive, and what the student says. The first {half} are picked at random; the others are those '
-                   f'of {len(found)} random ones in which it finds most.', three=False, legend=legend, subs=[{'id': 'held-out', 'title': '', 'groups': groups}])
+    predicted = [(im, labels_of(im)) for im in (read_thumb(photo, 320) for photo in order) if im is not None]
+    at_random, rest = predicted[:n//2], predicted[n//2:]
+    fullest = sorted(rest, key=lambda pair: -float((pair[1] > 0).mean()))[:n - n//2]
+    groups = [_prediction(im, labels, names) for im, labels in at_random + fullest]
+    colours = palette(len(names) + 1)
+    legend = [{'name': name, 'colour': 'rgb(%d,%d,%d)' % tuple(colours[i])} for i, name in enumerate(names, 1)][:60]
+    see = (f'Photos that are in no archive, and what the student says. The first {len(at_random)} are picked '
+           f'at random; the others are those of {len(predicted)} random ones in which it finds most.')
+    return section('masks', 'Predictions', see, three=False, legend=legend,
+                   subs=[{'id': 'held-out', 'title': '', 'groups': groups}])
+
+def _prediction(im, labels, names):
+    "A photo, what the student says of it, and that in words."
+    from namedmask.data.draw import overlay
+    pictures = ('photo', im), ('prediction', overlay(im, labels))
+    return {'images': [{'src': data_uri(picture, 220), 'alt': alt} for alt, picture in pictures],
+            'caption': said(labels, names)}
 
 def said(labels, names)->str:
     "What a prediction says, in words: the share of each name."
     count = np.bincount(np.asarray(labels).ravel(), minlength=len(names) + 1)
-    share = {m: c/labels.size for m, c in zip(names, count[1:]) if c/labels.size >= .005}
-    return ', '.join(f'{m} {v:.0%}' for m, v in sorted(share.items(), key=lambda o: -o[1])) or 'nothing found'
+    parts = {name: pixels/labels.size for name, pixels in zip(names, count[1:]) if pixels/labels.size >= .005}
+    largest_first = sorted(parts.items(), key=lambda pair: -pair[1])
+    return ', '.join(f'{name} {share:.0%}' for name, share in largest_first) or 'nothing found'
 
 # %% ../../nbs/runs/report.ipynb #e05a92d6
 def clock(seconds:float)->str:
     "Seconds as a person reads them."
-    s = round(seconds)
-    return f'{seconds:.1f} s' if s < 60 else f'{s//60} min {s%60:02} s' if s < 3600 else f'{s//3600} h {s%3600//60:02} min'
+    whole = round(seconds)
+    if whole < 60: return f'{seconds:.1f} s'
+    if whole < 3600: return f'{whole//60} min {whole%60:02} s'
+    return f'{whole//3600} h {whole%3600//60:02} min'
 
 def seconds_section(seconds:dict)->dict:
     "Where the time went."
     most = max(seconds.values(), default=0) or 1
+    rows = [{'label': stage, 'text': clock(spent), 'width': round(100*spent/most, 1)}
+            for stage, spent in seconds.items()]
     return section('bars', 'Time', f'{clock(sum(seconds.values()))} in all, on the machine that the settings name.',
-                   rows=[{'label': k, 'text': clock(v), 'width': round(100*v/most, 1)} for k, v in seconds.items()])
+                   rows=rows)
 
 def ledger_section(cards:list)->dict:
     "What each teacher was supervised with."
-    cols = ('role', 'name', 'supervision', 'licence', 'source')
-    return section('table', 'Supervision', 'What each network that the run started from had learnt from before. The run itself used no label.',
-                   head=['part', 'model', 'learnt from', 'licence', 'source'], rows=[[c.get(k, '') for k in cols] for c in cards])
+    columns = {'part': 'role', 'model': 'name', 'learnt from': 'supervision', 'licence': 'licence', 'source': 'source'}
+    see = 'What each network that the run started from had learnt from before. The run itself used no label.'
+    return section('table', 'Supervision', see, head=[*columns],
+                   rows=[[card.get(entry, '') for entry in columns.values()] for card in cards])
 
 # %% ../../nbs/runs/report.ipynb #efa2451e
 def false_names_section(found:dict)->dict: # From `false_names.false_names`
     "How often the student names what nobody asked for."
     low, high = found['interval']
-    rows = [['any name', f"{found['share']:.0%} ({low:.0%} to {high:.0%})", f"{found['area']:.1%}"], *([name, f'{share:.0%}', ''] for name, share in found['names'].items())]
-    return section('table', 'False names', f"What the student says on {found['photos']} photos that no name fits, which the run has set aside. They were picked without labels, so a few may show a name: "
-                   f"the figures are an upper estimate. A photo counts if names cover more than {found['least']:.0%} of it.", head=['', 'photos with it (95 % interval)', 'area'], rows=rows)
+    any_name = ['any name', f"{found['share']:.0%} ({low:.0%} to {high:.0%})", f"{found['area']:.1%}"]
+    of_names = [[name, f'{share:.0%}', ''] for name, share in found['names'].items()]
+    see = (f"What the student says on {found['photos']} photos that no name fits, which the run has set aside. "
+           "They were picked without labels, so a few may show a name: the figures are an upper estimate. "
+           f"A photo counts if names cover more than {found['least']:.0%} of it.")
+    return section('table', 'False names', see, head=['', 'photos with it (95 % interval)', 'area'],
+                   rows=[any_name, *of_names])
 
 def estimate_section(found:dict)->dict: # From `estimate.estimate_names`
     "How good each name is likely to be, without labels; the doubtful ones first."
-    show = lambda v: '' if v is None else f'{v:.2f}'
-    doubtful_first = sorted(found.items(), key=lambda o: (o[1]['estimate'] is not None, o[1]['estimate']))
-    rows = [[name, *(show(o[k]) for k in ('estimate', 'found', 'steady', 'masks'))] for name, o in doubtful_first]
-    return section('table', 'Names to look at first', 'Nobody has labelled your photos, so this is no IoU. '
-                   'Found: the part of the photos beside the archive of a name on which the student gives this name most room. '
-                   'Steady: how well it draws the name again in a smaller mirror image. Masks: how well it agrees with the pseudo-masks. '
-                   'The estimate is found x (steady + masks)/2.',
-                   head=['name', 'estimate', 'found', 'steady', 'masks'], rows=rows)
+    show = lambda figure: '' if figure is None else f'{figure:.2f}'
+    columns = ('estimate', 'found', 'steady', 'masks')
+    doubtful_first = sorted(found.items(), key=lambda pair: (pair[1]['estimate'] is not None, pair[1]['estimate']))
+    rows = [[name, *(show(figures[column]) for column in columns)] for name, figures in doubtful_first]
+    see = ('Nobody has labelled your photos, so this is no IoU. Found: the part of the photos beside the archive '
+           'of a name on which the student gives this name most room. '
+           'Steady: how well it draws the name again in a smaller mirror image. '
+           'Masks: how well it agrees with the pseudo-masks. The estimate is found x (steady + masks)/2.')
+    return section('table', 'Names to look at first', see, head=['name', *columns], rows=rows)
 
 def curve_section(curves:dict)->dict: # title -> {name: losses}
     "The loss curves of all trainings."
-    plots = [{'title': t, 'src': figure_uri(loss_figure(c)), 'alt': f'loss curve: {t}'} for t, c in curves.items() if any(len(v) > 1 for v in c.values())]
-    return section('plots', 'Loss curves', 'Pale: the loss of each batch. Bold: its running mean. A curve that still falls at its end wants more iterations; '
-                   'one that falls to almost nothing has learnt its noisy masks by heart.', rows=plots)
+    plots = [{'title': title, 'src': figure_uri(loss_figure(of_name)), 'alt': f'loss curve: {title}'}
+             for title, of_name in curves.items() if any(len(losses) > 1 for losses in of_name.values())]
+    see = ('Pale: the loss of each batch. Bold: its running mean. '
+           'A curve that still falls at its end wants more iterations; '
+           'one that falls to almost nothing has learnt its noisy masks by heart.')
+    return section('plots', 'Loss curves', see, rows=plots)
 
 def settings_section(record:dict)->dict:
     "All that is needed to make the run again."
-    show = lambda o: '\n'.join(f'{k}: {json.dumps(v, ensure_ascii=False)}' for k, v in o.items())
-    return section('settings', 'Settings', rows=[{'title': 'settings', 'text': show(record.get('settings', {}))},
-                                                 {'title': 'versions and machine', 'text': show(record.get('versions', {}))}])
+    def show(values):
+        return '\n'.join(f'{name}: {json.dumps(value, ensure_ascii=False)}' for name, value in values.items())
+    rows = [{'title': 'settings', 'text': show(record.get('settings', {}))},
+            {'title': 'versions and machine', 'text': show(record.get('versions', {}))}]
+    return section('settings', 'Settings', rows=rows)
 
 # %% ../../nbs/runs/report.ipynb #9beae2ab
 def headline(run)->list:
     "The figures at the top of the page."
-    out = []
+    figures = []                                            # (label, value)
     if run.archive is not None:
-        out += [{'value': len(run.archive.names), 'label': 'names'}, {'value': f'{len(run.archive.kept()):,}', 'label': 'archive photos'}]
+        figures += [('names', len(run.archive.names)), ('archive photos', f'{len(run.archive.kept()):,}')]
     photos = run.record.get('photos')
-    out += [{'value': f'{photos:,}', 'label': 'photos in the index'}] if _number(photos) and photos else []
-    scores = {key: o['student'] for key, o in latest(run.results()).items() if 'student' in o and o['student'].get('miou') is not None}
-    several = len({key[0] for key in scores}) < len(scores)        # two parts of one benchmark, or two folders
-    out += [{'value': f"{r['miou']:.3f}", 'label': 'mIoU on ' + (' '.join(filter(None, key)) if several else key[0])} for key, r in scores.items()]
-    seconds = run.seconds()
-    return out + ([{'value': clock(sum(seconds.values())), 'label': 'in all'}] if seconds else [])
+    if _number(photos) and photos: figures.append(('photos in the index', f'{photos:,}'))
+    figures += _student_scores(latest(run.results()))
+    if seconds := run.seconds(): figures.append(('in all', clock(sum(seconds.values()))))
+    return [{'value': value, 'label': label} for label, value in figures]
+
+def _student_scores(results):
+    "(label, mIoU) of the student on each benchmark."
+    of_student = {key: found['student'].get('miou') for key, found in results.items() if 'student' in found}
+    scores = {key: miou for key, miou in of_student.items() if miou is not None}
+    several = len({benchmark for benchmark, *_ in scores}) < len(scores)    # two parts of one benchmark, or two folders
+    def title(key): return ' '.join(filter(None, key)) if several else key[0]
+    return [(f'mIoU on {title(key)}', f'{miou:.3f}') for key, miou in scores.items()]
 
 # %% ../../nbs/runs/report.ipynb #e33f4637
 def run_sections(run)->list:
     "The sections of a run's page; what the run has not made is left out."
-    record, archive, out = run.record, run.archive, []
+    record, archive, sections = run.record, run.archive, []
     warnings = [*record.get('warnings', [])]
-    if warnings: out.append(section('list', 'Warnings', rows=warnings))
-    if record.get('teachers'): out.append(ledger_section(record['teachers']))
-    if archive is not None: out.append(archive_section(archive))
-    if archive is not None and run.masks is not None: out.append(mask_section(archive, run.masks, run.expert_masks))
-    if curves := run.curves(): out.append(curve_section(curves))
-    if results := run.results(): out.append(evaluation_section(results))
+    if warnings: sections.append(section('list', 'Warnings', rows=warnings))
+    if record.get('teachers'): sections.append(ledger_section(record['teachers']))
+    if archive is not None: sections.append(archive_section(archive))
+    if archive is not None and run.masks is not None:
+        sections.append(mask_section(archive, run.masks, run.expert_masks))
+    if curves := run.curves(): sections.append(curve_section(curves))
+    if results := run.results(): sections.append(evaluation_section(results))
     if run.segmenter is not None and (photos := run.held_out()):
-        out.append(prediction_section(photos, lambda im: run.segmenter.segment(im)[0], run.segmenter.names, seed=record.get('settings', {}).get('seed', 0)))
-    if found := run.estimate(make=False): out.append(estimate_section(found))
-    if found := run.false_names(): out.append(false_names_section(found))
-    if seconds := run.seconds(): out.append(seconds_section(seconds))
-    return out + [settings_section(record)]
+        def labels_of(im): return run.segmenter.segment(im)[0]
+        seed = record.get('settings', {}).get('seed', 0)
+        sections.append(prediction_section(photos, labels_of, run.segmenter.names, seed=seed))
+    if estimates := run.estimate(make=False): sections.append(estimate_section(estimates))
+    if false_names := run.false_names(): sections.append(false_names_section(false_names))
+    if seconds := run.seconds(): sections.append(seconds_section(seconds))
+    return sections + [settings_section(record)]
 
 # %% ../../nbs/runs/report.ipynb #f8c808a8
 def write_report(
@@ -412,6 +481,6 @@ def write_report(
         record = run.record
         names = run.archive.names if run.archive is not None else []
         title = ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '') or 'namedmask'
-        teachers = record.get('settings', {}).get('teachers', '?')
-        return write_page(Path(run.folder)/'report.html', title, f"A namedmask run with the {teachers} teachers. Folder: {Path(run.folder).resolve()}",
-                          headline(run), [*first, *run_sections(run)])
+        folder, teachers = Path(run.folder), record.get('settings', {}).get('teachers', '?')
+        subtitle = f"A namedmask run with the {teachers} teachers. Folder: {folder.resolve()}"
+        return write_page(folder/'report.html', title, subtitle, headline(run), [*first, *run_sections(run)])

@@ -13,7 +13,8 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from fastcore.basics import patch
-from ..core import JsonLines, NamedMaskError, check_regular, locked, read_bytes, read_json, rng_of, settings_key, write_json
+from ..core import (JsonLines, NamedMaskError, check_regular, locked, read_bytes, read_json, rng_of,
+                            settings_key, write_json)
 from ..data.photos import content_hash
 from ..data.masks import MaskStore
 from ..teachers.sets import get_teachers
@@ -25,17 +26,25 @@ from .detectors import detector_again, make_detector
 
 # %% ../../nbs/runs/run.ipynb #f423b6fe
 class Run:
-    "What a run has made, opened from its folder, each part when it is first asked for; None where there is nothing yet."
+    "What a run has made, opened from its folder; each part when first asked for, None where there is nothing yet."
     def __init__(self,
         folder,        # Where `fit` put it
-        detector=None, # The saliency detector, if it was given to `fit` as an object that cannot be made again (see `detector_again`)
+        # The saliency detector, if it was given to `fit` as an object that cannot be made again (see `detector_again`)
+        detector=None,
         ):
         self.folder, self.detector = Path(folder), detector
         if not read_run(self.folder):
-            raise NamedMaskError(f"There is no run in {folder} (no run.json): give the folder that `namedmask fit --out` wrote.")
+            raise NamedMaskError(f"There is no run in {folder} (no run.json): "
+                                 "give the folder that `namedmask fit --out` wrote.")
+
     def stage(self, name:str)->dict: return read_stage(self.folder, name, _groups(self.settings))  # Its `stage.json`
-    def has(self, stage:str)->bool: return _is_present(self.folder, self.record, stage)  # Is it finished, with the settings of `run.json`?
-    def __repr__(self): return f"Run({self.folder}: {', '.join(s for s in STAGES if self.has(s)) or 'nothing yet'})"
+
+    def has(self, stage:str)->bool:
+        "Is a stage finished, with the settings of `run.json`?"
+        return _is_present(self.folder, self.record, stage)
+
+    def __repr__(self):
+        return f"Run({self.folder}: {', '.join(stage for stage in STAGES if self.has(stage)) or 'nothing yet'})"
 
     @property
     def record(self)->dict: return read_run(self.folder)  # Settings, versions, teachers, warnings
@@ -49,6 +58,7 @@ class Run:
     def archive(self): return Archive.open(self.folder/'archive') if self.has('archive') else None
     @cached_property
     def segmenter(self): return self.load_segmenter()
+
     def load_segmenter(self, device=None):  # 'auto' (also None), 'cpu', 'cuda', 'mps'
         "The student, on a device; None if it is not trained yet."
         from namedmask.models.segmenter import load_segmenter
@@ -58,8 +68,8 @@ class Run:
 def _groups(settings):
     "The groups of names that have an expert each, by the settings of a run."
     groups = settings.get('groups') or {}
-    told = {name for names in groups.values() for name in names}
-    return [*groups, *(name for name in settings['names'] if name not in told)]
+    grouped = {name for names in groups.values() for name in names}
+    return [*groups, *(name for name in settings['names'] if name not in grouped)]
 
 def _seconds(stage):
     "The seconds that a stage has written down; 0 if that is no number."
@@ -73,10 +83,12 @@ def read_stage(
 )->dict:
     "What a stage has written down; the experts, who have a stage each, are added up."
     if name != 'experts': return read_json(Path(folder)/name/'stage.json', {}, dict)
-    each = [read_json(f, {}, dict) for f in sorted(Path(folder).glob('experts/*/stage.json'))]
-    each = [o for o in each if groups is None or _group_of(o) in groups]
-    if not each: return {}
-    return {'done': all(o.get('done') for o in each), 'seconds': round(sum(map(_seconds, each)), 2), 'key': [o.get('key') for o in each]}
+    experts = [read_json(file, {}, dict) for file in sorted(Path(folder).glob('experts/*/stage.json'))]
+    experts = [expert for expert in experts if groups is None or _group_of(expert) in groups]
+    if not experts: return {}
+    return {'done': all(expert.get('done') for expert in experts),
+            'seconds': round(sum(map(_seconds, experts)), 2),
+            'key': [expert.get('key') for expert in experts]}
 
 def _group_of(expert):
     "The group of an expert, as its `stage.json` says."
@@ -127,81 +139,99 @@ def nothing(self:Run):
 
 @patch(as_prop=True)
 def labelled(self:Run):
-    "The photos that the first student has labelled for the second (`unlabelled.LabelledPhotos`); None if the run has none."
+    """The photos that the first student has labelled for the second (`unlabelled.LabelledPhotos`).
+    None if the run has none."""
     from namedmask.stages.unlabelled import LabelledPhotos
     return LabelledPhotos(self.folder/'labels') if self.has('labels') else None
 
 @patch
 def false_names(self:Run,
     quiet:bool=True, # No progress bar
-)->dict:             # As `false_names.false_names` gives it; None without a student, or where no photo that was set aside is there any more
-    "How often the student gives a name on the photos of nothing that the run has set aside."
+)->dict:             # As `false_names.false_names` gives it
+    """How often the student gives a name on the photos of nothing that the run has set aside.
+    None without a student, or where no photo that was set aside is there any more."""
     from namedmask.evaluate.false_names import false_names, is_counted
-    held = self.nothing.held if self.nothing and self.has('student') else []
-    held = [p for p in held if p.path.is_file() and content_hash(p.path) == p.sha]     # another photo in its place may show a name
-    if not held: return None
+    photos = [p for p in _set_aside(self) if content_hash(p.path) == p.sha]  # another photo there may show a name
+    if not photos: return None
     sure = self.segmenter.meta.get('sure')
-    file, key = self.folder/'nothing'/'false_names.json', settings_key([self.stage('student')['key'], [p.sha for p in held], *([sure] if sure else [])])
+    file = self.folder/'nothing'/'false_names.json'
+    key = settings_key([self.stage('student')['key'], [p.sha for p in photos], *([sure] if sure else [])])
     known = read_json(file, {}, dict)
     if known.get('key') == key and is_counted(known): return known
-    found = dict(false_names(self.segmenter, [p.path for p in held], quiet=quiet), key=key)
-    with locked(self.folder): write_json(file, found)
-    return found
+    counted = dict(false_names(self.segmenter, [p.path for p in photos], quiet=quiet), key=key)
+    with locked(self.folder): write_json(file, counted)
+    return counted
+
+def _set_aside(run):
+    "The photos of nothing that the student has not seen, as far as they are still there."
+    held = run.nothing.held if run.nothing and run.has('student') else []
+    return [p for p in held if p.path.is_file()]
 
 # %% ../../nbs/runs/run.ipynb #d6658e71
-_BESIDE = (5, 20, 300)       # photos beside an archive that are looked at: at least and at most of each name, and of all names
+# Photos beside an archive that are looked at: at least and at most of each name, and of all names.
+_BESIDE = (5, 20, 300)
 
 @patch
 def estimate(self:Run,
     make:bool=True,  # Make it where there is none; it takes two looks at each of up to 300 photos
     quiet:bool=True, # No progress bar
-)->dict:             # {name: figures} as `estimate.estimate_names` gives them; None without a student, or where it would have to be made
-    "How good each name is likely to be, without labels; kept in the run's `estimate.json`."
+)->dict:             # {name: figures} as `estimate.estimate_names` gives them
+    """How good each name is likely to be, without labels; kept in the run's `estimate.json`.
+    None without a student, or where it would have to be made."""
     if not (self.has('index') and self.archive and self.final_masks and self.has('student')): return None
-    file, key = self.folder/'estimate.json', settings_key([self.stage('student')['key'], self.segmenter.meta.get('sure', 0.)])
+    file, segmenter = self.folder/'estimate.json', self.segmenter
+    key = settings_key([self.stage('student')['key'], segmenter.meta.get('sure', 0.)])
     known = read_json(file, {}, dict)
-    if known.get('key') == key and _are_estimates(known.get('names'), self.segmenter.names): return known['names']
+    if known.get('key') == key and _are_estimates(known.get('names'), segmenter.names): return known['names']
     if not make: return None
     from namedmask.evaluate.estimate import estimate_names, photos_beside
     least, most, in_all = _BESIDE
-    n = min(most, max(least, in_all//len(self.segmenter.names)))
-    beside = photos_beside(self.index, self.archive, n, without={p.sha for p in self.nothing.photos} if self.nothing else ())
-    found = estimate_names(self.segmenter, beside, self.archive, self.final_masks, n=(n + 1)//2, quiet=quiet)
-    with locked(self.folder): write_json(file, dict(key=key, names=found))
-    return found
+    n = min(most, max(least, in_all//len(segmenter.names)))
+    without = {p.sha for p in self.nothing.photos} if self.nothing else ()
+    beside = photos_beside(self.index, self.archive, n, without=without)
+    estimates = estimate_names(segmenter, beside, self.archive, self.final_masks, n=(n + 1)//2, quiet=quiet)
+    with locked(self.folder): write_json(file, dict(key=key, names=estimates))
+    return estimates
 
 def _are_estimates(found, names):
     "Does a file hold the figures of these names?"
-    figures = ('photos', 'found', 'steady', 'masks', 'estimate')
-    return _is_object(found) and list(found) == list(names) and all(_is_object(o) and all(o.get(k) is None or _is_number(o[k]) for k in figures) for o in found.values())
+    return _is_object(found) and list(found) == list(names) and all(map(_are_figures, found.values()))
+
+def _are_figures(of_name):
+    needed = ('photos', 'found', 'steady', 'masks', 'estimate')
+    return _is_object(of_name) and all(of_name.get(k) is None or _is_number(of_name[k]) for k in needed)
 
 # %% ../../nbs/runs/run.ipynb #646bc461
 @patch
 def seconds(self:Run)->dict:
     "Seconds that each stage took, interruptions that ended with an error included."
-    stages = [s for s in STAGES if s != 'experts' or self.settings['experts']]
-    return {s: _seconds(self.stage(s)) for s in stages if 'seconds' in self.stage(s)}
+    stages = [stage for stage in STAGES if stage != 'experts' or self.settings['experts']]
+    return {stage: _seconds(self.stage(stage)) for stage in stages if 'seconds' in self.stage(stage)}
 
 @patch
 def no_student(self:Run)->NamedMaskError:
     "The error for one who wants the student before it is there."
     names = ', '.join([*self.settings['names']][:6])
-    return NamedMaskError(f"The run {self.folder} has no student yet for {names}: run the same `namedmask fit` again to finish it.")
+    return NamedMaskError(f"The run {self.folder} has no student yet for {names}: "
+                          "run the same `namedmask fit` again to finish it.")
 
 # %% ../../nbs/runs/run.ipynb #7dec1f8e
 @patch(as_prop=True)
 def dls(self:Run):
     "The student's fastai `DataLoaders`, as its training saw them: try `run.dls.show_batch()`."
     from namedmask.stages.distil import student_dls
-    return student_dls(self.archive, self.final_masks, self.settings['student'], self.settings['seed'], nothing=self.nothing.train if self.nothing else (), labelled=self.labelled)
+    nothing = self.nothing.train if self.nothing else ()
+    return student_dls(self.archive, self.final_masks, self.settings['student'], self.settings['seed'],
+                       nothing=nothing, labelled=self.labelled)
 
 @patch(as_prop=True)
 def learner(self:Run):
     "A fastai `Learner` with the trained student: try `run.learner.show_results()`."
     from namedmask.models.train import segmenter_learner
-    s = self.settings['student']
+    settings = self.settings['student']
     if self.segmenter is None: raise self.no_student()
-    return segmenter_learner(self.dls, self.segmenter.model, lr=s['lr'], encoder_lr_ratio=s['encoder_lr_ratio'], wd=s['wd'], path=self.folder)
+    rates = {name: settings[name] for name in ('lr', 'encoder_lr_ratio', 'wd')}
+    return segmenter_learner(self.dls, self.segmenter.model, path=self.folder, **rates)
 
 # %% ../../nbs/runs/run.ipynb #7095df45
 def read_losses(path)->list: # A `losses.csv`
@@ -219,7 +249,7 @@ def curves(self:Run)->dict:
     "title -> {name: losses} of every training in the run."
     files = {'Student': sorted((self.folder/'student').glob('losses.csv'))}
     if self.settings['experts']: files['Experts'] = sorted((self.folder/'experts').glob('*/losses.csv'))
-    return {title: {p.parent.name: read_losses(p) for p in paths} for title, paths in files.items() if paths}
+    return {title: {path.parent.name: read_losses(path) for path in paths} for title, paths in files.items() if paths}
 
 @patch
 def results(self:Run)->list:
@@ -233,8 +263,8 @@ def held_out(self:Run,
     "Photos of the index that are in no archive, picked at random by the run's seed."
     taken = {e.sha for e in self.archive.kept()} if self.archive else set()
     rows = rng_of(self.settings['seed'], 'held out').permutation(len(self.index))[:n + len(taken)]
-    photos = self.index.photos(int(r) for r in rows)                     # read one by one, and only until there are enough
-    return [p.path for p in islice((p for p in photos if p.sha not in taken), n)]
+    photos = self.index.photos(int(row) for row in rows)                 # read one by one, until there are enough
+    return [photo.path for photo in islice((photo for photo in photos if photo.sha not in taken), n)]
 
 # %% ../../nbs/runs/run.ipynb #c0257822
 def find_segmenter(
@@ -250,8 +280,9 @@ def find_segmenter(
 
 def _segmenter_in(folder, device):
     from namedmask.models.segmenter import load_segmenter
-    if folder.suffix == '.safetensors': check_regular(folder)
-    if folder.suffix == '.safetensors' or (folder/'segmenter.json').exists(): return load_segmenter(folder, _torch_device(device))
+    is_file = folder.suffix == '.safetensors'
+    if is_file: check_regular(folder)
+    if is_file or (folder/'segmenter.json').exists(): return load_segmenter(folder, _torch_device(device))
     run = Run(folder)
     segmenter = run.load_segmenter(device)
     if segmenter is None: raise run.no_student()
@@ -260,13 +291,20 @@ def _segmenter_in(folder, device):
 @patch
 def teachers(self:Run):
     "(retriever, categories, detector) of the run."
-    found = get_teachers(self.settings['teachers'])
-    return found.retriever(), parse_names(self.settings['names']), _detector_of(self, found)
+    teachers = get_teachers(self.settings['teachers'])
+    return teachers.retriever(), parse_names(self.settings['names']), _detector_of(self, teachers)
 
 def _detector_of(run, teachers):
-    s = run.settings['saliency']
-    if isinstance(s, str): return run.detector or make_detector(teachers, s, run.record.get('revision', 1))
-    found, who = run.detector or detector_again(teachers, s), s.get('detector', 'a detector')
-    if found is None: raise NamedMaskError(f"The masks of the run {run.folder} are by {who}, which was given to fit as an object and cannot be made again from its settings: open the run in Python with it, Run({str(run.folder)!r}, detector=...).")
-    if settings_key(found.settings) != settings_key(s): raise NamedMaskError(f"The detector has other settings than {who}, which made the masks of the run {run.folder}: give that one.")
-    return found
+    "The detector that made the run's masks; one that cannot be made again must have been given."
+    settings = run.settings['saliency']
+    if isinstance(settings, str):
+        return run.detector or make_detector(teachers, settings, run.record.get('revision', 1))
+    detector, who = run.detector or detector_again(teachers, settings), settings.get('detector', 'a detector')
+    if detector is None:
+        raise NamedMaskError(f"The masks of the run {run.folder} are by {who}, which was given to fit as an object and "
+                             "cannot be made again from its settings: open the run in Python with it, "
+                             f"Run({str(run.folder)!r}, detector=...).")
+    if settings_key(detector.settings) != settings_key(settings):
+        raise NamedMaskError(f"The detector has other settings than {who}, which made the masks of the run "
+                             f"{run.folder}: give that one.")
+    return detector

@@ -9,6 +9,7 @@ __all__ = ['evaluate_run', 'ceiling_run', 'result_text', 'draw_sheets']
 
 # %% ../../nbs/runs/scores.ipynb #4a87c09b
 from pathlib import Path
+from fastcore.meta import delegates
 from ..core import NamedMaskError, atomic_path, claim, locked, slug
 from ..teachers.sets import get_teachers
 from ..stages.names import parse_names
@@ -17,81 +18,111 @@ from .run import Run, find_segmenter
 from .checks import _torch_device
 
 # %% ../../nbs/runs/scores.ipynb #0baaf543
+class _Wanted:
+    "What of a run is scored."
+    def __init__(self,
+        student=True, # Score the student
+        naive=False,  # Score the naive baseline
+        masks=False,  # Score the saliency masks: foreground IoU
+        labels=None,  # A CSV (file, label): the precision of retrieval
+        ):
+        self.student, self.naive, self.masks, self.labels = student, naive, masks, labels
+
+@delegates(_Wanted)
 def evaluate_run(
-    run:Run,          # A finished run
-    root,             # The benchmark's folder
-    benchmark='voc',  # Which it is, a key of `base.BENCHMARKS`
-    split=None,       # Which part of it; by default the one that is usually scored
-    student=True,     # Score the student
-    naive=False,      # Score the naive baseline
-    masks=False,      # Score the saliency masks: foreground IoU
-    labels=None,      # A CSV (file, label): the precision of retrieval
-    quiet=False,
-    device=None,      # Where the student runs: 'auto' (also None), 'cpu', 'cuda', 'mps'
-)->dict:              # what -> result; also added to results.jsonl, but for the false names, which the run has already
+    run:Run,         # A finished run
+    root,            # The benchmark's folder
+    benchmark='voc', # Which it is, a key of `base.BENCHMARKS`
+    split=None,      # Which part of it; by default the one that is usually scored
+    *,
+    quiet=False,     # No progress bar
+    device=None,     # Where the student runs: 'auto' (also None), 'cpu', 'cuda', 'mps'
+    **kwargs,        # What is scored
+)->dict:             # what -> result; also added to results.jsonl, but for the false names, which the run has already
     "Score a run on labelled photos. Nobody else may work in the run meanwhile."
-    from namedmask.evaluate.benchmarks import registry, saliency as saliency_module
-    kind = registry.kind_of(benchmark)
-    if masks and kind != 'voc' and kind not in saliency_module.SALIENCY: raise NamedMaskError(f"The foreground IoU of masks (--masks) is measured on voc, not on {kind}: leave it out, or take a saliency set, say ecssd.")
+    from namedmask.evaluate.benchmarks import registry
+    from namedmask.evaluate.benchmarks.saliency import SALIENCY
+    wanted, kind = _Wanted(**kwargs), registry.kind_of(benchmark)
+    if wanted.masks and kind != 'voc' and kind not in SALIENCY:
+        raise NamedMaskError(f"The foreground IoU of masks (--masks) is measured on voc, not on {kind}: "
+                             "leave it out, or take a saliency set, say ecssd.")
     with locked(run.folder):
-        if kind in saliency_module.SALIENCY: return _evaluate_saliency(run, registry.open_benchmark(kind, root, split=split), quiet)
+        if kind in SALIENCY: return _evaluate_saliency(run, registry.open_benchmark(kind, root, split=split), quiet)
         bench = registry.open_benchmark(kind, root, parse_names(run.settings['names']), split)
-        scores = _logged(run, bench, _evaluate_names(run, bench, student, naive, masks, labels, quiet, device))
-        return {**scores, **(_own_false_names(run, quiet) if student else {})}
+        scores = _logged(run, bench, _evaluate_names(run, bench, wanted, quiet, device))
+        return {**scores, **(_own_false_names(run, quiet) if wanted.student else {})}
 
 # %% ../../nbs/runs/scores.ipynb #13a00050
-def _evaluate_names(run, bench, student, naive, masks, labels, quiet, device):
+def _evaluate_names(run, bench, wanted, quiet, device):
     "what -> result, on a benchmark whose classes have names."
-    from namedmask.evaluate.benchmarks import parts as bm
-    from namedmask.evaluate import quality, naive as naive_module
+    from namedmask.evaluate.benchmarks.parts import evaluate_on
+    from namedmask.evaluate import quality
     folder, scores = run.folder/'evaluation', {}
-    if bench.kind != 'voc': folder = folder/slug(f'{bench.kind}-{bench.split}')
-    if student: scores['student'] = bm.evaluate_on(find_segmenter(run.folder, device), bench, folder/'student', quiet=quiet)
-    if naive or masks: retriever, categories, detector = run.teachers()
-    if naive: scores['naive'] = bm.evaluate_on(naive_module.NaiveSegmenter(retriever, embed_names(retriever, categories), detector, [c.name for c in categories]), bench, folder/'naive', supervision=run.record['teachers'][:-1], quiet=quiet)
-    if masks: scores['masks'] = {k: v for k, v in quality.mask_iou(detector, bench, quiet=quiet).items() if k != 'per_photo'}
-    if labels: scores['retrieval'] = quality.retrieval_precision(run.archive, labels, k=run.settings['n'])
+    if bench.kind != 'voc': folder = _notes_of(run, bench)
+    if wanted.student:
+        scores['student'] = evaluate_on(find_segmenter(run.folder, device), bench, folder/'student', quiet=quiet)
+    if wanted.naive or wanted.masks: retriever, categories, detector = run.teachers()
+    if wanted.naive:
+        scores['naive'] = evaluate_on(_naive(retriever, categories, detector), bench, folder/'naive',
+                                      supervision=run.record['teachers'][:-1], quiet=quiet)
+    if wanted.masks: scores['masks'] = _without(quality.mask_iou(detector, bench, quiet=quiet), 'per_photo')
+    if wanted.labels: scores['retrieval'] = quality.retrieval_precision(run.archive, wanted.labels, k=run.settings['n'])
     return scores
+
+def _naive(retriever, categories, detector):
+    "The naive baseline of a run's teachers."
+    from namedmask.evaluate.naive import NaiveSegmenter
+    return NaiveSegmenter(retriever, embed_names(retriever, categories), detector, [c.name for c in categories])
+
+def _notes_of(run, bench): return run.folder/'evaluation'/slug(f'{bench.kind}-{bench.split}')
+def _without(result, *keys): return {key: value for key, value in result.items() if key not in keys}
 
 def _own_false_names(run, quiet):
     "How often the student names something on the photos that the run has set aside; nothing where there are none."
-    found = run.false_names(quiet) or {}
-    return {'false_names': {k: v for k, v in found.items() if k not in ('key', 'skipped')}} if found else {}
+    false_names = run.false_names(quiet)
+    return {'false_names': _without(false_names, 'key', 'skipped')} if false_names else {}
 
 def _evaluate_saliency(run, bench, quiet):
     "The run's detector on a saliency set."
     from namedmask.evaluate.benchmarks.saliency import evaluate_saliency
-    return _logged(run, bench, {'saliency': evaluate_saliency(run.teachers()[2], bench, run.folder/'evaluation'/slug(f'{bench.kind}-{bench.split}'), quiet=quiet)})
+    result = evaluate_saliency(run.teachers()[2], bench, _notes_of(run, bench), quiet=quiet)
+    return _logged(run, bench, {'saliency': result})
 
 def _logged(run, bench, scores):
     "The results, added to the run's results.jsonl."
     from namedmask.evaluate.score import log_result
-    for what, r in scores.items():
-        where = {k: v for k, v in dict(benchmark=bench.kind, root=str(bench.root)).items() if k not in r}
-        log_result(run.folder/'results.jsonl', r, what=what, split=bench.split, seed=run.settings['seed'], **where)
+    for what, result in scores.items():
+        where = _without(dict(benchmark=bench.kind, root=str(bench.root)), *result)
+        log_result(run.folder/'results.jsonl', result, what=what, split=bench.split, seed=run.settings['seed'], **where)
     return scores
 
 # %% ../../nbs/runs/scores.ipynb #b00ba636
 def ceiling_run(
-    run:Run,       # Its student's settings, names and seed are used
-    photos, masks, # Folders of photos and of their true masks (VOC ids)
-    root=None,     # A benchmark to score the ceiling on
-    split='val',   # Which list of photos
-    quiet=False,
-    device=None,   # Where it is trained: 'auto' (also None), 'cpu', 'cuda', 'mps'
-)->dict:           # {'ceiling': result}, or {} without a benchmark
-    "Train the run's student with true masks instead of pseudo-masks, and score it. Nobody else may work in the run meanwhile."
+    run:Run,     # Its student's settings, names and seed are used
+    photos,      # A folder of photos
+    masks,       # The folder of their true masks (VOC ids)
+    root=None,   # A benchmark to score the ceiling on
+    split='val', # Which list of photos
+    quiet=False, # No progress bar
+    device=None, # Where it is trained: 'auto' (also None), 'cpu', 'cuda', 'mps'
+)->dict:         # {'ceiling': result}, or {} without a benchmark
+    """Train the run's student with true masks instead of pseudo-masks, and score it.
+    Nobody else may work in the run meanwhile."""
     from namedmask.evaluate import ceiling, score as score_module, voc
-    s, names = run.settings, parse_names(run.settings['names'])
+    settings, names = run.settings, parse_names(run.settings['names'])
+    seed, student = settings['seed'], settings['student']
     with locked(run.folder):
         bench = voc.VocBenchmark(root, names, split) if root else None
         entries = ceiling.true_mask_entries(photos, masks, names, quiet=quiet)
-        if not entries: raise NamedMaskError(f"No mask in {masks} shows one of {', '.join(c.name for c in names)}: give masks of VOC's ids that do.")
-        init = get_teachers(s['teachers']).student_init(s['student']['encoder'])
-        segmenter = ceiling.train_ceiling(entries, s['student'], init, run.folder/'ceiling', seed=s['seed'], quiet=quiet, device=_torch_device(device), sure=s.get('sure', 0.))
+        if not entries:
+            raise NamedMaskError(f"No mask in {masks} shows one of {', '.join(c.name for c in names)}: "
+                                 "give masks of VOC's ids that do.")
+        init = get_teachers(settings['teachers']).student_init(student['encoder'])
+        segmenter = ceiling.train_ceiling(entries, student, init, run.folder/'ceiling', seed=seed, quiet=quiet,
+                                          device=_torch_device(device), sure=settings.get('sure', 0.))
         if bench is None: return {}
         score = score_module.evaluate(segmenter, bench, run.folder/'evaluation'/'ceiling', quiet=quiet)
-        score_module.log_result(run.folder/'results.jsonl', score, what='ceiling', split=split, seed=s['seed'])
+        score_module.log_result(run.folder/'results.jsonl', score, what='ceiling', split=split, seed=seed)
     return {'ceiling': score}
 
 # %% ../../nbs/runs/scores.ipynb #e83a60ea
@@ -99,43 +130,65 @@ _SALIENCY_WORDS = dict(iou='IoU', acc='accuracy', max_f='max F', mean_f='mean F'
 
 def result_text(found:dict)->str: # From `evaluate_run`
     "Results as a table for a terminal, and what of the benchmark could not be used."
-    scored = {k: r for k, r in found.items() if 'iou' in r}
+    scored = {what: result for what, result in found.items() if 'iou' in result}
     lines = _score_lines(scored) if scored else []
-    if 'masks' in found: lines.append(f"Foreground IoU of the saliency masks: {found['masks']['mean_iou']:.3f} ({found['masks']['photos']} photos)")
+    if 'masks' in found:
+        masks = found['masks']
+        lines.append(f"Foreground IoU of the saliency masks: {masks['mean_iou']:.3f} ({masks['photos']} photos)")
     if 'saliency' in found: lines.append(_saliency_line(found['saliency']))
-    if 'retrieval' in found:
-        r = found['retrieval']
-        lines.append(f"Precision at {r['k']}: {r['mean_precision']:.3f} (" + ', '.join(f"{n} {v['precision']}" for n, v in r['names'].items()) + ')')
-        if r.get('trust') is not None:
-            lines.append(f"The archives' own trust orders the names as this precision does: rank correlation {r['trust']:.2f} over {r['trust_over']} names.")
+    if 'retrieval' in found: lines += _retrieval_lines(found['retrieval'])
     if 'false_names' in found: lines.append(_false_names_line(found['false_names']))
     return '\n'.join(lines + _left_out_lines(found))
 
 def _score_lines(scored):
     "A row for each name, a column for each of the results."
-    first, show = next(iter(scored.values())), lambda v: '     -' if v is None else f'{v:6.3f}'
-    w = max(10, *map(len, first['names']))
-    row = lambda title, values: f'{title:{w}}  ' + '  '.join(f'{v:>7}' for v in values)
-    of = [(dict(zip(r['names'], r['iou'])), r) for r in scored.values()]
-    lines = [row('IoU', scored), *(row(n, [show(ious.get(n)) for ious, _ in of]) for n in first['names']), row('mean', [show(r['miou']) for _, r in of])]
-    lines.append(f"{first['photos']} photos; {first['protocol']['what']}.")
-    return lines + [f"{by.removeprefix('by_')}: " + ', '.join(f"{g} {s['miou']:.3f} ({s['photos']} photos)" for g, s in r[by].items()) for _, r in of for by in ('by_size', 'by_objects') if by in r]
+    results = [*scored.values()]
+    first, ious = results[0], [dict(zip(result['names'], result['iou'])) for result in results]
+    width = max(10, *map(len, first['names']))
+    def row(title, values): return f'{title:{width}}  ' + '  '.join(f'{value:>7}' for value in values)
+    def show(iou): return '     -' if iou is None else f'{iou:6.3f}'
+    return [row('IoU', scored),
+            *(row(name, [show(of_name.get(name)) for of_name in ious]) for name in first['names']),
+            row('mean', [show(result['miou']) for result in results]),
+            f"{first['photos']} photos; {first['protocol']['what']}.",
+            *(_part_line(by, result[by]) for result in results for by in ('by_size', 'by_objects') if by in result)]
+
+def _part_line(by, scores):
+    "The scores of the parts of a benchmark, by size or by how many objects there are."
+    of_parts = (f"{part} {score['miou']:.3f} ({score['photos']} photos)" for part, score in scores.items())
+    return f"{by.removeprefix('by_')}: " + ', '.join(of_parts)
+
+# %% ../../nbs/runs/scores.ipynb #e83a60eb
+def _retrieval_lines(result):
+    of_names = ', '.join(f"{name} {of_name['precision']}" for name, of_name in result['names'].items())
+    lines = [f"Precision at {result['k']}: {result['mean_precision']:.3f} ({of_names})"]
+    if result.get('trust') is not None:
+        lines.append("The archives' own trust orders the names as this precision does: "
+                     f"rank correlation {result['trust']:.2f} over {result['trust_over']} names.")
+    return lines
 
 def _false_names_line(found):
     low, high = found['interval']
-    return (f"False names: on {found['share']:.0%} ({low:.0%} to {high:.0%}) of {found['photos']} photos that no name fits, on {found['area']:.1%} of their area "
+    return (f"False names: on {found['share']:.0%} ({low:.0%} to {high:.0%}) of {found['photos']} photos "
+            f"that no name fits, on {found['area']:.1%} of their area "
             "(photos that the run set aside; picked without labels, so a few may show a name).")
 
-def _saliency_line(r):
-    scores = ', '.join(f'{word} {r["mean_" + k]:.3f}' for k, word in _SALIENCY_WORDS.items() if f'mean_{k}' in r)
-    best = f"; the best of its masks: IoU {r['mean_ub_iou']:.3f}" if 'mean_ub_iou' in r else ''
-    return f"Saliency: {scores} (mean over {r['photos']} photos; {r['protocol']['what']}){best}"
+def _saliency_line(result):
+    scores = ', '.join(f'{word} {result["mean_" + measure]:.3f}' for measure, word in _SALIENCY_WORDS.items()
+                       if f'mean_{measure}' in result)
+    best = f"; the best of its masks: IoU {result['mean_ub_iou']:.3f}" if 'mean_ub_iou' in result else ''
+    return f"Saliency: {scores} (mean over {result['photos']} photos; {result['protocol']['what']}){best}"
 
 def _left_out_lines(found):
     "What of the benchmark was skipped, how much and why, each once."
-    skipped = [o for r in found.values() for o in r.get('skipped', ())]
-    said = [f"Skipped: {o['photos']:,} photo{'s' if o['photos'] != 1 else ''}, {o['why']}: {', '.join(o['first'])}{', …' if o['photos'] > len(o['first']) else ''}" for o in skipped]
-    return [*dict.fromkeys([*said, *(note for r in found.values() for note in r.get('notes', ()))])]
+    skipped = [_skipped_line(group) for result in found.values() for group in result.get('skipped', ())]
+    notes = [note for result in found.values() for note in result.get('notes', ())]
+    return [*dict.fromkeys(skipped + notes)]
+
+def _skipped_line(group):
+    n, first = group['photos'], group['first']
+    more = ', …' if n > len(first) else ''
+    return f"Skipped: {n:,} photo{'s' if n != 1 else ''}, {group['why']}: {', '.join(first)}{more}"
 
 # %% ../../nbs/runs/scores.ipynb #635e9491
 def draw_sheets(
@@ -145,13 +198,16 @@ def draw_sheets(
 )->list:        # The files
     "A contact sheet of each archive."
     from namedmask.stages.sheet import archive_sheet
-    if run.archive is None: raise NamedMaskError(f"The run {run.folder} has no archive yet: run the same `namedmask fit` again to finish it.")
+    if run.archive is None:
+        raise NamedMaskError(f"The run {run.folder} has no archive yet: "
+                             "run the same `namedmask fit` again to finish it.")
     wanted = [c.name for c in parse_names(names)] if names else run.archive.names
-    for n in wanted:
-        if n not in run.archive.names: raise NamedMaskError(f"The run has no name {n!r}: it has {', '.join(run.archive.names)}.")
-    files = {n: Path(out or run.folder/'sheets')/f'{slug(n)}.jpg' for n in wanted}
+    for name in wanted:
+        if name not in run.archive.names:
+            raise NamedMaskError(f"The run has no name {name!r}: it has {', '.join(run.archive.names)}.")
+    files = {name: Path(out or run.folder/'sheets')/f'{slug(name)}.jpg' for name in wanted}
     with locked(run.folder) if out is None else locked(out, shared=True):
-        for file in files.values(): claim(file)                     # a file of yours that is in the way is told before the first is drawn
-        for n, file in files.items():
-            with atomic_path(file) as tmp: archive_sheet(run.archive, n).convert('RGB').save(tmp, quality=85)
+        for file in files.values(): claim(file)         # a file of yours in the way is told before the first is drawn
+        for name, file in files.items():
+            with atomic_path(file) as tmp: archive_sheet(run.archive, name).convert('RGB').save(tmp, quality=85)
     return [*files.values()]

@@ -17,6 +17,7 @@ from sys import intern
 from typing import NamedTuple
 from zipfile import BadZipFile
 import numpy as np
+from fastcore.basics import patch
 from ..core import NamedMaskError, atomic_path, check_regular, locked, read_json, safe_join, settings_key
 from .names import Category
 
@@ -59,58 +60,66 @@ def _read_csv(path, columns):
         with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='') as f:
             head = f.readline()
             f.seek(0)
-            yield from _pick_columns(csv.reader(f, delimiter=';' if head.count(';') > head.count(',') else ','), columns, path)
+            delimiter = ';' if head.count(';') > head.count(',') else ','
+            yield from _pick_columns(csv.reader(f, delimiter=delimiter), columns, path)
     except OSError as e:
         raise NamedMaskError(f"Cannot read {path}: {(e.strerror or str(e)).lower()}; run `namedmask fit` again.") from e
     except csv.Error as e:
-        raise NamedMaskError(f"{path} is not a table ({e}): restore it, or delete the folder {path.parent} and run again.") from e
+        raise NamedMaskError(f"{path} is not a table ({e}): {_restore(path)}.") from e
+
+def _restore(path): return f"restore it, or delete the folder {path.parent} and run again"
 
 def _pick_columns(table, columns, path):
     head = next(table, [])
     missing = [c for c in columns if c not in head]
-    if missing:
-        raise NamedMaskError(f"{path} lacks the column {missing[0]!r}: restore it, or delete the folder {path.parent} and run again.")
+    if missing: raise NamedMaskError(f"{path} lacks the column {missing[0]!r}: {_restore(path)}.")
     pick = itemgetter(*map(head.index, columns))
     for row in table:
         if not row: continue
         try: values = pick(row)
         except IndexError as e:
             raise NamedMaskError(f"{path}, line {table.line_num}: it ends after {len(row)} of {len(head)} values: "
-                                 f"restore it, or delete the folder {path.parent} and run again.") from e
+                                 f"{_restore(path)}.") from e
         yield values
 
 # %% ../../nbs/stages/archive.ipynb #f9565213
-def _as_row(e):
+def _as_row(entry):
     "The values of a line, in the order of the columns."
-    return *e[:2], '' if math.isnan(e.score) else f'{e.score:.6f}', *e[3:]
+    return *entry[:2], '' if math.isnan(entry.score) else f'{entry.score:.6f}', *entry[3:]
 
-def _as_entry(name, rank, score, status, reason, root, rel, sha, width, height):
+def _as_score(text): return float(text.replace(',', '.')) if text else math.nan
+
+def _as_entry(texts):
     "An `Entry` from the texts of a line. What stands in many lines is kept once (`intern`)."
+    name, rank, score, status, reason, root, rel, sha, width, height = texts
     try:
-        return Entry(intern(name), int(rank or 0), float(score.replace(',', '.')) if score else math.nan, intern(status.strip().lower()),
+        return Entry(intern(name), int(rank or 0), _as_score(score), intern(status.strip().lower()),
                      intern(reason), intern(root), rel, sha, int(width or 0), int(height or 0))
     except ValueError as e:
-        raise NamedMaskError(f"The manifest's line for {rel!r} holds {str(e).split(':')[-1].strip()} where a number belongs: "
+        value = str(e).split(':')[-1].strip()
+        raise NamedMaskError(f"The manifest's line for {rel!r} holds {value} where a number belongs: "
                              "correct it.") from e
 
 def _read_manifest(path, names):
     "The entries of a manifest. A name or a status that means nothing is said, not passed over."
     entries, known = [], set(names)
     with _no_garbage():
-        for values in _read_csv(path, _COLUMNS):
-            e = _as_entry(*values)
-            if e.name not in known:
-                raise NamedMaskError(f"{path} gives {e.rel!r} to {e.name!r}, which is no name of this archive: write one of {_some(names)}.")
-            if e.status not in ('kept', 'dropped'):
-                raise NamedMaskError(f"{path} says of {e.rel!r} that it is {e.status!r}: write kept or dropped.")
-            entries.append(e)
+        for texts in _read_csv(path, _COLUMNS):
+            entry = _as_entry(texts)
+            if entry.name not in known:
+                raise NamedMaskError(f"{path} gives {entry.rel!r} to {entry.name!r}, which is no name of this archive: "
+                                     f"write one of {_some(names)}.")
+            if entry.status not in ('kept', 'dropped'):
+                raise NamedMaskError(f"{path} says of {entry.rel!r} that it is {entry.status!r}: "
+                                     "write kept or dropped.")
+            entries.append(entry)
     return entries
 
 def _some(names, few=12): return ', '.join(names[:few]) + (f' … ({len(names)} in all)' if len(names) > few else '')
 
 @contextmanager
 def _no_garbage():
-    "Do not look for cycles while many things are made that have none: the search would go through all of them again and again."
+    "Do not look for cycles while many things without any are made: each search would go through all of them."
     was_on = gc.isenabled()
     gc.disable()
     try: yield
@@ -127,12 +136,13 @@ class Archive:
         warnings=(),   # Sentences for the user
         edits=(),      # Rows of `edits.csv`
         ):
-        self.folder, self.categories, self.entries, self.warnings = Path(folder), list(categories), list(entries), list(warnings)
+        self.folder, self.categories = Path(folder), list(categories)
+        self.entries, self.warnings = list(entries), list(warnings)
         self.names = [c.name for c in self.categories]
         self._of_name = _in_order(self.names, self.entries)
         self._by_rel = self._by_sha = self._scores = None          # made when they are first asked for
         self.edits = {}
-        for e in edits: self._edit(e)
+        for edit in edits: self._edit(edit)
         self._saved = dict(self.edits)
 
     @classmethod
@@ -141,7 +151,8 @@ class Archive:
         folder = Path(folder)
         record = read_json(folder/'stage.json', {}, dict)
         if not record.get('done'):
-            raise NamedMaskError(f"There is no finished archive in {folder}: run `namedmask fit` (or `build_archive`) first.")
+            raise NamedMaskError(f"There is no finished archive in {folder}: "
+                                 "run `namedmask fit` (or `build_archive`) first.")
         categories, sentences = _of_record(record, folder/'stage.json')
         entries = _read_manifest(folder/'manifest.csv', [c.name for c in categories])
         return cls(folder, categories, entries, sentences, _read_edits(folder))
@@ -169,16 +180,18 @@ class Archive:
 # %% ../../nbs/stages/archive.ipynb #9684c377
 def _in_order(names, entries):
     "{name: the places of its lines, in the order of its ranking; those put there by hand last}."
-    places = {n: [] for n in names}
-    for i, e in enumerate(entries): places.setdefault(e.name, []).append(i)
+    places = {name: [] for name in names}
+    for i, entry in enumerate(entries): places.setdefault(entry.name, []).append(i)
     for of_name in places.values(): of_name.sort(key=lambda i: (entries[i].rank == 0, entries[i].rank))
     return places
 
 def _of_record(record, file):
     "(categories, warnings) of an archive's `stage.json`."
-    try: return [Category(name, tuple(prompts)) for name, prompts in record['settings']['categories']], list(record['warnings'])
+    try:
+        categories = [Category(name, tuple(prompts)) for name, prompts in record['settings']['categories']]
+        return categories, list(record['warnings'])
     except (KeyError, TypeError, ValueError) as e:
-        raise NamedMaskError(f"{file} does not hold the names of an archive: restore it, or delete the folder {file.parent} and run again.") from e
+        raise NamedMaskError(f"{file} does not hold the names of an archive: {_restore(file)}.") from e
 
 # %% ../../nbs/stages/archive.ipynb #62f7e73e
 def _read_edits(folder):
@@ -186,14 +199,12 @@ def _read_edits(folder):
     file = Path(folder)/'edits.csv'
     if not file.exists(): return []
     edits = [dict(zip(_EDIT_COLUMNS, values)) for values in _read_csv(file, _EDIT_COLUMNS)]
-    for e in edits:
-        if e['action'] not in ('drop', 'keep', 'move'):
-            raise NamedMaskError(f"{file} says {e['action']!r} of {e['path']!r}: write drop, keep or move.")
+    for edit in edits:
+        if edit['action'] not in ('drop', 'keep', 'move'):
+            raise NamedMaskError(f"{file} says {edit['action']!r} of {edit['path']!r}: write drop, keep or move.")
     return edits
 
 # %% ../../nbs/stages/archive.ipynb #94b905d5
-from fastcore.basics import patch
-
 @patch
 def drop(self:Archive,
     path, # A photo of the archive: its full path, or its path in the manifest
@@ -220,16 +231,20 @@ def move(self:Archive,
 @patch
 def save(self:Archive):
     "Write `edits.csv` and `manifest.csv`; nobody else may work in the archive meanwhile."
+    edits = ([edit[c] for c in _EDIT_COLUMNS] for edit in self.edits.values())
+    lines = (_as_row(entry) for name in self.names for entry in self.examined(name))
     with locked(self.folder):
-        _write_csv(self.folder/'edits.csv', _EDIT_COLUMNS, ([edit[c] for c in _EDIT_COLUMNS] for edit in self.edits.values()))
-        _write_csv(self.folder/'manifest.csv', _COLUMNS, (_as_row(e) for name in self.names for e in self.examined(name)))
+        _write_csv(self.folder/'edits.csv', _EDIT_COLUMNS, edits)
+        _write_csv(self.folder/'manifest.csv', _COLUMNS, lines)
     self._saved = dict(self.edits)
 
 @patch(as_prop=True)
 def trust(self:Archive)->dict:
-    "{name: the part of its best photos that fit no other name better}, as `build_archive` found it; empty where it did not ask."
-    told = read_json(self.folder/'stage.json', {}, dict).get('trust')
-    return {k: v for k, v in told.items() if isinstance(v, (int, float))} if isinstance(told, dict) else {}
+    """{name: the part of its best photos that fit no other name better}, as `build_archive` found it.
+    It is empty where `build_archive` did not ask."""
+    trust = read_json(self.folder/'stage.json', {}, dict).get('trust')
+    if not isinstance(trust, dict): return {}
+    return {name: part for name, part in trust.items() if isinstance(part, (int, float))}
 
 @patch(as_prop=True)
 def unsaved(self:Archive)->int:
@@ -241,12 +256,14 @@ _FEW_NAMES = 64  # up to here all scores are kept; with more names, the vectors 
 
 def _dots(vectors, rows, text, chunk=16384):
     "Scores (rows, texts) of chosen rows of the index."
-    return np.concatenate([np.asarray(vectors[rows[i:i + chunk]], np.float32)@text.T for i in range(0, len(rows), chunk)])
+    pieces = (rows[i:i + chunk] for i in range(0, len(rows), chunk))
+    return np.concatenate([np.asarray(vectors[piece], np.float32)@text.T for piece in pieces])
 
 def _keep_scores(folder, shas, rows, vectors, text):
     "Write down what `_Scores` reads. `text`: vectors of the names, and of nothing."
     if len(text) - 1 <= _FEW_NAMES:
-        with atomic_path(folder/'scores.npz') as tmp: np.savez(tmp, sha=shas, scores=_dots(vectors, rows, text)[:, :-1])
+        with atomic_path(folder/'scores.npz') as tmp:
+            np.savez(tmp, sha=shas, scores=_dots(vectors, rows, text)[:, :-1])
         return
     with atomic_path(folder/'vectors.npy') as tmp:
         looked_at = np.lib.format.open_memmap(tmp, 'w+', np.float16, (len(rows), text.shape[1]))
@@ -277,7 +294,8 @@ def _sound(folder):
     "What cannot be read of the scores in a folder is a `NamedMaskError`."
     try: yield
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile) as e:
-        raise NamedMaskError(f"The scores in {folder} are damaged ({e}): delete the folder, and the same `namedmask fit` makes it again; keep edits.csv if you have edited the archive.") from e
+        raise NamedMaskError(f"The scores in {folder} are damaged ({e}): delete the folder, and the same "
+                             "`namedmask fit` makes it again; keep edits.csv if you have edited the archive.") from e
 
 # %% ../../nbs/stages/archive.ipynb #72e1f1cd
 @patch
@@ -289,9 +307,12 @@ def _name(self:Archive, name):
 @patch
 def _find_by_path(self:Archive, path):
     "The first line with that path, in full or as in the manifest; None if there is none."
-    if self._by_rel is None: self._by_rel, self._roots = _Places([e.rel for e in self.entries]), {e.root for e in self.entries}
-    hits = [i for root in self._roots for rel in (path, _below(root, path)) if rel is not None
-            for i in self._by_rel(rel) if (self.entries[i].root, self.entries[i].rel) == (root, rel)]
+    if self._by_rel is None:
+        self._by_rel = _Places([e.rel for e in self.entries])
+        self._roots = {e.root for e in self.entries}
+    candidates = ((root, rel) for root in self._roots for rel in (path, _below(root, path)) if rel is not None)
+    hits = [i for root, rel in candidates for i in self._by_rel(rel)
+            if (self.entries[i].root, self.entries[i].rel) == (root, rel)]
     return self.entries[min(hits)] if hits else None
 
 def _below(root, path):
@@ -306,7 +327,8 @@ def _find_by_sha(self:Archive, sha):
     return [i for i in self._by_sha(sha) if self.entries[i].sha == sha]
 
 class _Places:
-    "Where a text stands in a list, by sorted hashes: a dictionary of all the texts takes longer for each, the more there are."
+    """Where a text stands in a list, by sorted hashes.
+    A dictionary of all the texts would take longer for each, the more there are."""
     def __init__(self, texts):
         hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
         order = hashes.argsort(kind='stable')
@@ -314,18 +336,22 @@ class _Places:
 
     def __call__(self, text):
         "Every place of the text, in order, and perhaps one of another text with the same hash."
-        h = hash(text)
-        first = bisect_left(self.hashes, h)
-        return [*self.places[first:bisect_right(self.hashes, h, first)].tolist(), *self.more.get(text, ())]
+        wanted = hash(text)
+        first = bisect_left(self.hashes, wanted)
+        last = bisect_right(self.hashes, wanted, first)
+        return [*self.places[first:last].tolist(), *self.more.get(text, ())]
 
     def add(self, place, text): self.more.setdefault(text, []).append(place)
 
+# %% ../../nbs/stages/archive.ipynb #72e1f1ce
 @patch
 def _as_edit(self:Archive, action, name, path):
-    e = self._find_by_path(str(path))
-    if e is None:
-        raise NamedMaskError(f"The photo {str(path)!r} is not in the manifest {self.folder/'manifest.csv'}: give a path that stands there.")
-    return dict(action=action, name=name, root=e.root, path=e.rel, sha=e.sha, width=e.width, height=e.height)
+    entry = self._find_by_path(str(path))
+    if entry is None:
+        raise NamedMaskError(f"The photo {str(path)!r} is not in the manifest {self.folder/'manifest.csv'}: "
+                             "give a path that stands there.")
+    return dict(action=action, name=name, root=entry.root, path=entry.rel, sha=entry.sha,
+                width=entry.width, height=entry.height)
 
 @patch
 def score(self:Archive,
@@ -343,24 +369,26 @@ def _edit(self:Archive, edit):
     sha, name, action = edit['sha'], edit['name'], edit['action']
     self.edits.pop(sha, None)
     self.edits[sha] = edit
-    if action != 'drop' and name not in self._of_name: return          # a name of other settings: wait until it comes back
+    if action != 'drop' and name not in self._of_name: return          # a name of other settings, which may come back
     lines = self._find_by_sha(sha)
-    was = next((self.entries[i].name for i in lines if self.entries[i].kept), '')
-    gone = 'dropped by hand' if action == 'drop' else f'moved to {name} by hand'
+    holder = next((self.entries[i].name for i in lines if self.entries[i].kept), '')
+    why_dropped = 'dropped by hand' if action == 'drop' else f'moved to {name} by hand'
+    why_kept = f'moved from {holder} by hand' if holder else 'kept by hand'
     for i in lines:
-        if self.entries[i].kept and self.entries[i].name != name: self._set_status(i, 'dropped', gone)
-    if action != 'drop': self._keep_for(name, edit, lines, f'moved from {was} by hand' if was else 'kept by hand')
+        if self.entries[i].kept and self.entries[i].name != name: self._set_status(i, 'dropped', why_dropped)
+    if action != 'drop': self._keep_for(name, edit, lines, why_kept)
 
 @patch
-def _set_status(self:Archive, place, status, reason): self.entries[place] = self.entries[place]._replace(status=status, reason=reason)
+def _set_status(self:Archive, place, status, reason):
+    self.entries[place] = self.entries[place]._replace(status=status, reason=reason)
 
 @patch
 def _keep_for(self:Archive, name, edit, lines, reason):
     "Keep the photo for a name: the name's own line if it has one, else a new one."
-    mine = [i for i in lines if self.entries[i].name == name]
-    if any(self.entries[i].kept for i in mine): return
-    if mine:
-        self._set_status(next((i for i in mine if self.entries[i].rel == edit['path']), mine[0]), 'kept', reason)
+    own = [i for i in lines if self.entries[i].name == name]
+    if any(self.entries[i].kept for i in own): return
+    if own:
+        self._set_status(next((i for i in own if self.entries[i].rel == edit['path']), own[0]), 'kept', reason)
     elif safe_join(edit['root'], edit['path']).exists():
         self._add(Entry(name, 0, self.score(edit['sha'], name), 'kept', reason, edit['root'], edit['path'], edit['sha'],
                         int(edit['width'] or 0), int(edit['height'] or 0)))
@@ -372,4 +400,6 @@ def _add(self:Archive, entry):
     self.entries.append(entry)
     self._of_name[entry.name].append(place)
     if self._by_sha is not None: self._by_sha.add(place, entry.sha)
-    if self._by_rel is not None: self._by_rel.add(place, entry.rel); self._roots.add(entry.root)
+    if self._by_rel is not None:
+        self._by_rel.add(place, entry.rel)
+        self._roots.add(entry.root)

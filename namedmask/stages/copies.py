@@ -16,18 +16,19 @@ from .retrieval import unit
 # %% ../../nbs/stages/copies.ipynb #8d050835
 _ALIKE = .7        # cosine that the vectors of copies have at least; measured above
 _FULL = 128        # set bits of two hashes together, from which on `near` bits may differ
-COPIES = ('confirmed', 'hash')  # how copies are told: as above, or as up to version 0.1, by the number of differing bits alone
+# How copies are told: as above, or as up to version 0.1, by the number of differing bits alone.
+COPIES = ('confirmed', 'hash')
 
 class _Hashes:
     "Difference hashes of photos, and how many bits of two of them may differ."
     def __init__(self, texts, near, relative):
         self.near, self.relative = near, relative
-        texts = [h if len(h) == 64 else '' for h in texts]
-        packed = np.frombuffer(bytes.fromhex(''.join(h or '0'*64 for h in texts)), np.uint8).reshape(-1, 32)
+        texts = [text if len(text) == 64 else '' for text in texts]
+        packed = np.frombuffer(bytes.fromhex(''.join(text or '0'*64 for text in texts)), np.uint8).reshape(-1, 32)
         self.nibbles = np.stack([packed >> 4, packed & 15], -1).reshape(-1, 64).astype(np.uint8)
         self.words = packed.view(np.uint64)                                 # (N, 4)
-        self.bits = [int(h or '0', 16) for h in texts]
-        self.set_bits = np.array([b.bit_count() for b in self.bits], int)
+        self.bits = [int(text or '0', 16) for text in texts]
+        self.set_bits = np.array([bits.bit_count() for bits in self.bits], int)
         self.there = np.flatnonzero(self.set_bits if relative else list(map(bool, texts)))   # those that say something
 
     def reach(self):
@@ -36,23 +37,24 @@ class _Hashes:
         return np.minimum(self.near, 2*self.near*self.set_bits//(_FULL - self.near))
 
     def close(self, one, others):
-        "Which of the others are within the limit of a photo, and in how many bits they differ. A few are soon compared one by one."
-        return (self._close_few if len(others) < 30 else self._close_many)(one, others)
+        "Which of the others are within the limit of a photo, and in how many bits they differ."
+        one_by_one = len(others) < 30                                       # is sooner done for a few
+        return (self._close_few if one_by_one else self._close_many)(one, others)
 
     def _close_few(self, one, others):
-        mine, near, found = self.bits[one], self.near, []
-        for o in others:
-            theirs = self.bits[o]
+        mine, near, close = self.bits[one], self.near, []
+        for other in others:
+            theirs = self.bits[other]
             differ = (mine ^ theirs).bit_count()
             if differ > near: continue
             if self.relative and differ > near*(mine.bit_count() + theirs.bit_count())//_FULL: continue
-            found.append((o, differ))
-        return found
+            close.append((other, differ))
+        return close
 
     def _close_many(self, one, others):
-        others = np.frombuffer(others, np.int32)
+        others, limit = np.frombuffer(others, np.int32), self.near
         differ = np.bitwise_count(self.words[others] ^ self.words[one]).sum(1)
-        limit = np.minimum(self.near, self.near*(self.set_bits[one] + self.set_bits[others])//_FULL) if self.relative else self.near
+        if self.relative: limit = np.minimum(limit, limit*(self.set_bits[one] + self.set_bits[others])//_FULL)
         close = differ <= limit
         return list(zip(others[close].tolist(), differ[close].tolist()))
 
@@ -60,34 +62,40 @@ class _Hashes:
 _ODD = np.random.default_rng(0).integers(0, 2**63, 64, dtype=np.uint64)*np.uint64(2) + np.uint64(1)
 
 def _dealt(hashes, pieces):
-    "Which of the 64 hex digits make up each piece. What is blank in most pictures is dealt out evenly, so that no piece is blank in all."
-    if not hashes.relative: return np.array_split(np.arange(64), np.arange(1, pieces)*64//pieces)   # in a row, as in version 0.1
-    common = np.array([np.bincount(column, minlength=16).max() for column in hashes.nibbles.T])     # photos with the most frequent digit
+    """Which of the 64 hex digits make up each piece.
+    What is blank in most pictures is dealt out evenly, so that no piece is blank in all."""
+    if not hashes.relative:                                                    # in a row, as in version 0.1
+        return np.array_split(np.arange(64), np.arange(1, pieces)*64//pieces)
+    # photos with the most frequent digit
+    common = np.array([np.bincount(column, minlength=16).max() for column in hashes.nibbles.T])
     order = np.argsort(common, kind='stable')
     return [order[i::pieces] for i in range(pieces)]
 
 def _same_pieces(hashes, members, reach):
-    "Cut hashes into one piece more than bits may differ; yield (photo, number of a group) of all that share a piece with another one."
+    """Cut hashes into one piece more than bits may differ.
+    Yield (photo, number of a group) of all that share a piece with another one."""
     numbered = 0
     for digits in _dealt(hashes, reach + 1):
-        keys = (hashes.nibbles[members][:, digits].astype(np.uint64)*_ODD[digits]).sum(1)           # equal pieces have equal keys
+        keys = (hashes.nibbles[members][:, digits].astype(np.uint64)*_ODD[digits]).sum(1)     # equal for equal pieces
         _, group, size = np.unique(keys, return_inverse=True, return_counts=True)
         shared = size[group] > 1
         yield members[shared], group[shared] + numbered
         numbered += len(size)
 
 def _levels(hashes):
-    "(photos, how many bits may differ): together they hold every two photos within reach of each other, and their limit."
-    reach, near = hashes.reach(), hashes.near
+    "(photos, how many bits may differ): together they hold any two photos within reach of each other, and their limit."
+    reach, near, there = hashes.reach(), hashes.near, hashes.there
     if near < 0: return []
-    if not hashes.relative: return [(hashes.there, near)]
+    if not hashes.relative: return [(there, near)]
     lightest = np.maximum(0, hashes.set_bits - reach)                   # set bits of the lightest hash within reach
     least = np.minimum(near, 2*near*lightest//(_FULL - near))           # and its own reach
     steps = sorted({0, *(round(near*.8**k) for k in range(20))})        # 0, 1, 2, 3, 4, 5, 7, 8, 10, 13, 16
-    return [(hashes.there[(reach[hashes.there] > below) & (least[hashes.there] <= step)], step) for below, step in zip([-1, *steps], steps)]
+    return [(there[(reach[there] > below) & (least[there] <= step)], step)
+            for below, step in zip([-1, *steps], steps)]
 
 def _groups(hashes):
-    "(start, groups): photo i is in the groups `groups[start[i]:start[i + 1]]`; two photos within reach of each other share one."
+    """(start, groups): photo i is in the groups `groups[start[i]:start[i + 1]]`.
+    Two photos within reach of each other share one."""
     photos, groups, numbered = [np.zeros(0, int)], [np.zeros(0, int)], 0
     for members, step in _levels(hashes):
         for photo, group in _same_pieces(hashes, members, step):
@@ -100,38 +108,40 @@ def _groups(hashes):
 
 # %% ../../nbs/stages/copies.ipynb #982e5961
 def _copies(photos, near, vectors=None):
-    """{place: (place of the earlier photo that it repeats, how alike they are)}. A photo that repeats none is remembered.
+    """{place: (place of the earlier photo that it repeats, how alike they are)}.
+    A photo that repeats none is remembered.
     `vectors`: of the index, by the photos' rows, to confirm what the hashes say; None believes the hashes alone."""
-    hashes = _Hashes([p.dhash for p in photos], near, vectors is not None)
-    start, groups = _groups(hashes)
-    start, groups = start.tolist(), groups.tolist()
-    rows, of_sha, of_group, repeats = np.array([p.row for p in photos]), {}, {}, {}
+    hashes = _Hashes([photo.dhash for photo in photos], near, vectors is not None)
+    start, groups = (numbers.tolist() for numbers in _groups(hashes))
+    rows = np.array([photo.row for photo in photos])
+    of_sha, of_group, repeats = {}, {}, {}                              # the first two remember photos
     for one, photo in enumerate(photos):
-        mine, hit = groups[start[one]:start[one + 1]], None
-        if photo.sha and photo.sha in of_sha: hit = of_sha[photo.sha], 'the same file'
-        elif others := _remembered(mine, of_group): hit = _near_copy(one, others, hashes, vectors, rows)
-        if hit:
-            repeats[one] = hit
+        own_groups, original = groups[start[one]:start[one + 1]], None
+        if photo.sha and photo.sha in of_sha: original = of_sha[photo.sha], 'the same file'
+        elif others := _remembered(own_groups, of_group): original = _near_copy(one, others, hashes, vectors, rows)
+        if original:
+            repeats[one] = original
             continue
         of_sha[photo.sha] = one
-        for g in mine: of_group.setdefault(g, array('i')).append(one)
+        for group in own_groups: of_group.setdefault(group, array('i')).append(one)
     return repeats
 
 def _remembered(groups, of_group):
     "The photos remembered in these groups, one group after the other."
     others = array('i')
-    for g in groups:
-        if g in of_group: others.extend(of_group[g])
+    for group in groups:
+        if group in of_group: others.extend(of_group[group])
     return others
 
 def _near_copy(one, others, hashes, vectors, rows):
     "The first remembered photo of which this one is nearly a copy, and how alike they are; None if there is none."
     close = hashes.close(one, others)
     if close and vectors is not None:
-        agree = _cosines(vectors, rows[one], rows[[o for o, _ in close]]) >= _ALIKE
-        close = list(compress(close, agree))
-        close.sort()
-    return (close[0][0], f'{close[0][1]} of 256 bits differ') if close else None
+        agree = _cosines(vectors, rows[one], rows[[other for other, _ in close]]) >= _ALIKE
+        close = sorted(compress(close, agree))
+    if not close: return None
+    original, differ = close[0]
+    return original, f'{differ} of 256 bits differ'
 
 def _cosines(vectors, row, rows, piece=4096):
     "Of one row's vector with those of others."
@@ -152,4 +162,5 @@ def _repeats(index, scores, rows, near, copies):
     "{row: (photo that it repeats, how alike)} over all candidates, in the order of their best rank; and {row: Photo}."
     photos = list(index.photos(_by_best_rank(scores, rows)))
     repeats = _copies(photos, near, index.vectors if copies == 'confirmed' else None)
-    return {photos[i].row: (photos[j], how) for i, (j, how) in repeats.items()}, {p.row: p for p in photos}
+    of_row = {photo.row: photo for photo in photos}
+    return {photos[i].row: (photos[original], how) for i, (original, how) in repeats.items()}, of_row

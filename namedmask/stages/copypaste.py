@@ -1,4 +1,4 @@
-"""Photos that a name retrieves mostly show one kind of thing. Cutting objects out of some and pasting them into others shows the student several things in one picture.
+"""Objects are cut out of photos and pasted into others, so that the student sees several things in one picture.
 
 Docs: https://namedmask.github.io/namedmask/stages.copypaste.html.md"""
 
@@ -9,6 +9,7 @@ __all__ = ['foreground', 'object_boxes', 'copy_paste', 'random_offset', 'draw_pa
 
 # %% ../../nbs/11_stages.copypaste.ipynb #3adda243
 import torch
+from dataclasses import dataclass
 from fastai.vision.core import ItemTransform
 from ..core import NamedMaskError
 
@@ -19,7 +20,7 @@ def foreground(
 ):
     "Where `labels` name something: neither background (0) nor `ignore_index`; bool, same shape."
     fits = torch.iinfo(labels.dtype).min <= ignore_index <= torch.iinfo(labels.dtype).max
-    if not fits or labels.dtype == torch.uint16: labels = labels.long()    # what the dtype cannot hold, or torch cannot compare
+    if not fits or labels.dtype == torch.uint16: labels = labels.long()    # torch cannot compare these
     return (labels > 0) & (labels != ignore_index)
 
 # %% ../../nbs/11_stages.copypaste.ipynb #3cb45fb3
@@ -27,10 +28,10 @@ def object_boxes(
     fg, # (B,H,W) bool: where each picture's object is
 ):
     "The tight box of each picture, as rows `(top, left, bottom, right)` with bottom and right *included*: (B,4) int64."
-    def ends(v):                                                  # (B,L) bool -> first and last True of each row
-        first = v.int().argmax(1)
-        last = v.shape[1] - 1 - v.flip(1).int().argmax(1)
-        some = v.any(1)
+    def ends(row):                                                # (B,L) bool -> first and last True of each row
+        first = row.int().argmax(1)
+        last = row.shape[1] - 1 - row.flip(1).int().argmax(1)
+        some = row.any(1)
         return torch.where(some, first, 0), torch.where(some, last, -1)
     bits = fg.view(torch.uint8)                                   # `amax` of bytes is "any", and many times as fast
     (top, bottom), (left, right) = ends(bits.amax(2) > 0), ends(bits.amax(1) > 0)
@@ -41,9 +42,9 @@ def _paste_(canvas, labels, src, src_labels, fg, box, offset):
     "Copy the pixels `fg` in `box` of a source onto `canvas` and `labels`, in place."
     (t, l, b, r), (y, x) = box, offset
     cut, to = (slice(t, b+1), slice(l, r+1)), (slice(y, y+b-t+1), slice(x, x+r-l+1))
-    m = fg[cut]
-    canvas[(..., *to)] = torch.where(m, src[(..., *cut)], canvas[(..., *to)])
-    labels[to] = torch.where(m, src_labels[cut], labels[to])
+    mask = fg[cut]
+    canvas[(..., *to)] = torch.where(mask, src[(..., *cut)], canvas[(..., *to)])
+    labels[to] = torch.where(mask, src_labels[cut], labels[to])
 
 # %% ../../nbs/11_stages.copypaste.ipynb #ed1dcc32
 def copy_paste(
@@ -71,7 +72,7 @@ def _released_foreground(labels):
     return foreground(labels) & (labels.long() < 255)
 
 def _without_last(boxes):
-    "Boxes (n,4) without their last row and column, as the released code cuts them; one of a single row or column is empty."
+    "Boxes (n,4) without their last row and column, as the released code cuts them; a single one leaves nothing."
     return boxes - boxes.new_tensor([0, 0, 1, 1])
 
 # %% ../../nbs/11_stages.copypaste.ipynb #f89a6b77
@@ -80,17 +81,17 @@ def random_offset(
     box,  # (...,4) whole numbers: (top, left, bottom, right), inclusive
     size, # (H, W) of the canvas
 ): # (...,2) whole numbers, on the device of `box`
-    "The `(row, column)` for each box's top left corner: floor(u*(H-h+1)); every place inside the canvas is as likely as the others."
+    "The `(row, column)` for each box's top left corner: floor(u*(H-h+1)), so that every place is equally likely."
     room = box.new_tensor(size) - (box[..., 2:] - box[..., :2])          # H-h+1: how many places there are
     return ((u*2**24).long() * room) >> 24
-
 
 # %% ../../nbs/11_stages.copypaste.ipynb #a12f6aef
 def draw_pastes(
     n_samples:int,   # B, the samples of the batch
     max_objects:int, # The most objects a sample may hold, its own included; 1 pastes nothing
 ):
-    "Draw `(counts, sources, places)`: objects for each sample (B,), and for each round of pasting the other sample (K,B) and two numbers in [0,1) (K,B,2)."
+    """Draw `(counts, sources, places)`: how many objects each sample gets (B,),
+    and for each round of pasting the other sample (K,B) and two numbers in [0,1) (K,B,2)."""
     rounds = max_objects - 1
     counts = torch.randint(1, max_objects+1, (n_samples,))
     step = torch.randint(1, max(n_samples, 2), (rounds, n_samples))     # 1..B-1 ahead: never the sample itself
@@ -98,24 +99,34 @@ def draw_pastes(
     return counts, sources, torch.rand(rounds, n_samples, 2)
 
 # %% ../../nbs/11_stages.copypaste.ipynb #abbe1aeb
-def _paste_boxes(new_x, new_y, x, y, fg, boxes, i, j, at):
+@dataclass(frozen=True)
+class _Sources:
+    "The pictures of a batch as they came, from which objects are taken."
+    x:torch.Tensor     # (B,3,H,W): the pictures
+    y:torch.Tensor     # (B,H,W) whole numbers: their labels
+    fg:torch.Tensor    # (B,H,W) bool: where each picture's object is
+    boxes:torch.Tensor # (B,4) whole numbers: the boxes to cut out; an empty one has nothing to paste
+
+def _paste_boxes(new_x, new_y, sources, i, j, at):
     "A round of pasting, in place, one sample after the other."
-    boxes = boxes.tolist()
+    x, y, fg, boxes = sources.x, sources.y, sources.fg, sources.boxes.tolist()
     for i, j, offset in zip(i.tolist(), j.tolist(), at.tolist()):
-        t, l, b, r = boxes[j]
-        if b >= t and r >= l: _paste_(new_x[i], new_y[i], x[j], y[j], fg[j], boxes[j], offset)    # an empty box has nothing to cut out
+        top, left, bottom, right = boxes[j]
+        is_empty = bottom < top or right < left
+        if not is_empty: _paste_(new_x[i], new_y[i], x[j], y[j], fg[j], boxes[j], offset)
 
 # %% ../../nbs/11_stages.copypaste.ipynb #69f92999
-def _paste_gather(new_x, new_y, x, y, fg, boxes, i, j, at):
+def _paste_gather(new_x, new_y, sources, i, j, at):
     "A round of pasting, in place, all samples at once; waits for nothing, so a GPU is never idle."
+    x, y = sources.x, sources.y
     H, W = y.shape[-2:]
-    t, l, b, r = boxes[j].T[..., None]                                            # each (n,1)
-    row = torch.arange(H, device=x.device) - (at[:, :1] - t)                      # p - δ: (n,H) rows and (n,W) columns of the source
-    col = torch.arange(W, device=x.device) - (at[:, 1:] - l)
-    inside = ((row >= t) & (row <= b))[:, :, None] & ((col >= l) & (col <= r))[:, None]
-    p = (row.clamp(0, H-1)[:, :, None]*W + col.clamp(0, W-1)[:, None]).flatten(1)  # (n,H*W)
-    look_up = lambda o: o.flatten(1).gather(1, p).view(-1, H, W)
-    m = look_up(fg[j]) & inside
+    top, left, bottom, right = sources.boxes[j].T[..., None]                      # each (n,1)
+    row = torch.arange(H, device=x.device) - (at[:, :1] - top)                    # p - δ: (n,H) rows of the source
+    col = torch.arange(W, device=x.device) - (at[:, 1:] - left)                   # and (n,W) columns
+    inside = ((row >= top) & (row <= bottom))[:, :, None] & ((col >= left) & (col <= right))[:, None]
+    p = (row.clamp(0, H-1)[:, :, None]*W + col.clamp(0, W-1)[:, None]).flatten(1) # (n,H*W)
+    look_up = lambda pictures: pictures.flatten(1).gather(1, p).view(-1, H, W)
+    m = look_up(sources.fg[j]) & inside
     xs = torch.stack([look_up(x[j, c]) for c in range(x.shape[1])], 1)
     new_x[i] = torch.where(m[:, None], xs, new_x[i])                              # x' = m·x_s + (1-m)·x_t
     new_y[i] = torch.where(m, look_up(y[j]), new_y[i])
@@ -136,10 +147,11 @@ def copy_paste_batch(
     if len(x) < 2: return new_x, new_y                        # there is no other sample
     fg = _released_foreground(y) if as_released else foreground(y, ignore_index)
     boxes = _without_last(object_boxes(fg)) if as_released else object_boxes(fg)
+    originals = _Sources(x, y, fg, boxes)
     for k in range(max_objects - 1):
         i = (counts > k+1).nonzero()[:, 0]
-        i, j, u = (o.to(x.device, non_blocking=True) for o in (i, sources[k, i], places[k, i]))
-        if len(i): paste(new_x, new_y, x, y, fg, boxes, i, j, random_offset(u, boxes[j], y.shape[-2:]))
+        i, j, u = (drawn.to(x.device, non_blocking=True) for drawn in (i, sources[k, i], places[k, i]))
+        if len(i): paste(new_x, new_y, originals, i, j, random_offset(u, boxes[j], y.shape[-2:]))
     return new_x, new_y
 
 # %% ../../nbs/11_stages.copypaste.ipynb #d3c80b26
@@ -152,13 +164,15 @@ class CopyPaste(ItemTransform):
         as_released:bool=False, # Leave out the last row and column of each object, and labels from 255 on
         ):
         super().__init__()
-        if max_objects < 1: raise NamedMaskError(f"max_objects is {max_objects}: it counts a photo's own object too, so choose 1 or more.")
+        if max_objects < 1:
+            raise NamedMaskError(f"max_objects is {max_objects}: it counts a photo's own object too, "
+                                 "so choose 1 or more.")
         self.max_objects, self.ignore_index, self.as_released = max_objects, ignore_index, as_released
 
     def encodes(self, b):
         x, y, *rest = b
         new = copy_paste_batch(_plain(x), _plain(y), self.max_objects, self.ignore_index, self.as_released)
-        return (*(n.as_subclass(type(o)) for n,o in zip(new, (x, y))), *rest)
+        return (*(after.as_subclass(type(before)) for after, before in zip(new, (x, y))), *rest)
 
     def __repr__(self):
         released = ', as_released=True' if self.as_released else ''

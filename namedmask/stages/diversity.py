@@ -14,11 +14,12 @@ from .retrieval import unit
 
 # %% ../../nbs/stages/diversity.ipynb #11768be3
 class Looks:
-    "What photos look like to a feature model: one vector each, the mean of its last map over all places. An index can hold it, like a retriever's."
+    """What photos look like to a feature model: one vector each, the mean of its last map over all places.
+    An index can hold it, like a retriever's."""
     templates = ()
     def __init__(self,
-        features,    # A feature model: `.features(batch)`, `.stride`, `.sources`, `.card`
-        size:int=224,# Photos are squeezed to about so many pixels square
+        features,     # A feature model: `.features(batch)`, `.stride`, `.sources`, `.card`
+        size:int=224, # Photos are squeezed to about so many pixels square
         ):
         self.model, self.card = features, features.card
         self.side = self.size = max(1, round(size/features.stride))*features.stride
@@ -30,7 +31,9 @@ class Looks:
     @property
     def dim(self)->int:
         "How many numbers a vector has."
-        if self._dim is None: self._dim = self.embed(np.zeros((1, 3, self.size, self.size), np.float32)).shape[1]
+        if self._dim is None:
+            blank = np.zeros((1, 3, self.size, self.size), np.float32)
+            self._dim = self.embed(blank).shape[1]
         return self._dim
 
     def preprocess(self, im)->np.ndarray: # im: a PIL image, RGB
@@ -51,17 +54,21 @@ def neighbour_votes(
     jury,         # (N,) bool: the photos that vote
     k:int=20,     # Neighbours that are asked, but no more than the jury has other photos of the same name
 )->np.ndarray:    # (N, C) whole numbers: votes for each name
-    "How the nearest photos of the jury vote on each photo's name; nobody votes on itself (k-NN as in Caron et al. 2021, section 4.1)."
+    """How the nearest photos of the jury vote on each photo's name (k-NN as in Caron et al. 2021, section 4.1).
+    Nobody votes on itself."""
     looks, names, jury = np.asarray(looks, np.float32), np.asarray(names), np.flatnonzero(jury)
     C = names.max() + 1
-    place = np.full(len(looks), -1); place[jury] = np.arange(len(jury))
+    place = np.full(len(looks), -1)                             # of each photo in the jury; -1 for the others
+    place[jury] = np.arange(len(jury))
     others = np.bincount(names[jury], minlength=C)[names] - (place >= 0)
     votes = np.zeros((len(looks), C), int)
-    for i in range(0, len(looks), 1024):                        # a piece at a time: all pairs of 40,000 photos would be 6 GB
-        near, own = looks[i:i + 1024]@looks[jury].T, place[i:i + 1024]
-        near[np.flatnonzero(own >= 0), own[own >= 0]] = -2
-        for row, dots, m in zip(votes[i:], near, np.minimum(k, others[i:])):
-            if m > 0: row += np.bincount(names[jury[np.argpartition(-dots, m - 1)[:m]]], minlength=C)
+    for start in range(0, len(looks), 1024):                    # all pairs of 40,000 photos would be 6 GB
+        cosines, own = looks[start:start + 1024]@looks[jury].T, place[start:start + 1024]
+        cosines[np.flatnonzero(own >= 0), own[own >= 0]] = -2
+        for row, dots, asked in zip(votes[start:], cosines, np.minimum(k, others[start:])):
+            if asked <= 0: continue
+            nearest = jury[np.argpartition(-dots, asked - 1)[:asked]]
+            row += np.bincount(names[nearest], minlength=C)
     return votes
 
 # %% ../../nbs/stages/diversity.ipynb #bc421621
@@ -81,7 +88,8 @@ def kinds(
     looks, # (N, D) float32: vectors of the photos of a name, of length 1
     least:float=.7, # Cosine from which two are of one kind
 )->tuple:  # (how many kinds of photo there are, the largest part that is of one kind)
-    "How varied photos are: the Vendi score (Friedman and Dieng 2023), the exponential of the entropy of their likeness; from 1, all equal, to N."
+    """How varied photos are: the Vendi score (Friedman and Dieng 2023), from 1, all equal, to N.
+    It is the exponential of the entropy of their likeness."""
     likeness = looks@looks.T
     parts = np.linalg.eigvalsh(likeness/len(looks)).clip(1e-12)
     return float(np.exp(-(parts*np.log(parts)).sum())), float((likeness >= least).mean(1).max())

@@ -28,18 +28,18 @@ def stretch(
 class FeatureGraph:
     "The affinities A of a batch of photos, known by their products `graph(X)`."
     def __init__(self,
-        maps,        # (B, C, h, w) float32 tensor: the feature maps of B photos
-        upsample=1,  # How many times finer the grid is made first (SelfMask: 2)
-        centre=True, # Subtract the mean vector of each photo first
-        budget=2**29,# Bytes: no single array of a photo is to be larger
+        maps,         # (B, C, h, w) float32 tensor: the feature maps of B photos
+        upsample=1,   # How many times finer the grid is made first (SelfMask: 2)
+        centre=True,  # Subtract the mean vector of each photo first
+        budget=2**29, # Bytes: no single array of a photo is to be larger
         ):
-        b, c, self.h, self.w = maps.shape
+        _, c, self.h, self.w = maps.shape
         self.times, self.n, self.budget = upsample, self.h*self.w*upsample**2, budget
-        self.P = [stretch(s, upsample, maps) for s in (self.h, self.w)]
-        f = maps.flatten(2)
-        f = (f - f.mean(2, keepdim=True) if centre else f).mT
-        self.r = 1/self.up(f).norm(dim=2, keepdim=True).clamp_min(1e-8)          # R of the formula
-        self.F = f if upsample > 1 else f*self.r
+        self.P = [stretch(side, upsample, maps) for side in (self.h, self.w)]
+        nodes = maps.flatten(2)
+        nodes = (nodes - nodes.mean(2, keepdim=True) if centre else nodes).mT
+        self.r = 1/self.up(nodes).norm(dim=2, keepdim=True).clamp_min(1e-8)      # R of the formula
+        self.F = nodes if upsample > 1 else nodes*self.r
         small = self.h*self.w <= 2*c and 8*(self.h*self.w)**2 <= budget
         self.K = self.F @ self.F.mT if small else None
         self._finish()
@@ -47,9 +47,10 @@ class FeatureGraph:
 # %% ../../nbs/stages/eigen.ipynb #5bc10004
 def _along(P, X, h, w):
     "P along y, then along x, of the nodes of each photo: (B, h*w, p) -> (B, H*W, p)."
-    b, _, p = X.shape; Py, Px = [o.to(X) for o in P]
-    X = (Py @ X.reshape(b, h, w*p)).reshape(b, len(Py), w, p)
-    return (Px @ X).reshape(b, -1, p)
+    B, _, p = X.shape
+    Py, Px = [matrix.to(X) for matrix in P]
+    X = (Py @ X.reshape(B, h, w*p)).reshape(B, len(Py), w, p)
+    return (Px @ X).reshape(B, -1, p)
 
 # %% ../../nbs/stages/eigen.ipynb #5bc100a4
 @patch
@@ -60,7 +61,7 @@ def up(self:FeatureGraph, X): # (B, h*w, p)
 @patch
 def down(self:FeatureGraph, X): # (B, N, p)
     "P' X"
-    return X if self.times == 1 else _along([o.mT for o in self.P], X, self.h*self.times, self.w*self.times)
+    return X if self.times == 1 else _along([matrix.mT for matrix in self.P], X, self.h*self.times, self.w*self.times)
 
 # %% ../../nbs/stages/eigen.ipynb #5bc10005
 @patch
@@ -70,8 +71,10 @@ def cosines(self:FeatureGraph,
     "U U' X"
     import torch
     G = self.F if self.K is None else self.K
-    one = (lambda g, x: g @ (g.mT @ x)) if self.K is None else (lambda g, x: g @ x)
-    inner = lambda X: one(G, X) if X.dtype == G.dtype else torch.stack([one(g.to(X), x) for g, x in zip(G, X)])  # one photo in float64 at a time
+    product = (lambda g, x: g @ (g.mT @ x)) if self.K is None else (lambda g, x: g @ x)
+    def inner(X):
+        if X.dtype == G.dtype: return product(G, X)
+        return torch.stack([product(g.to(X), x) for g, x in zip(G, X)])       # one photo in float64 at a time
     return inner(X) if self.times == 1 else self.r.to(X)*self.up(inner(self.down(self.r.to(X)*X)))
 
 # %% ../../nbs/stages/eigen.ipynb #5bc100a5
@@ -88,16 +91,18 @@ def _range(self:FeatureGraph, i):
     rows = (self.F if self.K is None else self.K)[i:i+1]
     if self.times == 1 and self.K is not None: return torch.aminmax(rows)
     rows = self.r[i]*self.up(rows)[0] if self.times > 1 else rows[0]
-    strip = (lambda s: rows @ s.mT) if self.K is None else (lambda s: self.r[i]*self.up(s.mT[None].contiguous())[0])
-    found = [torch.aminmax(strip(s)) for s in rows.split(max(16, self.budget//(32*self.n)))]
-    return torch.stack([a for a, _ in found]).amin(), torch.stack([b for _, b in found]).amax()
+    def cosines_with(some):
+        return rows @ some.mT if self.K is None else self.r[i]*self.up(some.mT[None].contiguous())[0]
+    strips = rows.split(max(16, self.budget//(32*self.n)))
+    least, most = zip(*(torch.aminmax(cosines_with(strip)) for strip in strips))
+    return torch.stack(least).amin(), torch.stack(most).amax()
 
 # %% ../../nbs/stages/eigen.ipynb #5bc100a7
 @patch
 def _finish(self:FeatureGraph):
     "m, M, d and the bound. A photo without any contrast (M = m) gets A = 1 everywhere."
     import torch
-    m, M = [torch.stack(o).double()[:, None, None] for o in zip(*map(self._range, range(len(self.F))))]
+    m, M = [torch.stack(ends).double()[:, None, None] for ends in zip(*map(self._range, range(len(self.F))))]
     flat = M - m < 1e-5
     self.scale, self.shift = (~flat)/(M - m).clamp_min(1e-5), torch.where(flat, 1., -m/(M - m).clamp_min(1e-5))
     self.d = self(torch.ones(len(self.F), self.n, 1, dtype=torch.float64, device=self.F.device)).clamp_min(1e-12)
@@ -108,10 +113,11 @@ def _finish(self:FeatureGraph):
 def chebyshev(
     M,      # Function: (B, N, p) -> (B, N, p), product with the symmetric matrices
     X,      # (B, N, p) tensor
-    a, b,   # (B, 1, 1) tensors: ends of the part of the spectrum that is to fade
+    a,      # (B, 1, 1) tensor: lower end of the part of the spectrum that is to fade
+    b,      # (B, 1, 1) tensor: its upper end
     top,    # (B, 1, 1) tensor, > b: about the largest eigenvalue; its direction keeps its size
     degree, # Products with M
-    MX=None,# M(X), where it is known
+    MX=None, # M(X), where it is known
 ): # (B, N, p)
     "T_degree((M - c)/e) X, scaled to 1 at `top` (Zhou and Saad 2007)."
     c, e = (a + b)/2, (b - a)/2
@@ -136,24 +142,27 @@ def ritz(
 
 # %% ../../nbs/stages/eigen.ipynb #5bc100ae
 def _filtered(graph, k, width=16, degree=8, rounds=8, tol=1e-6):
-    "The eigenvectors after the first, float32: θ (B, 1, width), U (B, N, width), largest residual of the first k-1 (B)."
+    "After the first eigenvector, in float32: θ (B, 1, width), U (B, N, width), largest residual of the first k-1 (B)."
     import torch
-    X = torch.randn(graph.n, width, generator=torch.Generator().manual_seed(0)).to(graph.d.device).expand(len(graph.d), -1, -1)
-    M = _deflated(graph); X, found, live = M(M(X)), None, None
+    start = torch.randn(graph.n, width, generator=torch.Generator().manual_seed(0)).to(graph.d.device)
+    M, live, solution = _deflated(graph), None, None
+    X = M(M(start.expand(len(graph.d), -1, -1)))
     for _ in range(rounds):
         Q = torch.linalg.qr(X)[0]
         w, X, Y = ritz(Q, M(Q))
-        now = w, X, (Y - w*X)[..., :k-1].norm(dim=1).amax(1)
-        if found is None: found = now
+        error = (Y - w*X)[..., :k-1].norm(dim=1).amax(1)
+        if solution is None: solution = w, X, error
         else:
-            for o, n in zip(found, now): o[live] = n
-        go = ~(now[2] <= tol)
-        if not go.any(): break
-        if not go.all() or live is None: live = go.nonzero()[:, 0] if live is None else live[go]
-        if not go.all(): graph, w, X, Y = _only(graph, go), w[go], X[go], Y[go]; M = _deflated(graph)        # who is done leaves
+            for whole, part in zip(solution, (w, X, error)): whole[live] = part
+        goes_on = ~(error <= tol)
+        if not goes_on.any(): break
+        if not goes_on.all() or live is None: live = goes_on.nonzero()[:, 0] if live is None else live[goes_on]
+        if not goes_on.all():                                            # who is done leaves
+            graph, w, X, Y = _only(graph, goes_on), w[goes_on], X[goes_on], Y[goes_on]
+            M = _deflated(graph)
         b = w[..., -1:].clamp_min(1e-6)
         X = chebyshev(M, X, graph.low.float(), b, w[..., :1].maximum(1.01*b), degree, Y)
-    return found
+    return solution
 
 def _deflated(graph):
     "M without its first eigenvector, float32."
@@ -163,28 +172,31 @@ def _deflated(graph):
 def _only(graph, some):
     "The graph of some photos (a mask, or numbers): all its tensors have the photos first."
     import torch
-    few = copy(graph)
-    vars(few).update({k: o[some] for k, o in vars(graph).items() if torch.is_tensor(o)})
-    return few
+    part = copy(graph)
+    vars(part).update({name: value[some] for name, value in vars(graph).items() if torch.is_tensor(value)})
+    return part
 
 # %% ../../nbs/stages/eigen.ipynb #5bc1000f
 def smallest(
-    graph, # `FeatureGraph` or `MatrixGraph` of B photos
-    k=4,   # How many
-    tol=1e-5, # Residual |M u - θ u| above which a photo is solved in full
-    limit=4096,# Nodes up to which that is done
-    note=None,# Function of a photo's number and a sentence: told of photos that stay inexact; a warning without
+    graph,      # `FeatureGraph` or `MatrixGraph` of B photos
+    k=4,        # How many
+    tol=1e-5,   # Residual |M u - θ u| above which a photo is solved in full
+    limit=4096, # Nodes up to which that is done
+    note=None,  # Function of a photo's number and a sentence: told of photos that stay inexact; a warning without
 ): # λ (B, k), v (B, N, k): float64 tensors; v'Dv = 1
-    "The `k` solutions of `L v = λ D v` with the smallest λ, the constant one first, for all photos of the batch together."
+    "The `k` solutions of `L v = λ D v` with the smallest λ, the constant one first, for all photos of the batch."
     import torch
     h, q = graph.d.rsqrt(), (graph.d/graph.d.sum(1, keepdim=True)).sqrt()
     if graph.n < 64: w, U = _in_full(graph)
     else:
         w, U, error = _filtered(graph, k)
-        w, U = torch.cat([torch.ones_like(h[:, :1]), w.double()], 2), torch.cat([q, U.double()], 2)
+        w = torch.cat([torch.ones_like(h[:, :1]), w.double()], 2)
+        U = torch.cat([q, U.double()], 2)
         for i in (~(error <= tol)).nonzero().flatten().tolist():
-            if graph.n <= limit: w[i], U[i] = (o[0] for o in _in_full(_only(graph, [i]), w.shape[2]))
-            else: (note or _warn)(i, f"its eigenvectors are inexact: a residual of {error[i]:.0e} where {tol:.0e} is wanted, and {graph.n} nodes are too many to solve in full; choose a smaller side")
+            if graph.n <= limit: w[i], U[i] = (solved[0] for solved in _in_full(_only(graph, [i]), w.shape[2]))
+            else: (note or _warn)(i, f"its eigenvectors are inexact: a residual of {error[i]:.0e} where {tol:.0e} "
+                                     f"is wanted, and {graph.n} nodes are too many to solve in full; "
+                                     "choose a smaller side")
     v = h*U[..., :k]
     return 1 - w[:, 0, :k], v*v.gather(1, v.abs().argmax(1, keepdim=True)).sign()
 
@@ -203,35 +215,42 @@ def _warn(i, why): warnings.warn(f"Photo {i} of the batch: {why}.")
 class MatrixGraph:
     "Affinities that are given as matrices."
     def __init__(self,
-        A,      # (B, N, N) float32 tensor, symmetric, not negative
-        low=-1.,# No eigenvalue of D^-1/2 A D^-1/2 is smaller; 0 if A is a sum of squares
+        A,       # (B, N, N) float32 tensor, symmetric, not negative
+        low=-1., # No eigenvalue of D^-1/2 A D^-1/2 is smaller; 0 if A is a sum of squares
         ):
         import torch
         self.A, self.n = A, A.shape[1]
         self.d = A.sum(2, keepdim=True).double().clamp_min(1e-12)
         self.low = torch.full_like(self.d[:, :1], low)
+
     def __call__(self, X):
         import torch
         return self.A @ X if X.dtype == self.A.dtype else torch.stack([a.to(X) @ x for a, x in zip(self.A, X)])
 
 # %% ../../nbs/stages/eigen.ipynb #5bc10015
 def embedding(
-    maps,        # Feature maps of the photos, each (C, h, w), all of one shape
-    k=4,         # Eigenvectors of each
-    upsample=1,  # How many times finer the grid is made first
-    centre=True, # Subtract the mean vector of each photo first
-    budget=2**29,# Bytes of memory that the photos solved together may take
-    device=None, # A GPU where there is one
-    note=None,   # As for `smallest`
+    maps,         # Feature maps of the photos, each (C, h, w), all of one shape
+    k=4,          # Eigenvectors of each
+    upsample=1,   # How many times finer the grid is made first
+    centre=True,  # Subtract the mean vector of each photo first
+    budget=2**29, # Bytes of memory that the photos solved together may take
+    device=None,  # A GPU where there is one
+    note=None,    # As for `smallest`
 ): # (B, N, k) float64 tensor
     "The eigenvectors of the photos' affinities; as many photos together as fit the budget."
     import torch
     maps = [np.asarray(m, np.float32).reshape(m.shape[-3:]) for m in maps]
-    c, h, w = maps[0].shape; n = h*w
-    many = n*upsample**2 if upsample > 1 else 0                      # nodes of the finer grid
-    each = 8*n*c + (12*n*n if n <= 2*c else 0) + 4*many*(n + c) + 500*max(n, many)
-    device, together = device or ('cuda' if torch.cuda.is_available() else 'cpu'), max(1, budget//each)
-    graph = lambda i: FeatureGraph(torch.from_numpy(np.stack(maps[i:i+together])).to(device), upsample, centre, budget)
-    return torch.cat([smallest(graph(i), k, note=_later_by(i, note))[1] for i in range(0, len(maps), together)])
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    together = max(1, budget//_bytes_of(*maps[0].shape, upsample))
+    def vectors_from(i):
+        graph = FeatureGraph(torch.from_numpy(np.stack(maps[i:i+together])).to(device), upsample, centre, budget)
+        return smallest(graph, k, note=_later_by(i, note))[1]
+    return torch.cat([vectors_from(i) for i in range(0, len(maps), together)])
+
+def _bytes_of(c, h, w, upsample):
+    "About the memory that one photo takes while it is solved."
+    n = h*w
+    fine = n*upsample**2 if upsample > 1 else 0                      # nodes of the finer grid
+    return 8*n*c + (12*n*n if n <= 2*c else 0) + 4*fine*(n + c) + 500*max(n, fine)
 
 def _later_by(i, note): return note and (lambda j, why: note(i + j, why))   # photo j of a part is photo i+j of all

@@ -23,11 +23,12 @@ def evidence_maps(
     logits, # (K, h, w) class scores of each node
 )->tuple: # two (h, w) maps in [0, 1]: how sure, how much for the photo's own class
     "Negative entropy of each node's class probabilities, and its score for the class that the whole photo elects."
-    z = np.asarray(logits, np.float64)
-    own = z[z.mean((1, 2)).argmax()]
-    z = z - z.max(0)
-    e = np.exp(z); s = e.sum(0)
-    entropy = np.log(s) - (e*z).sum(0)/s
+    logits = np.asarray(logits, np.float64)
+    own = logits[logits.mean((1, 2)).argmax()]
+    shifted = logits - logits.max(0)
+    weights = np.exp(shifted)
+    total = weights.sum(0)
+    entropy = np.log(total) - (weights*shifted).sum(0)/total
     return scaled(-entropy), scaled(own)
 
 # %% ../../nbs/stages/evidence.ipynb #200ea870
@@ -35,11 +36,11 @@ def transitions(
     maps,    # Feature maps (C, h, w), all on the same grid
     power=4, # Sharpness: the fourth power of .5 is .06
 )->np.ndarray: # (N, N) float64, rows sum to 1
-    "Chances of a step from node to node: the positive part of the mean cosine over the sources, to a power, rows normalised."
-    u = np.concatenate([unit_rows(f) for f in maps], 1)/np.sqrt(len(maps))
-    a = np.maximum(u @ u.T, 0).astype(np.float64)**power
-    a[np.diag_indices(len(a))] = 1.
-    return a/a.sum(1, keepdims=True)
+    "Chances of a step from node to node: the positive part of the mean cosine over the sources, to a power."
+    units = np.concatenate([unit_rows(features) for features in maps], 1)/np.sqrt(len(maps))
+    A = np.maximum(units @ units.T, 0).astype(np.float64)**power
+    A[np.diag_indices(len(A))] = 1.
+    return A/A.sum(1, keepdims=True)
 
 @threadpool_limits.wrap(limits=1, user_api='blas')
 def walk(
@@ -48,8 +49,8 @@ def walk(
     stay=.99, # Chance to go on
 )->np.ndarray: # the shape of `E`
     "`(1 - stay) (I - stay A)^-1 E`: the evidence a random walk with restart meets on average."
-    s = solve(np.eye(len(A)) - stay*A, np.asarray(E, np.float64).ravel())
-    return (1 - stay)*s.reshape(np.shape(E))
+    visits = solve(np.eye(len(A)) - stay*A, np.asarray(E, np.float64).ravel())
+    return (1 - stay)*visits.reshape(np.shape(E))
 
 # %% ../../nbs/stages/evidence.ipynb #6d229cde
 def otsu(
@@ -57,10 +58,10 @@ def otsu(
 )->float:
     "The threshold that separates `values` into two heaps with the largest variance between them (Otsu 1979), exact."
     v = np.sort(np.ravel(values).astype(np.float64))
-    n = np.arange(1, len(v))
+    low = np.arange(1, len(v))             # how many are in the lower heap
     if len(v) < 2 or v[0] == v[-1]: return float(v[0])
-    c = np.cumsum(v)[:-1]
-    between = n*(len(v) - n)*(c/n - (v.sum() - c)/(len(v) - n))**2
+    high, low_sum = len(v) - low, np.cumsum(v)[:-1]
+    between = low*high*(low_sum/low - (v.sum() - low_sum)/high)**2
     between[v[1:] == v[:-1]] = -1          # equal values cannot be split
     i = int(between.argmax())
     return float((v[i] + v[i+1])/2)
@@ -70,7 +71,9 @@ def soften(
     values, # (h, w) numbers
 )->np.ndarray: # (h, w) float64 in [0, 1], at least .5 where above Otsu's threshold
     "Values as a soft mask: .5 at Otsu's threshold, 0 and 1 at the means of the two heaps."
-    v = np.asarray(values, np.float64); t = otsu(v)
-    if not (v > t).any(): return np.full(v.shape, .5)
-    lo, hi = v[v <= t].mean(), v[v > t].mean()
-    return np.interp(v, [lo, t, hi], [0, .5, 1])
+    values = np.asarray(values, np.float64)
+    threshold = otsu(values)
+    above = values > threshold
+    if not above.any(): return np.full(values.shape, .5)
+    low, high = values[values <= threshold].mean(), values[above].mean()
+    return np.interp(values, [low, threshold, high], [0, .5, 1])

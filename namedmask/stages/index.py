@@ -33,7 +33,7 @@ class Photo:
     sha:str    # 32 hex digits of the content's SHA-256
     dhash:str  # 256-bit difference hash, 64 hex digits
     width:int  # In pixels, the right way up
-    height:int
+    height:int # In pixels
     bytes:int  # Size of the file
 
     @property
@@ -41,9 +41,9 @@ class Photo:
 
 # %% ../../nbs/stages/index.ipynb #c3f82b1d
 def _stat(path):
-    try: s = os.stat(path)
+    try: status = os.stat(path)
     except OSError as e: raise NamedMaskError(f"Cannot read {path}: it is no longer there.") from e
-    return s.st_size, s.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 def _native_size(path, shape, side):
     "(width, height) of the whole photo, the right way up; `shape` is the size it was reduced to."
@@ -58,7 +58,8 @@ def _examine(root, rel, retriever):
     try:
         size, mtime = _stat(path)
         sha, im = content_hash(path), load_image(path, retriever.side)
-        return (root, rel, size, mtime, sha, dhash(im), *_native_size(path, im.size, retriever.side)), retriever.preprocess(im)
+        whole_size = _native_size(path, im.size, retriever.side)
+        return (root, rel, size, mtime, sha, dhash(im), *whole_size), retriever.preprocess(im)
     except NamedMaskError as e: return None, str(e)
     except OSError as e: return None, f"Cannot read {path}: {e.strerror or e}."
 
@@ -75,15 +76,19 @@ create table if not exists skipped (path text, reason text);
 def _explain_db(path):
     "Turn SQLite's errors into sentences."
     try: yield
-    except sqlite3.Error as e:
-        why = ("the disk is full: free some space, then run the same command again" if 'full' in str(e) or 'disk I/O' in str(e)
-               else "another process is writing it: wait until that has finished" if 'locked' in str(e)
-               else f"{e}: delete the folder {Path(path).parent}, and it is made again")
-        raise NamedMaskError(f"Cannot use the index {path}: {why}.") from e
+    except sqlite3.Error as e: raise NamedMaskError(f"Cannot use the index {path}: {_why_not(e, path)}.") from e
+
+def _why_not(error, path):
+    "What SQLite's error means to a person, and what to do."
+    if 'full' in str(error) or 'disk I/O' in str(error):
+        return "the disk is full: free some space, then run the same command again"
+    if 'locked' in str(error): return "another process is writing it: wait until that has finished"
+    return f"{error}: delete the folder {Path(path).parent}, and it is made again"
 
 # %% ../../nbs/stages/index.ipynb #87776d41
 class _Store:
-    "The writing side of an index. A *slot* is a row of the vectors' file; `seq` is a photo's place in the present listing."
+    """The writing side of an index.
+    A *slot* is a row of the vectors' file; `seq` is a photo's place in the present listing."""
     def __init__(self, folder, dim):
         self.folder, self.dim, self.path = Path(folder), dim, Path(folder)/'index.db'
         for name in ('index.db', 'index.db-journal'): claim(self.folder/name)
@@ -100,12 +105,12 @@ class _Store:
         row = self.db.execute('select value from meta where name = ?', (name,)).fetchone()
         return row[0] if row else default
 
-    def _set(self, **kw): self.db.executemany('insert or replace into meta values (?, ?)', kw.items())
+    def _set(self, **values): self.db.executemany('insert or replace into meta values (?, ?)', values.items())
 
     def _mend(self):
         "Bring file and table in step after whatever happened: what is in one of them only does not count."
-        for p in self.folder.glob('vectors-*.f16'):
-            if p != self.vectors_file: remove_own(p)
+        for file in self.folder.glob('vectors-*.f16'):
+            if file != self.vectors_file: remove_own(file)
         claim(self.vectors_file)
         with explain_write(self.vectors_file):
             self.file = open(self.vectors_file, 'r+b' if self.vectors_file.exists() else 'w+b')
@@ -120,12 +125,16 @@ class _Store:
     def _transaction(self):
         with _explain_db(self.path):
             self.db.execute('begin immediate')
-            try: yield; self.db.execute('commit')
+            try:
+                yield
+                self.db.execute('commit')
             except BaseException:
                 if self.db.in_transaction: self.db.execute('rollback')
                 raise
 
-    def close(self): self.file.close(); self.db.close()
+    def close(self):
+        self.file.close()
+        self.db.close()
 
 # %% ../../nbs/stages/index.ipynb #1ca3db3a
 @patch
@@ -138,7 +147,8 @@ def start_listing(self:_Store):
 @patch
 def known(self:_Store, root, rel):
     "(slot, bytes, mtime_ns) of a photo, or None."
-    return self.db.execute('select slot, bytes, mtime_ns from photo where root = ? and rel = ?', (root, rel)).fetchone()
+    asked = 'select slot, bytes, mtime_ns from photo where root = ? and rel = ?'
+    return self.db.execute(asked, (root, rel)).fetchone()
 
 @patch
 def slot_of(self:_Store, sha):
@@ -154,15 +164,18 @@ def vector(self:_Store, slot):
 
 @patch
 def write(self:_Store, rows, vectors, seen=(), skipped=()):
-    "Add photos (seq, *record) with their vectors, note photos seen (seq, slot) and files skipped (path, reason): all or nothing."
+    """Add photos (seq, *record) with their vectors, note photos seen (seq, slot) and files skipped (path, reason).
+    It is all or nothing."""
     with explain_write(self.vectors_file):
         if len(rows):
             self.file.seek(2*self.dim*self.slots)
-            self.file.write(np.ascontiguousarray(vectors, np.float16).tobytes()); self.file.flush()
+            self.file.write(np.ascontiguousarray(vectors, np.float16).tobytes())
+            self.file.flush()
             os.fsync(self.file.fileno())
+    in_slots = [(self.slots + i, *row) for i, row in enumerate(rows)]
     with self._transaction():
-        self.db.executemany('delete from photo where root = ? and rel = ?', [r[1:3] for r in rows])
-        self.db.executemany('insert into photo values (?,?,?,?,?,?,?,?,?,?)', [(self.slots + i, *r) for i, r in enumerate(rows)])
+        self.db.executemany('delete from photo where root = ? and rel = ?', [row[1:3] for row in rows])
+        self.db.executemany('insert into photo values (?,?,?,?,?,?,?,?,?,?)', in_slots)
         self.db.executemany('update photo set seq = ? where slot = ?', seen)
         self.db.executemany('insert into skipped values (?, ?)', skipped)
         self._set(slots=self.slots + len(rows))
@@ -172,32 +185,38 @@ def write(self:_Store, rows, vectors, seen=(), skipped=()):
 @patch
 def content(self:_Store)->str:
     "A hash of which photos the index holds, and in which order."
-    h = hashlib.sha256()
-    for r in self.db.execute('select root, rel, sha from photo order by slot'): h.update(repr(r).encode())
-    return h.hexdigest()[:16]
+    digest = hashlib.sha256()
+    for photo in self.db.execute('select root, rel, sha from photo order by slot'): digest.update(repr(photo).encode())
+    return digest.hexdigest()[:16]
 
 @patch
 def tidy(self:_Store, piece=4096):
     "Forget photos that are gone, and put the rest in the order of the listing."
     with self._transaction(): self.db.execute('delete from photo where seq is null')
-    order = lambda: (r[0] for r in self.db.execute('select slot from photo order by seq'))
+    order = lambda: (slot for slot, in self.db.execute('select slot from photo order by seq'))
     n = self.db.execute('select count(*) from photo').fetchone()[0]
-    if n == self.slots and all(i == s for i, s in enumerate(order())): return
-    new = self.folder/f'vectors-{self.gen + 1}.f16'
-    old = np.memmap(self.vectors_file, np.float16, 'r', shape=(self.slots, self.dim)) if n else None
-    claim(new)
-    with explain_write(new), open(new, 'wb') as f:
-        slots = order()
-        for _ in range(0, n, piece): f.write(old[[s for _, s in zip(range(piece), slots)]].tobytes())
-        f.flush(); os.fsync(f.fileno())
+    if n == self.slots and all(place == slot for place, slot in enumerate(order())): return
+    _copy_vectors(self, order(), n, piece)
     with self._transaction():
-        self.db.execute('create temp table moved as select row_number() over (order by seq) - 1 as slot, seq, root, rel, bytes, mtime_ns, sha, dhash, width, height from photo')
+        self.db.execute('create temp table moved as select row_number() over (order by seq) - 1 as slot, seq, '
+                        'root, rel, bytes, mtime_ns, sha, dhash, width, height from photo')
         self.db.execute('delete from photo')
         self.db.execute('insert into photo select * from moved order by slot')
         self.db.execute('drop table moved')
         self._set(slots=n, gen=self.gen + 1)
-    self.file.close(); self.gen += 1
+    self.file.close()
+    self.gen += 1
     self._mend()
+
+def _copy_vectors(store, slots, n, piece):
+    "Write the vectors of `n` slots, in that order, into the file of the next generation."
+    old = np.memmap(store.vectors_file, np.float16, 'r', shape=(store.slots, store.dim)) if n else None
+    new = store.folder/f'vectors-{store.gen + 1}.f16'
+    claim(new)
+    with explain_write(new), open(new, 'wb') as file:
+        for _ in range(0, n, piece): file.write(old[list(islice(slots, piece))].tobytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 # %% ../../nbs/stages/index.ipynb #cac0c41c
 class Index:
@@ -206,16 +225,19 @@ class Index:
         self.folder, path = Path(folder), Path(folder)/'index.db'
         self.info = read_json(self.folder/'stage.json', {}, dict)
         if not self.info or not path.exists():
-            raise NamedMaskError(f"There is no index in {folder}: make it with `namedmask index` or `build_index` first.")
+            raise NamedMaskError(f"There is no index in {folder}: "
+                                 "make it with `namedmask index` or `build_index` first.")
         if not self.info.get('done'):
-            raise NamedMaskError(f"The index in {folder} is not finished: run the command that makes it again, and it goes on.")
+            raise NamedMaskError(f"The index in {folder} is not finished: "
+                                 "run the command that makes it again, and it goes on.")
         with _explain_db(path):
             self.db = sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True, check_same_thread=False)
-            self.db.execute('pragma cache_size = -65536')          # 64 MB: rows that are asked for out of order do not read the file again and again
+            # 64 MB: rows that are asked for out of order do not read the file again and again
+            self.db.execute('pragma cache_size = -65536')
             meta = dict(self.db.execute('select name, value from meta'))
         try:
             self.n, self.dim = int(meta['slots']), int(self.info['settings']['dim'])
-            self.key = settings_key([self.info['key'], self.info['content']]) # changes with the retriever and with the photos
+            self.key = settings_key([self.info['key'], self.info['content']]) # changes with retriever and photos
             self.vectors = _open_vectors(self.folder/f"vectors-{meta['gen']}.f16", self.n, self.dim)
         except (KeyError, TypeError, ValueError) as e:
             raise NamedMaskError(f"The record of the index in {folder} is damaged ({type(e).__name__}: {e}): "
@@ -232,10 +254,12 @@ class Index:
 def _open_vectors(file, n, dim):
     "The memory map of the vectors; a file that is gone or cut is said."
     try: there = os.path.getsize(file)
-    except OSError as e: raise NamedMaskError(f"Cannot read {file}: {(e.strerror or str(e)).lower()}; run the command that makes the index again.") from e
+    except OSError as e:
+        why = (e.strerror or str(e)).lower()
+        raise NamedMaskError(f"Cannot read {file}: {why}; run the command that makes the index again.") from e
     if there < 2*n*dim:
-        raise NamedMaskError(f"{file} holds {there//(2*dim):,} of {n:,} vectors: it was cut off; run the command that makes the index again, "
-                             "and only what is missing is made.")
+        raise NamedMaskError(f"{file} holds {there//(2*dim):,} of {n:,} vectors: it was cut off; "
+                             "run the command that makes the index again, and only what is missing is made.")
     return np.memmap(file, np.float16, 'r', shape=(n, dim))
 
 # %% ../../nbs/stages/index.ipynb #3c7a608c
@@ -247,14 +271,15 @@ def photos(self:Index,
     ask = 'select slot, root, rel, sha, dhash, width, height, bytes from photo'
     with _explain_db(self.folder/'index.db'):
         if rows is None:
-            yield from (Photo(*r) for r in self.db.execute(ask + ' order by slot'))
+            yield from (Photo(*record) for record in self.db.execute(ask + ' order by slot'))
             return
         rows = iter(rows)
         while piece := [int(row) for row in islice(rows, 500)]:       # one question for 500 rows
-            found = {r[0]: r for r in self.db.execute(f"{ask} where slot in ({','.join('?'*len(piece))})", piece)}
+            records = self.db.execute(f"{ask} where slot in ({','.join('?'*len(piece))})", piece)
+            of_row = {record[0]: record for record in records}
             for row in piece:
-                if row not in found: raise IndexError(f'row {row} of an index of {self.n} photos')
-                yield Photo(*found[row])
+                if row not in of_row: raise IndexError(f'row {row} of an index of {self.n} photos')
+                yield Photo(*of_row[row])
 
 @patch
 def photo(self:Index, row:int)->Photo: # From 0 to len(self)-1
@@ -264,46 +289,54 @@ def photo(self:Index, row:int)->Photo: # From 0 to len(self)-1
 @patch(as_prop=True)
 def skipped(self:Index)->list:
     "(path, reason) of each file that was left out."
-    with _explain_db(self.folder/'index.db'): return self.db.execute('select path, reason from skipped order by rowid').fetchall()
+    with _explain_db(self.folder/'index.db'):
+        return self.db.execute('select path, reason from skipped order by rowid').fetchall()
 
 # %% ../../nbs/stages/index.ipynb #6d1d7c8a
 def _jobs(listing, store, pool, retriever, ahead):
-    "Yield for each listed file, in order: (seq, slot, None) if it is as it was, else (seq, path, (record or None, array or reason))."
+    """Yield for each listed file, in order: (seq, slot, None) if it is as it was,
+    else (seq, path, (record or None, array or reason))."""
     queue = deque()
     def take():
         seq, what, job = queue.popleft()
         return seq, what, job and job.result()
     for seq, (root, rel) in enumerate(listing):
-        path, old = os.path.join(root, rel), store.known(root, rel)
-        try: same = old and tuple(old[1:]) == _stat(path)
+        path, known = os.path.join(root, rel), store.known(root, rel)
+        try: same = known and tuple(known[1:]) == _stat(path)
         except NamedMaskError: same = False
-        queue.append((seq, old[0], None) if same else (seq, path, pool.submit(_examine, root, rel, retriever)))
+        queue.append((seq, known[0], None) if same else (seq, path, pool.submit(_examine, root, rel, retriever)))
         while len(queue) > ahead: yield take()
     while queue: yield take()
 
 # %% ../../nbs/stages/index.ipynb #7781ba0e
 class _Batch:
     "Rows that are written together: each has a vector to come from the network, or a content that is known already."
-    def __init__(self): self.rows, self.fresh, self.at, self.like, self.seen, self.skipped = [], [], {}, {}, [], []
+    def __init__(self):
+        self.rows, self.seen, self.skipped = [], [], []
+        self.fresh, self.at = [], {}      # arrays to embed, and the place of each content among them
+        self.like = {}                    # slots with the vectors of contents that are known already
 
     def add(self, seq, what, done, store, before):
         if done is None: self.seen.append((seq, what))
         elif done[0] is None: self.skipped.append((what, done[1]))
         else:
-            record, x = done
+            record, array = done
             sha = record[4]
             if (slot := store.slot_of(sha)) is not None: self.like[sha] = slot
             elif sha not in self.at and not (before and sha in before.at):
-                self.at[sha] = len(self.fresh); self.fresh.append(x)
+                self.at[sha] = len(self.fresh)
+                self.fresh.append(array)
             self.rows.append((seq, *record))
 
-    def full(self, size): return len(self.fresh) >= size or len(self.rows) + len(self.seen) + len(self.skipped) >= 2048
+    def full(self, size):
+        return len(self.fresh) >= size or len(self.rows) + len(self.seen) + len(self.skipped) >= 2048
 
     def write(self, vectors, store):
         vectors = np.asarray(vectors if vectors is not None else np.zeros((0, store.dim)), np.float16)
-        def find(sha): return vectors[self.at[sha]] if sha in self.at else store.vector(self.like[sha] if sha in self.like else store.slot_of(sha))
-        out = [find(r[5]) for r in self.rows]
-        store.write(self.rows, np.array(out), self.seen, self.skipped)
+        def vector_of(sha):
+            if sha in self.at: return vectors[self.at[sha]]
+            return store.vector(self.like[sha] if sha in self.like else store.slot_of(sha))
+        store.write(self.rows, np.array([vector_of(row[5]) for row in self.rows]), self.seen, self.skipped)
 
 # %% ../../nbs/stages/index.ipynb #58b91eab
 def build_index(
@@ -315,22 +348,32 @@ def build_index(
     quiet:bool=False,   # Show no progress bar
     what:str='index',   # What the progress bar says
 )->Index:
-    "Make or bring up to date the index of `sources` in `folder`. Run it again after a crash, or after the photos have changed: only what is new is embedded."
-    told, weights = dict(retriever=retriever.card.as_dict(), dim=retriever.dim, side=retriever.side, how=getattr(retriever, 'settings', {})), brought(retriever)
-    stage = Stage(folder, {**told, **weights}, before=(told,) if weights else ())
+    """Make or bring up to date the index of `sources` in `folder`.
+    Run it again after a crash, or after the photos have changed: only what is new is embedded."""
+    settings, weights = _settings_of(retriever), brought(retriever)
+    stage = Stage(folder, {**settings, **weights}, before=(settings,) if weights else ())
     with stage.open().working():
         stage._write(done=False)
         store = _Store(stage.folder, retriever.dim)
+        def skip(*path_and_reason): store.write([], [], skipped=[tuple(map(str, path_and_reason))])
         try:
             total = sum(1 for _ in find_images(sources))
-            embedded = _fill(store, find_images(sources, lambda *o: store.write([], [], skipped=[tuple(map(str, o))])), retriever, batch_size, workers, total, quiet, what)
+            listing = find_images(sources, skip)
+            embedded = _fill(store, listing, retriever, batch_size, workers, total, quiet, what)
             store.tidy()
-            content = store.content()
-            n, bad = store.slots, store.db.execute('select count(*), min(reason) from skipped').fetchone()
+            content, n = store.content(), store.slots
+            skipped, reason = store.db.execute('select count(*), min(reason) from skipped').fetchone()
         finally: store.close()
-    if not n: raise NamedMaskError(f"None of the {total} images could be read, so there is nothing to index; the first reason: {bad[1]}")
-    stage.finish(photos=n, content=content, embedded=embedded, skipped=bad[0])
+    if not n:
+        raise NamedMaskError(f"None of the {total} images could be read, so there is nothing to index; "
+                             f"the first reason: {reason}")
+    stage.finish(photos=n, content=content, embedded=embedded, skipped=skipped)
     return Index(folder)
+
+def _settings_of(retriever):
+    "What the vectors of an index depend on, but for weights that the user brought."
+    return dict(retriever=retriever.card.as_dict(), dim=retriever.dim, side=retriever.side,
+                how=getattr(retriever, 'settings', {}))
 
 # %% ../../nbs/stages/index.ipynb #f1aa7ff5
 def _fill(store, listing, retriever, batch_size, workers, total, quiet, what):
@@ -340,15 +383,20 @@ def _fill(store, listing, retriever, batch_size, workers, total, quiet, what):
     with ThreadPoolExecutor(max(1, workers)) as pool, ThreadPoolExecutor(1) as net:
         def land():
             if flying: flying[0].write(flying[1] and flying[1].result(), store)
-        def launch(b): return b, net.submit(lambda: retriever.embed(np.stack(b.fresh))) if b.fresh else None
+        def launch(full): return full, net.submit(lambda: retriever.embed(np.stack(full.fresh))) if full.fresh else None
+        jobs = _jobs(listing, store, pool, retriever, 2*batch_size)
         try:
-            for seq, what, done in progress(_jobs(listing, store, pool, retriever, 2*batch_size), what, total, quiet=quiet):
-                batch.add(seq, what, done, store, flying and flying[0])
+            for seq, path_or_slot, done in progress(jobs, what, total, quiet=quiet):
+                batch.add(seq, path_or_slot, done, store, flying and flying[0])
                 if batch.full(batch_size):
                     following = launch(batch)        # queued behind the one that flies, so the network goes straight on
                     land()
                     embedded, flying, batch = embedded + len(batch.fresh), following, _Batch()
             following = launch(batch)
-            land(); flying = following; land()
-        except BaseException: pool.shutdown(wait=False, cancel_futures=True); raise
+            land()
+            flying = following
+            land()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return embedded + len(batch.fresh)

@@ -26,62 +26,84 @@ class Category:
     def __post_init__(self):
         object.__setattr__(self, 'name', _tidy(self.name))
         unique = {}
-        for p in self.prompts or (self.name,): unique.setdefault(_tidy(p).casefold(), _tidy(p))
+        for prompt in self.prompts or (self.name,): unique.setdefault(_tidy(prompt).casefold(), _tidy(prompt))
         object.__setattr__(self, 'prompts', tuple(unique.values()))
-        if not self.name: raise NamedMaskError("A name is empty: write names as in \"cat,dog\", with one comma between two names.")
-        if not all(self.prompts): raise NamedMaskError(f"A synonym of {self.name!r} is empty: write synonyms as in \"tv=television|tv monitor\".")
+        if not self.name:
+            raise NamedMaskError("A name is empty: write names as in \"cat,dog\", with one comma between two names.")
+        if not all(self.prompts):
+            raise NamedMaskError(f"A synonym of {self.name!r} is empty: "
+                                 "write synonyms as in \"tv=television|tv monitor\".")
 
 _INVISIBLE = dict.fromkeys(map(ord, '\u00ad\u200b\u2060\ufeff'))   # soft hyphen, spaces of no width, byte order mark
 
-def _tidy(s):
-    "One form for what looks the same: composed letters, single blanks (a line separator is a blank too), nothing that is not seen."
-    return ' '.join(unicodedata.normalize('NFC', str(s)).translate(_INVISIBLE).split())
+def _tidy(text):
+    "One form for what looks the same: composed letters, single blanks (also for line breaks), nothing invisible."
+    return ' '.join(unicodedata.normalize('NFC', str(text)).translate(_INVISIBLE).split())
 
 # %% ../../nbs/stages/names.ipynb #26028094
-def _category(o):
+def _category(given):
     "A `Category` from 'cat', 'tv=television|tv monitor', (name, prompts) or a `Category`."
-    if isinstance(o, Category): return o
-    if isinstance(o, (tuple, list)) and len(o) == 2: name, prompts = o
+    if isinstance(given, Category): return given
+    if isinstance(given, (tuple, list)) and len(given) == 2: name, prompts = given
     else:
-        name, equals, prompts = str(o).partition('=')
+        name, equals, prompts = str(given).partition('=')
         if not equals: prompts = ()
     return Category(name, tuple(prompts.split('|')) if isinstance(prompts, str) else tuple(prompts))
 
 _LONGEST = 80   # letters of a name: it becomes part of file names, legends and pages
 _LONGEST_PROMPT = 300
 
-def _check_name(c):
+def _check_name(category):
     "Refuse a name that the library cannot use."
-    if c.name.casefold() == 'background':
-        raise NamedMaskError(f"The name {c.name!r} is taken: it is class 0 of every result, where no name fits; leave it out.")
-    for what, text, most in (('name', c.name, _LONGEST), *(('synonym', p, _LONGEST_PROMPT) for p in c.prompts)):
-        if len(text) > most:
-            raise NamedMaskError(f"The {what} {text[:20] + '…'!r} has {len(text)} letters: use at most {most}.")
-        odd = next((o for o in text if unicodedata.category(o) in ('Cc', 'Cs')), None)
-        if odd is None: continue
-        why = 'is not valid UTF-8' if unicodedata.category(odd) == 'Cs' else f'holds the character U+{ord(odd):04X}, which cannot be written'
-        raise NamedMaskError(f"The {what} {text[:40]!r} {why}: write it without.")
+    name = category.name
+    if name.casefold() == 'background':
+        raise NamedMaskError(f"The name {name!r} is taken: it is class 0 of every result, where no name fits; "
+                             "leave it out.")
+    _check_text('name', name, _LONGEST)
+    for prompt in category.prompts: _check_text('synonym', prompt, _LONGEST_PROMPT)
+
+def _check_text(what, text, most):
+    "Refuse what is too long, or cannot be written."
+    if len(text) > most:
+        raise NamedMaskError(f"The {what} {text[:20] + '…'!r} has {len(text)} letters: use at most {most}.")
+    odd = next((letter for letter in text if unicodedata.category(letter) in ('Cc', 'Cs')), None)
+    if odd is None: return
+    why = (f'holds the character U+{ord(odd):04X}, which cannot be written' if unicodedata.category(odd) == 'Cc'
+           else 'is not valid UTF-8')
+    raise NamedMaskError(f"The {what} {text[:40]!r} {why}: write it without.")
 
 # %% ../../nbs/stages/names.ipynb #a4c103cb
 def parse_names(
-    names, # "cat,tv=television|tv monitor"; a text file ("names.txt") with a name a line; or a list of names, of (name, prompts) or of `Category`; or a dict name -> prompts
-)->list:   # Of `Category`, in the order given
+    # "cat,tv=television|tv monitor"; a text file ("names.txt") with a name a line; a list of names,
+    # of (name, prompts) or of `Category`; or a dict name -> prompts
+    names,
+)->list: # Of `Category`, in the order given
     "Read the names of the things to segment; none, an empty one or the same one twice is a `NamedMaskError`."
-    if isinstance(names, (str, Path)) and str(names).strip().lower().endswith('.txt'): names = _names_in(str(names).strip())
-    if isinstance(names, str):
-        names = names.split(',') if names.strip() else []
-        if len(names) == 1: _refuse_list_without_commas(names[0])
-    elif isinstance(names, Category): names = [names]
-    categories = [_category(o) for o in (names.items() if isinstance(names, dict) else names or [])]
+    categories = [_category(given) for given in _listed(names)]
     if not categories: raise NamedMaskError("There is no name: give at least one, as in \"cat,dog\".")
-    for c in categories: _check_name(c)
-    twice = [n for n, k in Counter(c.name.casefold() for c in categories).items() if k > 1]
-    if twice: raise NamedMaskError(f"The name {twice[0]!r} is given twice (capital letters make no difference): leave one of them out.")
+    for category in categories: _check_name(category)
+    times = Counter(category.name.casefold() for category in categories)
+    twice = [name for name, n in times.items() if n > 1]
+    if twice:
+        raise NamedMaskError(f"The name {twice[0]!r} is given twice (capital letters make no difference): "
+                             "leave one of them out.")
     return categories
+
+def _listed(names):
+    "What `parse_names` is given, as one thing for each name."
+    is_file = isinstance(names, (str, Path)) and str(names).strip().lower().endswith('.txt')
+    if is_file: return _names_in(str(names).strip())
+    if isinstance(names, Category): return [names]
+    if isinstance(names, dict): return names.items()
+    if not isinstance(names, str): return names or []
+    names = names.split(',') if names.strip() else []
+    if len(names) == 1: _refuse_list_without_commas(names[0])
+    return names
 
 def _names_in(file):
     "The names in a text file: one a line, or several with commas; a line that begins with # is a comment."
-    if not os.path.exists(file): raise NamedMaskError(f"There is no file of names {file}: give one, or names as in \"cat,dog\".")
+    if not os.path.exists(file):
+        raise NamedMaskError(f"There is no file of names {file}: give one, or names as in \"cat,dog\".")
     lines = [line.strip().removesuffix(',') for line in read_lines(file)]
     names = [name for line in lines if line and not line.startswith('#') for name in line.split(',')]
     if not names: raise NamedMaskError(f"There is no name in {file}: write one a line.")
@@ -94,7 +116,8 @@ def _things():
     return frozenset(word.casefold() for c in imagenet_classes() for word in (*c['lemmas'], *c['hypernyms']))
 
 def _single_things(text):
-    "The words of a text that each name a thing, and how many words it has; words that belong together count as one, which is no single thing."
+    """The words of a text that each name a thing, and how many words it has.
+    Words that belong together count as one, which is no single thing."""
     words, single, count = text.casefold().split(), [], 0
     while words:
         pair = len(words) > 1 and ' '.join(words[:2]) in _things()
@@ -107,12 +130,14 @@ def _refuse_list_without_commas(text):
     if '=' in text or '|' in text: return
     single, count = _single_things(text)
     if count >= 3 and len(single) == count:
-        raise NamedMaskError(f"{text.strip()!r} is one name of {count} words, and each of them is a thing: if you mean {count} names, write "
-                             f"\"{','.join(text.split())}\"; if it is one, write \"{text.strip()}={text.strip()}\".")
+        raise NamedMaskError(f"{text.strip()!r} is one name of {count} words, and each of them is a thing: "
+                             f"if you mean {count} names, write \"{','.join(text.split())}\"; "
+                             f"if it is one, write \"{text.strip()}={text.strip()}\".")
 
 def _comma_notes(categories):
     "A sentence where a single name of several words may have been meant as several names."
     if len(categories) != 1 or categories[0].prompts != (categories[0].name,): return []
     single, count = _single_things(name := categories[0].name)
     if count < 3 or not 2 <= len(single) < count: return []
-    return [f"{name!r} is searched for as one name: if you mean several, write commas between them, as in \"{','.join(name.split())}\"."]
+    return [f"{name!r} is searched for as one name: if you mean several, "
+            f"write commas between them, as in \"{','.join(name.split())}\"."]

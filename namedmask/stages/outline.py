@@ -22,10 +22,11 @@ def box_mean(
     "Mean over the window around each pixel, by running sums."
     for axis in (0, 1):
         n = x.shape[axis]
-        c = np.concatenate([np.zeros_like(x.take([0], axis)), np.cumsum(x, axis)], axis)
-        hi, lo = np.minimum(np.arange(n) + r + 1, n), np.maximum(np.arange(n) - r, 0)
-        shape = [1]*x.ndim; shape[axis] = n
-        x = (c.take(hi, axis) - c.take(lo, axis))/(hi - lo).reshape(shape)
+        sums = np.concatenate([np.zeros_like(x.take([0], axis)), np.cumsum(x, axis)], axis)
+        high, low = np.minimum(np.arange(n) + r + 1, n), np.maximum(np.arange(n) - r, 0)
+        along_axis = [1]*x.ndim
+        along_axis[axis] = n
+        x = (sums.take(high, axis) - sums.take(low, axis))/(high - low).reshape(along_axis)
     return x
 
 def guided_filter(
@@ -49,20 +50,21 @@ def grabcut(
     soft,    # (H, W) float in [0, 1]: where it is .5 or more GrabCut starts with "probably object"
     iters=2, # Rounds
 )->np.ndarray: # (H, W) bool
-    "GrabCut from a soft mask (Rother et al. 2004), deterministic; the mask comes back as it was where it is empty or full."
+    "GrabCut from a soft mask (Rother et al. 2004), deterministic; an empty or full mask comes back as it was."
     import cv2
-    m = np.where(soft >= .5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    if m.min() == m.max(): return soft >= .5
+    mask = np.where(soft >= .5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    if mask.min() == mask.max(): return soft >= .5
     cv2.setRNGSeed(0)                      # its k-means draws from this thread's generator
-    try: cv2.grabCut(np.ascontiguousarray(rgb[..., ::-1]), m, None, np.zeros((1, 65)), np.zeros((1, 65)), iters, cv2.GC_INIT_WITH_MASK)
+    bgr, models = np.ascontiguousarray(rgb[..., ::-1]), (np.zeros((1, 65)), np.zeros((1, 65)))
+    try: cv2.grabCut(bgr, mask, None, *models, iters, cv2.GC_INIT_WITH_MASK)
     except cv2.error: return soft >= .5    # fewer pixels than colours to learn
-    return (m == cv2.GC_FGD) | (m == cv2.GC_PR_FGD)
+    return (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
 
 # %% ../../nbs/stages/outline.ipynb #d5504bdc
 def uncertain_near_border(
-    mask,    # (H, W) bool
-    soft,    # (H, W) float in [0, 1]: a second opinion
-    rho=.015,# Width of the uncertain border, as a part of the photo's size (root of its area)
+    mask,     # (H, W) bool
+    soft,     # (H, W) float in [0, 1]: a second opinion
+    rho=.015, # Width of the uncertain border, as a part of the photo's size (root of its area)
 )->np.ndarray: # (H, W) float32; at least .5 exactly where `mask`
     "A soft map from a hard mask: nearer to .5 close to the border and where `soft` does not agree."
     import cv2
@@ -90,7 +92,8 @@ def refine_size(
 def _by_grabcut(rgb, soft): return uncertain_near_border(grabcut(rgb, soft), soft)
 def _by_guide(rgb, soft): return np.clip(guided_filter(rgb/255., soft), 0, 1)
 def _by_bilateral(rgb, soft): return bilateral_solver(rgb, soft >= .5)   # as NamedMask: a binary target, a soft answer
-REFINERS = {'grabcut': _by_grabcut, 'guided': _by_guide, 'bilateral': _by_bilateral, 'pamr': pamr, 'crf': dense_crf, None: None}
+REFINERS = {'grabcut': _by_grabcut, 'guided': _by_guide, 'bilateral': _by_bilateral, 'pamr': pamr, 'crf': dense_crf,
+            None: None}
 
 def resized(
     x,    # (h, w) float
@@ -104,15 +107,20 @@ def refine(
     im,            # PIL photo
     soft,          # (h, w) float in [0, 1], any size; foreground where at least .5
     how='grabcut', # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
-    refine_side=None,# Shorter side of the photo while it is refined, in pixels: 512 in NamedMask's code, which enlarges smaller photos; without, 256² pixels at most
+    # Shorter side of the photo while it is refined, in pixels: 512 in NamedMask's code,
+    # which enlarges smaller photos; without, 256² pixels at most
+    refine_side=None,
 )->np.ndarray: # (H, W) float32 in [0, 1] at the photo's size
     "Bring a coarse soft mask to the photo's pixels."
     import cv2
-    if how not in REFINERS: raise NamedMaskError(f"There is no refinement {how!r}: choose one of {', '.join(map(repr, REFINERS))}.")
+    if how not in REFINERS:
+        raise NamedMaskError(f"There is no refinement {how!r}: choose one of {', '.join(map(repr, REFINERS))}.")
     if REFINERS[how] is None: return np.clip(resized(soft, im.size), 0, 1)
-    at = refine_size(im.size, refine_side)
-    rgb = cv2.resize(np.asarray(as_rgb(im)), at, interpolation=cv2.INTER_AREA if min(at) < min(im.size) else cv2.INTER_LINEAR)
-    return np.clip(resized(REFINERS[how](rgb, np.clip(resized(soft, at), 0, 1)), im.size), 0, 1)
+    size = refine_size(im.size, refine_side)
+    shrink_or_enlarge = cv2.INTER_AREA if min(size) < min(im.size) else cv2.INTER_LINEAR
+    rgb = cv2.resize(np.asarray(as_rgb(im)), size, interpolation=shrink_or_enlarge)
+    refined = REFINERS[how](rgb, np.clip(resized(soft, size), 0, 1))
+    return np.clip(resized(refined, im.size), 0, 1)
 
 # %% ../../nbs/stages/outline.ipynb #b1a70002
 def short_at(
@@ -129,8 +137,8 @@ def nearest(
 )->np.ndarray: # (H, W) bool
     "A mask at another size by the nearest pixel, as PyTorch finds it."
     import torch
-    m = torch.from_numpy(np.ascontiguousarray(mask, dtype=np.uint8))[None, None]
-    return torch.nn.functional.interpolate(m, size=tuple(size)[::-1], mode='nearest')[0, 0].numpy() > 0
+    batch = torch.from_numpy(np.ascontiguousarray(mask, dtype=np.uint8))[None, None]
+    return torch.nn.functional.interpolate(batch, size=tuple(size)[::-1], mode='nearest')[0, 0].numpy() > 0
 
 def binary_mask(
     im,               # PIL photo at its own size
@@ -138,11 +146,12 @@ def binary_mask(
     how='bilateral',  # As for `refine`
     refine_side=None, # Shorter side of the photo while the mask is refined; without, the mask's own size
 )->np.ndarray: # (H, W) float32, 0 and 1, at the photo's size
-    "A coarse mask on the photo's pixels, as NamedMask's code hands it on: refined, cut at one half, enlarged by the nearest pixel."
-    at = short_at(im.size, refine_side) if refine_side else np.shape(soft)[::-1]
-    m = resized(soft, at)
-    if REFINERS[how]: m = REFINERS[how](np.asarray(as_rgb(im).resize(at, Image.BILINEAR)), np.clip(m, 0, 1))
-    return nearest(m > .5, im.size).astype(np.float32)
+    """A coarse mask on the photo's pixels, as NamedMask's code hands it on.
+    It is refined, cut at one half, and enlarged by the nearest pixel."""
+    size = short_at(im.size, refine_side) if refine_side else np.shape(soft)[::-1]
+    mask = resized(soft, size)
+    if REFINERS[how]: mask = REFINERS[how](np.asarray(as_rgb(im).resize(size, Image.BILINEAR)), np.clip(mask, 0, 1))
+    return nearest(mask > .5, im.size).astype(np.float32)
 
 # %% ../../nbs/stages/outline.ipynb #668066b7
 def oval(

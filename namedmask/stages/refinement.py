@@ -1,4 +1,4 @@
-"""A coarse mask knows roughly where the object is; the photo knows where its edges are. Three ways to bring the two together: the fast bilateral solver, pixel-adaptive mask refinement, and a dense CRF.
+"""A coarse mask knows roughly where the object is; the photo knows where its edges are. Three ways bring the two together.
 
 Docs: https://namedmask.github.io/namedmask/stages.refinement.html.md"""
 
@@ -10,6 +10,7 @@ __all__ = ['rgb2yuv', 'grid_vertices', 'blur_matrix', 'bistochastic', 'bilateral
 
 # %% ../../nbs/07_stages.refinement.ipynb #5cca80e2
 import numpy as np
+from fastcore.meta import delegates
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import cg
 from ..core import NamedMaskError
@@ -33,10 +34,12 @@ def grid_vertices(
     "The occupied boxes of the bilateral grid, and which pixel lies in which."
     H, W = np.shape(rgb)[:2]
     y, x = np.mgrid[:H, :W]
-    p = [x/sigma_spatial, y/sigma_spatial, *np.moveaxis(rgb2yuv(rgb)/(sigma_luma, sigma_chroma, sigma_chroma), -1, 0)]
-    box = [1 + np.floor(o).astype(np.int64) for o in p]                  # from 1: there is room for a neighbour below
+    colours = np.moveaxis(rgb2yuv(rgb)/(sigma_luma, sigma_chroma, sigma_chroma), -1, 0)
+    axes = [x/sigma_spatial, y/sigma_spatial, *colours]
+    box = [1 + np.floor(axis).astype(np.int64) for axis in axes]         # from 1: there is room for a neighbour below
     strides = np.cumprod([1] + [int(b.max()) + 2 for b in box[:-1]])     # and for one above
-    code, vertex = np.unique(sum(b*s for b, s in zip(box, strides)).ravel(), return_inverse=True)
+    codes = sum(b*stride for b, stride in zip(box, strides))
+    code, vertex = np.unique(codes.ravel(), return_inverse=True)
     return vertex, code, strides
 
 # %% ../../nbs/07_stages.refinement.ipynb #9dee2400
@@ -46,10 +49,11 @@ def blur_matrix(
 ): # (M, M) sparse, symmetric
     "The blur B̄: for each axis [1 2 1] over the occupied boxes, summed over the axes."
     M, i, j = len(code), [], []
-    for s in strides:
-        k = np.minimum(np.searchsorted(code, code + s), M - 1)
-        hit = code[k] == code + s
-        i.append(np.flatnonzero(hit)); j.append(k[hit])
+    for stride in strides:
+        k = np.minimum(np.searchsorted(code, code + stride), M - 1)
+        hit = code[k] == code + stride
+        i.append(np.flatnonzero(hit))
+        j.append(k[hit])
     i, j = np.concatenate(i), np.concatenate(j)
     up = coo_array((np.ones(len(i)), (i, j)), (M, M)).tocsr()
     return (up + up.T + diags_array(np.full(M, 2.*len(strides)))).tocsr()
@@ -81,22 +85,22 @@ def bilateral_system(
     return (lam*(D_m - D_n @ B @ D_n) + diags_array(Sc)).tocsr(), splat(c*t), Sc
 
 # %% ../../nbs/07_stages.refinement.ipynb #92d53286
+@delegates(grid_vertices)
 def bilateral_solver(
     rgb,             # (H, W, 3) uint8: the photo
     target,          # (H, W) bool or float in [0, 1]: the mask; SelfMask and NamedMask give the binary one
     confidence=.999, # c: trust in the target, a number or (H, W), 0 to 1
     lam=256,         # λ: smoothness (all defaults: NamedMask's release)
-    sigma_spatial=16,# Side of a box in pixels
-    sigma_luma=16,   # Side of a box in luma
-    sigma_chroma=8,  # Side of a box in chroma
+    *,
     rounds=10,       # Rounds of bistochastisation
     tol=1e-5,        # Residual at which conjugate gradients stop, relative to b
     maxiter=25,      # Their steps at most
-    diagonal_min=1e-5,# Nothing smaller is divided by
+    diagonal_min=1e-5, # Nothing smaller is divided by
+    **kwargs,        # The sides of a box
 )->np.ndarray: # (H, W) float32 in [0, 1]; foreground where above .5
     "Fast bilateral solver (Barron and Poole 2016): the map close to `target` that is smooth where the photo is."
     rgb, t = _fitting(rgb, target)
-    vertex, code, strides = grid_vertices(rgb, sigma_spatial, sigma_luma, sigma_chroma)
+    vertex, code, strides = grid_vertices(rgb, **kwargs)
     c = np.broadcast_to(np.asarray(confidence, np.float64), t.shape).ravel()
     A, b, Sc = bilateral_system(vertex, blur_matrix(code, strides), t.ravel(), c, lam, rounds)
     jacobi = diags_array(1/np.maximum(A.diagonal(), diagonal_min))
@@ -107,17 +111,20 @@ def bilateral_solver(
 def _fitting(rgb, soft):
     "Photo and mask as arrays, if they go together."
     rgb, soft = np.asarray(rgb), np.asarray(soft, np.float64)
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8: raise ValueError(f"a photo is uint8 of shape (H, W, 3), not {rgb.dtype} {rgb.shape}")
-    if soft.shape != rgb.shape[:2]: raise ValueError(f"a mask of shape {soft.shape} does not fit a photo of (H, W) = {rgb.shape[:2]}")
+    is_photo = rgb.ndim == 3 and rgb.shape[2] == 3 and rgb.dtype == np.uint8
+    if not is_photo: raise ValueError(f"a photo is uint8 of shape (H, W, 3), not {rgb.dtype} {rgb.shape}")
+    if soft.shape != rgb.shape[:2]:
+        raise ValueError(f"a mask of shape {soft.shape} does not fit a photo of (H, W) = {rgb.shape[:2]}")
     return rgb, soft
 
 # %% ../../nbs/07_stages.refinement.ipynb #fd400354
 def _neighbours(x, dilations):
-    "The eight neighbours of each pixel of `x` (..., H, W) at each distance, as views; beyond the border its last pixel is repeated."
+    "The eight neighbours of each pixel of `x` (..., H, W) at each distance, as views."
     from torch.nn.functional import pad
     (h, w), r = x.shape[-2:], max(dilations)
-    p = pad(x, [r]*4, mode='replicate')
-    return [p[..., r+dy*d:r+dy*d+h, r+dx*d:r+dx*d+w] for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    padded = pad(x, [r]*4, mode='replicate')              # beyond the border its last pixel is repeated
+    steps = [(dy*d, dx*d) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    return [padded[..., r+dy:r+dy+h, r+dx:r+dx+w] for dy, dx in steps]
 
 # %% ../../nbs/07_stages.refinement.ipynb #6add2c71
 def pamr_affinity(
@@ -129,10 +136,10 @@ def pamr_affinity(
     import torch
     near = _neighbours(x, dilations)
     n = len(near) + len(dilations)                                   # the pixel itself is counted once a distance
-    s1, s2 = (sum((o - x)**p for o in near) for p in (1, 2))         # differences: the pixel itself adds 0
+    s1, s2 = (sum((other - x)**p for other in near) for p in (1, 2)) # differences: the pixel itself adds 0
     sigma = ((s2 - s1**2/n).clamp(min=0)/(n - 1)).sqrt()
-    k = torch.stack([-((o - x).abs()/(sharpness*sigma + 1e-8)).mean(1, keepdim=True) for o in near])
-    return k.softmax(0)
+    kernels = [-((other - x).abs()/(sharpness*sigma + 1e-8)).mean(1, keepdim=True) for other in near]
+    return torch.stack(kernels).softmax(0)
 
 # %% ../../nbs/07_stages.refinement.ipynb #5b359768
 def pamr_batch(
@@ -143,12 +150,13 @@ def pamr_batch(
 ): # (B, C, H, W) float32
     "Pixel-adaptive mask refinement (Araslanov and Roth 2020) of a batch, where the batch lies."
     import torch
-    if masks.ndim != 4 or images.ndim != 4 or masks.shape[0] != images.shape[0] or masks.shape[2:] != images.shape[2:]:
+    are_batches = masks.ndim == images.ndim == 4
+    if not are_batches or masks.shape[0] != images.shape[0] or masks.shape[2:] != images.shape[2:]:
         raise ValueError(f"masks {tuple(masks.shape)} do not fit images {tuple(images.shape)}: both are (B, C, H, W)")
     with torch.no_grad():
-        alpha, m = pamr_affinity(images.float(), dilations), masks.float()
-        for _ in range(n_iters): m = sum(a*o for a, o in zip(alpha, _neighbours(m, dilations)))
-    return m
+        alpha, refined = pamr_affinity(images.float(), dilations), masks.float()
+        for _ in range(n_iters): refined = sum(a*other for a, other in zip(alpha, _neighbours(refined, dilations)))
+    return refined
 
 def pamr(
     rgb,  # (H, W, 3) uint8: the photo
@@ -159,8 +167,8 @@ def pamr(
     "PAMR of one photo: takes and gives arrays, as all refiners do."
     import torch
     rgb, soft = _fitting(rgb, soft)
-    x, m = torch.tensor(rgb).permute(2, 0, 1)[None], torch.tensor(soft, dtype=torch.float32)[None, None]
-    return pamr_batch(x, m, dilations, n_iters)[0, 0].clamp(0, 1).numpy()
+    image, mask = torch.tensor(rgb).permute(2, 0, 1)[None], torch.tensor(soft, dtype=torch.float32)[None, None]
+    return pamr_batch(image, mask, dilations, n_iters)[0, 0].clamp(0, 1).numpy()
 
 # %% ../../nbs/07_stages.refinement.ipynb #373db858
 def dense_crf(
@@ -176,10 +184,13 @@ def dense_crf(
     "Dense CRF (Krähenbühl and Koltun 2011) through the package pydensecrf2."
     rgb, soft = _fitting(rgb, soft)
     try: from pydensecrf.densecrf import DenseCRF2D
-    except ImportError as e: raise NamedMaskError("The dense CRF needs the package pydensecrf2, which is not installed: run `pip install pydensecrf2` (it needs a C++ compiler) or choose another refinement.") from e
-    (H, W), s = soft.shape, np.stack([1 - soft, soft]).reshape(2, -1)
+    except ImportError as e:
+        raise NamedMaskError("The dense CRF needs the package pydensecrf2, which is not installed: run `pip install "
+                             "pydensecrf2` (it needs a C++ compiler) or choose another refinement.") from e
+    (H, W), scores = soft.shape, np.stack([1 - soft, soft]).reshape(2, -1)
     crf = DenseCRF2D(W, H, 2)
-    crf.setUnaryEnergy(np.ascontiguousarray(np.log(np.exp(s).sum(0)) - s, dtype=np.float32))   # -log softmax
+    minus_log_softmax = np.log(np.exp(scores).sum(0)) - scores
+    crf.setUnaryEnergy(np.ascontiguousarray(minus_log_softmax, dtype=np.float32))
     crf.addPairwiseGaussian(sxy=s_gauss, compat=w_gauss)
     crf.addPairwiseBilateral(sxy=s_xy, srgb=s_rgb, rgbim=np.array(rgb, order='C'), compat=w_bilateral)
     return np.array(crf.inference(n_iters), np.float32)[1].reshape(H, W)

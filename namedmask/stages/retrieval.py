@@ -27,10 +27,12 @@ def embed_names(
     categories, # Names, as for `parse_names`
     quiet=True, # Show no progress
 )->np.ndarray:  # float32 (C, dim), each row of length 1
-    "The vector of each name: over templates and then over synonyms normalise, average, normalise (NamedMask, section 3.1)."
-    def one(prompt): return unit(unit(retriever.embed_texts([t.replace('{}', prompt) for t in _templates(retriever)])).mean(0))
-    return np.stack([unit(np.mean([one(p) for p in c.prompts], 0))
-                     for c in progress(parse_names(categories), 'names', unit='name', quiet=quiet)])
+    "The vector of each name: normalise, average, normalise over templates, then over synonyms (NamedMask 3.1)."
+    def vector_of(prompt):
+        sentences = [template.replace('{}', prompt) for template in _templates(retriever)]
+        return unit(unit(retriever.embed_texts(sentences)).mean(0))
+    categories = progress(parse_names(categories), 'names', unit='name', quiet=quiet)
+    return np.stack([unit(np.mean([vector_of(prompt) for prompt in c.prompts], 0)) for c in categories])
 
 def _templates(retriever): return tuple(getattr(retriever, 'templates', ())) or ('{}',)
 
@@ -45,14 +47,16 @@ def _as_tensor(a):
 def _pieces(N, size, largest):
     "(start, end) of the pieces: small at first, while nearly every row is a candidate, then larger and larger."
     ends = [0]
-    while ends[-1] < N: ends.append(min(N, ends[-1] + size)); size = min(2*size, largest)
+    while ends[-1] < N:
+        ends.append(min(N, ends[-1] + size))
+        size = min(2*size, largest)
     return list(zip(ends, ends[1:]))
 
 def _keep_best(heap, n, C):
-    "The `n` best of each name, grouped by name and best first, and each name's floor. Stable sorts leave equal scores in the order of rows."
+    "The `n` best of each name, grouped by name and best first; each name's floor; and the places in the rankings."
     import torch
-    row, name, score = (torch.cat(o) for o in zip(*heap))
-    order = score.argsort(descending=True, stable=True)
+    row, name, score = (torch.cat(parts) for parts in zip(*heap))
+    order = score.argsort(descending=True, stable=True)        # stable sorts leave equal scores in the order of rows
     order = order[name[order].argsort(stable=True)]
     row, name, score = row[order], name[order], score[order]
     place = torch.arange(len(name)) - torch.searchsorted(name, torch.arange(C))[name]
@@ -69,12 +73,14 @@ def top_n(
     quiet:bool=True,  # Show no progress
     best=None,        # float32 (N,) array to fill with each row's largest score for any name
 )->tuple:             # (scores float32 (C, m), rows int64 (C, m)), best first, m = min(n, N)
-    "The `n` rows with the largest dot product with each text, exactly; rows with NaN are left out (then score -inf, row -1 at the end)."
+    """The `n` rows with the largest dot product with each text, exactly.
+    Rows with NaN are left out; where too few are left, a score is -inf and its row -1, at the end."""
     import torch
     text = torch.from_numpy(np.ascontiguousarray(text, np.float32))
     (C, dim), N, n = text.shape, len(vectors), min(n, len(vectors))
     chunk = max(1, min(chunk, N, 2**23//C))
-    buffer, product, floor, heap, waiting = torch.empty(chunk, dim), torch.empty(chunk, C), torch.full((C,), -math.inf), [], 0
+    buffer, product = torch.empty(chunk, dim), torch.empty(chunk, C)
+    floor, heap, waiting = torch.full((C,), -math.inf), [], 0
     for start, end in progress(_pieces(N, min(chunk, 4*n), chunk), 'retrieval', unit='chunk', quiet=quiet):
         part = _as_tensor(vectors[start:end])
         scores = torch.mm(buffer[:len(part)].copy_(part), text.T, out=product[:len(part)])
@@ -83,27 +89,30 @@ def top_n(
         heap.append((row + start, name, scores[row, name]))
         waiting += len(row)
         if waiting > C*n or end == N: (heap, floor, place), waiting = _keep_best(heap, n, C), 0
-    s, r = np.full((C, n), -np.inf, np.float32), np.full((C, n), -1)
-    if N: s[heap[0][1], place], r[heap[0][1], place] = heap[0][2].numpy(), heap[0][0].numpy()
-    return s, r
+    best_scores, best_rows = np.full((C, n), -np.inf, np.float32), np.full((C, n), -1)
+    if N:
+        row, name, score = heap[0]
+        best_scores[name, place], best_rows[name, place] = score.numpy(), row.numpy()
+    return best_scores, best_rows
 
 # %% ../../nbs/05_stages.retrieval.ipynb #960c6778
 def _assign(scores, rows, n, out):
-    "Offers down each ranking: {row: name that holds it}, how far each name went, how many it holds. Rows in `out` get no offer."
+    """Offers down each ranking: {row: name that holds it}, how far each name went, how many it holds.
+    Rows in `out` get no offer."""
     C = len(rows)
-    holder, at, held, todo = {}, [0]*C, [0]*C, list(range(C))
-    value = {}
-    while todo:
-        c = todo.pop()
-        while held[c] < n and at[c] < len(rows[c]) and rows[c][at[c]] >= 0:
-            row, score = int(rows[c][at[c]]), float(scores[c][at[c]])
-            at[c] += 1
+    holder, value = {}, {}                      # of each row: the name that holds it, and its score for this name
+    reached, held, wanting = [0]*C, [0]*C, list(range(C))
+    while wanting:
+        name = wanting.pop()
+        while held[name] < n and reached[name] < len(rows[name]) and rows[name][reached[name]] >= 0:
+            row, score = int(rows[name][reached[name]]), float(scores[name][reached[name]])
+            reached[name] += 1
             if row in out: continue
             other = holder.get(row)
-            if other is not None and (value[row], -other) > (score, -c): continue
-            holder[row], value[row] = c, score
-            held[c] += 1
+            if other is not None and (value[row], -other) > (score, -name): continue
+            holder[row], value[row] = name, score
+            held[name] += 1
             if other is not None:
                 held[other] -= 1
-                todo.append(other)
-    return holder, at, held
+                wanting.append(other)
+    return holder, reached, held

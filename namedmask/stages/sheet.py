@@ -17,23 +17,26 @@ from ..data.draw import contact_sheet
 # %% ../../nbs/stages/sheet.ipynb #e25b5451
 _GREEN, _RED = '#2e8b57', '#c0392b'
 
-def _verdict(e):
+def _verdict(entry):
     "The decision in one or two words."
-    if e.kept: return 'by hand' if 'by hand' in e.reason else ''
-    if e.reason.startswith('goes to '): return 'to ' + e.reason[8:].rpartition(' (')[0]
-    if e.reason.startswith('looks like '): return 'like ' + e.reason[11:].rpartition(' (')[0]
-    return 'copy' if e.reason.startswith('repeats') else e.reason.removesuffix(' by hand').replace('moved ', '')
+    reason = entry.reason
+    if entry.kept: return 'by hand' if 'by hand' in reason else ''
+    if reason.startswith('goes to '): return 'to ' + reason[8:].rpartition(' (')[0]
+    if reason.startswith('looks like '): return 'like ' + reason[11:].rpartition(' (')[0]
+    return 'copy' if reason.startswith('repeats') else reason.removesuffix(' by hand').replace('moved ', '')
 
-def _caption(e):
-    return ' '.join(filter(None, (f'#{e.rank or "-"}:', '' if math.isnan(e.score) else f'{e.score:.2f}', _verdict(e))))
+def _caption(entry):
+    score = '' if math.isnan(entry.score) else f'{entry.score:.2f}'
+    return ' '.join(filter(None, (f'#{entry.rank or "-"}:', score, _verdict(entry))))
 
-def _tile(e, size):
+def _tile(entry, size):
     "The photo fitted into a square with a frame that tells the decision; the path itself if it cannot be read."
-    try: im = load_image(e.path, size)
-    except NamedMaskError: return e.path
-    return ImageOps.expand(_pale(ImageOps.pad(im, (size - 8, size - 8), color='white'), e), 4, _GREEN if e.kept else _RED)
+    try: im = load_image(entry.path, size)
+    except NamedMaskError: return entry.path
+    square = _pale(ImageOps.pad(im, (size - 8, size - 8), color='white'), entry)
+    return ImageOps.expand(square, 4, _GREEN if entry.kept else _RED)
 
-def _pale(im, e): return im if e.kept else Image.blend(im, Image.new('RGB', im.size, 'white'), .5)
+def _pale(im, entry): return im if entry.kept else Image.blend(im, Image.new('RGB', im.size, 'white'), .5)
 
 # %% ../../nbs/stages/sheet.ipynb #5b511b7d
 def archive_sheet(
@@ -43,6 +46,6 @@ def archive_sheet(
     cols:int=10,    # Photos a row
     size:int=104,   # Pixels of a cell's side
 )->Image.Image:
-    "All photos that a name looked at, best first, with rank, score and decision: green is kept, red and pale is dropped."
-    es = archive.examined(name)[:limit]
-    return contact_sheet([_tile(e, size) for e in es], [_caption(e) for e in es], cols, size)
+    "All photos that a name looked at, best first, with rank, score and decision: green is kept, red and pale dropped."
+    entries = archive.examined(name)[:limit]
+    return contact_sheet([_tile(e, size) for e in entries], [_caption(e) for e in entries], cols, size)

@@ -22,8 +22,9 @@ def image_batch(
 )->np.ndarray: # (1, 3, side, side) float32 in [0, 1]
     "One photo as the batch that a feature model eats."
     import cv2
-    a = cv2.resize(np.asarray(as_rgb(im)), (side, side), interpolation=cv2.INTER_AREA if min(im.size) > side else cv2.INTER_LINEAR)
-    return np.ascontiguousarray(a.transpose(2, 0, 1)[None], dtype=np.float32)/255
+    shrink_or_enlarge = cv2.INTER_AREA if min(im.size) > side else cv2.INTER_LINEAR
+    pixels = cv2.resize(np.asarray(as_rgb(im)), (side, side), interpolation=shrink_or_enlarge)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], dtype=np.float32)/255
 
 # %% ../../nbs/06_stages.spectral.ipynb #46fd4a50
 def unit_rows(
@@ -49,7 +50,8 @@ def eigenvectors(
     A,   # (N, N) affinity, symmetric, not negative
     k=4, # How many
 )->np.ndarray: # (N, k), the constant one first; v'Dv = 1
-    "The `k` solutions of `L v = λ D v` with the smallest λ, each with a sign that does not depend on the machine: the plain way."
+    """The `k` solutions of `L v = λ D v` with the smallest λ: the plain way.
+    Each has a sign that does not depend on the machine."""
     d = np.maximum(A.sum(1), 1e-12)
     _, v = eigh(np.diag(d) - A, np.diag(d), subset_by_index=[0, k-1])
     return v*np.sign(v[np.abs(v).argmax(0), np.arange(k)])
@@ -58,22 +60,24 @@ def eigenvectors(
 def _assign(x, c):
     "Number of the nearest centre, the first of equals: (R, N, d), (R, k, d) -> (R, N) uint8."
     import torch
-    d = (c**2).sum(2, keepdim=True) - 2*(c @ x.mT)
-    near = d == d.amin(1, keepdim=True)
-    lab = torch.full_like(near[:, 0], c.shape[1] - 1, dtype=torch.uint8)
-    for j in reversed(range(c.shape[1] - 1)): lab.masked_fill_(near[:, j], j)
-    return lab
+    distance = (c**2).sum(2, keepdim=True) - 2*(c @ x.mT)       # squared, less |x|², which is one for all centres
+    near = distance == distance.amin(1, keepdim=True)
+    labels = torch.full_like(near[:, 0], c.shape[1] - 1, dtype=torch.uint8)
+    for j in reversed(range(c.shape[1] - 1)): labels.masked_fill_(near[:, j], j)
+    return labels
 
 # %% ../../nbs/06_stages.spectral.ipynb #5bc100a3
-def _relocate(x, c, lab, total, size):
+def _relocate(x, c, labels, total, size):
     "A centre without nodes takes the node that is farthest from its own centre."
-    for r in (size == 0).any(1).flatten().nonzero().flatten().tolist():
-        empty = (size[r, :, 0] == 0).nonzero().flatten().tolist()
-        far = ((x[r] - c[r][lab[r].long()])**2).sum(1).argsort(descending=True, stable=True).tolist()
-        for e, p in zip(empty, far):
-            g = int(lab[r, p])
-            total[r, g] -= x[r, p]; size[r, g] -= 1
-            total[r, e], size[r, e] = x[r, p], 1
+    for run in (size == 0).any(1).flatten().nonzero().flatten().tolist():
+        empty = (size[run, :, 0] == 0).nonzero().flatten().tolist()
+        from_centre = ((x[run] - c[run][labels[run].long()])**2).sum(1)
+        farthest = from_centre.argsort(descending=True, stable=True).tolist()
+        for group, node in zip(empty, farthest):
+            left = int(labels[run, node])
+            total[run, left] -= x[run, node]
+            size[run, left] -= 1
+            total[run, group], size[run, group] = x[run, node], 1
 
 # %% ../../nbs/06_stages.spectral.ipynb #5bc10024
 def lloyd(
@@ -84,22 +88,26 @@ def lloyd(
 ): # labels (B, S, N) uint8, cost (B, S): the sum of squares
     "Lloyd's algorithm from all starts of all photos together; from the same starts the same groups as scikit-learn."
     import torch
-    (b, n, d), (s, k) = x.shape, c.shape[1:3]
-    stop = tol*x.var(1, correction=0).mean(1).repeat_interleave(s)
-    x, c = x[:, None].expand(b, s, n, d).reshape(b*s, n, d), c.reshape(b*s, k, d).clone()
-    old, live, number = x.new_full((b*s, n), 255, dtype=torch.uint8), torch.arange(b*s, device=x.device), torch.arange(k, device=x.device)[:, None]
+    (B, N, d), (S, k) = x.shape, c.shape[1:3]
+    stop = tol*x.var(1, correction=0).mean(1).repeat_interleave(S)
+    x, c = x[:, None].expand(B, S, N, d).reshape(B*S, N, d), c.reshape(B*S, k, d).clone()     # a run for each start
+    previous, live = x.new_full((B*S, N), 255, dtype=torch.uint8), torch.arange(B*S, device=x.device)
+    number = torch.arange(k, device=x.device)[:, None]
     for _ in range(iters):
-        y, was = x[live], c[live]
-        lab = _assign(y, was)
-        one = (lab[:, None] == number).to(x)
-        total, size = one @ y, one.sum(2, keepdim=True)
-        if (size == 0).any(): _relocate(y, was, lab, total, size)
-        c[live] = now = total/size
-        go = (lab != old[live]).any(1) & (((now - was)**2).sum((1, 2)) > stop[live])
-        old[live] = lab; live = live[go]
+        points, before = x[live], c[live]
+        labels = _assign(points, before)
+        one_hot = (labels[:, None] == number).to(x)
+        total, size = one_hot @ points, one_hot.sum(2, keepdim=True)
+        if (size == 0).any(): _relocate(points, before, labels, total, size)
+        c[live] = after = total/size
+        moved = ((after - before)**2).sum((1, 2)) > stop[live]
+        goes_on = (labels != previous[live]).any(1) & moved
+        previous[live] = labels
+        live = live[goes_on]
         if not len(live): break
-    lab = _assign(x, c)
-    return lab.reshape(b, s, n), ((x - c.gather(1, lab.long()[..., None].expand(-1, -1, d)))**2).sum((1, 2)).reshape(b, s)
+    labels = _assign(x, c)
+    own_centre = c.gather(1, labels.long()[..., None].expand(-1, -1, d))
+    return labels.reshape(B, S, N), ((x - own_centre)**2).sum((1, 2)).reshape(B, S)
 
 # %% ../../nbs/06_stages.spectral.ipynb #5bc10026
 def plus_plus(
@@ -110,16 +118,16 @@ def plus_plus(
 ): # (B, n_init, k, d)
     "k-means++: each next start is drawn with a chance that grows with the squared distance to those before."
     import torch
-    n, d = x.shape[1:]
+    N, d = x.shape[1:]
     u = torch.from_numpy(np.stack([rng_of(seed, i).random(k) for i in range(n_init)])).to(x)
-    c = [x[:, (u[:, 0]*n).long()]]
-    near = ((x[:, None] - c[0][:, :, None])**2).sum(3)
+    centres = [x[:, (u[:, 0]*N).long()]]
+    nearest = ((x[:, None] - centres[0][:, :, None])**2).sum(3)           # squared distance to the nearest centre
     for j in range(1, k):
-        heap = near.cumsum(2)
-        at = torch.searchsorted(heap, (u[:, j]*heap[..., -1])[..., None]).clamp_max(n - 1)
-        c.append(x.gather(1, at.expand(-1, -1, d)))
-        near = near.minimum(((x[:, None] - c[-1][:, :, None])**2).sum(3))
-    return torch.stack(c, 2)
+        heaped = nearest.cumsum(2)
+        drawn = torch.searchsorted(heaped, (u[:, j]*heaped[..., -1])[..., None]).clamp_max(N - 1)
+        centres.append(x.gather(1, drawn.expand(-1, -1, d)))
+        nearest = nearest.minimum(((x[:, None] - centres[-1][:, :, None])**2).sum(3))
+    return torch.stack(centres, 2)
 
 # %% ../../nbs/06_stages.spectral.ipynb #5bc100a6
 def kmeans(
@@ -131,41 +139,45 @@ def kmeans(
 )->np.ndarray: # (N,) or (B, N) uint8 group of each point
     "k-means with k-means++ starts, deterministic."
     import torch
-    x = torch.as_tensor(x, dtype=torch.float64); many = x if x.ndim == 3 else x[None]
-    lab, cost = lloyd(many, plus_plus(many, k, n_init, seed), iters)
+    x = torch.as_tensor(x, dtype=torch.float64)
+    batch = x if x.ndim == 3 else x[None]
+    labels, cost = lloyd(batch, plus_plus(batch, k, n_init, seed), iters)
     best = (cost <= cost.amin(1, keepdim=True)*(1 + 1e-9)).to(torch.uint8).argmax(1)              # the first of equals
-    lab = lab[torch.arange(len(lab), device=lab.device), best].cpu().numpy()
-    return lab if x.ndim == 3 else lab[0]
+    labels = labels[torch.arange(len(labels), device=labels.device), best].cpu().numpy()
+    return labels if x.ndim == 3 else labels[0]
 
 # %% ../../nbs/06_stages.spectral.ipynb #2ac19364
 def to_grid(
     masks, # (M, h, w)
-    h, w,  # The grid wanted
+    h,     # Rows of the grid wanted
+    w,     # Its columns
 )->np.ndarray: # (M, h, w)
     "Masks on another grid, each node that of the nearest."
-    y, x = (np.arange(o)*s//o for o, s in ((h, masks.shape[-2]), (w, masks.shape[-1])))
+    y, x = (np.arange(wanted)*present//wanted for wanted, present in zip((h, w), masks.shape[-2:]))
     return masks[..., y[:, None], x]
 
 # %% ../../nbs/06_stages.spectral.ipynb #2ac193a4
 def _groups(maps, ks, seed, **kw):
     "The candidates of one source for each photo: a list of (sum(ks), h, w) bool."
-    v, times = embedding(maps, max(ks), **kw), kw.get('upsample', 1)
-    h, w = (s*times for s in maps[0].shape[-2:])
-    labels = [kmeans(v[..., :k], k, seed=seed).reshape(-1, h, w) for k in ks]
-    return [np.concatenate([l[i] == np.arange(k)[:, None, None] for l, k in zip(labels, ks)]) for i in range(len(maps))]
+    vectors, times = embedding(maps, max(ks), **kw), kw.get('upsample', 1)
+    h, w = (side*times for side in maps[0].shape[-2:])
+    clusterings = [kmeans(vectors[..., :k], k, seed=seed).reshape(-1, h, w) for k in ks]
+    def groups_of(photo):
+        return np.concatenate([labels[photo] == np.arange(k)[:, None, None] for labels, k in zip(clusterings, ks)])
+    return [groups_of(photo) for photo in range(len(maps))]
 
 # %% ../../nbs/06_stages.spectral.ipynb #2ac193b4
 def candidates_of(
-    photos,       # For each photo its feature maps, each (C, h, w); the maps of one source have one shape for all photos
+    photos,       # For each photo its feature maps, each (C, h, w); those of one source have one shape for all photos
     ks=(2, 3, 4), # Numbers of groups
     seed=0,       # For the starts of k-means
     **kw,         # For `embedding`: upsample, centre, budget, device, note
 )->list: # For each photo (M, h, w) bool on the finest grid; M = len(maps)*sum(ks) at most, empty ones left out
     "Every group of every clustering of every feature source (SelfMask 3.1), for a batch of photos."
-    found = [_groups(list(maps), ks, seed, **kw) for maps in zip(*photos)]
-    h, w = (max(f[0].shape[a] for f in found) for a in (1, 2))
-    together = [np.concatenate([to_grid(m, h, w) for m in of_photo]) for of_photo in zip(*found)]
-    return [m[m.any((1, 2))] for m in together]
+    sources = [_groups(list(maps), ks, seed, **kw) for maps in zip(*photos)]
+    h, w = (max(source[0].shape[axis] for source in sources) for axis in (1, 2))
+    together = [np.concatenate([to_grid(masks, h, w) for masks in of_photo]) for of_photo in zip(*sources)]
+    return [masks[masks.any((1, 2))] for masks in together]
 
 # %% ../../nbs/06_stages.spectral.ipynb #2ac193c4
 def candidates(
@@ -197,8 +209,8 @@ def iou_table(
     masks, # (M, h, w) bool
 )->np.ndarray: # (M, M) in [0, 1]
     "IoU of each two masks."
-    m = masks.reshape(len(masks), -1).astype(np.float64)
-    inter, area = m @ m.T, m.sum(1)
+    pixels = masks.reshape(len(masks), -1).astype(np.float64)
+    inter, area = pixels @ pixels.T, pixels.sum(1)
     return inter/(area[:, None] + area[None] - inter + 1e-7)
 
 def vote(

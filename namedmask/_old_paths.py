@@ -34,7 +34,7 @@ MOVED = {
     'protocol': ('evaluate.protocol',),
     'false_names': ('evaluate.false_names',),
     'estimate': ('evaluate.estimate',),
-    'world': ('mini.world',),
+    'world': ('mini.world', 'mini.painting', 'mini.shapes'),
     'mini': ('mini.models',),
     'report': ('runs.report',),
     'pipeline': ('runs.record', 'runs.run', 'runs.checks', 'runs.detectors', 'runs.settings', 'runs.finished', 'runs.pipeline',

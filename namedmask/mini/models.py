@@ -1,4 +1,4 @@
-"""The two foundation models of the method in miniature: one learns names from captions, the other shapes from nothing, each in a few minutes on two cores. They are an ordinary open_clip model and ordinary timm models, so that every stage takes them as it takes the big ones.
+"""The two foundation models of the method in miniature: one learns names from captions, the other shapes from nothing.
 
 Docs: https://namedmask.github.io/namedmask/mini.models.html.md"""
 
@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
+from PIL import Image
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
@@ -34,8 +35,10 @@ from .world import World
 
 # %% ../../nbs/03_mini.models.ipynb #e0f8ecdc
 def _painted(world, size, i):
-    s = world[i]
-    return np.asarray(s.image.resize((size, size), 3) if size != world.size else s.image), s.caption, s.names    # 3: bicubic, as open_clip does
+    scene = world[i]
+    image = scene.image
+    if size != world.size: image = image.resize((size, size), Image.Resampling.BICUBIC)      # as open_clip does
+    return np.asarray(image), scene.caption, scene.names
 
 def paint(
     world:World,      # What to paint
@@ -46,13 +49,15 @@ def paint(
     "All scenes of a world in memory."
     from concurrent.futures import ProcessPoolExecutor
     import multiprocessing
-    one = partial(_painted, world, size or world.size)
-    if workers < 2 or len(world) < 500: found = [one(i) for i in progress(range(len(world)), 'painting', len(world), quiet=quiet)]
+    one, numbers = partial(_painted, world, size or world.size), range(len(world))
+    def watched(scenes): return list(progress(scenes, 'painting', len(world), quiet=quiet))
+    if workers < 2 or len(world) < 500: scenes = watched(map(one, numbers))
     else:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn')) as pool:
-            found = list(progress(pool.map(one, range(len(world)), chunksize=100), 'painting', len(world), quiet=quiet))
-    x = torch.from_numpy(np.stack([o[0] for o in found])).permute(0, 3, 1, 2).contiguous()
-    return x, [o[1] for o in found], [o[2] for o in found]
+        start = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(start)) as pool:
+            scenes = watched(pool.map(one, numbers, chunksize=100))
+    images, captions, names = (list(column) for column in zip(*scenes))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), captions, names
 
 # %% ../../nbs/03_mini.models.ipynb #c3fce16b
 def warp(
@@ -69,7 +74,8 @@ def warp(
     sign = torch.ones(B) if flip is None else 1 - 2*flip.float()
     c, s = scale*turn.cos(), scale*turn.sin()
     theta = torch.stack([torch.stack([c*sign, -s, centre[:, 0]], 1), torch.stack([s*sign, c, centre[:, 1]], 1)], 1)
-    return F.grid_sample(x, F.affine_grid(theta, (B, 3, size, size), align_corners=False), align_corners=False, padding_mode='reflection')
+    grid = F.affine_grid(theta, (B, 3, size, size), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False, padding_mode='reflection')
 
 class Batches:
     "A data set whose items are whole batches: item i follows from (seed, i) alone."
@@ -77,9 +83,12 @@ class Batches:
         make,         # (torch generator, picked indices) -> tuple of tensors
         n:int,        # Pictures to pick from
         n_iters:int,  # Batches in the whole training
-        batch_size:int=64, seed:int=0,
+        batch_size:int=64,
+        seed:int=0,
         start:int=0,  # First batch: where an interrupted training continues
-        ): self.make, self.n, self.n_iters, self.batch_size, self.seed, self.start = make, n, n_iters, batch_size, seed, start
+        ):
+        self.make, self.n, self.n_iters = make, n, n_iters
+        self.batch_size, self.seed, self.start = batch_size, seed, start
     def __len__(self): return self.n_iters - self.start
     def __getitem__(self, i):
         g = torch.Generator().manual_seed(seed_of(self.seed, 'batch', self.start + i))
@@ -120,7 +129,7 @@ def mini_clip(seed:int=0):
 
 # %% ../../nbs/03_mini.models.ipynb #5f1621a8
 def pair_batch(x, tokens, g, idx):
-    "Pictures, a little distorted and normalised as open_clip does, their tokens, and which caption belongs to which picture."
+    "Pictures, distorted a little and normalised as open_clip does, their tokens, and the number of each one's caption."
     from open_clip.constants import OPENAI_DATASET_MEAN as mean, OPENAI_DATASET_STD as std
     B = len(idx)
     u = 2*torch.rand(5, B, generator=g) - 1
@@ -142,8 +151,12 @@ class ClampScale(Callback):
 # %% ../../nbs/03_mini.models.ipynb #345db016
 def _learner(dls, model, loss, lr, wd, cbs):
     "A `Learner` with AdamW whose decay leaves biases and norms alone."
-    split = lambda m: [[p for p in m.parameters() if p.requires_grad and p.ndim > 1], [p for p in m.parameters() if p.requires_grad and p.ndim < 2]]
-    learn = Learner(dls, model, loss_func=loss, splitter=split, lr=lr, opt_func=partial(Adam, mom=.9, sqr_mom=.98, eps=1e-8), wd=wd, wd_bn_bias=False, train_bn=True, cbs=cbs)
+    def split(m):
+        trained = [p for p in m.parameters() if p.requires_grad]
+        return [[p for p in trained if p.ndim > 1], [p for p in trained if p.ndim < 2]]
+    adam = partial(Adam, mom=.9, sqr_mom=.98, eps=1e-8)
+    learn = Learner(dls, model, loss_func=loss, splitter=split, lr=lr, opt_func=adam, wd=wd, wd_bn_bias=False,
+                    train_bn=True, cbs=cbs)
     learn.start_rates = [lr, lr]
     return learn
 
@@ -151,7 +164,13 @@ def train_mini_clip(
     folder,             # Checkpoint and losses go here; an interrupted training is continued
     n_iters:int=6000,   # Three to four minutes on two idle cores
     world:World=None,   # Captioned pictures; 20,000 of the split `pairs` by default
-    batch_size:int=64, lr:float=3e-3, wd:float=.1, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,
+    batch_size:int=64,
+    lr:float=3e-3,
+    wd:float=.1,
+    seed:int=0,
+    workers:int=2,      # Processes that paint
+    every_s:float=20.,  # Seconds between two checkpoints
+    quiet:bool=False,
 )->tuple: # (the trained `open_clip.CLIP`, losses)
     "Train MiniCLIP on captions."
     import open_clip
@@ -159,17 +178,22 @@ def train_mini_clip(
     model = mini_clip(seed).to(memory_format=torch.channels_last)
     x, captions, _ = paint(world, CLIP_SIZE, workers, quiet)
     make = partial(pair_batch, x, open_clip.get_tokenizer(MINI_CLIP)(captions))
-    learn = lambda start: _learner(batch_dls(Batches(make, len(x), n_iters, batch_size, seed, start), 2), model, clip_loss, lr, wd, [ClampScale()])
-    learn = fit_resumably(learn, model, folder, n_iters=n_iters, what='MiniCLIP', warmup=50, every_s=every_s, quiet=quiet)
+    def learner(start):
+        batches = Batches(make, len(x), n_iters, batch_size, seed, start)
+        return _learner(batch_dls(batches, 2), model, clip_loss, lr, wd, [ClampScale()])
+    learn = fit_resumably(learner, model, folder, n_iters=n_iters, what='MiniCLIP', warmup=50, every_s=every_s,
+                          quiet=quiet)
     return model.eval(), learn.loss_log
 
 # %% ../../nbs/03_mini.models.ipynb #6a8b83cc
-MINI_VIT = 'vit_tiny_patch16_224', dict(img_size=96, patch_size=8, embed_dim=64, depth=3, num_heads=2, class_token=False, global_pool='avg') # timm's name and what differs
+# timm's name, and what differs
+MINI_VIT = 'vit_tiny_patch16_224', dict(img_size=96, patch_size=8, embed_dim=64, depth=3, num_heads=2,
+                                        class_token=False, global_pool='avg')
 MINI_RESNET = 'test_resnet', {}
 SCENES, DINO_SIZE = 5_000, 96
 
 class DinoHead(nn.Module):
-    "Three layers, a bottleneck of unit vectors, and the made-up classes (DINO, section 3.1 and appendix C); logits are cosines."
+    "Three layers, a bottleneck of unit vectors, made-up classes (DINO, section 3.1, appendix C); logits are cosines."
     def __init__(self, dim, classes=256, hidden=256, bottleneck=64):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, bottleneck))
@@ -183,7 +207,8 @@ class SelfDistiller(nn.Module):
         import timm
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, 'mini-dino', name))
-            net = timm.create_model(name, num_classes=0, **({'dynamic_img_size': True} if 'vit' in name else {}), **model_args)
+            any_size = {'dynamic_img_size': True} if 'vit' in name else {}
+            net = timm.create_model(name, num_classes=0, **any_size, **model_args)
             self.student = nn.Sequential(net, DinoHead(net.num_features, classes))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.register_buffer('centre', torch.zeros(1, classes))
@@ -210,59 +235,82 @@ def dino_loss(
 
 class Ema(Callback):
     "After each step: the teacher follows the student, the centre follows the teacher's answers."
-    def __init__(self, n_iters, momentum=.98, centre_momentum=.9): self.n_iters, self.momentum, self.centre_momentum = n_iters, momentum, centre_momentum
+    def __init__(self, n_iters, momentum=.98, centre_momentum=.9):
+        self.n_iters, self.momentum, self.centre_momentum = n_iters, momentum, centre_momentum
     def after_step(self):
-        m = self.learn.model
+        model = self.learn.model
         with torch.no_grad():
-            rise = .5 - .5*math.cos(math.pi*m.step.item()/self.n_iters)          # from `momentum` to 1, a cosine (DINO, section 3.2)
+            rise = .5 - .5*math.cos(math.pi*model.step.item()/self.n_iters)     # a cosine (DINO, section 3.2)
             keep = 1 - (1 - self.momentum)*(1 - rise)
-            torch._foreach_lerp_(list(m.teacher.parameters()), list(m.student.parameters()), 1 - keep)
-            for a, b in zip(m.teacher.buffers(), m.student.buffers()): a.copy_(b)
-            m.centre.lerp_(self.learn.pred[1].flatten(0, 1).mean(0, keepdim=True), 1 - self.centre_momentum)
-            m.step += 1
+            torch._foreach_lerp_(list(model.teacher.parameters()), list(model.student.parameters()), 1 - keep)
+            for told, said in zip(model.teacher.buffers(), model.student.buffers()): told.copy_(said)
+            answer = self.learn.pred[1].flatten(0, 1).mean(0, keepdim=True)
+            model.centre.lerp_(answer, 1 - self.centre_momentum)
+            model.step += 1
 
 # %% ../../nbs/03_mini.models.ipynb #9f244d40
 def recolour(x, g, strength=.4):
     "Brightness, saturation, grey, and exchanged channels, each picture its own."
     B = len(x)
-    r = lambda: torch.rand(B, 1, 1, 1, generator=g)
-    bright, sat = 1 + strength*.4*(2*r() - 1), 1 + strength*.6*(2*r() - 1)
+    def draw(): return torch.rand(B, 1, 1, 1, generator=g)
+    bright, sat = 1 + strength*.4*(2*draw() - 1), 1 + strength*.6*(2*draw() - 1)
     grey = x.mean(1, keepdim=True)
-    x = torch.where(r() < .2*strength, grey.expand_as(x), grey + (x - grey)*sat)*bright
+    x = torch.where(draw() < .2*strength, grey.expand_as(x), grey + (x - grey)*sat)*bright
     order = torch.stack([torch.randperm(3, generator=g) for _ in range(B)])
-    return torch.where(r() < .4*strength, x[torch.arange(B)[:, None], order], x)
+    return torch.where(draw() < .4*strength, x[torch.arange(B)[:, None], order], x)
 
 def multi_crop(
-    x, g, idx,      # All pictures (n, 3, H, W) uint8; generator; picked indices
-    large=48, small=24, n_small=4,  # Pixels of the two large crops, of the small ones, and how many of these
-    split=.4,       # Share of the picture's area: small crops have less, large ones more
-    strength=.4,    # Of `recolour`; 0 leaves the colours alone
+    x,           # All pictures (n, 3, H, W) uint8
+    g,           # Generator
+    idx,         # Picked indices
+    large=48,    # Pixels of the two large crops
+    small=24,    # Pixels of the small ones
+    n_small=4,   # How many small ones
+    split=.4,    # Share of the picture's area: small crops have less, large ones more
+    strength=.4, # Of `recolour`; 0 leaves the colours alone
 ):
-    "DINO's multi-crop: two large and some small crops of each picture, recoloured, in [-1, 1]; and a target for fastai that nobody looks at."
+    """DINO's multi-crop: two large and some small crops of each picture, recoloured, in [-1, 1].
+
+    Last comes a target for fastai that nobody looks at.
+    """
     B, im = len(idx), x[idx].float()/255
     def crop(lo, hi, size):
         side = (lo + (hi - lo)*torch.rand(B, generator=g)).sqrt()
         centre = (1 - side)[:, None]*(2*torch.rand(B, 2, generator=g) - 1)
         out = warp(im, side, centre, flip=torch.rand(B, generator=g) < .5, size=size)
         return (recolour(out, g, strength) if strength else out)*2 - 1
-    return (*[crop(split, 1., large) for _ in range(2)], *[crop(.1, split, small) for _ in range(n_small)], torch.zeros(B))
+    crops = [crop(split, 1., large) for _ in range(2)] + [crop(.1, split, small) for _ in range(n_small)]
+    return *crops, torch.zeros(B)
 
+# %% ../../nbs/03_mini.models.ipynb #9e021f10
 def train_mini_dino(
     folder,              # Checkpoint and losses go here; an interrupted training is continued
     which=MINI_VIT,      # (timm's name, arguments): `MINI_VIT` or `MINI_RESNET`
     n_iters:int=None,    # 300 for the transformer and 500 for the ResNet: one and two minutes on two idle cores
     world:World=None,    # Pictures; 5,000 of the split `index` by default
     strength:float=None, # Of the changes of colour; 0 for the transformer and .4 for the ResNet
-    batch_size:int=64, lr:float=1e-3, wd:float=.04, seed:int=0, workers:int=2, every_s:float=20., quiet:bool=False,
+    batch_size:int=64,
+    lr:float=1e-3,
+    wd:float=.04,
+    seed:int=0,
+    workers:int=2,       # Processes that paint
+    every_s:float=20.,   # Seconds between two checkpoints
+    quiet:bool=False,
 )->tuple: # (the teacher's timm network, losses)
     "Train MiniDINO on pictures alone."
-    world, n_iters = world or World('index', SCENES, seed=seed + 1, size=DINO_SIZE), n_iters or (300 if 'vit' in which[0] else 500)
-    strength = (0. if 'vit' in which[0] else .4) if strength is None else strength
+    is_vit = 'vit' in which[0]
+    world = world or World('index', SCENES, seed=seed + 1, size=DINO_SIZE)
+    n_iters = n_iters or (300 if is_vit else 500)
+    if strength is None: strength = 0. if is_vit else .4
     model = SelfDistiller(*which, seed=seed)
     x = paint(world, None, workers, quiet)[0]
-    loss = lambda out, target: dino_loss(*out, model.centre)
-    learn = lambda start: _learner(batch_dls(Batches(partial(multi_crop, x, strength=strength), len(x), n_iters, batch_size, seed, start), 6), model, loss, lr, wd, [Ema(n_iters)])
-    learn = fit_resumably(learn, model, folder, n_iters=n_iters, what='MiniDINO', warmup=50, every_s=every_s, quiet=quiet)
+    make = partial(multi_crop, x, strength=strength)
+    def loss(out, target): return dino_loss(*out, model.centre)
+    def learner(start):
+        batches = Batches(make, len(x), n_iters, batch_size, seed, start)
+        return _learner(batch_dls(batches, 6), model, loss, lr, wd, [Ema(n_iters)])
+    learn = fit_resumably(learner, model, folder, n_iters=n_iters, what='MiniDINO', warmup=50, every_s=every_s,
+                          quiet=quiet)
     return model.teacher[0].eval(), learn.loss_log
 
 # %% ../../nbs/03_mini.models.ipynb #ef6177a5
@@ -272,7 +320,7 @@ from ..models.infer import forward
 from ..models.segmenter import load_segmenter
 
 class PredictorDetector(Detector):
-    "A segmenter of one class as a saliency detector (SelfMask, section 3.2), refined along the colours like all detectors."
+    "A segmenter of one class as a saliency detector (SelfMask, section 3.2), refined along colours like the others."
     role = 'saliency'
     def __init__(self,
         folder,           # Of the segmenter: `save_segmenter` wrote it
@@ -287,8 +335,11 @@ class PredictorDetector(Detector):
     @property
     def settings(self)->dict:
         from namedmask.models.deeplab import weights_key
-        return dict(super().settings, side=self.segmenter.meta['side'], flip=self.flip, weights=weights_key(self.segmenter.model.state_dict()))
-    def maps(self, im): return forward(self.segmenter.model, im, self.segmenter.meta['side'], flip=self.flip).softmax(0)[1].numpy()
+        weights = weights_key(self.segmenter.model.state_dict())
+        return dict(super().settings, side=self.segmenter.meta['side'], flip=self.flip, weights=weights)
+    def maps(self, im):
+        logits = forward(self.segmenter.model, im, self.segmenter.meta['side'], flip=self.flip)
+        return logits.softmax(0)[1].numpy()
     def coarse(self, maps): return dict(coarse=maps.astype(np.float64))
 
 # %% ../../nbs/03_mini.models.ipynb #a859aea7
@@ -296,7 +347,10 @@ def train_mini_predictor(
     folder,               # Scenes, masks, checkpoint and predictor go here; what is there is kept
     features,             # MiniDINO, as feature models
     init=None,            # State dict for the encoder: MiniDINO's ResNet
-    n_iters:int=700, n:int=800, seed:int=0, quiet:bool=False,
+    n_iters:int=700,
+    n:int=800,            # Scenes
+    seed:int=0,
+    quiet:bool=False,
 )->Path: # Folder of the predictor
     "Spectral masks of `n` scenes, and a predictor trained on them."
     from types import SimpleNamespace
@@ -304,11 +358,15 @@ def train_mini_predictor(
     from namedmask.stages.refine import train_experts
     from namedmask.data.photos import content_hash
     from namedmask.mini.world import write_world
-    root = write_world(World('index', n, seed=seed + 2, size=DINO_SIZE), Path(folder)/'scenes', quiet=quiet)
-    entries = [SimpleNamespace(path=p, sha=content_hash(p), name='thing') for p in sorted((root/'JPEGImages').glob('*.jpg'))]    # the label pictures beside them are not opened
-    masks = make_masks(entries, SpectralDetector(features, side=MINI_SIDE), Path(folder)/'masks', quiet=quiet)
-    settings = {**EXPERTS['mini'], 'n_iters': n_iters, 'lr': 3e-3, 'encoder_lr_ratio': 1., 'scale': (.7, 1.5), 'crop': 96, 'side': 96}    # at the size that the scenes have: this network draws the masks
-    return train_experts(entries, masks, {'all': ['thing']}, init, settings, Path(folder)/'predictor', seed, quiet=quiet)['all'][2]
+    folder = Path(folder)
+    root = write_world(World('index', n, seed=seed + 2, size=DINO_SIZE), folder/'scenes', quiet=quiet)
+    photos = sorted((root/'JPEGImages').glob('*.jpg'))      # the label pictures beside them are not opened
+    entries = [SimpleNamespace(path=p, sha=content_hash(p), name='thing') for p in photos]
+    masks = make_masks(entries, SpectralDetector(features, side=MINI_SIDE), folder/'masks', quiet=quiet)
+    settings = {**EXPERTS['mini'], 'n_iters': n_iters, 'lr': 3e-3, 'encoder_lr_ratio': 1., 'scale': (.7, 1.5),
+                'crop': 96, 'side': 96}     # at the size that the scenes have: this network draws the masks
+    experts = train_experts(entries, masks, {'all': ['thing']}, init, settings, folder/'predictor', seed, quiet=quiet)
+    return experts['all'][2]
 
 MINI_SIDE = 128    # Pixels of the square that MiniDINO sees: 16 x 16 patches
 
@@ -317,7 +375,9 @@ def _shipped(name):
     "(file, its entry in `weights.json`)."
     from namedmask.core import read_json
     entry = (read_json(DATA/'weights.json') or {}).get(name)
-    if not entry or not (DATA/name).exists(): raise NamedMaskError(f"The weights {DATA/name} are missing: install namedmask again, or make them with bench/mini_weights.py.")
+    if not entry or not (DATA/name).exists():
+        missing = f"The weights {DATA/name} are missing"
+        raise NamedMaskError(f"{missing}: install namedmask again, or make them with bench/mini_weights.py.")
     return DATA/name, entry
 
 def save_half(
@@ -328,7 +388,8 @@ def save_half(
     import hashlib
     from safetensors.torch import save_file
     from namedmask.core import atomic_path
-    state = {k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    def halved(x): return (x.half() if x.is_floating_point() else x).detach().cpu().contiguous()
+    state = {key: halved(x) for key, x in model.state_dict().items()}
     with atomic_path(Path(path)) as tmp: save_file(state, tmp)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -336,20 +397,26 @@ def mini_retriever()->OpenClipRetriever:
     "MiniCLIP with its shipped weights."
     add_mini_clip()
     file, entry = _shipped('mini-clip.safetensors')
-    found = OpenClipRetriever(MINI_CLIP, 'namedmask', file=file, sha256=entry['sha256'])
-    found.card = _card('MiniCLIP', 'retriever', 'image-text pairs', file, entry)
-    return found
+    retriever = OpenClipRetriever(MINI_CLIP, 'namedmask', file=file, sha256=entry['sha256'])
+    retriever.card = _card('MiniCLIP', 'retriever', 'image-text pairs', file, entry)
+    return retriever
 
-def _card(name, role, supervision, file, entry): return TeacherCard(name, role, supervision, 'as namedmask', f'namedmask, {file.name}, trained on the mini world', entry['sha256'])
+def _source(file): return f'namedmask, {file.name}, trained on the mini world'
+
+def _card(name, role, supervision, file, entry):
+    return TeacherCard(name, role, supervision, 'as namedmask', _source(file), entry['sha256'])
 
 def mini_features(which=MINI_VIT)->TimmFeatures:
     "MiniDINO's vision transformer, or its ResNet, with the shipped weights."
     name, args = which
-    file, entry = _shipped('mini-dino-vit.safetensors' if which == MINI_VIT else 'mini-dino-resnet.safetensors')
-    found = TimmFeatures(name, file=file, sha256=entry['sha256'], supervision='nothing', label=f'MiniDINO {"ViT" if which == MINI_VIT else "ResNet"}', model_args=args)
-    found.card = replace(found.card, licence='as namedmask', source=f'namedmask, {file.name}, trained on the mini world')
-    return found
+    file, label = ('mini-dino-vit', 'MiniDINO ViT') if which == MINI_VIT else ('mini-dino-resnet', 'MiniDINO ResNet')
+    file, entry = _shipped(f'{file}.safetensors')
+    features = TimmFeatures(name, file=file, sha256=entry['sha256'], supervision='nothing', label=label,
+                            model_args=args)
+    features.card = replace(features.card, licence='as namedmask', source=_source(file))
+    return features
 
+# %% ../../nbs/03_mini.models.ipynb #79026f63
 def mini_detector()->PredictorDetector:
     "The bootstrapped saliency detector with its shipped weights."
     file, entry = _shipped('saliency/model.safetensors')
@@ -357,14 +424,18 @@ def mini_detector()->PredictorDetector:
 
 def _mini_student(encoder):
     "A student starts from MiniCLIP's image tower: see above for why not from MiniDINO."
-    if encoder != MINI_RESNET[0]: return None, TeacherCard(f'{encoder}, untrained', 'student', 'nothing', 'none', 'random numbers')
+    if encoder != MINI_RESNET[0]:
+        return None, TeacherCard(f'{encoder}, untrained', 'student', 'nothing', 'none', 'random numbers')
     file, entry = _shipped('mini-clip.safetensors')
-    tower = lambda: {k: v for k, v in mini_retriever()._load().visual.trunk.state_dict().items() if not k.startswith('fc.')}
+    def tower():
+        trunk = mini_retriever()._load().visual.trunk.state_dict()
+        return {key: x for key, x in trunk.items() if not key.startswith('fc.')}
     return tower, _card("MiniCLIP's image tower", 'student', 'image-text pairs', file, entry)
 
 def mini_teachers()->TeacherSet:
     "The set `mini`: all stages on MiniCLIP and MiniDINO."
-    return TeacherSet('mini', mini_retriever, lambda: [mini_features()], _mini_student, MINI_RESNET[0], recipe='mini', n=40, votes=0, side=MINI_SIDE, detector=mini_detector)
+    return TeacherSet('mini', mini_retriever, lambda: [mini_features()], _mini_student, MINI_RESNET[0], recipe='mini',
+                      n=40, votes=0, side=MINI_SIDE, detector=mini_detector)
 
 # %% ../../nbs/03_mini.models.ipynb #f1312dbd
 def zero_shot_accuracy(
@@ -376,10 +447,11 @@ def zero_shot_accuracy(
     from namedmask.stages.names import parse_names
     text = embed_names(retriever, parse_names(','.join(world.names)))
     right = 0
-    for i in range(0, len(world), 200):
-        some = [world[j] for j in range(i, min(i + 200, len(world)))]
-        v = retriever.embed(np.stack([retriever.preprocess(s.image) for s in some]))
-        right += sum(world.names[k] == s.names[0] for k, s in zip((v @ text.T).argmax(1), some))
+    for first in range(0, len(world), 200):
+        scenes = [world[i] for i in range(first, min(first + 200, len(world)))]
+        vectors = retriever.embed(np.stack([retriever.preprocess(scene.image) for scene in scenes]))
+        best = (vectors @ text.T).argmax(1)
+        right += sum(world.names[k] == scene.names[0] for k, scene in zip(best, scenes))
     return right/len(world)
 
 def world_mask_iou(
@@ -387,9 +459,9 @@ def world_mask_iou(
     world:World, # Scenes
 )->np.ndarray: # IoU of each scene
     "Foreground IoU of a detector's masks with the true ones."
-    out = []
+    ious = []
     for i in range(len(world)):
-        s = world[i]
-        found, true = np.asarray(detector(s.image)) >= .5, s.labels > 0
-        out.append((found & true).sum()/max(1, (found | true).sum()))
-    return np.array(out)
+        scene = world[i]
+        mask, true = np.asarray(detector(scene.image)) >= .5, scene.labels > 0
+        ious.append((mask & true).sum()/max(1, (mask | true).sum()))
+    return np.array(ious)

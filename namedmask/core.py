@@ -9,11 +9,12 @@ __all__ = ['RECORD', 'LOCK', 'PATIENCE', 'NamedMaskError', 'explain_write', 'che
            'read_json', 'read_lines', 'OwnFolder', 'owned_files', 'is_ours', 'claim', 'own_folder', 'in_the_way',
            'refuse_foreign', 'atomic_path', 'write_text', 'write_json', 'JsonLines', 'remove_own', 'empty_own', 'sweep',
            'OurFiles', 'end_with_parent', 'locked', 'safe_join', 'slug', 'is_probability', 'rng_of', 'seed_of',
-           'progress', 'settings_key', 'full_settings', 'Stage', 'cache_dir']
+           'progress', 'settings_key', 'full_settings', 'as_dataclass', 'Stage', 'cache_dir']
 
 # %% ../nbs/core.ipynb #a5b1a78c
 import errno, hashlib, json, os, re, secrets, stat, sys, threading, time
 from contextlib import contextmanager
+from dataclasses import fields
 from numbers import Real
 from pathlib import Path, PurePosixPath
 import numpy as np
@@ -559,6 +560,18 @@ def full_settings(
     if not isinstance(base, str) or base not in table: raise NamedMaskError(f"There are no {what} settings called {base!r}: choose one of {', '.join(table)}.")
     if odd := set(given) - set(table[base]): raise NamedMaskError(f"Unknown {what} settings {', '.join(sorted(odd))}: choose among {', '.join(table[base])}.")
     return {**table[base], **given}
+
+# %% ../nbs/core.ipynb #7487a1d4
+def as_dataclass(
+    cls,        # A dataclass
+    given:dict, # Some of its fields
+    what:str,   # "settings of ReCo", for messages
+):
+    "An object of the class; a name that is no field of it is a `NamedMaskError`, which lists those that are."
+    known = [f.name for f in fields(cls)]
+    if odd := sorted(set(given) - set(known)):
+        raise NamedMaskError(f"Unknown {what} {', '.join(odd)}: choose among {', '.join(known)}.")
+    return cls(**given)
 
 # %% ../nbs/core.ipynb #a4975b1c
 class Stage:

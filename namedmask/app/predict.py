@@ -21,7 +21,7 @@ from ..data.photos import content_hash
 from ..data.masks import save_image
 from ..data.draw import overlay, palette, save_labels, text_font, writable
 from ..teachers.weights import is_out_of_memory
-from ..evaluate.score import model_key, predict_labels
+from ..models.labeller import as_labeller
 
 # %% ../../nbs/16_app.predict.ipynb #5d6ad791
 def draw_legend(
@@ -244,22 +244,6 @@ def _load(photo):
     photo.sha = photo.sha or content_hash(photo.path)
     return load_image(photo.path)
 
-def _label(segmenter, photo):
-    "(picture, labels, None), or (None, None, why not)."
-    try:
-        im = _load(photo)
-        return im, predict_labels(segmenter, im), None
-    except Exception as e:
-        if not isinstance(e, NamedMaskError) and not is_out_of_memory(e): raise
-        return None, None, e
-
-def _labelled(segmenter, photos, batch_size):
-    "(photo, picture, labels, error) for each photo, in order."
-    if hasattr(segmenter, 'segment_all'):
-        for seen in segmenter.segment_all(photos, load=_load, keep_image=True, batch=batch_size): yield seen.photo, seen.image, seen.value, seen.error
-    else:
-        for photo in photos: yield photo, *_label(segmenter, photo)
-
 def _too_large(photo): return NamedMaskError(f"Cannot label {photo.path}: there is not enough memory: make it smaller, or close other programs.")
 
 # %% ../../nbs/16_app.predict.ipynb #11a0000c
@@ -276,7 +260,7 @@ class _Job:
     "The photos of one call: which are done, which are skipped, and the ledger that says so."
     def __init__(self, segmenter, own, how, skips):
         self.segmenter, self.own, self.how, self.skips = segmenter, own, how, skips
-        self.names = [getattr(o, 'name', o) for o in segmenter.names]
+        self.names = segmenter.names
         self.claims = Claims(lambda name: _is_in_the_way(own, _results_of(name, how['overlay'])))
         self.ledger = JsonLines(own.folder/'predictions.jsonl')
         self.known, self.lines, self.new = _known(self.ledger), {}, 0
@@ -299,12 +283,12 @@ class _Job:
         "Label photos, under the names that they and others had before."
         if photos:
             for path, line in self.known.items(): self.claims.hold(path, _name_in(line))
-        done, labelled = len(self.lines), _labelled(self.segmenter, photos, batch_size)
-        for photo, im, labels, error in progress(labelled, 'prediction', done + len(photos), done, quiet=quiet or not photos):
+        done, labelled = len(self.lines), self.segmenter.label_all(photos, load=_load, batch=batch_size)
+        for seen in progress(labelled, 'prediction', done + len(photos), done, quiet=quiet or not photos):
             try:
-                if error: raise error
-                self._write(photo, im, labels)
-            except Exception as e: self._skip(photo, e)
+                if seen.error: raise seen.error
+                self._write(seen.photo, seen.image, seen.value)
+            except Exception as e: self._skip(seen.photo, e)
 
     def _write(self, photo, im, labels):
         name = self.claims.claim(photo.root, photo.rel)
@@ -322,7 +306,7 @@ class _Job:
 
 # %% ../../nbs/16_app.predict.ipynb #1c74b653
 def predict_paths(
-    segmenter,            # A `Segmenter`, or anything with `.names` that `predict_labels` understands
+    segmenter,            # A `Labeller`, or what `as_labeller` understands
     sources,              # Photo, folder, `.txt` list, or several of these
     out,                  # Output folder; gets labels/, overlays/, legend.json, legend.csv, legend.png, predictions.jsonl
     overlay:bool=True,    # Also write overlays
@@ -337,8 +321,8 @@ def predict_paths(
     if not 0 <= alpha <= 1: raise NamedMaskError(f"The opacity of an overlay cannot be {alpha}: give a number from 0 to 1.")
     skips = Skips()
     found = find_images(sources, skips.add, skips.pass_by)      # a source that does not exist ends it here
-    if hasattr(segmenter, 'segment_all'): segmenter.to(device)
-    how = dict(model=model_key(segmenter), overlay=overlay_as if overlay else None, alpha=alpha if overlay else None)
+    segmenter = as_labeller(segmenter).to(device)
+    how = dict(model=segmenter.key, overlay=overlay_as if overlay else None, alpha=alpha if overlay else None)
     with locked(out, shared=True) as own:
         _refuse_taken(own)
         photos = {}

@@ -17,14 +17,14 @@ from ..core import NamedMaskError
 from ..data.find import find_images
 from ..data.decode import as_rgb, load_image
 from ..data.draw import overlay, palette
-from ..evaluate.score import predict_labels
+from ..models.labeller import as_labeller
 from .predict import areas, reduced
 
 # %% ../../nbs/app/prediction_explorer.ipynb #59fed760
 class PredictionExplorer:
     "Look at predictions: a photo, its labels at any opacity, each name on or off. Shows itself in a notebook; `picture()` and `figure()` work without one."
     def __init__(self,
-        segmenter,        # What `score.predict_labels` understands
+        segmenter,        # What `as_labeller` understands
         photos,           # Folder, list of paths, or list of PIL images
         alpha:float=.5,   # Opacity at the start, 0 to 1
         side:int=480,     # Longer side at which photos are shown, pixels
@@ -32,7 +32,7 @@ class PredictionExplorer:
         if not isinstance(photos, (list, tuple)): photos = [os.path.join(*o) for o in find_images(photos)]
         if not photos: raise NamedMaskError("There is no photo to look at: give a folder or a list of photos.")
         self.segmenter, self.photos, self.alpha, self.side = segmenter, list(photos), alpha, side
-        self.names = [getattr(o, 'name', o) for o in segmenter.names]
+        self.names = as_labeller(segmenter).names
         self.shown, self.i, self._cache, self._widget, self._busy = set(range(1, 1 + len(self.names))), 0, OrderedDict(), None, False
 
     def at(self, i):
@@ -40,7 +40,7 @@ class PredictionExplorer:
         if i not in self._cache:
             photo = self.photos[i]
             im = as_rgb(photo) if isinstance(photo, Image.Image) else load_image(photo)
-            self._cache[i] = reduced(im, predict_labels(self.segmenter, im), self.side)
+            self._cache[i] = reduced(im, as_labeller(self.segmenter).labels(im), self.side)
             while len(self._cache) > 32: self._cache.popitem(last=False)
         return self._cache[i]
 

@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/core/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SHARE', 'BELOW_1', 'YES_NO', 'PRECISION', 'REVISION', 'Rule', 'is_number', 'whole', 'number', 'pair', 'one_of',
-           'or_none', 'setting', 'part', 'Settings', 'Named', 'divided']
+           'or_none', 'setting', 'part', 'Settings', 'Named', 'divided', 'as_dataclass']
 
 # %% ../../nbs/core/settings.ipynb #37119875
 import math
@@ -218,3 +218,15 @@ def divided(
     if unknown := set(given) - {name for names in known for name in names}:
         raise TypeError(f"unexpected {', '.join(sorted(unknown))}: known are {', '.join(name for names in known for name in names)}")
     return [{name: given[name] for name in names if name in given} for names in known]
+
+# %% ../../nbs/core/settings.ipynb #7487a1d4
+def as_dataclass(
+    cls,        # A dataclass
+    given:dict, # Some of its fields
+    what:str,   # "settings of ReCo", for messages
+):
+    "An object of the class; a name that is no field of it is a `NamedMaskError`, which lists those that are."
+    known = [f.name for f in fields(cls)]
+    if odd := sorted(set(given) - set(known)):
+        raise NamedMaskError(f"Unknown {what} {', '.join(odd)}: choose among {', '.join(known)}.")
+    return cls(**given)

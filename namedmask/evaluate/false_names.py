@@ -10,20 +10,21 @@ __all__ = ['false_names', 'is_counted']
 # %% ../../nbs/evaluate/false_names.ipynb #fbb4b322
 import numpy as np
 from ..core import NamedMaskError, progress
-from .score import predict_labels
+from ..models.labeller import as_labeller
 from ..data.decode import load_image
 
 # %% ../../nbs/evaluate/false_names.ipynb #6f688ac6
 def false_names(
-    segmenter,       # What `predict_labels` understands: with `.names`, and `.predict` or `.segment`
+    segmenter,       # What `as_labeller` understands: with `.names` and `.predict`
     photos,          # Photos that show none of its names: paths, or PIL images
     least:float=.02, # Names that cover more than this part of a photo count
     quiet:bool=False,# No progress bar
 )->dict: # 'photos', 'share' of them with a false name and its 95 % 'interval' (Wilson), 'area': mean part that is named, 'names': share for each name, 'skipped': [(photo, why)], 'least'
     "How often, and on how much of a photo, a segmenter gives names where there are none."
-    names, per, skipped = [getattr(o, 'name', o) for o in segmenter.names], [], []
+    system, per, skipped = as_labeller(segmenter), [], []
+    names = system.names
     for photo in progress(list(photos), 'false names', quiet=quiet):
-        try: labels = predict_labels(segmenter, load_image(photo) if not hasattr(photo, 'convert') else photo.convert('RGB'))
+        try: labels = system.labels(load_image(photo) if not hasattr(photo, 'convert') else photo.convert('RGB'))
         except NamedMaskError as e: skipped.append((str(photo), str(e))); continue
         per.append(np.bincount(labels.ravel(), minlength=1 + len(names))[1:]/labels.size)
     if not per: raise NamedMaskError(f"None of the {len(skipped)} photos without a name could be looked at" + (f"; the first: {skipped[0][1]}" if skipped else ': give some.'))

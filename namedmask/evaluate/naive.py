@@ -13,9 +13,10 @@ from PIL import Image
 from ..core import NamedMaskError, settings_key
 from ..data.decode import WORK_SIDE
 from .score import evaluate
+from ..models.labeller import Labeller
 
 # %% ../../nbs/evaluate/naive.ipynb #9f953555
-class NaiveSegmenter:
+class NaiveSegmenter(Labeller):
     "Name a photo by the retriever's best name, and give that name to the pixels that the detector finds (NamedMask's first baseline, section 4)."
     def __init__(self,
         retriever, # `.preprocess(PIL)`, `.embed(batch)`, `.side`

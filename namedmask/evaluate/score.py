@@ -20,36 +20,28 @@ from ..core import JsonLines, NamedMaskError, Stage, progress, settings_key
 from ..data.decode import load_image
 from ..data.photos import content_hash
 from ..data.draw import load_labels
+from ..models.labeller import as_labeller
 from .metrics import BoundaryMatrix, ConfusionMatrix, bootstrap_iou, interval
 from .voc import class_number, relabel
 
 # %% ../../nbs/evaluate/score.ipynb #1a8e33b8
 def model_key(
-    segmenter, # Something with `.key`, or `.meta` (JSON) and `.model` (a torch module)
+    segmenter, # What `as_labeller` understands
 )->str:
     "Sixteen hex digits that change when the segmenter's settings or weights do."
-    if getattr(segmenter, 'key', None): return str(segmenter.key)
-    h = hashlib.sha256(settings_key([getattr(segmenter, 'meta', None), list(segmenter.names)]).encode())
-    model = getattr(segmenter, 'model', None)
-    for name, v in sorted(model.state_dict().items()) if model is not None else ():
-        h.update(name.encode()); h.update(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return h.hexdigest()[:16]
+    return as_labeller(segmenter).key
 
 def predict_labels(
-    segmenter, # A `Segmenter`, or anything with `.segment(PIL) -> (labels, ...)` or `.predict(PIL) -> labels`
+    segmenter, # What `as_labeller` understands: a `Labeller`, or anything with `.names` and `.predict(PIL) -> labels`
     im,        # An RGB image
 )->np.ndarray:
     "Labels of `im`, (H,W) uint8 (with more than 255 names uint16) at its own size: 0 background, then `segmenter.names` from 1 on."
-    out = segmenter.segment(im) if hasattr(segmenter, 'segment') else segmenter.predict(im)
-    out = np.asarray(out[0] if isinstance(out, tuple) else out)
-    if out.shape != (im.height, im.width):
-        raise NamedMaskError(f"The segmenter returned labels of shape {out.shape} for an image of {(im.height, im.width)}: it must predict at the image's own size.")
-    return out.astype(np.uint8 if len(segmenter.names) < 256 else np.uint16)
+    return as_labeller(segmenter).labels(im)
 
 # %% ../../nbs/evaluate/score.ipynb #0ab59600
-def _match(segmenter, benchmark):
-    "From the segmenter's labels to the benchmark's; names that the benchmark lacks become background."
-    theirs, lacking = [getattr(o, 'name', o) for o in segmenter.names], set(getattr(benchmark, 'lacking', ()))
+def _match(theirs, benchmark):
+    "From a segmenter's labels to the benchmark's; names that the benchmark lacks become background."
+    lacking = set(getattr(benchmark, 'lacking', ()))
     if sorted(o for o in theirs if o not in lacking) != sorted(benchmark.names):
         raise NamedMaskError(f"The segmenter knows {', '.join(theirs)} but the benchmark scores {', '.join(benchmark.names)}: open the benchmark with the segmenter's names.")
     big = len(theirs) >= 255
@@ -104,21 +96,13 @@ def contract_of(
     segmenter,        # What is scored
     supervision=None, # Who was taught with what (JSON), if it does not say
 )->dict:
-    "What a system says of itself, for JSON: `names`, `protocol`, `cards`, from its attributes or a trained segmenter's `meta`, and the library's `version`; None where it says nothing."
-    meta = getattr(segmenter, 'meta', None) or {}
-    protocol, cards = getattr(segmenter, 'protocol', None), getattr(segmenter, 'cards', None)
-    if protocol is None and meta: protocol = _student_protocol(meta)
-    if cards is None: cards = meta.get('supervision')
-    cards = supervision or (None if cards is None else [c.as_dict() if hasattr(c, 'as_dict') else c for c in cards])
-    said = dict(names=[getattr(o, 'name', o) for o in segmenter.names], protocol=protocol, cards=cards, version=__version__)
+    "What a system says of itself, for JSON: `names`, `protocol`, `cards`, and the library's `version`; None where it says nothing."
+    system = as_labeller(segmenter)
+    cards = system.cards
+    if supervision: cards = supervision
+    elif cards is not None: cards = [c.as_dict() if hasattr(c, 'as_dict') else c for c in cards]
+    said = dict(names=system.names, protocol=system.protocol, cards=cards, version=__version__)
     return json.loads(json.dumps(said, ensure_ascii=False, default=str))
-
-def _student_protocol(meta):
-    side, sure, masks = meta.get('side'), meta.get('sure'), any((c['supervision'] if isinstance(c, dict) else c) == 'masks' for c in meta.get('supervision') or ())
-    rule = f'; a name that reaches a probability of {sure:g} nowhere in a photo is not given in it' if sure else ''
-    return dict(background='class 0 of the network, argmax' + rule, **({'thresholds': dict(sure=sure)} if sure else {}),
-                resolution=f'shorter side {side}' if side else 'native', resizing='logits bilinear to the photo',
-                crf=False, transfer='true masks' if masks else 'name-only')
 
 # %% ../../nbs/evaluate/score.ipynb #a391905b
 def stamp_of(
@@ -239,7 +223,7 @@ def _order_of(made_by, benchmark):
 
 # %% ../../nbs/evaluate/score.ipynb #44a9068c
 def evaluate(
-    segmenter,        # A `Segmenter`, or anything with `.names` that `predict_labels` understands
+    segmenter,        # A `Labeller`, or what `as_labeller` understands
     benchmark,        # A `VocBenchmark`, or anything with `.names`, `.stems`, `.photo(stem)`, `.labels(stem)`, `.card`, and if it has them `.mask(stem)`, `.lacking`, `.skipped`, `.notes`
     folder=None,      # Where to keep notes, so that an interrupted evaluation continues; None: keep none
     supervision=None, # Who was taught with what (JSON); default: what the segmenter's `.cards` or `.meta` say
@@ -247,9 +231,10 @@ def evaluate(
     boundary:bool=False, # Boundary IoU as well
 )->dict:
     "Score `segmenter`: IoU by class, mIoU, accuracy, intervals, the matrix, counts, and the protocol it was measured with."
-    lut, said = _match(segmenter, benchmark), contract_of(segmenter, supervision)
-    predict = lambda stem: relabel(predict_labels(segmenter, load_image(benchmark.photo(stem))), lut)
-    return score(predict, benchmark, model_key(segmenter), folder, said, quiet, boundary)
+    system = as_labeller(segmenter)
+    lut, said = _match(system.names, benchmark), contract_of(system, supervision)
+    predict = lambda stem: relabel(system.labels(load_image(benchmark.photo(stem))), lut)
+    return score(predict, benchmark, system.key, folder, said, quiet, boundary)
 
 # %% ../../nbs/evaluate/score.ipynb #05d2137a
 def summary(
@@ -308,7 +293,7 @@ def evaluate_folder(
 )->dict:
     "The result of `evaluate` for predictions that lie in a folder; a `NamedMaskError` names the first that is missing."
     names = list(names or benchmark.names)
-    files, lut = {s: Path(root)/f'{s}.png' for s in benchmark.stems}, _match(SimpleNamespace(names=names), benchmark)
+    files, lut = {s: Path(root)/f'{s}.png' for s in benchmark.stems}, _match(names, benchmark)
     if missing := [f for f in files.values() if not f.exists()]:
         raise NamedMaskError(f"{missing[0]} is missing, and {len(missing) - 1} more: predict all {len(files)} photos of the benchmark into {root}.")
     predict = lambda stem: _relabelled(load_labels(files[stem]), lut)

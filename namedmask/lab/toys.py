@@ -21,6 +21,7 @@ from ..data.masks import MaskStore
 from ..data.photos import content_hash, dhash
 from ..data.toy import TOY_NAMES, toy_scene, write_toy_photos
 from ..evaluate.voc import voc_id
+from ..models.labeller import Labeller
 from ..stages.outline import resized
 
 # %% ../../nbs/lab/toys.ipynb #4c742ec5
@@ -122,7 +123,7 @@ def write_toy_voc(root, n=12, **kwargs):
     return root
 
 # %% ../../nbs/lab/toys.ipynb #bc6e4ff9
-class ToySegmenter:
+class ToySegmenter(Labeller):
     "Finds what differs from the frame; names it by the share of its box that it fills."
     names, key = list(TOY_NAMES), 'toy-1'
     def predict(self, im):

@@ -12,11 +12,12 @@ import re, torch
 from pathlib import Path
 from ..core import NamedMaskError, atomic_path, is_probability, read_json, write_json
 from ..teachers.weights import check_tensors, is_out_of_memory, read_header, read_weights
-from .infer import own_side, pick_device, run_batches, segment, take_labels
+from .infer import own_side, photo_of, pick_device, run_batches, segment, take_labels
+from .labeller import Labeller, labels_key, student_protocol
 from .deeplab import deeplabv3plus
 
 # %% ../../nbs/models/segmenter.ipynb #380780a1
-class Segmenter:
+class Segmenter(Labeller):
     "A trained network and what one must know to use it."
     def __init__(self, model, meta): self.model, self.meta = model, meta
 
@@ -25,13 +26,21 @@ class Segmenter:
     @property
     def classes(self)->list: return ['background', *self.names]
     @property
+    def key(self)->str: return labels_key(self.meta, self.names, self.model)
+    @property
+    def cards(self)->list: return self.meta.get('supervision')
+    @property
+    def protocol(self)->dict: return student_protocol(self.meta)
+    @property
     def device(self)->torch.device: return next(self.model.parameters()).device
 
     def to(self, device):
         "Move the network, see `pick_device`."
         self.model.to(pick_device(device))
         return self
-
+    def predict(self, im): return self.segment(im)[0]
+    def label_all(self, photos, load=photo_of, batch=None):
+        return self.segment_all(photos, load=load, keep_image=True, batch=batch)
     def segment(self, im, probs=False, **kwargs):
         "`segment` at the size and normalisation, and with the `sure`, that belong to this network."
         return segment(self.model, im, **{**self._usual(), 'probs': probs, **kwargs})

@@ -37,33 +37,14 @@ def fit(
     names:str=None,         # "cat,dog,tv=television|tv monitor", with commas between the names, or a file with a name a line; needed, unless --recipe has them
     out:Needed=None,        # The run's folder: new, empty or a run's; the same command again continues there
     teachers:str='offline', # offline (no download), paper (CLIP, DINO) or mini (for the mini world)
-    n:int=None,             # Photos for each name; 100, with the paper's teachers 500
-    student:str=None,       # small or paper; by default the one that goes with the teachers
-    iterations:int=None,    # Training steps of the student; those of its settings by default
-    expert_iterations:int=None, # Training steps of each expert; those of its settings by default
-    experts:bool=True,      # Leave out the experts
-    votes:int=None,         # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
-    nothing:int=None,       # Photos that no name fits, for the student to learn that they are background; a quarter of the archives' photos, with the paper's teachers none
     unlabelled:Several=None,# Folder of photos that a first student labels for the second: scenes of the kind that you want to segment; may be given several times
-    alike:float=None,       # The largest part of a name's photos that may look much alike; .3, with the paper's teachers 1 (any)
-    sure:float=None,        # The probability that a name must reach somewhere in a photo to be given in it; .9, with the paper's teachers 0 (any). Only predictions change
-    saliency:str='auto',    # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or auto: with the paper's teachers selfmask where its weights are, spectral where not
-    recipe:str=None,        # A published configuration: voc2012, coco2017, coca, cityscapes, imagenet-s50 (300, 919), or voc2012-small and so on
-    seed:int=0,             # The same seed gives the same result
-    parallel:str='auto',    # Experts trained at the same time: a number, or auto for as many as there is room for; the result is the same
-    device:str='auto',      # Where networks are trained: auto (a GPU where there is one), cpu, cuda or mps
-    defaults:str='run',     # run: a run keeps the defaults that it was begun with; new: it gets those of this version
-    batch_size:int=32,      # Photos at a time while indexing
-    workers:int=2,          # Threads that decode photos
+    experts:bool=True,      # Leave out the experts
     report:bool=True,       # Leave out the report
-    quiet:bool=False,       # Say nothing
+    **options,              # Of `runs.settings.FitOptions`
 ):
     "From names and a folder of photos to a segmenter. Stopped or killed, the same command continues."
     from namedmask.runs import pipeline
-    pipeline.fit(split_sources(images), names, out, teachers=teachers, n=n, student=student, iterations=iterations, expert_iterations=expert_iterations,
-                 experts=experts, saliency=saliency, votes=votes, nothing=nothing, alike=alike, sure=sure, unlabelled=split_sources(unlabelled) or None,
-                 recipe=recipe, seed=seed, parallel=parallel, device=device, defaults=defaults,
-                 batch_size=batch_size, workers=workers, report=report, quiet=quiet)
+    pipeline.fit(split_sources(images), names, out, teachers=teachers, unlabelled=split_sources(unlabelled) or None, experts=experts, report=report, **options)
 
 # %% ../nbs/cli.ipynb #14a00002
 def skipped_text(
@@ -223,7 +204,7 @@ def index(
     from namedmask.core import own_folder
     from namedmask.data.find import Skips, find_images
     from namedmask.stages.index import build_index
-    from namedmask.runs.checks import whole_number
+    from namedmask.runs.settings import whole_number
     from namedmask.teachers.sets import get_teachers
     whole_number('batch_size', batch_size), whole_number('workers', workers)
     sources = split_sources(images)
@@ -325,10 +306,17 @@ def nearest(
 # %% ../nbs/cli.ipynb #14a00010
 class Misspelt(Exception): "An option that there is not."
 
+def _with_settings(f):
+    "The same command; what `fit` takes beside its own options are settings."
+    if f is not fit: return f
+    from namedmask.core.settings import takes
+    from namedmask.runs.settings import FitOptions
+    return takes(FitOptions, but=('groups', 'near'), help=True)(f)
+
 def _parser(f):
     "The options of a command; none may be shortened, and a flag shows no default: it is off unless it is said."
     from fastcore.script import anno_parser
-    parser = anno_parser(f, prog=f"namedmask {f.__name__.replace('_', '-')}")
+    parser = anno_parser(_with_settings(f), prog=f"namedmask {f.__name__.replace('_', '-')}")
     parser.allow_abbrev = False
     for action in parser._actions:
         if action.nargs == 0: action.help = re.sub(r' \(default: \w+\)$', '', action.help or '')

@@ -9,12 +9,18 @@ __all__ = ['rng_of', 'seed_of']
 
 # %% ../../nbs/core/seeds.ipynb #dac3a318
 import hashlib
-import numpy as np
 
 # %% ../../nbs/core/seeds.ipynb #163839e4
-def rng_of(*parts)->np.random.Generator:
-    "A generator that depends only on `parts` (whole numbers or strings), say a seed and the number of a sample."
-    return np.random.default_rng([int(p) if not isinstance(p, str) else int(hashlib.sha256(p.encode()).hexdigest()[:8], 16) for p in parts])
+def rng_of(
+    *parts, # Whole numbers or strings
+): # -> np.random.Generator
+    "A generator that depends only on `parts`, say a seed and the number of a sample."
+    import numpy as np                       # not before: what asks for nothing random, `--help` say, need not wait for it
+    return np.random.default_rng([_as_number(part) for part in parts])
+
+def _as_number(part):
+    "A whole number as it is; of a text the first 32 bits of its hash."
+    return int(hashlib.sha256(part.encode()).hexdigest()[:8], 16) if isinstance(part, str) else int(part)
 
 def seed_of(*parts)->int:
     "One 63-bit seed that depends only on `parts`, for `torch.manual_seed`."

@@ -6,14 +6,15 @@ Docs: https://namedmask.github.io/namedmask/core/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SHARE', 'BELOW_1', 'YES_NO', 'PRECISION', 'REVISION', 'Rule', 'is_number', 'whole', 'number', 'pair', 'one_of',
-           'or_none', 'setting', 'part', 'Settings', 'Named', 'divided', 'as_dataclass']
+           'or_none', 'setting', 'part', 'Settings', 'Named', 'divided', 'takes', 'field_docs', 'as_dataclass']
 
 # %% ../../nbs/core/settings.ipynb #37119875
-import math
+import math, re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from inspect import Parameter, Signature, signature
 from numbers import Integral, Real
-from typing import Callable, ClassVar
+from typing import Annotated, Callable, ClassVar
 from .errors import NamedMaskError
 from .stage import settings_key
 
@@ -91,9 +92,10 @@ def setting(
     rule:Rule=None, # What it has to be; None: anything
     unsaid=False,   # Files and keys leave it out where it is the default
     in_key=True,    # Results depend on it
+    **more,         # More to be known of it: what a message calls it
 ):
     "A field of `Settings`."
-    return field(default=default, metadata=dict(rule=rule, unsaid=unsaid, in_key=in_key))
+    return field(default=default, metadata=dict(rule=rule, unsaid=unsaid, in_key=in_key, **more))
 
 def part(
     kind,     # A class of `Settings`
@@ -120,14 +122,23 @@ class Settings(Mapping):
     def __post_init__(self):
         for f in fields(self): object.__setattr__(self, f.name, self._checked(f, getattr(self, f.name)))
 
-    def _checked(self, f, value):
+    @classmethod
+    def _checked(cls, f, value):
         "The value of a field in its one spelling; one that cannot be is a `NamedMaskError`."
-        rule = self.rules.get(f.name, f.metadata['rule'])
+        rule = cls.rules.get(f.name, f.metadata['rule'])
         if rule is None: return value
         try: fits = rule.fits(value)
         except TypeError: fits = False        # a list where a name belongs
-        if not fits: raise NamedMaskError(f"The {self.what} setting {f.name} is {value!r}: it has to be {rule.words}.")
+        if not fits: raise NamedMaskError(cls._complaint(f, value, rule))
         return value if rule.to is None else rule.to(value)
+
+    @classmethod
+    def _complaint(cls, f, value, rule): return f"The {cls.what} setting {f.name} is {value!r}: it has to be {rule.words}."
+
+    @classmethod
+    def checked(cls, name, value):
+        "One value in its one spelling; one that cannot be is a `NamedMaskError`."
+        return cls._checked(next(f for f in fields(cls) if f.name == name), value)
 
     @classmethod
     def known(cls)->list:
@@ -218,6 +229,39 @@ def divided(
     if unknown := set(given) - {name for names in known for name in names}:
         raise TypeError(f"unexpected {', '.join(sorted(unknown))}: known are {', '.join(name for names in known for name in names)}")
     return [{name: given[name] for name in names if name in given} for names in known]
+
+# %% ../../nbs/core/settings.ipynb #0b1c2d03
+def takes(
+    *kinds,     # Dataclasses
+    but=(),     # Fields that it does not take
+    help=False, # Say of each what it is, for a command line
+):
+    "The `**kwargs` of a function, or of a class, are fields of these dataclasses: its signature shows them."
+    taken = [f for kind in kinds for f in fields(kind) if f.name not in but]
+    told = {name: text for kind in kinds for name, text in field_docs(kind).items()} if help else {}
+    def decorate(f):
+        init = f.__init__ if isinstance(f, type) else f
+        own = [p for p in signature(init).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
+        names = {p.name for p in own}
+        more = [_parameter(field, told.get(field.name)) for field in taken if field.name not in names]
+        init.__signature__ = Signature([*own, *more], return_annotation=signature(init).return_annotation)
+        if isinstance(f, type) and '__signature__' in vars(f): f.__signature__ = Signature([*own[1:], *more])    # a class that has one of its own
+        return f
+    return decorate
+
+def _parameter(field, text):
+    if text:
+        text = re.sub(r' \(`[^`]*`\)', '', text)                               # names of functions are for readers of code
+        if field.default is not None and not isinstance(field.default, bool): text += f' (default: {field.default})'
+    kind = Annotated[field.type, {'help': text}] if text else field.type
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kind)
+
+def field_docs(
+    kind, # A dataclass
+)->dict: # {field: its comment}
+    "What stands beside the fields of a dataclass, and of the classes that it is made of."
+    from fastcore.docments import docments
+    return {name: text for cls in reversed(kind.__mro__) if is_dataclass(cls) for name, text in docments(cls).items() if text}
 
 # %% ../../nbs/core/settings.ipynb #7487a1d4
 def as_dataclass(

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from fastai.basics import Transform
 from fastai.vision.core import TensorImage
-from fastcore.meta import delegates
 from ..core import NamedMaskError, Settings
-from ..core.settings import number, pair, setting
+from ..core.settings import number, pair, setting, takes
 
 # %% ../../nbs/data/augment.ipynb #cf8bae1b
 def each_photo(
@@ -92,7 +91,7 @@ class Jitter(Settings):
     p:float = setting(.8, number(0), unsaid=True)          # Share of photos with changed colours
     grey:float = setting(.2, number(0), unsaid=True)       # Share of grey photos
 
-@delegates(Jitter)
+@takes(Jitter)
 class ColourJitter(Transform):
     "Random brightness, contrast, saturation and hue for each photo of a batch of bytes, some photos grey (NamedMask, section 4.2)."
     order, split_idx = 30, 0
@@ -122,7 +121,7 @@ class Blur(Settings):
     p:float = setting(.5, number(0), unsaid=True)                # Share of blurred photos
     sigma:tuple = setting((.1, 2.), pair(above=0), unsaid=True)  # Range of sigma, pixels
 
-@delegates(Blur)
+@takes(Blur)
 class GaussianBlur(Transform):
     "Blur some photos of a batch of bytes, each with a sigma of its own (NamedMask, section 4.2)."
     order, split_idx = 31, 0

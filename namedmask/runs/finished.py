@@ -17,7 +17,8 @@ from ..teachers.sets import get_teachers
 from ..stages.names import parse_names
 from .record import STAGES, _are_texts, _is_object, read_run
 from .run import Run
-from .settings import REVISION, _sources, versions
+from ..core import REVISION
+from .settings import FitSettings, _sources, versions
 
 # %% ../../nbs/runs/finished.ipynb #13a00031
 def _signature(stats):
@@ -50,17 +51,17 @@ def photos_state(sources)->str: # As for `fit`
 
 def library_state()->dict:
     "Changes with the library and what it computes with."
-    modules = sorted(Path(sys.modules['namedmask'].__file__).parent.glob('*.py'))
-    return {**versions(), 'revision': REVISION, 'files': _signature((p.name, os.stat(p)) for p in modules)}
+    modules = sorted(Path(sys.modules['namedmask'].__file__).parent.rglob('*.py'))
+    return {**versions(), 'revision': REVISION, 'files': _signature((str(p), os.stat(p)) for p in modules)}
 
 # %% ../../nbs/runs/finished.ipynb #13a00032
-def _asked(given):
-    "The arguments of `fit` as plain JSON; None where an object is among them that JSON cannot hold."
-    unlabelled, names = given.get('unlabelled'), given['names']
+def _asked(images, names, teachers, options):
+    "What the result of `fit` depends on, as plain JSON; None where an object is among it that JSON cannot hold."
     if names is not None: names = {c.name: list(c.prompts) for c in parse_names(names)}
-    plain = {**given, 'names': names, 'images': _sources(given['images']),
-             'unlabelled': _sources(unlabelled) if unlabelled else None}
-    try: return json.loads(json.dumps({**plain, 'teachers': _plain_teachers(given['teachers'])}))
+    told = FitSettings(**options.only(FitSettings)).as_dict()
+    plain = {**told, 'names': names, 'images': _sources(images),
+             'unlabelled': _sources(options.unlabelled) if options.unlabelled else None}
+    try: return json.loads(json.dumps({**plain, 'teachers': _plain_teachers(teachers)}))
     except Exception: return None     # a detector; teachers whose cards cannot be had
 
 def _plain_teachers(teachers):

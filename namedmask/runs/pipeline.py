@@ -10,9 +10,10 @@ __all__ = ['fit']
 # %% ../../nbs/runs/pipeline.ipynb #b1c9bea2
 import csv, json, sys, time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from ..core import NamedMaskError, atomic_path, locked, remove_own, write_json
+from ..core import Ctx, NamedMaskError, atomic_path, locked, remove_own, write_json
+from ..core.settings import takes
 from ..teachers.sets import get_teachers
 from ..stages.names import parse_names
 from ..stages.diversity import Looks
@@ -22,15 +23,22 @@ from .record import STAGES, read_run
 from .run import Run, _groups, _is_present, read_stage
 from .checks import _torch_device, check_given, check_output
 from .detectors import _saliency_before, choose_saliency, make_detector
-from .settings import defaults_of, revision_of, run_settings, versions
+from .settings import FitOptions, FitSettings, defaults_of, revision_of, run_settings, versions
 from .finished import _answer, _asked, _state, folder_state
 
 # %% ../../nbs/runs/pipeline.ipynb #3b7e9ae4
 class _Steps:
     "Runs the stages one after the other, says a line for each, and writes down what is finished and what they warn of."
-    def __init__(self, out, record, state, quiet): self.out, self.record, self.state, self.said, self.quiet = Path(out), record, state, [], quiet
+    def __init__(self, ctx, record, state):
+        self.ctx, self.out, self.record, self.state, self.said, self.quiet = ctx, ctx.folder, record, state, [], ctx.quiet
 
-    def save(self, **kw): self.record.update(kw); write_json(self.out/'run.json', self.record)
+    @property
+    def settings(self): return self.record['settings']
+
+    def save(self, **kw):
+        self.record.update(kw)
+        write_json(self.out/'run.json', self.record)
+
     def say(self, text):
         if not self.quiet: print(text, flush=True)
     def warn(self, *texts):
@@ -39,7 +47,7 @@ class _Steps:
             self.said.append(f'           note: {text}')
             self.say(self.said[-1])
 
-    def stage(self, name): return read_stage(self.out, name, _groups(self.record['settings']))
+    def stage(self, name): return read_stage(self.out, name, _groups(self.settings))
 
     def __call__(self, name, work, tell):
         "Do a stage; `tell` says of its result what the line should say."
@@ -72,159 +80,189 @@ def _cards(retriever, looks, detector, student, expert=None):
     return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *opinion, *finder, *first, student) if c is not None]
 
 # %% ../../nbs/runs/pipeline.ipynb #147cf470
-def _archive_stages(step, settings, categories, parts, batch_size, workers, quiet):
+def _archive_stages(step, categories, parts, options):
     "Index, archive and photos of nothing. `parts` gives up the retriever and the second opinion, so that their memory is free afterwards."
-    from namedmask.stages.index import build_index
     from namedmask.models.infer import free_memory
     from namedmask.stages.detectors import release
-    retriever, looks = parts.pop('retriever'), parts.pop('looks')
-    index = step('index', lambda: build_index(settings['images'], retriever, step.out/'index', batch_size=batch_size, workers=workers, quiet=quiet),
-                 lambda i: f'{len(i):,} photos')
+    retriever, embedder = parts.pop('retriever'), parts.pop('looks')
+    index = _index_stage(step, retriever, options)
+    archive = _archive_stage(step, categories, index, retriever, embedder)
+    nothing = _nothing_stage(step, index, retriever, archive, embedder)
+    for network in (retriever, embedder): release(network)
+    free_memory()
+    empty = [name for name in archive.names if not archive.kept(name)]
+    if not empty: return archive, nothing
+    raise NamedMaskError(f"No photo is left for {', '.join(empty)}: "
+                         f"give more photos, other words (\"{empty[0]}=…|…\"), or leave the name out.")
+
+def _index_stage(step, retriever, options):
+    from namedmask.stages.index import build_index
+    def work():
+        return build_index(step.settings['images'], retriever, step.out/'index', batch_size=options.batch_size,
+                           workers=options.workers, quiet=step.quiet)
+    index = step('index', work, lambda index: f'{len(index):,} photos')
     step.save(photos=len(index))
     _note_skipped(step, index.skipped)
-    archive = step('archive', lambda: build_archive(index, retriever, categories, settings['n'], step.out/'archive', near=settings['near'], quiet=quiet, looks=looks,
-                                                    votes=settings['votes'], warn=False, copies=settings['copies'], alike=settings['alike']),
-                   lambda a: ', '.join(f'{n} {len(a.kept(n))}' for n in a.names[:12]) + (' …' if len(a.names) > 12 else ''))
-    step.warn(*archive.warnings)
-    nothing = _nothing_stage(step, settings, index, retriever, archive, looks, quiet)
-    for network in (retriever, looks): release(network)
-    free_memory()
-    empty = [n for n in archive.names if not archive.kept(n)]
-    if empty: raise NamedMaskError(f"No photo is left for {', '.join(empty)}: give more photos, other words (\"{empty[0]}=…|…\"), or leave the name out.")
-    return archive, nothing
+    return index
 
-def _nothing_stage(step, settings, index, retriever, archive, looks, quiet):
+def _archive_stage(step, categories, index, retriever, embedder):
+    s = step.settings
+    def work():
+        return build_archive(index, retriever, categories, s['n'], step.out/'archive', near=s['near'], looks=embedder, votes=s['votes'],
+                             copies=s['copies'], alike=s['alike'], quiet=step.quiet, warn=False)
+    archive = step('archive', work, _counts)
+    step.warn(*archive.warnings)
+    return archive
+
+def _counts(archive, most=12):
+    "How many photos each name has, the first names."
+    return ', '.join(f'{name} {len(archive.kept(name))}' for name in archive.names[:most]) + (' …' if len(archive.names) > most else '')
+
+def _nothing_stage(step, index, retriever, archive, embedder):
     "Photos that no name fits, to train on; none unless the run asks for some."
     from namedmask.stages.nothing import find_nothing
-    n = settings['nothing']
+    n = step.settings['nothing']
     if not n: return []
-    made = step('nothing', lambda: find_nothing(index, retriever, archive, step.out/'nothing', n, looks=looks, seed=settings['seed'], quiet=quiet),
-                lambda o: f'{len(o.train):,} photos that no name fits, {len(o.held):,} set aside')
-    if len(made.train) < n:
-        step.warn(f"only {len(made.train)} photos were found that fit no name, not {n}: the student learns from fewer when to say nothing; give more photos that show none of the names.")
-    return made.train
+    def work(): return find_nothing(index, retriever, archive, step.out/'nothing', n, looks=embedder, seed=step.ctx.seed, quiet=step.quiet)
+    photos = step('nothing', work, lambda made: f'{len(made.train):,} photos that no name fits, {len(made.held):,} set aside')
+    if len(photos.train) < n:
+        step.warn(f"only {len(photos.train)} photos were found that fit no name, not {n}: the student learns from fewer when to say nothing; "
+                  "give more photos that show none of the names.")
+    return photos.train
 
+# %% ../../nbs/runs/pipeline.ipynb #147cf471
 def _note_skipped(step, skipped):
     "List the files that the index could not read, and say how many they are."
     file = step.out/'skipped.csv'
-    if not skipped: remove_own(file); return
-    rows = [[str(o).encode('utf-8', 'backslashreplace').decode() for o in row] for row in (('path', 'reason'), *skipped)]
+    if not skipped:
+        remove_own(file)
+        return
+    rows = [[str(text).encode('utf-8', 'backslashreplace').decode() for text in row] for row in (('path', 'reason'), *skipped)]
     with atomic_path(file) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f: csv.writer(f).writerows(rows)
-    step.warn(f"{len(skipped)} file{'s were' if len(skipped) > 1 else ' was'} skipped, the first: {skipped[0][1]} (all of them: skipped.csv)")
+    were = 's were' if len(skipped) > 1 else ' was'
+    step.warn(f"{len(skipped)} file{were} skipped, the first: {skipped[0][1]} (all of them: skipped.csv)")
 
 # %% ../../nbs/runs/pipeline.ipynb #ae7b5785
-def _mask_stages(step, settings, teachers, archive, nothing, parts, cards, parallel, device, quiet):
+def _mask_stages(step, teachers, archive, nothing, parts, cards, parallel):
     "Saliency, experts and student. `parts` gives up the detector and the first weights when they have done their work."
     from namedmask.models.infer import free_memory
     from namedmask.stages.detectors import release
     detector = parts.pop('detector')
-    masks = _saliency_stage(step, archive, detector, quiet)
+    masks = _saliency_stage(step, archive, detector)
     release(detector)
     free_memory()
-    if settings['experts']:
-        masks = _expert_stage(step, settings, teachers, archive, masks, parallel, device, quiet)
+    if step.settings['experts']:
+        masks = _expert_stage(step, teachers, archive, masks, parallel)
         free_memory()
-    return _student_stage(step, settings, archive, nothing, masks, parts.pop('init'), cards, device, quiet)
+    return _student_stage(step, archive, nothing, masks, parts.pop('init'), cards)
 
-def _saliency_stage(step, archive, detector, quiet):
+def _saliency_stage(step, archive, detector):
     from namedmask.stages.saliency import make_masks
-    return step('saliency', lambda: make_masks(archive.kept(), detector, step.out/'saliency', quiet=quiet), lambda m: f'{len(m):,} masks')
+    def work(): return make_masks(archive.kept(), detector, step.out/'saliency', quiet=step.quiet)
+    return step('saliency', work, lambda masks: f'{len(masks):,} masks')
 
-def _expert_stage(step, settings, teachers, archive, masks, parallel, device, quiet):
+def _expert_stage(step, teachers, archive, masks, parallel):
     from namedmask.stages.refine import refine_masks
-    first = teachers.student_init(settings['experts']['encoder'])
-    return step('experts', lambda: refine_masks(archive, masks, settings['groups'], first, settings['experts'], step.out/'experts', settings['seed'], quiet=quiet,
-                                                parallel=parallel, device=device), lambda m: f'{len(m):,} masks')
+    settings, groups = step.settings['experts'], step.settings['groups']
+    first = teachers.student_init(settings['encoder'])
+    def work(): return refine_masks(archive, masks, groups, first, settings, step.out/'experts', parallel=parallel, **step.ctx.how())
+    return step('experts', work, lambda masks: f'{len(masks):,} masks')
 
-def _student_stage(step, settings, archive, nothing, masks, init, cards, device, quiet):
+def _student_stage(step, archive, nothing, masks, init, cards):
     from namedmask.stages.distil import distil
+    settings, asked = step.settings['student'], step.settings['sure']
     def taught(stage, labelled=None, sure=0.):
-        return step(stage, lambda: distil(archive, masks, settings['student'], init, step.out/stage, seed=settings['seed'], cards=cards, quiet=quiet,
-                                          device=device, nothing=nothing, labelled=labelled, sure=sure),
-                    lambda s: f"{s.meta['model']['encoder']}, {settings['student']['iterations']:,} iterations")
-    labelled = _labels_stage(step, settings, taught('first'), archive, nothing, quiet) if settings['unlabelled'] else None
-    student = taught('student', labelled, settings['sure'])
-    if (sure := student.meta.get('sure', 0.)) < settings['sure']:
-        step.warn(f"a name was to reach a probability of {settings['sure']:g} somewhere in a photo (--sure), but the student is not that sure of its own archive photos: {sure:.2g} is asked; more iterations make it surer.")
+        def work():
+            return distil(archive, masks, settings, init, step.out/stage, sure=sure, cards=cards, nothing=nothing, labelled=labelled, **step.ctx.how())
+        return step(stage, work, lambda student: f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations")
+    labelled = _labels_stage(step, taught('first'), archive, nothing) if step.settings['unlabelled'] else None
+    student = taught('student', labelled, asked)
+    sure = student.meta.get('sure', 0.)
+    if sure < asked:
+        step.warn(f"a name was to reach a probability of {asked:g} somewhere in a photo (--sure), but the student is not that sure of its own "
+                  f"archive photos: {sure:.2g} is asked; more iterations make it surer.")
     return student
 
-def _labels_stage(step, settings, first, archive, nothing, quiet):
+def _labels_stage(step, first, archive, nothing):
     "The first student labels the photos that nobody has labelled."
     from namedmask.stages.nothing import NothingPhotos
     from namedmask.stages.unlabelled import label_photos
-    aside = NothingPhotos(step.out/'nothing').held if settings['nothing'] else []           # no training sees these
+    aside = NothingPhotos(step.out/'nothing').held if step.settings['nothing'] else []           # no training sees these
     known = {e.sha for e in (*archive.kept(), *nothing, *aside)}
-    labelled = step('labels', lambda: label_photos(first, settings['unlabelled'], step.out/'labels', sure_background=settings['sure_background'],
-                                                   without=known, quiet=quiet),
-                    lambda o: f'{len(o.photos):,} photos labelled by the first student')
+    def work():
+        return label_photos(first, step.settings['unlabelled'], step.out/'labels', sure_background=step.settings['sure_background'],
+                            without=known, quiet=step.quiet)
+    labelled = step('labels', work, lambda made: f'{len(made.photos):,} photos labelled by the first student')
     if labelled.skipped:
-        step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} (all of them: labels/skipped.csv)")
+        step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} "
+                  "(all of them: labels/skipped.csv)")
     return labelled
 
 # %% ../../nbs/runs/pipeline.ipynb #f9c147c9
+@takes(FitOptions)
 def fit(
-    images,            # A folder, a `.txt` list, or several of them
-    names,             # "cat,tv=television|tv monitor", or anything `parse_names` reads
-    out,               # The run's folder: a new one, an empty one or a run's; what is finished there is kept
-    teachers='offline',# 'offline', 'paper', 'mini' (the mini world's) or a `TeacherSet`
-    n:int=None,        # Photos for each name; 100, with the paper's teachers 500
-    student=None,      # 'small', 'paper' or a dict with some settings, the others as they go with the teachers; by default all of these
-    experts=True,      # Train an expert for each name (NamedMask, section 3.3): True, False, or settings as for the student
-    groups:dict=None,  # group -> names that share one expert; each name its own by default
-    saliency='auto',   # 'auto', 'evidence', 'spectral', 'tokencut', 'selfmask' or a detector; 'auto': see `choose_saliency` and `make_detector`
-    seed:int=0,        # The same seed gives the same result; from 0
-    iterations:int=None,        # Of the student, if not those of its settings; from 1
-    expert_iterations:int=None, # Of each expert, if not the default; from 1
-    near:int=16,       # Photos whose difference hashes differ in at most so many of 256 bits are near-duplicates
-    votes:int=None,    # Nearest photos that are asked whether a photo looks like its name; 20, with the paper's teachers 0, as published
-    batch_size:int=32, # Photos at a time while indexing
-    workers:int=2,     # Threads that decode photos while indexing
-    report:bool=True,  # Write report.html
-    quiet:bool=False,  # Say nothing
-    recipe:str=None,   # A published configuration (`recipes.recipe`): its names, n, student and experts where they are not given
-    parallel='auto',   # Experts trained at the same time: a number, or 'auto' for as many as there is room for (`refine.experts_at_once`); the result is the same
-    defaults='run',    # 'run': a run keeps the defaults that it was begun with; 'new': it gets the present ones (`defaults_of`)
-    device=None,       # Where networks are trained: 'auto' (also None), 'cpu', 'cuda', 'mps'
-    nothing:int=None,  # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); 0, as published: none. A quarter of the archives' photos with the offline teachers, none with the others
-    unlabelled=None,   # A folder, a `.txt` list, or several of them: photos that a first student labels for the second (`unlabelled.label_photos`)
-    alike:float=None,  # The largest part of a name's photos that may look much alike (`diversity.too_many_alike`); .3 with the offline teachers, 1 (any) with the others
-    sure:float=None,   # The probability that a name must reach somewhere in a photo to be given in it (`infer.keep_sure`); .9 with the offline teachers, 0 (any), as published, with the others
+    images,    # A folder, a `.txt` list, or several of them
+    names,     # "cat,tv=television|tv monitor", or anything `parse_names` reads
+    out,       # The run's folder: a new one, an empty one or a run's; what is finished there is kept
+    teachers='offline', # 'offline', 'paper', 'mini' (the mini world's) or a `TeacherSet`
+    **options, # Of `FitSettings` and `WorkSettings`
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
-    given = dict(images=images, names=names, teachers=teachers, n=n, student=student, experts=experts, groups=groups, saliency=saliency, seed=seed,
-                 iterations=iterations, expert_iterations=expert_iterations, near=near, votes=votes, recipe=recipe, nothing=nothing, alike=alike,
-                 unlabelled=unlabelled, sure=sure)
-    given = check_given(given, batch_size, workers, parallel, defaults, device)
-    with locked(out), _continue_hint(quiet):
-        asked = _asked(given)
-        done = _answer(out, asked, defaults, report, quiet)
-        return done or _fit(out, given, asked, batch_size, workers, parallel, defaults, _torch_device(device), report, quiet)
+    options = FitOptions(**options)
+    check_given(images, names, teachers, options)
+    request = _Request(images, names, out, teachers, options)
+    with locked(out), _continue_hint(options.quiet):
+        asked = _asked(images, names, teachers, options)
+        done = _answer(out, asked, options.defaults, options.report, options.quiet)
+        return done or _fit(request, asked)
+
+@dataclass(frozen=True)
+class _Request:
+    "What one call of `fit` asks for."
+    images:object
+    names:object
+    out:object
+    teachers:object
+    options:FitOptions
 
 # %% ../../nbs/runs/pipeline.ipynb #13a00042
-def _completed(out, given, revision):
+def _completed(request, revision):
     "(settings, teachers, saliency, notes): what was asked for with every default filled in."
     from namedmask.evaluate.recipes import filled, recipe
-    given = {k: v for k, v in given.items()}
-    teachers = given['teachers'] = get_teachers(given['teachers'])
-    name = given.pop('recipe')
-    if name: given.update(filled(name, given['names'], given['n'], given['student'], given['experts'], teachers.name))
-    given['saliency'], notes = choose_saliency(teachers, given['saliency'], _saliency_before(out, teachers))
-    return run_settings(**given, revision=revision, recipe=recipe(name) if name else None), teachers, given['saliency'], notes
+    teachers, told = get_teachers(request.teachers), dict(request.options.only(FitSettings), names=request.names)
+    name = told.pop('recipe')
+    if name: told.update(filled(name, told['names'], told['n'], told['student'], told['experts'], teachers.name))
+    told['saliency'], notes = choose_saliency(teachers, told['saliency'], _saliency_before(request.out, teachers))
+    settings = run_settings(request.images, told.pop('names'), teachers, revision, recipe(name) if name else None, **told)
+    return settings, teachers, told['saliency'], notes
 
 def _begun(before, settings, revision, out):
     "The record of a run that begins or goes on; what is finished with other settings does not count."
-    old = {**defaults_of(before.get('revision', 1)), **before['settings']} if before else {}
-    same = before and before.get('revision', 1) == revision and json.loads(json.dumps(settings)) == {k: old.get(k) for k in settings}
+    old = _as_written_today({**defaults_of(before.get('revision', 1)), **before['settings']}) if before else {}
+    same = before and before.get('revision', 1) == revision and _plain(settings) == {name: old.get(name) for name in settings}
     stages = {s: read_stage(out, s, _groups(settings)).get('key') for s in STAGES if same and _is_present(out, before, s)}
     return {'settings': settings, 'revision': revision, 'versions': versions(), 'teachers': [], 'warnings': [], 'stages': stages}
 
+def _plain(settings): return json.loads(json.dumps(settings))
+
+def _as_written_today(settings):
+    "The settings of an older run; those of its networks may have been spelled in another way."
+    from namedmask.stages.distil import Student
+    from namedmask.stages.experts import Expert
+    settings = dict(settings)
+    for name, kind in (('student', Student), ('experts', Expert)):
+        try: settings[name] = settings.get(name) and _plain(kind.of(settings[name]).as_dict())
+        except NamedMaskError: pass            # what cannot be is no setting of today's either, and differs
+    return settings
+
 def _parts(settings, teachers, saliency, revision):
     "(the networks that a run begins with, their cards); the cards come without the weights."
-    looks_on = settings['votes'] or settings['alike'] < 1 or settings['nothing']
-    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=Looks(teachers.features()[0]) if looks_on else None,
+    wants_eyes = settings['votes'] or settings['alike'] < 1 or settings['nothing']
+    embedder = Looks(teachers.features()[0]) if wants_eyes else None
+    parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=embedder,
                  init=teachers.student_init(settings['student']['encoder']))
     expert = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None
-    return parts, _cards(parts['retriever'], parts['looks'], parts['detector'], parts['init'][1], expert)
+    return parts, _cards(parts['retriever'], embedder, parts['detector'], parts['init'][1], expert)
 
 # %% ../../nbs/runs/pipeline.ipynb #b3881fdc
 def _say_false_names(step, quiet):
@@ -246,26 +284,34 @@ def _say_estimate(step, run, quiet):
                      + f" (0 to 1, no IoU; look at {best_first[-1]} first)")
     step.say(step.said[-1])
 
-def _fit(out, given, asked, batch_size, workers, parallel, defaults, device, report, quiet):
+def _fit(request, asked):
     "The stages of a run, one after the other."
     from namedmask.stages.refine import experts_at_once
+    out, options = Path(request.out), request.options
     before = read_run(out)
-    revision, notes = revision_of(before, defaults)
-    settings, teachers, saliency, more = _completed(out, given, revision)
-    if settings['experts']: experts_at_once(1, settings['experts'], parallel)
+    revision, notes = revision_of(before, options.defaults)
+    settings, teachers, saliency, more = _completed(request, revision)
+    if settings['experts']: experts_at_once(1, settings['experts'], options.parallel)
     categories = parse_names(settings['names'])
     check_output(out, 200_000_000 + 100_000*settings['n']*len(categories))
     parts, cards = _parts(settings, teachers, saliency, revision)
-    step = _Steps(out, {**_begun(before, settings, revision, out), 'teachers': cards}, asked and _state(asked), quiet)
+    ctx = Ctx(out, seed=settings['seed'], device=_torch_device(options.device), quiet=options.quiet)
+    step = _Steps(ctx, {**_begun(before, settings, revision, out), 'teachers': cards}, asked and _state(asked))
     step.save()
     step.warn(*notes, *more)
-    archive, nothing = _archive_stages(step, settings, categories, parts, batch_size, workers, quiet)
-    _mask_stages(step, settings, teachers, archive, nothing, parts, cards[:-1], parallel, device, quiet)
-    _say_false_names(step, quiet)
-    run = Run(out, None if isinstance(saliency, str) else saliency)
-    if report: _say_estimate(step, run, quiet)
+    archive, nothing = _archive_stages(step, categories, parts, options)
+    _mask_stages(step, teachers, archive, nothing, parts, cards[:-1], options.parallel)
+    return _finished(step, Run(out, None if isinstance(saliency, str) else saliency), options)
+
+def _finished(step, run, options):
+    "The run, with what can be said of it at its end, and its report."
+    _say_false_names(step, options.quiet)
+    if options.report: _say_estimate(step, run, options.quiet)
     step.finish()
-    if report: start = time.time(); page = write_report(run); step.say(f"{'report':10} {page}  ({clock(time.time() - start)})")
+    if not options.report: return run
+    start = time.time()
+    page = write_report(run)
+    step.say(f"{'report':10} {page}  ({clock(time.time() - start)})")
     return run
 
 # %% ../../nbs/runs/pipeline.ipynb #56b3ee08

@@ -14,10 +14,9 @@ from copy import copy
 from dataclasses import dataclass, replace
 import numpy as np
 from fastcore.basics import patch
-from fastcore.meta import delegates
 from threadpoolctl import threadpool_limits
 from ..core import REVISION, NamedMaskError, Settings
-from ..core.settings import setting
+from ..core.settings import setting, takes
 from ..data.decode import WORK_SIDE
 from .spectral import candidates_of, framing_prior, image_batch, unit_rows, vote
 from .eigen import MatrixGraph, _later_by, smallest
@@ -61,7 +60,7 @@ class Saliency(Settings):
         if self.refine_side is not None and not 16 <= self.refine_side <= 2048:
             raise NamedMaskError(f"A mask cannot be refined on a photo of {self.refine_side} pixels: say refine_side=None, or 16 to 2048.")
 
-@delegates(Saliency)
+@takes(Saliency)
 class Detector:
     "What all detectors share: features, refinement, fallback. Subclasses fill in `coarse`."
     def __init__(self,
@@ -140,7 +139,7 @@ class BatchDetector(Detector):
         with threadpool_limits(1, user_api='blas'): return [self.finish(im, r) for im, r in zip(ims, self.coarse_of(photos))]
 
 # %% ../../nbs/stages/detectors.ipynb #15f18723
-@delegates(Saliency)
+@takes(Saliency)
 class SpectralDetector(BatchDetector):
     "Spectral candidates, framing prior, IoU vote (SelfMask 3.1), then a refinement. Uses no label beyond what its features were trained with."
     role = 'saliency features'
@@ -202,7 +201,7 @@ def second_vectors(
     return np.concatenate(out).reshape(len(maps), *maps[0].shape[1:])
 
 # %% ../../nbs/stages/detectors.ipynb #5bc10053
-@delegates(Saliency)
+@takes(Saliency)
 class TokenCutDetector(BatchDetector):
     "Normalised cut of a graph with two kinds of edges (TokenCut, Wang et al. 2022), then a refinement. Uses features only."
     role = 'saliency features'
@@ -233,7 +232,7 @@ class TokenCutDetector(BatchDetector):
         return [dict(vector=v, side=side, seed=seed, coarse=mask.astype(np.float64), inexact=inexact.get(i, '')) for i, (v, mask, side, seed) in enumerate(cuts)]
 
 # %% ../../nbs/stages/detectors.ipynb #c665b657
-@delegates(Saliency)
+@takes(Saliency)
 class EvidenceDetector(Detector):
     "A classifier's evidence, spread by a random walk with restart, Otsu's threshold, then a refinement. Its hint comes from image labels."
     role = 'saliency features and class evidence'

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np, torch.nn.functional as F
 from PIL import Image
 from fastai.basics import default_device
-from fastcore.meta import delegates
 from ..core import Ctx, NamedMaskError, Stage, atomic_path, cache_dir, settings_key
-from ..core.settings import is_number
+from ..core.settings import is_number, takes
 from ..data.decode import as_rgb
 from ..teachers.cards import SUPERVISION, TeacherCard, cards_of
 from ..teachers.weights import find_weights
@@ -199,7 +198,7 @@ def load_selfmask(
     return model.to(device or 'cpu').eval()
 
 # %% ../../nbs/stages/predictor.ipynb #634974bb
-@delegates(Saliency)
+@takes(Saliency)
 class SelfMaskDetector(Detector):
     "SelfMask's predictor as a saliency detector: the mask of the query with the highest objectness, then a refinement."
     role = 'saliency'

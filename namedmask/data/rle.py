@@ -1,4 +1,4 @@
-"""COCO's compressed run lengths, by hand, checked against pycocotools.
+"""COCO's compressed run lengths: written and drawn by pycocotools, read with care.
 
 Docs: https://namedmask.github.io/namedmask/data/rle.html.md"""
 
@@ -9,64 +9,61 @@ __all__ = ['run_lengths', 'rle_encode', 'rle_decode']
 
 # %% ../../nbs/data/rle.ipynb #7bbc6962
 import numpy as np
+from pycocotools import mask as coco
 from ..core import NamedMaskError
 
 # %% ../../nbs/data/rle.ipynb #049282f1
 def run_lengths(
     mask, # (H, W) bool: True on the object
 )->np.ndarray: # Whole numbers: background, object, background, ... down the columns
-    "The lengths of a mask's runs."
+    "The lengths of a mask's runs. pycocotools tells them only as text."
     flat = np.asarray(mask, bool).T.ravel()
     ends = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
     runs = np.diff(ends)
     return np.concatenate([[0], runs]) if flat[0] else runs
 
 # %% ../../nbs/data/rle.ipynb #f23582b6
-def _letters(x):
-    "One whole number in letters of five bits, the lowest first."
-    out = []
-    while True:
-        digit, x = x & 31, x >> 5
-        more = x != (-1 if digit & 16 else 0)
-        out.append(chr(48 + digit + 32*more))
-        if not more: return ''.join(out)
-
 def rle_encode(
     mask, # (H, W) bool: True on the object
 )->dict:  # {'size': [H, W], 'counts': text}
     "A mask in COCO's compressed run lengths."
-    x = run_lengths(mask)
-    x[3:] -= x[1:-2].copy()
-    return {'size': [int(o) for o in np.shape(mask)], 'counts': ''.join(map(_letters, x.tolist()))}
+    rle = coco.encode(np.asfortranarray(np.asarray(mask, bool), np.uint8))
+    return {'size': rle['size'], 'counts': rle['counts'].decode()}
 
 # %% ../../nbs/data/rle.ipynb #6c779c8a
-_MOST = 200_000_000  # pixels, as for photos
+_MOST_PIXELS = 200_000_000  # as for photos
 
-def _numbers(text):
-    "The numbers in a text of letters; a ValueError where it is not whole."
-    d = np.frombuffer(text.encode('ascii'), np.uint8).astype(np.int64) - 48
-    if not d.size or d.min() < 0 or d.max() > 63: raise ValueError("letters that do not belong there")
-    ends = np.flatnonzero(d < 32)
-    if not ends.size or ends[-1] != d.size - 1: raise ValueError("it is cut short")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    size = ends - starts + 1
-    if size.max() > 7: raise ValueError("a number that is too large")
-    k = np.arange(d.size) - np.repeat(starts, size)
-    x = np.add.reduceat((d & 31) << 5*k, starts) - np.where(d[ends] & 16, 1 << 5*size, 0)
-    x[1::2], x[2::2] = np.cumsum(x[1::2]), np.cumsum(x[2::2])
-    return x
+# By hand: pycocotools reads beyond the end of a text that is cut short, and does not tell the runs that it has read.
+def _runs_of(text):
+    "The run lengths in a text of letters; a ValueError where it is not whole."
+    letters = np.frombuffer(text.encode('ascii'), np.uint8).astype(np.int64) - 48
+    if not letters.size or letters.min() < 0 or letters.max() > 63: raise ValueError("letters that do not belong there")
+    last = np.flatnonzero(letters < 32)                       # the last letter of each number
+    if not last.size or last[-1] != letters.size - 1: raise ValueError("it is cut short")
+    first = np.concatenate([[0], last[:-1] + 1])
+    length = last - first + 1
+    if length.max() > 7: raise ValueError("a number that is too large")
+    place = np.arange(letters.size) - np.repeat(first, length)
+    runs = np.add.reduceat((letters & 31) << 5*place, first) - np.where(letters[last] & 16, 1 << 5*length, 0)
+    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+    return runs
 
 # %% ../../nbs/data/rle.ipynb #293efcdd
 def rle_decode(
     rle:dict, # {'size': [H, W], 'counts': text, or a list of run lengths}
 )->np.ndarray: # (H, W) bool
     "The mask in COCO's run lengths; damaged ones are a `NamedMaskError`."
-    try:
-        h, w = (int(o) for o in rle['size'])
-        if not (h > 0 and w > 0 and h*w <= _MOST): raise ValueError(f"a size of {h} x {w}")
-        counts = rle['counts'] if not isinstance(rle['counts'], bytes) else rle['counts'].decode()
-        x = _numbers(counts) if isinstance(counts, str) else np.array(counts, np.int64)
-        if x.ndim != 1 or (x < 0).any() or (x > h*w).any() or x.sum() != h*w: raise ValueError(f"its runs do not add up to {h} x {w} pixels")
+    try: size, runs = _checked(rle)
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise NamedMaskError(f"These are not the run lengths of a mask ({e}): bring the file again.") from e
-    return np.repeat(np.arange(len(x)) % 2 == 1, x).reshape(w, h).T
+    return coco.decode(coco.frPyObjects({'size': size, 'counts': runs}, *size)).astype(bool)
+
+def _checked(rle):
+    "(size, run lengths), which add up to the size."
+    h, w = (int(side) for side in rle['size'])
+    if not (h > 0 and w > 0 and h*w <= _MOST_PIXELS): raise ValueError(f"a size of {h} x {w}")
+    counts = rle['counts'].decode() if isinstance(rle['counts'], bytes) else rle['counts']
+    runs = _runs_of(counts) if isinstance(counts, str) else np.array(counts, np.int64)
+    out_of_range = runs.ndim != 1 or (runs < 0).any() or (runs > h*w).any()
+    if out_of_range or runs.sum() != h*w: raise ValueError(f"its runs do not add up to {h} x {w} pixels")
+    return [h, w], runs

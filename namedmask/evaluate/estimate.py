@@ -1,4 +1,4 @@
-"""Your own photos have no masks, so nobody can tell you the IoU of each name. What the parts of a run say about each other tells which names to trust.
+"""Which names to trust on your own photos: what the parts of a run say about each other.
 
 Docs: https://namedmask.github.io/namedmask/evaluate.estimate.html.md"""
 
@@ -54,12 +54,17 @@ def photos_beside(
     kept = {e.sha: e.name for e in archive.kept()}
     rows = {p.sha: p.row for p in index.photos(None) if p.sha in kept}
     names = [name for name in archive.names if any(kept[sha] == name for sha in rows)]
-    means = [np.asarray(index.vectors[sorted(row for sha, row in rows.items() if kept[sha] == name)], np.float32).mean(0) for name in names]
-    scores, which = best_names(index.vectors, np.stack([v/np.linalg.norm(v) for v in means])) if names else (np.zeros(0), np.zeros(0, int))
+    if not names: return {}
+    def mean_of(name):
+        own = sorted(row for sha, row in rows.items() if kept[sha] == name)
+        return np.asarray(index.vectors[own], np.float32).mean(0)
+    means = [mean_of(name) for name in names]
+    scores, which = best_names(index.vectors, np.stack([v/np.linalg.norm(v) for v in means]))
     out_of_reach = {*kept, *without}
     def nearest(c):
         own = np.flatnonzero(which == c)
-        return (p for p in index.photos(own[np.argsort(-scores[own], kind='stable')].tolist()) if p.sha not in out_of_reach)
+        order = own[np.argsort(-scores[own], kind='stable')].tolist()
+        return (photo for photo in index.photos(order) if photo.sha not in out_of_reach)
     return {name: list(islice(nearest(c), n)) for c, name in enumerate(names)}
 
 # %% ../../nbs/14_evaluate.estimate.ipynb #da424233
@@ -70,10 +75,12 @@ def estimate_names(
     masks,         # `MaskStore` of the pseudo-masks that it learned from
     n:int=10,      # Archive photos of each name whose masks are compared
     quiet:bool=False, # No progress bar
-)->dict: # {name: {'photos', 'found', 'steady', 'masks', 'estimate'}}: a count and numbers from 0 to 1; None where there is no photo
+)->dict: # {name: {'photos', 'found', 'steady', 'masks', 'estimate'}}: a count and numbers 0 to 1, None without photos
     "What the parts of a run say about each name (see above). The estimate is found x (steady + masks)/2."
     jobs = [(name, photo, None) for name in segmenter.names for photo in beside.get(name, ())]
-    jobs += [(name, e, masks) for name in segmenter.names for e in [e for e in archive.kept(name) if e.sha in masks][:n]]
+    for name in segmenter.names:
+        masked = [entry for entry in archive.kept(name) if entry.sha in masks]
+        jobs += [(name, entry, masks) for entry in masked[:n]]
     seen = {name: dict(found=[], steady=[], masks=[]) for name in segmenter.names}
     for name, photo, store in progress(jobs, 'estimate', quiet=quiet):
         try: im = load_image(photo.path)
@@ -95,8 +102,9 @@ def _look(segmenter, name, im, mask, figures):
 
 def _summed(figures):
     "The means of what the photos of one name say, and the estimate."
-    mean = lambda values: float(np.mean(values)) if values else None
+    def mean(values): return float(np.mean(values)) if values else None
     found, steady, masks = (mean(figures[k]) for k in ('found', 'steady', 'masks'))
     known = [v for v in (steady, masks) if v is not None]
-    estimate = None if found is None else found*float(np.mean(known)) if known else 0.
+    if found is None: estimate = None
+    else: estimate = found*float(np.mean(known)) if known else 0.
     return dict(photos=len(figures['found']), found=found, steady=steady, masks=masks, estimate=estimate)

@@ -1,4 +1,4 @@
-"""A benchmark in which every photo shows a name cannot see how often a segmenter names what nobody asked for. Photos that show none of the names can.
+"""How often a segmenter names what nobody asked for, on photos that show none of its names.
 
 Docs: https://namedmask.github.io/namedmask/evaluate/false_names.html.md"""
 
@@ -19,16 +19,26 @@ def false_names(
     photos,          # Photos that show none of its names: paths, or PIL images
     least:float=.02, # Names that cover more than this part of a photo count
     quiet:bool=False,# No progress bar
-)->dict: # 'photos', 'share' of them with a false name and its 95 % 'interval' (Wilson), 'area': mean part that is named, 'names': share for each name, 'skipped': [(photo, why)], 'least'
-    "How often, and on how much of a photo, a segmenter gives names where there are none."
-    system, per, skipped = as_labeller(segmenter), [], []
+)->dict:
+    """How often, and on how much of a photo, a segmenter gives names where there are none.
+
+    'photos' are counted; 'share' of them have a false name, with its 95 % 'interval' (Wilson); 'area' is the mean part
+    that is named, 'names' the share for each name, 'skipped' [(photo, why)], and 'least' as given.
+    """
+    system, shares, skipped = as_labeller(segmenter), [], []
     names = system.names
     for photo in progress(list(photos), 'false names', quiet=quiet):
-        try: labels = system.labels(load_image(photo) if not hasattr(photo, 'convert') else photo.convert('RGB'))
-        except NamedMaskError as e: skipped.append((str(photo), str(e))); continue
-        per.append(np.bincount(labels.ravel(), minlength=1 + len(names))[1:]/labels.size)
-    if not per: raise NamedMaskError(f"None of the {len(skipped)} photos without a name could be looked at" + (f"; the first: {skipped[0][1]}" if skipped else ': give some.'))
-    return dict(_counted(np.stack(per), names, least), skipped=skipped)
+        try:
+            image = photo.convert('RGB') if hasattr(photo, 'convert') else load_image(photo)
+            labels = system.labels(image)
+        except NamedMaskError as e:
+            skipped.append((str(photo), str(e)))
+            continue
+        shares.append(np.bincount(labels.ravel(), minlength=1 + len(names))[1:]/labels.size)
+    if not shares:
+        why = f'; the first: {skipped[0][1]}' if skipped else ': give some.'
+        raise NamedMaskError(f"None of the {len(skipped)} photos without a name could be looked at{why}")
+    return dict(_counted(np.stack(shares), names, least), skipped=skipped)
 
 def is_counted(found)->bool: # What a file holds, as JSON
     "Are all figures of `false_names` in it, and numbers?"
@@ -41,6 +51,8 @@ def _counted(shares, names, least):
     "The figures, from the part (photos, names) of each photo that has each name."
     from scipy.stats import binomtest
     named = shares.sum(1)
-    k, n = int((named > least).sum()), len(named)
-    low, high = binomtest(k, n).proportion_ci(method='wilson')
-    return dict(photos=n, share=k/n, interval=[float(low), float(high)], area=float(named.mean()), names=dict(zip(names, (shares > least).mean(0).tolist())), least=least)
+    wrong, photos = int((named > least).sum()), len(named)
+    low, high = binomtest(wrong, photos).proportion_ci(method='wilson')
+    by_name = dict(zip(names, (shares > least).mean(0).tolist()))
+    return dict(photos=photos, share=wrong/photos, interval=[float(low), float(high)], area=float(named.mean()),
+                names=by_name, least=least)

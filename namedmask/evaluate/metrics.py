@@ -1,4 +1,4 @@
-"""Two label maps in, one number out: the confusion matrix and what is read off it, the outline, soft masks, and how sure each number is.
+"""Two label maps in, one number out: the confusion matrix, the outline, soft masks, and how sure each number is.
 
 Docs: https://namedmask.github.io/namedmask/evaluate.metrics.html.md"""
 
@@ -20,13 +20,17 @@ from ..core import NamedMaskError, rng_of
 LANES = 4   # Counters for each pair
 
 class ConfusionMatrix:
-    "Count pixels by (true class, predicted class), batch after batch, on the device where the batches are; method of the paper's section 4 (NamedMask)."
+    """Count pixels by (true class, predicted class), batch after batch, on the device where the batches are.
+
+    It is the method of the paper's section 4 (NamedMask).
+    """
     def __init__(self,
         n:int,        # Number of classes C, background included
         names=None,   # Their names, background first; '0', '1', ... if absent
         ):
         self.n, self.names = n, list(names or map(str, range(n)))
-        if len(self.names) != n: raise NamedMaskError(f"{len(self.names)} names for {n} classes: give one each, background first.")
+        if len(self.names) != n:
+            raise NamedMaskError(f"{len(self.names)} names for {n} classes: give one each, background first.")
         self.counts, self.ignored = torch.zeros(n, n, dtype=torch.int64), 0
 
     def update(self,
@@ -35,8 +39,7 @@ class ConfusionMatrix:
         ):
         "Add a batch (tensors or arrays, of any size)."
         pred, truth = torch.as_tensor(pred), torch.as_tensor(truth)
-        if pred.shape != truth.shape:
-            raise NamedMaskError(f"The prediction has shape {tuple(pred.shape)}, the truth {tuple(truth.shape)}: predict at the truth's own size.")
+        _check_shapes(pred, truth)
         t, p = self._fold(truth), self._fold(pred.to(truth.device))
         N = self.n + 1
         lanes = LANES if LANES*N*N < 2**15 else 1
@@ -51,15 +54,25 @@ class ConfusionMatrix:
     def _fold(self, labels):
         "All labels outside 0..C-1 as C: they get a row and a column of their own."
         x = labels.reshape(-1)
-        if x.dtype == torch.uint16: x = x.int()      # torch cannot compare 16-bit labels, which more than 254 names need
-        return x.clamp(max=self.n) if x.dtype == torch.uint8 else torch.where((x < 0) | (x >= self.n), self.n, x)
+        if x.dtype == torch.uint16: x = x.int()      # torch cannot compare these labels, which over 254 names need
+        if x.dtype == torch.uint8: return x.clamp(max=self.n)
+        return torch.where((x < 0) | (x >= self.n), self.n, x)
 
     def _stray(self, pred, truth):
-        bad = pred[(self._fold(pred) == self.n).view(pred.shape) & (self._fold(truth) < self.n).view(pred.shape).to(pred.device)]
-        return f"The prediction holds the label {bad[0].item()}, but the classes are 0 to {self.n - 1}."
+        outside, scored = self._fold(pred) == self.n, self._fold(truth) < self.n
+        bad = pred[outside.view(pred.shape) & scored.view(pred.shape).to(pred.device)]
+        return _stray_text(bad[0].item(), self.n)
+
+def _check_shapes(pred, truth):
+    if pred.shape == truth.shape: return
+    shapes = f"The prediction has shape {tuple(pred.shape)}, the truth {tuple(truth.shape)}"
+    raise NamedMaskError(f"{shapes}: predict at the truth's own size.")
+
+def _stray_text(label, n): return f"The prediction holds the label {label}, but the classes are 0 to {n - 1}."
 
 @lru_cache(maxsize=8)
 def _cycle(n, bins, device): return (torch.arange(n, device=device) % LANES*bins).to(torch.int16)
+
 def _lanes(n, bins, device):
     "0, bins, 2*bins, 3*bins, 0, ...: which of the counters each of n pixels uses."
     return _cycle(1 << max(n - 1, 0).bit_length(), bins, device)[:n]
@@ -73,7 +86,10 @@ def iou(self:ConfusionMatrix):
 
 @patch
 def miou(self:ConfusionMatrix)->float:
-    "Mean IoU over the classes, background included, classes absent from both sides left out; `nan` if nothing was counted."
+    """Mean IoU over the classes, background included, classes absent from both sides left out.
+
+    It is `nan` if nothing was counted.
+    """
     return self.iou().nanmean().item()
 
 @patch
@@ -94,12 +110,14 @@ def plot(self:ConfusionMatrix,
     size = min(8, 1.6 + .5*self.n)
     if ax is None: ax = plt.subplots(figsize=(size, size), dpi=70)[1]
     ax.imshow(np.nan_to_num(share), cmap='Blues', vmin=0, vmax=100)
-    ax.set_xticks(range(self.n), self.names, rotation=45, ha='right'); ax.set_yticks(range(self.n), self.names)
+    ax.set_xticks(range(self.n), self.names, rotation=45, ha='right')
+    ax.set_yticks(range(self.n), self.names)
     ax.set(xlabel='predicted', ylabel='true')
-    if self.n <= 25:
-        for i, j in np.ndindex(self.n, self.n):
-            if not np.isnan(share[i, j]): ax.text(j, i, f'{share[i, j]:.0f}', ha='center', va='center', fontsize=8,
-                                                  color='white' if share[i, j] > 60 else 'black')
+    if self.n > 25: return ax
+    for i, j in np.ndindex(self.n, self.n):
+        if np.isnan(share[i, j]): continue
+        colour = 'white' if share[i, j] > 60 else 'black'
+        ax.text(j, i, f'{share[i, j]:.0f}', ha='center', va='center', fontsize=8, color=colour)
     return ax
 
 # %% ../../nbs/13_evaluate.metrics.ipynb #7a051fdb
@@ -131,7 +149,7 @@ def boundary(
 ):
     "The pixels within the band along the inside of any outline: (..., H, W) bool tensor, on the device of `labels`."
     x = torch.as_tensor(labels).int()
-    x = x.short() if x.numel() and x.max() < 2**15 else x     # half the memory to walk through
+    if x.numel() and x.max() < 2**15: x = x.short()     # half the memory to walk through
     d = boundary_width(x.shape[-2:], ratio)
     x = torch.nn.functional.pad(x, (d, d, d, d), value=-1)
     return sliding(torch.maximum, x, d) != sliding(torch.minimum, x, d)
@@ -154,14 +172,14 @@ class BoundaryMatrix:
         "Add images of one size."
         truth = torch.as_tensor(truth)
         pred, truth = torch.as_tensor(pred).to(truth.device).int(), truth.int()
-        if pred.shape != truth.shape:
-            raise NamedMaskError(f"The prediction has shape {tuple(pred.shape)}, the truth {tuple(truth.shape)}: predict at the truth's own size.")
+        _check_shapes(pred, truth)
         scored, elsewhere, unscored = (truth >= 0) & (truth < self.n), self.n, self.n + 1
         bad = pred[scored & ((pred < 0) | (pred >= self.n))]
-        if len(bad): raise NamedMaskError(f"The prediction holds the label {bad[0].item()}, but the classes are 0 to {self.n - 1}.")
-        p, t = (torch.where(scored, o, unscored) for o in (pred, truth))
-        p, t = (torch.where(boundary(o, self.ratio) | ~scored, o, elsewhere) for o in (p, t))
-        self.matrix.update(p, t)
+        if len(bad): raise NamedMaskError(_stray_text(bad[0].item(), self.n))
+        def band(labels):
+            labels = torch.where(scored, labels, unscored)
+            return torch.where(boundary(labels, self.ratio) | ~scored, labels, elsewhere)
+        self.matrix.update(band(pred), band(truth))
         return self
 
     def iou(self):
@@ -176,7 +194,10 @@ def foreground_iou(
     mask,  # (H,W) bool: what was found
     truth, # (H,W) uint8 VOC ids: 0 background, 255 ignored, anything else foreground
 )->float:
-    "IoU of foreground against foreground, 255 left out: inter/(union + 1e-7), so 0 if both are empty (NamedMask's expert metric)."
+    """IoU of foreground against foreground, 255 left out: inter/(union + 1e-7), so 0 if both are empty.
+
+    It is NamedMask's expert metric.
+    """
     scored, fg = truth != 255, truth > 0
     return float((mask & fg & scored).sum()/(((mask | fg) & scored).sum() + 1e-7))
 
@@ -188,12 +209,15 @@ def precision_recall(
     truth, # (H,W) bool tensor
     n:int=THRESHOLDS,
 ):
-    "Precision and recall of the masks `soft > t`, t = 0, 1/n, ..., (n-1)/n: two (n,) float64 tensors; tp/(found + 1e-7) and tp/(true + 1e-7)."
+    """Precision and recall of the masks `soft > t`, t = 0, 1/n, ..., (n-1)/n: two (n,) float64 tensors.
+
+    They are tp/(found + 1e-7) and tp/(true + 1e-7).
+    """
     t = torch.arange(n, dtype=soft.dtype, device=soft.device)/n
     above = torch.bucketize(soft.contiguous(), t)                # how many thresholds a pixel is above
     fg = torch.bincount(above[truth], minlength=n + 1).double()  # bin k: above the first k thresholds
     bg = torch.bincount(above[~truth], minlength=n + 1).double()
-    tp, fp = (o.flip(0).cumsum(0).flip(0)[1:] for o in (fg, bg)) # above threshold k: bins k+1 and more
+    tp, fp = (bins.flip(0).cumsum(0).flip(0)[1:] for bins in (fg, bg)) # above threshold k: bins k+1 and more
     return tp/(tp + fp + EPS), tp/(fg.sum() + EPS)
 
 def f_beta(
@@ -208,7 +232,9 @@ def _soft_and_truth(soft, truth):
     soft = torch.as_tensor(soft)
     soft = soft if soft.is_floating_point() else soft.float()
     truth = torch.as_tensor(truth).to(soft.device).bool()
-    if soft.shape != truth.shape: raise NamedMaskError(f"The mask has shape {tuple(soft.shape)}, the truth {tuple(truth.shape)}: bring the mask to the truth's own size.")
+    if soft.shape != truth.shape:
+        shapes = f"The mask has shape {tuple(soft.shape)}, the truth {tuple(truth.shape)}"
+        raise NamedMaskError(f"{shapes}: bring the mask to the truth's own size.")
     if not soft.numel() or not (-1e-4 <= soft.min() and soft.max() <= 1 + 1e-4):
         raise NamedMaskError("A soft mask needs values from 0 to 1: divide 8-bit values by 255.")
     return soft.clamp(0, 1), truth
@@ -220,17 +246,20 @@ def _object_score(values):
     return 2*m/(m*m + 1 + s + 1e-20)
 
 def _similarity(x, y):
-    "Structural similarity of a part of the soft mask and of the truth; 1 for two even parts that are both empty or alike."
+    "Structural similarity of a part of the soft mask and of the truth; 1 for two even parts, both empty or alike."
     n, mx, my = x.numel(), x.mean(), y.mean()
-    vx, vy, vxy = (((a - ma)*(c - mc)).sum()/(n - 1 + 1e-20) for a, ma, c, mc in ((x, mx, x, mx), (y, my, y, my), (x, mx, y, my)))
+    def covariance(a, b): return (a*b).sum()/(n - 1 + 1e-20)
+    vx, vy, vxy = covariance(x - mx, x - mx), covariance(y - my, y - my), covariance(x - mx, y - my)
     above, below = 4*mx*my*vxy, (mx*mx + my*my)*(vx + vy)
     if above != 0: return (above/(below + 1e-20)).item()
     return 1. if below == 0 else 0.
 
 def _centroid(truth, first):
     "Rows above and columns left of the cut; the first pixel is number `first`."
-    rows, cols = (truth.sum(d)/truth.sum() for d in (1, 0))
-    return tuple(int(torch.round((w*torch.arange(first, first + len(w), device=w.device, dtype=w.dtype)).sum())) for w in (rows, cols))
+    def middle(weights):
+        numbers = torch.arange(first, first + len(weights), device=weights.device, dtype=weights.dtype)
+        return int(torch.round((weights*numbers).sum()))
+    return tuple(middle(truth.sum(d)/truth.sum()) for d in (1, 0))
 
 def s_measure(
     soft,                    # (H,W) float in [0,1], array or tensor
@@ -247,7 +276,8 @@ def _s_measure(x, t, as_published):
     if share in (0, 1): return abs(1 - share - x.mean().item())
     objects = share*_object_score(x[t]) + (1 - share)*_object_score(1 - x[~t])
     down, right = _centroid(y, 0 if as_published else 1)
-    parts = [(slice(a, b), slice(c, d)) for a, b in ((0, down), (down, None)) for c, d in ((0, right), (right, None))]
+    rows, columns = (slice(0, down), slice(down, None)), (slice(0, right), slice(right, None))
+    parts = [(r, c) for r in rows for c in columns]
     regions = sum(y[p].numel()/y.numel()*_similarity(x[p], y[p]) for p in parts if y[p].numel())
     return max(0., float(objects + regions)/2)
 
@@ -257,9 +287,13 @@ SALIENCY_SCORES = ('iou', 'acc', 'max_f', 'mean_f', 'adaptive_f', 's_measure', '
 def saliency_scores(
     soft,                    # (H,W) float in [0,1], array or tensor: how salient each pixel is
     truth,                   # (H,W) bool: the object
-    as_published:bool=False, # As SelfMask's code: beta^2 squared once more (0.09), no limit for the adaptive threshold, its cut of the S-measure
+    as_published:bool=False, # As SelfMask's code has them
 )->dict:
-    "A photo's scores, each in [0,1], under the names in `SALIENCY_SCORES`, as SelfMask's evaluation has them (section 4)."
+    """A photo's scores, each in [0,1], under the names in `SALIENCY_SCORES`, as SelfMask evaluates (section 4).
+
+    SelfMask's code squares beta^2 once more (0.09), has no limit for the adaptive threshold, and cuts elsewhere for the
+    S-measure.
+    """
     return _scores(*_soft_and_truth(soft, truth), as_published)[0]
 
 def adaptive_f(
@@ -276,12 +310,13 @@ def adaptive_f(
 
 def _scores(soft, truth, as_published):
     "The scores, and the F of all thresholds."
-    mask, f = soft > .5, f_beta(*precision_recall(soft, truth), BETA2**2 if as_published else BETA2)
+    mask = soft > .5
+    f = f_beta(*precision_recall(soft, truth), BETA2**2 if as_published else BETA2)
     iou = (mask & truth).sum().double()/((mask | truth).sum() + EPS)
     acc, mae = (mask == truth).double().mean(), (soft - truth.to(soft.dtype)).abs().double().mean()
     shape = torch.tensor(_s_measure(soft.double(), truth, as_published), dtype=torch.float64)
-    found = (iou, acc, f.max(), f.mean(), adaptive_f(soft, truth, as_published), shape, mae)
-    return {k: v.item() for k, v in zip(SALIENCY_SCORES, found)}, f
+    scores = (iou, acc, f.max(), f.mean(), adaptive_f(soft, truth, as_published), shape, mae)
+    return {k: v.item() for k, v in zip(SALIENCY_SCORES, scores)}, f
 
 # %% ../../nbs/13_evaluate.metrics.ipynb #d1949f09
 class SaliencyScores:
@@ -294,14 +329,16 @@ class SaliencyScores:
     def update(self, soft, truth): # As in `saliency_scores`
         "Add a photo."
         scores, f = _scores(*_soft_and_truth(soft, truth), self.as_published)
-        self.photos.append(scores); self.curve = self.curve + f.cpu()
+        self.photos.append(scores)
+        self.curve = self.curve + f.cpu()
         return self
 
     def mean(self)->dict:
         "Means over the photos of all `SALIENCY_SCORES`, `dataset_max_f`, and the number of `photos`."
         if not self.photos: raise NamedMaskError("No photo was scored: `update` with at least one.")
         n = len(self.photos)
-        return {k: sum(o[k] for o in self.photos)/n for k in self.photos[0]} | dict(dataset_max_f=(self.curve/n).max().item(), photos=n)
+        means = {k: sum(photo[k] for photo in self.photos)/n for k in self.photos[0]}
+        return means | dict(dataset_max_f=(self.curve/n).max().item(), photos=n)
 
 # %% ../../nbs/13_evaluate.metrics.ipynb #5134e670
 def draws(
@@ -320,12 +357,13 @@ def bootstrap_iou(
 )->np.ndarray:
     "IoU of each class in each draw of the images: (n, C) float64; `nan` where a draw has no pixel of the class."
     inter, union = np.asarray(inter, float), np.asarray(union, float)
-    with np.errstate(invalid='ignore'): return np.concatenate([(w @ inter)/(w @ union) for w in _blocks_of_draws(len(inter), n, seed)])
+    with np.errstate(invalid='ignore'):
+        return np.concatenate([(w @ inter)/(w @ union) for w in _blocks_of_draws(len(inter), n, seed)])
 
 def _blocks_of_draws(n_images, n, seed, cells=2_000_000):
     "The rows of `draws` as float64, some at a time: all at once would take 8 bytes for each draw and image."
-    rng, rows = rng_of('bootstrap', seed), max(1, cells//n_images)
-    for start in range(0, n, rows): yield rng.multinomial(n_images, np.full(n_images, 1/n_images), size=min(rows, n - start)).astype(float)
+    rng, rows, even = rng_of('bootstrap', seed), max(1, cells//n_images), np.full(n_images, 1/n_images)
+    for start in range(0, n, rows): yield rng.multinomial(n_images, even, size=min(rows, n - start)).astype(float)
 
 def interval(
     samples,         # (n, ...): one row a draw
@@ -343,9 +381,11 @@ def bootstrap_ci(
     seed:int=0,
     level:float=.95, # Share of the draws between the ends
 )->tuple: # (low, high)
-    "Bootstrap interval, over images, of the mean score, or of the mIoU if `images` are counts (Efron 1979; percentiles)."
+    "Bootstrap interval over images of the mean score, or of the mIoU if `images` are counts (Efron 1979; percentiles)."
     x = torch.as_tensor(images).cpu().double().numpy()
-    if not len(x) or x.ndim not in (1, 3): raise NamedMaskError(f"The bootstrap takes scores (N,) or counts (N,C,C) of at least one image, and got {x.shape}.")
+    if not len(x) or x.ndim not in (1, 3):
+        takes = "The bootstrap takes scores (N,) or counts (N,C,C) of at least one image"
+        raise NamedMaskError(f"{takes}, and got {x.shape}.")
     if x.ndim == 1: samples = np.concatenate([w @ x/len(x) for w in _blocks_of_draws(len(x), n, seed)])
     else:
         inter = np.diagonal(x, axis1=1, axis2=2)

@@ -17,7 +17,10 @@ from ..models.labeller import Labeller
 
 # %% ../../nbs/evaluate/naive.ipynb #9f953555
 class NaiveSegmenter(Labeller):
-    "Name a photo by the retriever's best name, and give that name to the pixels that the detector finds (NamedMask's first baseline, section 4)."
+    """Name a photo by the retriever's best name, and give that name to the pixels that the detector finds.
+
+    It is NamedMask's first baseline (section 4).
+    """
     def __init__(self,
         retriever, # `.preprocess(PIL)`, `.embed(batch)`, `.side`
         text,      # (C,dim) float32, L2-normalised: one vector for each name, see `retrieval.embed_names`
@@ -25,20 +28,26 @@ class NaiveSegmenter(Labeller):
         names,     # The C names, in the order of `text`
         ):
         self.retriever, self.text, self.detector = retriever, np.asarray(text, np.float32), detector
-        self.names = [getattr(o, 'name', o) for o in names]
-        if len(self.text) != len(self.names): raise NamedMaskError(f"{len(self.text)} text vectors for {len(self.names)} names: embed each name once, in the same order.")
-        self.key = settings_key(['naive', self.names, getattr(detector, 'settings', None), str(getattr(retriever, 'card', '')), self.text.round(4).tolist()])
-        cards = [getattr(retriever, 'card', None), *(getattr(detector, 'cards', None) or [getattr(detector, 'card', None)])]
-        self.cards = [o for o in cards if o]
-        self.protocol = dict(background='where the saliency mask is below its threshold', resolution=f'saliency: {seen_at(detector)}', resizing='mask bilinear to the photo',
+        self.names = [getattr(name, 'name', name) for name in names]
+        if len(self.text) != len(self.names):
+            counts = f"{len(self.text)} text vectors for {len(self.names)} names"
+            raise NamedMaskError(f"{counts}: embed each name once, in the same order.")
+        self.key = settings_key(['naive', self.names, getattr(detector, 'settings', None),
+                                 str(getattr(retriever, 'card', '')), self.text.round(4).tolist()])
+        of_detector = getattr(detector, 'cards', None) or [getattr(detector, 'card', None)]
+        self.cards = [card for card in (getattr(retriever, 'card', None), *of_detector) if card]
+        self.protocol = dict(background='where the saliency mask is below its threshold',
+                             resolution=f'saliency: {seen_at(detector)}', resizing='mask bilinear to the photo',
                              thresholds='saliency .5, fixed beforehand', crf=False, transfer='zero-shot')
 
     def predict(self,
         im, # RGB image of any size
         )->np.ndarray:
         "Labels, (H,W) uint8 (with more than 255 names uint16)."
-        v = self.retriever.embed(self.retriever.preprocess(_short(im, getattr(self.retriever, 'side', None)))[None])[0]
-        return np.where(soft_mask(self.detector, im) >= .5, 1 + int((self.text @ v).argmax()), 0).astype(np.uint8 if len(self.names) < 256 else np.uint16)
+        small = _short(im, getattr(self.retriever, 'side', None))
+        vector = self.retriever.embed(self.retriever.preprocess(small)[None])[0]
+        labels = np.where(soft_mask(self.detector, im) >= .5, 1 + int((self.text @ vector).argmax()), 0)
+        return labels.astype(np.uint8 if len(self.names) < 256 else np.uint16)
 
 # %% ../../nbs/evaluate/naive.ipynb #fd1b285f
 def soft_mask(
@@ -64,8 +73,9 @@ def seen_at(
 
 def _short(im, side):
     "`im` with its shorter side reduced to `side` (never enlarged)."
-    f = side/min(im.size) if side else 1
-    return im if f >= 1 else im.resize([max(1, round(o*f)) for o in im.size], Image.Resampling.BILINEAR)
+    factor = side/min(im.size) if side else 1
+    if factor >= 1: return im
+    return im.resize([max(1, round(length*factor)) for length in im.size], Image.Resampling.BILINEAR)
 
 def naive_baseline(
     retriever,        # A retriever of `namedmask.teachers.cards`
@@ -78,4 +88,5 @@ def naive_baseline(
     names=None,       # The names of the vectors, where the benchmark lacks some of them; its own by default
 )->dict:
     "The result that needs no training: retriever's best name, painted on the saliency mask."
-    return evaluate(NaiveSegmenter(retriever, text, detector, names or benchmark.names), benchmark, folder, supervision, quiet)
+    naive = NaiveSegmenter(retriever, text, detector, names or benchmark.names)
+    return evaluate(naive, benchmark, folder, supervision, quiet)

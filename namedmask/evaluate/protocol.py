@@ -1,4 +1,4 @@
-"""What must stand beside a figure so that another figure may stand next to it: a card for every result, a table that refuses to mix, and the published figures.
+"""What must stand beside a figure so that another figure may stand next to it.
 
 Docs: https://namedmask.github.io/namedmask/evaluate/protocol.html.md"""
 
@@ -18,8 +18,7 @@ from pathlib import Path
 import json
 import numpy as np
 from .. import __version__
-from ..core import NamedMaskError, settings_key
-from ..core import JsonLines
+from ..core import JsonLines, NamedMaskError, settings_key
 from .score import contract_of, log_result, model_key
 from ..teachers.cards import SUPERVISION
 
@@ -55,7 +54,8 @@ class Protocol:
     version:str = UNKNOWN          # Of this library
     other:dict = None              # What else the system says of itself
 
-AGREE = ('benchmark', 'split', 'classes', 'truth_background', 'ignored', 'scored_at', 'averaging', 'photos', 'truth', 'lacking')
+AGREE = ('benchmark', 'split', 'classes', 'truth_background', 'ignored', 'scored_at', 'averaging', 'photos', 'truth',
+         'lacking')
 SHOWN = ('transfer', 'tier', 'crf', 'matching')
 
 # %% ../../nbs/evaluate/protocol.ipynb #71007f43
@@ -63,9 +63,12 @@ def listing(
     items,        # Strings
     most:int=100, # Longer lists are left out, their hash stays
 )->dict:
-    "A list on a card: {'n', 'key', 'items'}; `key` is the same for the same words in any order and spelling of case, spaces and signs."
-    items = [str(getattr(o, 'name', o)) for o in items]
-    letters = sorted(''.join(c for c in o.casefold() if c.isalnum()) for o in items)
+    """A list on a card: {'n', 'key', 'items'}.
+
+    `key` is the same for the same words in any order and spelling of case, spaces and signs.
+    """
+    items = [str(getattr(item, 'name', item)) for item in items]
+    letters = sorted(''.join(c for c in item.casefold() if c.isalnum()) for item in items)
     return dict(n=len(items), key=settings_key(letters), items=items if len(items) <= most else None)
 
 # %% ../../nbs/evaluate/protocol.ipynb #c900aabc
@@ -74,15 +77,23 @@ def tier_of(
 )->str:
     "The strongest supervision of all cards: 'nothing' for none at all, 'unknown' if nobody said."
     if cards is None or cards == UNKNOWN: return UNKNOWN
-    said = [c if isinstance(c, str) else c['supervision'] if isinstance(c, dict) else c.supervision for c in cards]
-    for o in said:
-        if o not in SUPERVISION: raise NamedMaskError(f"The supervision {o!r} on a card is unknown: it is one of {', '.join(SUPERVISION)}.")
-    return max(said, key=SUPERVISION.index, default=SUPERVISION[0])
+    def supervision_of(card):
+        if isinstance(card, str): return card
+        return card['supervision'] if isinstance(card, dict) else card.supervision
+    tiers = [supervision_of(card) for card in cards]
+    for tier in tiers:
+        if tier in SUPERVISION: continue
+        raise NamedMaskError(f"The supervision {tier!r} on a card is unknown: it is one of {', '.join(SUPERVISION)}.")
+    return max(tiers, key=SUPERVISION.index, default=SUPERVISION[0])
 
 # %% ../../nbs/evaluate/protocol.ipynb #d1769913
 def _same_words(ignored):
-    "A folder's card of older releases as of today: ids without a name are refused now, and of the same files the same pixels are scored."
-    return '255 and all classes outside the names' if ignored == '255, ids without a name, and all classes outside the names' else ignored
+    """A folder's card of older releases as of today.
+
+    Ids without a name are refused now, and of the same files the same pixels are scored.
+    """
+    older = '255, ids without a name, and all classes outside the names'
+    return '255 and all classes outside the names' if ignored == older else ignored
 
 def protocol_of(
     system,      # What was scored: `.names`, and if it has them `.protocol`, `.cards`, `.key`
@@ -92,38 +103,53 @@ def protocol_of(
     "The card of a figure that `evaluate(system, benchmark)` gives."
     return _card(benchmark.card, benchmark.names, contract_of(system), model_key(system), seed)
 
-def _card(truth, names, said, model, seed):
-    own, cards = dict(said.get('protocol') or {}), said.get('cards')
-    silent = UNKNOWN if said.get('protocol') is None else None        # who says nothing at all is unknown; who leaves a key out says: does not apply
-    yes = lambda v: {True: 'yes', False: 'no'}.get(v, v) if isinstance(v, bool) else v
-    take = lambda k, default=silent: yes(own.pop(k, default))
-    return Protocol(benchmark=truth.get('benchmark', UNKNOWN), split=truth.get('split', UNKNOWN), photos=truth.get('photos', UNKNOWN),
-        classes=listing(truth.get('classes') or truth.get('names') or ['background', *names]), truth_background=truth.get('background', UNKNOWN),
-        ignored=_same_words(truth.get('ignored', UNKNOWN)), scored_at=truth.get('resolution', UNKNOWN),
-        averaging='; '.join(str(truth[k]) for k in ('matrix', 'mean') if k in truth) or UNKNOWN, truth=truth.get('masks', UNKNOWN),
-        lacking=', '.join(sorted(truth['lacking'])) if truth.get('lacking') else None,
-        transfer=take('transfer', UNKNOWN), crf=take('crf'), matching=take('matching', silent or 'none'), tier=tier_of(cards),
-        names=listing(said.get('names') or names), prompts=take('prompts'), background=take('background'), resolution=take('resolution'),
-        resizing=take('resizing'), thresholds=take('thresholds'), models=UNKNOWN if cards is None else cards, model=model or UNKNOWN,
-        seed=seed, version=said.get('version') or UNKNOWN, other=own or None)
+def _truth_fields(truth, names):
+    "What a benchmark's card says of itself, as fields."
+    def told(key): return truth.get(key, UNKNOWN)
+    return dict(
+        benchmark=told('benchmark'), split=told('split'), photos=told('photos'),
+        classes=listing(truth.get('classes') or truth.get('names') or ['background', *names]),
+        truth_background=told('background'), ignored=_same_words(told('ignored')), scored_at=told('resolution'),
+        averaging='; '.join(str(truth[k]) for k in ('matrix', 'mean') if k in truth) or UNKNOWN, truth=told('masks'),
+        lacking=', '.join(sorted(truth['lacking'])) if truth.get('lacking') else None)
+
+def _card(truth, names, contract, model, seed):
+    own, cards = dict(contract.get('protocol') or {}), contract.get('cards')
+    # Who says nothing at all is unknown; who leaves a key out says: it does not apply.
+    silent = UNKNOWN if contract.get('protocol') is None else None
+    def take(key, default=silent):
+        value = own.pop(key, default)
+        return {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else value
+    taken = dict(transfer=take('transfer', UNKNOWN), matching=take('matching', silent or 'none'))
+    taken |= {key: take(key) for key in ('crf', 'prompts', 'background', 'resolution', 'resizing', 'thresholds')}
+    return Protocol(**_truth_fields(truth, names), **taken, tier=tier_of(cards),
+                    names=listing(contract.get('names') or names), models=UNKNOWN if cards is None else cards,
+                    model=model or UNKNOWN, seed=seed, version=contract.get('version') or UNKNOWN, other=own or None)
 
 # %% ../../nbs/evaluate/protocol.ipynb #91134505
 def card_of(
     line:dict, # A result of `evaluate`, or a line of a results file
 )->Protocol:
-    "The card of a result: the one it carries, or one made of what `evaluate` wrote down; a line from before there were cards has 'unknown' on it."
-    if isinstance(line.get('card'), dict):
-        known = {f.name for f in fields(Protocol)}
-        card = Protocol(**{k: v for k, v in line['card'].items() if k in known})
-        for k in ('classes', 'names'):
-            value = getattr(card, k)
-            if value != UNKNOWN and not (isinstance(value, dict) and {'n', 'key'} <= value.keys()):
-                raise NamedMaskError(f"The card of the result {line.get('system') or ''!r} is damaged: its {k} are {str(value)[:40]!r}; evaluate it again.")
-        return replace(card, ignored=_same_words(card.ignored))
+    """The card of a result: the one it carries, or one made of what `evaluate` wrote down.
+
+    A line from before there were cards has 'unknown' on it.
+    """
+    if isinstance(line.get('card'), dict): return _carried_card(line)
     if not isinstance(line.get('protocol'), dict):
-        raise NamedMaskError(f"The result {line.get('system') or line.get('what') or ''!r} has no protocol card, so nobody can say what it may be compared with: evaluate it again.")
-    said = line.get('made_by') or dict(cards=line['protocol'].get('supervision'))
-    return _card(line['protocol'], line.get('names', [])[1:], said, line.get('model'), line.get('seed'))
+        bare = f"The result {line.get('system') or line.get('what') or ''!r} has no protocol card"
+        raise NamedMaskError(f"{bare}, so nobody can say what it may be compared with: evaluate it again.")
+    contract = line.get('made_by') or dict(cards=line['protocol'].get('supervision'))
+    return _card(line['protocol'], line.get('names', [])[1:], contract, line.get('model'), line.get('seed'))
+
+def _carried_card(line):
+    known = {field.name for field in fields(Protocol)}
+    card = Protocol(**{k: v for k, v in line['card'].items() if k in known})
+    for k in ('classes', 'names'):
+        value = getattr(card, k)
+        if value == UNKNOWN or isinstance(value, dict) and {'n', 'key'} <= value.keys(): continue
+        damaged = f"The card of the result {line.get('system') or ''!r} is damaged"
+        raise NamedMaskError(f"{damaged}: its {k} are {str(value)[:40]!r}; evaluate it again.")
+    return replace(card, ignored=_same_words(card.ignored))
 
 def with_card(
     result:dict,  # From `evaluate`
@@ -146,7 +172,8 @@ def differences(
 
 def _alike(a, b):
     if not (isinstance(a, dict) and isinstance(b, dict)): return a == b
-    return a['key'] == b['key'] if a['key'] and b['key'] else a['n'] == b['n']   # a list of which only the length is known
+    if a['key'] and b['key']: return a['key'] == b['key']
+    return a['n'] == b['n']        # of one list only the length is known
 
 def same_protocol(a:Protocol, b:Protocol)->bool:
     "May figures with these cards stand in one column?"
@@ -174,11 +201,13 @@ def read_results(
     files, # Files of JSON lines, or one
 )->list:
     "All lines of all files, each with its `place`; a file that is not there is a `NamedMaskError`."
-    out = []
-    for f in map(Path, [files] if isinstance(files, (str, Path)) else files):
-        if not f.exists(): raise NamedMaskError(f"There is no file {f}: give the results.jsonl of a run or of a comparison.")
-        out += [dict(o, place=f'{f}:{i}') for i, o in enumerate(JsonLines(f).read(), 1) if isinstance(o, dict)]
-    return out
+    lines = []
+    for file in map(Path, [files] if isinstance(files, (str, Path)) else files):
+        if not file.exists():
+            raise NamedMaskError(f"There is no file {file}: give the results.jsonl of a run or of a comparison.")
+        numbered = enumerate(JsonLines(file).read(), 1)
+        lines += [dict(line, place=f'{file}:{i}') for i, line in numbered if isinstance(line, dict)]
+    return lines
 
 # %% ../../nbs/evaluate/protocol.ipynb #7a362191
 def entry_of(
@@ -193,57 +222,70 @@ def entry_of(
     if not name: raise NamedMaskError(f"{place} does not say which system it is of: log it with system='its name'.")
     try: card = card_of(line)
     except NamedMaskError as e: raise NamedMaskError(f"{place}: {e}") from None
-    gone = [k for k in SHOWN if getattr(card, k) == UNKNOWN]
-    note = f"the line says nothing of {', '.join(gone)}" if gone and not line.get('published') else line.get('note', '')
-    return Entry(name, line.get('column') or f'{card.benchmark} {card.split}', float(value), card, line.get(f'{metric}_ci'), place, note, bool(line.get('published')))
+    unsaid, published = [k for k in SHOWN if getattr(card, k) == UNKNOWN], bool(line.get('published'))
+    note = f"the line says nothing of {', '.join(unsaid)}" if unsaid and not published else line.get('note', '')
+    column = line.get('column') or f'{card.benchmark} {card.split}'
+    return Entry(name, column, float(value), card, line.get(f'{metric}_ci'), place, note, published)
 
 # %% ../../nbs/evaluate/protocol.ipynb #4c74345e
 def latest_entries(
     entries:list, # In the order of their lines
 )->list:
-    "Without those that a later line of the same file replaces; two models under one name, seed and column are a `NamedMaskError`."
-    out = {}
+    """Without those that a later line of the same file replaces.
+
+    Two models under one name, seed and column are a `NamedMaskError`.
+    """
+    latest = {}
     for e in entries:
         key = (e.system, e.column, e.card.seed, e.published)
-        a = out.get(key)
-        if a and _file(a) != _file(e) and a.card.model != e.card.model:
-            raise NamedMaskError(f"{a.place} and {e.place} are both {e.system!r} on {e.column} with seed {e.card.seed}, but of different models: give the systems names of their own.")
-        out[key] = e
-    return list(out.values())
+        before = latest.get(key)
+        if before and _file(before) != _file(e) and before.card.model != e.card.model:
+            both = f"{before.place} and {e.place} are both {e.system!r} on {e.column} with seed {e.card.seed}"
+            raise NamedMaskError(f"{both}, but of different models: give the systems names of their own.")
+        latest[key] = e
+    return list(latest.values())
 
-def _file(e): return e.place.rpartition(':')[0]
+def _file(entry): return entry.place.rpartition(':')[0]
 
 # %% ../../nbs/evaluate/protocol.ipynb #05856ca8
 def signature(
     entries, # Of one row and column, one a seed
 )->tuple:
     "What must agree within a column, field by field: the values over the row's seeds."
-    value = lambda v: (v['n'], v['key']) if isinstance(v, dict) else v
-    return tuple(tuple(sorted({str(value(getattr(e.card, k))) for e in entries})) for k in AGREE)
+    def value(v): return (v['n'], v['key']) if isinstance(v, dict) else v
+    def over_seeds(field): return tuple(sorted({str(value(getattr(e.card, field))) for e in entries}))
+    return tuple(over_seeds(field) for field in AGREE)
 
 def odd_rows(
     rows:dict, # {system: its entries in one column}
 ):
-    "The system whose protocol is that of the column (the commonest), and {system: the fields in which it differs}; published rows are not asked."
-    signs = {k: signature(v) for k, v in rows.items() if not v[0].published}
+    """The system whose protocol is that of the column (the commonest), and {system: the fields in which it differs}.
+
+    Published rows are not asked.
+    """
+    signs = {system: signature(entries) for system, entries in rows.items() if not entries[0].published}
     if not signs: return None, {}
     usual = Counter(signs.values()).most_common(1)[0][0]
-    of = lambda s: [k for k, a, b in zip(AGREE, s, usual) if a != b]
-    return next(k for k, s in signs.items() if s == usual), {k: of(s) for k, s in signs.items() if s != usual}
+    def differing(sign): return [field for field, a, b in zip(AGREE, sign, usual) if a != b]
+    first = next(system for system, sign in signs.items() if sign == usual)
+    return first, {system: differing(sign) for system, sign in signs.items() if sign != usual}
 
 def _contrast(a, b, keys):
     "In words: where rows `a` differ from rows `b`."
-    def values(entries, k):
-        found = list(dict.fromkeys(said(getattr(e.card, k)) for e in entries))
-        return found[0] if len(found) == 1 else f'{len(found)} different'
-    def one(k):
-        x, y = values(a, k), values(b, k)
-        return f'other {k}' if x == y else f'{x} instead of {y}' if k == 'classes' else f'{k} {x} instead of {y}'
+    def values(entries, key):
+        words = list(dict.fromkeys(said(getattr(e.card, key)) for e in entries))
+        return words[0] if len(words) == 1 else f'{len(words)} different'
+    def one(key):
+        x, y = values(a, key), values(b, key)
+        if x == y: return f'other {key}'
+        return f'{x} instead of {y}' if key == 'classes' else f'{key} {x} instead of {y}'
     return '; '.join(map(one, keys))
 
 # %% ../../nbs/evaluate/protocol.ipynb #06c75196
 @lru_cache
-def _published_file(): return json.loads((files('namedmask')/'assets'/'published.json').read_text(encoding='utf-8'))
+def _published_file():
+    file = files('namedmask')/'assets'/'published.json'
+    return json.loads(file.read_text(encoding='utf-8'))
 
 def published(
     benchmark:str,  # 'voc', 'coco', 'coca', 'cityscapes', 'imagenet-s50', 'imagenet-s300', 'imagenet-s919'
@@ -251,17 +293,20 @@ def published(
 )->list:
     "The figures of NamedMask's tables on a benchmark, as lines for `results_table`."
     data = _published_file()
-    if benchmark not in data['benchmarks']: raise NamedMaskError(f"There are no published figures for {benchmark!r}: there are for {', '.join(data['benchmarks'])}.")
+    if benchmark not in data['benchmarks']:
+        known = ', '.join(data['benchmarks'])
+        raise NamedMaskError(f"There are no published figures for {benchmark!r}: there are for {known}.")
     truth = dict(data['benchmarks'][benchmark])
     classes = truth.pop('classes')
     truth['classes'] = listing(classes) if isinstance(classes, list) else dict(n=classes, key=None, items=None)
-    out = []
-    for r in data['rows']:
-        if r['benchmark'] != benchmark: continue
-        card = asdict(Protocol(benchmark=benchmark, **truth)) | data['systems'].get(r['system'], {}) | r.get('card', {})
-        note = f"published, not run here: {r['source']}" + ('' if r.get('checked', True) else ' (not checked against the source)')
-        out.append(dict(system=f"{r['system']} (published)", miou=r['miou'], seed=r.get('of'), card=card, note=note, published=True, column=column, place='published.json'))
-    return out
+    def line(row):
+        card = asdict(Protocol(benchmark=benchmark, **truth))
+        card |= data['systems'].get(row['system'], {}) | row.get('card', {})
+        note = f"published, not run here: {row['source']}"
+        if not row.get('checked', True): note += ' (not checked against the source)'
+        return dict(system=f"{row['system']} (published)", miou=row['miou'], seed=row.get('of'), card=card, note=note,
+                    published=True, column=column, place='published.json')
+    return [line(row) for row in data['rows'] if row['benchmark'] == benchmark]
 
 # %% ../../nbs/evaluate/protocol.ipynb #c376c79f
 def results_table(
@@ -272,37 +317,51 @@ def results_table(
     published=(),            # Lines of `published`
 )->str:
     "A Markdown table; a `NamedMaskError` names the rows of different protocols that would stand in one column."
-    files, lines = [o for o in _list(results) if not isinstance(o, dict)], [o for o in _list(results) if isinstance(o, dict)]
-    prefix = lambda o: f"{Path(o['place'].rpartition(':')[0]).parent.name} " if len(files) > 1 and 'place' in o else ''
-    entries = latest_entries([e for o in read_results(files) + lines if (e := entry_of(o, metric, prefix(o)))])
-    if not entries: raise NamedMaskError(f"No line has a {metric}: give the results of `namedmask evaluate` or of a comparison.")
-    entries += [_placed(e, o.get('column'), entries) for o in published if (e := entry_of(o, metric))]
+    entries = _entries(results, metric, published)
     systems, columns = ([*dict.fromkeys(getattr(e, k) for e in entries)] for k in ('system', 'column'))
-    at = lambda s, c: [e for e in entries if (e.system, e.column) == (s, c)]
+    def at(system, column): return [e for e in entries if (e.system, e.column) == (system, column)]
     notes = _Notes()
-    marks = {c: _check({s: a for s in systems if (a := at(s, c))}, c, mixed, notes) for c in columns}
-    head = ['system', *SHOWN, 'seeds', *columns]
-    body = []
-    for s in systems:
-        own = [e for e in entries if e.system == s]
-        mark = ''.join(notes.mark(o) for o in dict.fromkeys(e.note for e in own if e.note))
-        seeds = ', '.join(dict.fromkeys('–' if own[0].published else str(len(at(s, c))) for c in columns if at(s, c)))
-        body.append([s + mark, *(' / '.join(dict.fromkeys(said(getattr(e.card, k)) for e in own)) for k in SHOWN), seeds,
-                     *(_cell(at(s, c), ci) + marks[c].get(s, '') for c in columns)])
-    return '\n'.join([_row(head), _row(['---']*(1 + len(SHOWN)) + ['---:']*(1 + len(columns))), *map(_row, body), '', *_legend(metric, columns, entries, ci), *notes.lines()])
+    marks = {c: _check({s: own for s in systems if (own := at(s, c))}, c, mixed, notes) for c in columns}
+    def row(system):
+        own = [e for e in entries if e.system == system]
+        mark = ''.join(notes.mark(note) for note in dict.fromkeys(e.note for e in own if e.note))
+        facts = [' / '.join(dict.fromkeys(said(getattr(e.card, k)) for e in own)) for k in SHOWN]
+        counts = ['–' if own[0].published else str(len(at(system, c))) for c in columns if at(system, c)]
+        cells = [_cell(at(system, c), ci) + marks[c].get(system, '') for c in columns]
+        return [system + mark, *facts, ', '.join(dict.fromkeys(counts)), *cells]
+    head = [['system', *SHOWN, 'seeds', *columns], ['---']*(1 + len(SHOWN)) + ['---:']*(1 + len(columns))]
+    rows = [_row(cells) for cells in (*head, *map(row, systems))]
+    return '\n'.join([*rows, '', *_legend(metric, columns, entries, ci), *notes.lines()])
 
 # %% ../../nbs/evaluate/protocol.ipynb #39970056
 def _list(x): return [x] if isinstance(x, (str, Path, dict)) else list(x)
+
 def _row(cells): return '| ' + ' | '.join(str(c).replace('|', '\\|') for c in cells) + ' |'
 
+def _entries(results, metric, published):
+    "The entries of a table; those of several files say in which folder theirs is."
+    files = [item for item in _list(results) if not isinstance(item, dict)]
+    lines = [item for item in _list(results) if isinstance(item, dict)]
+    def prefix(line):
+        if len(files) < 2 or 'place' not in line: return ''
+        return f"{Path(line['place'].rpartition(':')[0]).parent.name} "
+    own = [entry_of(line, metric, prefix(line)) for line in read_results(files) + lines]
+    entries = latest_entries([e for e in own if e])
+    if not entries:
+        raise NamedMaskError(f"No line has a {metric}: give the results of `namedmask evaluate` or of a comparison.")
+    return entries + [_placed(e, line.get('column'), entries) for line in published if (e := entry_of(line, metric))]
+
 def _cell(entries, ci):
-    "mean ± std over seeds, in percent; the interval is the mean of the seeds' intervals. Several published figures stand side by side."
+    """mean ± std over seeds, in percent; the interval is the mean of the seeds' intervals.
+
+    Several published figures stand side by side.
+    """
     if not entries: return ''
-    v = 100*np.array([e.value for e in entries])
-    if entries[0].published: return ' / '.join(f'{o:.1f}' for o in v)
-    text = f'{v.mean():.1f}' + (f' ± {v.std(ddof=1):.1f}' if len(v) > 1 else '')
+    percent = 100*np.array([e.value for e in entries])
+    if entries[0].published: return ' / '.join(f'{p:.1f}' for p in percent)
+    text = f'{percent.mean():.1f}' + (f' ± {percent.std(ddof=1):.1f}' if len(percent) > 1 else '')
     ends = [e.ci for e in entries if e.ci]
-    return text + (' [{:.1f}, {:.1f}]'.format(*100*np.mean(ends, 0)) if ci and len(ends) == len(v) else '')
+    return text + (' [{:.1f}, {:.1f}]'.format(*100*np.mean(ends, 0)) if ci and len(ends) == len(percent) else '')
 
 class _Notes:
     "Footnotes, each once."
@@ -316,31 +375,44 @@ class _Notes:
 def _check(rows, column, mixed, notes):
     "{system: mark} of a column's odd rows; a NamedMaskError unless `mixed`."
     usual, odd = odd_rows(rows)
+    def contrast(system, keys): return _contrast(rows[system], rows[usual], keys)
     if odd and not mixed:
-        s, keys = next(iter(odd.items()))
-        raise NamedMaskError(f"{s!r} ({rows[s][0].place}) and {usual!r} ({rows[usual][0].place}) cannot stand in one column, {column}: they differ in "
-                             f"{', '.join(keys)} ({_contrast(rows[s], rows[usual], keys)}). Make two tables, or say mixed=True (--mixed) for one with footnotes.")
-    marks = {s: notes.mark(f'another protocol than the rest of {column}: {_contrast(rows[s], rows[usual], keys)}') for s, keys in odd.items()}
-    for s, v in rows.items():
-        if usual and v[0].published and (keys := _known_differences(v[0].card, rows[usual][0].card)):
-            marks[s] = notes.mark(f'another benchmark or protocol than {column}: {_contrast(v, rows[usual], keys)}')
+        system, keys = next(iter(odd.items()))
+        both = f"{system!r} ({rows[system][0].place}) and {usual!r} ({rows[usual][0].place})"
+        differ = f"they differ in {', '.join(keys)} ({contrast(system, keys)})"
+        raise NamedMaskError(f"{both} cannot stand in one column, {column}: {differ}. "
+                             "Make two tables, or say mixed=True (--mixed) for one with footnotes.")
+    marks = {system: notes.mark(f'another protocol than the rest of {column}: {contrast(system, keys)}')
+             for system, keys in odd.items()}
+    for system, entries in rows.items():
+        if not usual or not entries[0].published: continue
+        keys = _known_differences(entries[0].card, rows[usual][0].card)
+        if keys: marks[system] = notes.mark(f'another benchmark or protocol than {column}: {contrast(system, keys)}')
     return marks
 
 def _known_differences(a, b): return [k for k, (x, y) in differences(a, b).items() if UNKNOWN not in (x, y)]
 
-def _placed(e, column, entries):
-    "A published entry in the column asked for, or else in the one whose protocol agrees with what is known of its own, or else in a new one."
-    return replace(e, column=column or next((o.column for o in entries if not o.published and not _known_differences(e.card, o.card)), f'{e.column}, published'))
+def _placed(entry, column, entries):
+    "A published entry in the column asked for, or in one that agrees with what is known of its own, or in a new one."
+    if not column:
+        fitting = (e.column for e in entries if not e.published and not _known_differences(entry.card, e.card))
+        column = next(fitting, f'{entry.column}, published')
+    return replace(entry, column=column)
+
+def _column_facts(card):
+    facts = [said(card.classes), f'{card.photos} photos', f'scored at {card.scored_at} resolution',
+             f'background: {card.truth_background}', f'not scored: {card.ignored}',
+             f'lacks {card.lacking}, which counts as background' if card.lacking else UNKNOWN]
+    return '; '.join(fact for fact in facts if UNKNOWN not in fact)
 
 def _legend(metric, columns, entries, ci):
     over = {'miou': 'mIoU'}.get(metric, metric)
-    out = [f'{over} in percent; ± is the sample standard deviation over seeds' + ('; in brackets the 95 % bootstrap interval over photos, averaged over seeds' if ci else '') + '.  ']
-    for c in columns:
-        card = next((e.card for e in entries if e.column == c and not e.published), next(e.card for e in entries if e.column == c))
-        facts = [said(card.classes), f'{card.photos} photos', f'scored at {card.scored_at} resolution', f'background: {card.truth_background}', f'not scored: {card.ignored}',
-                 f'lacks {card.lacking}, which counts as background' if card.lacking else UNKNOWN]
-        out.append(f"{c}: {'; '.join(f for f in facts if UNKNOWN not in f)}.  ")
-    return out
+    intervals = '; in brackets the 95 % bootstrap interval over photos, averaged over seeds' if ci else ''
+    lines = [f'{over} in percent; ± is the sample standard deviation over seeds{intervals}.  ']
+    for column in columns:
+        own = sorted((e for e in entries if e.column == column), key=lambda e: e.published)     # stable: run here first
+        lines.append(f'{column}: {_column_facts(own[0].card)}.  ')
+    return lines
 
 # %% ../../nbs/evaluate/protocol.ipynb #a4162f00
 def tables_from(

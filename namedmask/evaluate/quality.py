@@ -26,54 +26,61 @@ from .naive import soft_mask
 def without_fallback(
     detector, # A saliency detector
 ):
-    "The detector without the masks that it makes up where it found nothing or everything: what is scored must be its own. One that has no such masks is returned as it is."
+    """The detector without the masks that it makes up where it found nothing or everything.
+
+    What is scored must be its own. A detector that has no such masks is returned as it is.
+    """
     return detector.without_fallback() if hasattr(detector, 'without_fallback') else detector
 
 def mask_iou(
-    masks,            # A detector `PIL -> (h,w) float`, a `MaskStore`, or a folder of PNGs named as the photos (foreground: value >= 128)
+    masks,            # A detector `PIL -> (h,w) float`, a `MaskStore`, or a folder of PNGs named as the photos
     benchmark,        # A `VocBenchmark`, or the root of a VOC folder
     split:str='val',  # Which list, if `benchmark` is a folder
     quiet:bool=False, # No progress bar
 )->dict:
-    "Mean over the photos of the foreground IoU, at native size: {'mean_iou', 'photos', 'per_photo', 'missing', 'protocol'}."
+    """Mean over the photos of the foreground IoU, at native size.
+
+    Returns {'mean_iou', 'photos', 'per_photo', 'missing', 'protocol'}. In a PNG values from 128 on are foreground.
+    """
     if not isinstance(benchmark, VocBenchmark): benchmark = VocBenchmark(benchmark, None, split)
-    masks, per, missing = masks if isinstance(masks, (str, Path)) else without_fallback(masks), {}, []
-    for s in progress(benchmark.stems, 'mask IoU', quiet=quiet):
-        photo = benchmark.photo(s)
+    if not isinstance(masks, (str, Path)): masks = without_fallback(masks)
+    per_photo, missing = {}, []
+    for stem in progress(benchmark.stems, 'mask IoU', quiet=quiet):
+        photo = benchmark.photo(stem)
         with scoring(photo):
-            truth = upright(benchmark.ids_of(s), photo)
-            m = _mask_of(masks, photo, s, truth.shape)
-        if m is None: missing.append(s)
-        else: per[s] = round(foreground_iou(m, truth), 6)
-    mean = float(np.mean(list(per.values()))) if per else float('nan')
-    return dict(mean_iou=_number(mean), photos=len(per), missing=missing, per_photo=per,
-                protocol='mean over photos of inter/(union + 1e-7), all VOC classes as foreground, 255 ignored, native resolution')
+            truth = upright(benchmark.ids_of(stem), photo)
+            mask = _mask_of(masks, photo, stem, truth.shape)
+        if mask is None: missing.append(stem)
+        else: per_photo[stem] = round(foreground_iou(mask, truth), 6)
+    mean = float(np.mean(list(per_photo.values()))) if per_photo else float('nan')
+    protocol = ('mean over photos of inter/(union + 1e-7), all VOC classes as foreground, 255 ignored, '
+                'native resolution')
+    return dict(mean_iou=_number(mean), photos=len(per_photo), missing=missing, per_photo=per_photo, protocol=protocol)
 
 # %% ../../nbs/evaluate/quality.ipynb #fa5385d9
 def _mask_of(masks, photo, stem, shape):
     "A bool mask of `photo` from a detector, a store or a folder; None if a store or folder has none."
     size = shape[::-1]
     if isinstance(masks, (str, Path)):
-        f = Path(masks)/f'{stem}.png'
-        if not f.exists(): return None
-        return load_mask(f, size) >= 128
+        file = Path(masks)/f'{stem}.png'
+        return load_mask(file, size) >= 128 if file.exists() else None
     if hasattr(masks, 'load'):
         sha = content_hash(photo)
         return masks.load(sha, size=size) >= 128 if sha in masks else None
-    m = soft_mask(masks, load_image(photo)) >= .5
-    if m.shape != shape: raise NamedMaskError(f"{photo} and its mask differ in size: {m.shape} and {shape}.")
-    return m
+    mask = soft_mask(masks, load_image(photo)) >= .5
+    if mask.shape != shape: raise NamedMaskError(f"{photo} and its mask differ in size: {mask.shape} and {shape}.")
+    return mask
 
 # %% ../../nbs/evaluate/quality.ipynb #30143dff
 @lru_cache
 def _above():
     "From each ImageNet word to the set of words that are the same or above it."
-    up, data = {}, json.loads((files('namedmask')/'assets'/'imagenet1k_wordnet.json').read_text(encoding='utf-8'))
-    for c in data:
-        chain = [o.lower() for o in c['hypernyms']]
-        for w in c['lemmas']: up.setdefault(w.lower(), set()).update(o.lower() for o in c['lemmas'] + c['hypernyms'])
-        for i, w in enumerate(chain): up.setdefault(w, set()).update(chain[i:])
-    return up
+    file, above = files('namedmask')/'assets'/'imagenet1k_wordnet.json', {}
+    for entry in json.loads(file.read_text(encoding='utf-8')):
+        lemmas, chain = ([word.lower() for word in entry[k]] for k in ('lemmas', 'hypernyms'))
+        for word in lemmas: above.setdefault(word, set()).update(lemmas + chain)
+        for i, word in enumerate(chain): above.setdefault(word, set()).update(chain[i:])
+    return above
 
 # %% ../../nbs/evaluate/quality.ipynb #5446bdce
 def label_is(
@@ -91,26 +98,38 @@ def retrieval_precision(
     labels_csv,  # CSV with the columns file (ends as the photo's path does) and label
     k:int=100,   # How many of each name's first photos to look at
 )->dict:
-    "Precision at k for each name and their mean: right / labelled among the first k kept photos (photos without a label left out)."
+    """Precision at k for each name and their mean: right / labelled among the first k kept photos.
+
+    Photos without a label are left out.
+    """
     labels = read_labels(labels_csv)
-    depths = sorted({o.count('/') + 1 for o in labels}, reverse=True)
-    cats = {getattr(o, 'name', o): o for o in (getattr(archive, 'categories', None) or archive.names)}
-    out = {}
+    depths = sorted({file.count('/') + 1 for file in labels}, reverse=True)
+    categories = {getattr(c, 'name', c): c for c in (getattr(archive, 'categories', None) or archive.names)}
+    def label_of(entry):
+        ends = ('/'.join(Path(entry.path).parts[-depth:]) for depth in depths)
+        return next((labels[end] for end in ends if end in labels), None)
+    by_name = {}
     for name in archive.names:
-        entries = sorted(archive.kept(name), key=lambda e: getattr(e, 'rank', 0))[:k]
-        found = [next((labels[p] for d in depths if (p := '/'.join(Path(e.path).parts[-d:])) in labels), None) for e in entries]
-        found = [o for o in found if o is not None]
-        right = sum(label_is(o, cats.get(name, name)) for o in found)
-        out[name] = dict(precision=round(right/len(found), 4) if found else None, right=right, labelled=len(found), looked_at=len(entries))
-    known = [o['precision'] for o in out.values() if o['precision'] is not None]
-    return dict(mean_precision=round(float(np.mean(known)), 4) if known else None, k=k, names=out, names_in_mean=len(known), **_trust_of(archive, out),
-                protocol='right / labelled among the first k kept photos of a name; photos without a label left out; labels count through WordNet')
+        entries = sorted(archive.kept(name), key=lambda entry: getattr(entry, 'rank', 0))[:k]
+        known = [label for label in map(label_of, entries) if label is not None]
+        right = sum(label_is(label, categories.get(name, name)) for label in known)
+        by_name[name] = dict(precision=round(right/len(known), 4) if known else None, right=right, labelled=len(known),
+                             looked_at=len(entries))
+    precisions = [figures['precision'] for figures in by_name.values() if figures['precision'] is not None]
+    protocol = ('right / labelled among the first k kept photos of a name; photos without a label left out; '
+                'labels count through WordNet')
+    return dict(mean_precision=round(float(np.mean(precisions)), 4) if precisions else None, k=k, names=by_name,
+                names_in_mean=len(precisions), **_trust_of(archive, by_name), protocol=protocol)
 
 def _trust_of(archive, precision, least=10):
-    "The rank correlation (Spearman) of the archives' own trust with the precision of names with at least 10 labelled photos; nothing where fewer than three names tell."
+    """The rank correlation (Spearman) of the archives' own trust with the precision of names.
+
+    A name needs at least 10 labelled photos; nothing is said where fewer than three names tell.
+    """
     from scipy.stats import spearmanr
     trust = getattr(archive, 'trust', {})
-    pairs = [(trust[name], o['precision']) for name, o in precision.items() if name in trust and o['labelled'] >= least]
+    told = [name for name, figures in precision.items() if name in trust and figures['labelled'] >= least]
+    pairs = [(trust[name], precision[name]['precision']) for name in told]
     if len({t for t, _ in pairs}) < 2 or len({p for _, p in pairs}) < 2 or len(pairs) < 3: return {}
     return dict(trust=round(float(spearmanr(*zip(*pairs)).statistic), 4), trust_over=len(pairs))
 
@@ -120,8 +139,12 @@ def read_labels(
 )->dict:
     "From file to label."
     try: rows = list(csv.DictReader(read_lines(path)))
-    except csv.Error as e: raise NamedMaskError(f"{path} is not a table ({e}): give a CSV with the columns file and label.") from e
-    if rows and not {'file', 'label'} <= set(rows[0]): raise NamedMaskError(f"{path} has the columns {', '.join(map(str, rows[0]))}: it needs file and label.")
-    short = next((i for i, r in enumerate(rows, 1) if r['file'] is None or r['label'] is None), None)
-    if short: raise NamedMaskError(f"The photo number {short} of {path} has no label: give each line a file and a label.")
-    return {Path(r['file']).as_posix(): r['label'] for r in rows}
+    except csv.Error as e:
+        raise NamedMaskError(f"{path} is not a table ({e}): give a CSV with the columns file and label.") from e
+    if rows and not {'file', 'label'} <= set(rows[0]):
+        columns = ', '.join(map(str, rows[0]))
+        raise NamedMaskError(f"{path} has the columns {columns}: it needs file and label.")
+    short = next((i for i, row in enumerate(rows, 1) if row['file'] is None or row['label'] is None), None)
+    if short:
+        raise NamedMaskError(f"The photo number {short} of {path} has no label: give each line a file and a label.")
+    return {Path(row['file']).as_posix(): row['label'] for row in rows}

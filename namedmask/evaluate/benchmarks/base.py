@@ -18,7 +18,8 @@ from ...core import NamedMaskError, settings_key
 from ...data.draw import load_labels
 from ...data.samples import ignore_for, label_type
 from ...stages.names import parse_names
-from ..voc import check_labels, checked_ids, class_number, lacking_text, meaning_of, shared_names, strange_table, upright
+from ..voc import (check_labels, checked_ids, class_number, lacking_text, meaning_of, shared_names,
+                                    strange_table, upright)
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #04707d53
 @dataclass(frozen=True)
@@ -29,40 +30,62 @@ class Source:
     needs:tuple         # The files, below its folder
     url:str             # Where to get them
     terms:str           # On what terms, in a few words; the page itself decides
-    photos:dict         # {split: number of photos as published, None if it has no number}; the first split is the default
+    photos:dict         # {split: number of photos as published, or None}; the first split is the default
     reader:Callable = None # `reader(root, names=None, split=None)`, filled in by `reads`
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #8d96f4fe
-_IMAGENET_S = ('validation/<wnid>/*.JPEG', 'validation-segmentation/<wnid>/*.png')
 _SEE = 'see the page'
+_STANDS_OUT = 'one class: what stands out'
+
+def _cityscapes(title, classes):
+    return Source(title, classes,
+        needs=('leftImg8bit/val/<city>/*_leftImg8bit.png', 'gtFine/val/<city>/*_gtFine_labelIds.png'),
+        url='https://www.cityscapes-dataset.com/downloads/',
+        terms='needs an account; not for commercial use',
+        photos={'val': 500, 'train': 2975})
+
+def _imagenet_s(n, photos):
+    folder = f'ImageNetS{n}'
+    return Source(f'ImageNet-S{n}', f'{n} names and background ("other"); id 1000 is not scored',
+        needs=(f'{folder}/validation/<wnid>/*.JPEG', f'{folder}/validation-segmentation/<wnid>/*.png'),
+        url='https://github.com/LUSSeg/ImageNet-S',
+        terms='needs a copy of ImageNet-1k (account; not for commercial use)',
+        photos={'validation': photos, 'train-semi': 10*n})
 
 BENCHMARKS = {  # {kind: Source}
- 'voc': Source('PASCAL VOC 2012', '20 names and background; the border between objects is not scored',
-    ('JPEGImages/*.jpg', 'SegmentationClass/*.png', 'ImageSets/Segmentation/val.txt', 'for trainaug: SegmentationClassAug/*.png and ImageSets/Segmentation/trainaug.txt'),
-    'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/', 'photos under the terms of flickr; SegmentationClassAug is made from SBD, http://home.bharathh.info/pubs/codes/SBD/download.html',
-    {'val': 1449, 'train': 1464, 'trainval': 2913, 'trainaug': 10582}),
- 'coco': Source('COCO 2017', '80 names and background; crowd regions are not scored',
-    ('annotations/instances_val2017.json', 'val2017/*.jpg'),
-    'https://cocodataset.org/#download', 'annotations CC BY 4.0; photos under the terms of flickr', {'val': 5000, 'train': 118287}),
- 'coca': Source('CoCA', '80 names and background; other objects are background', ('image/<name>/*.jpg', 'binary/<name>/*.png'),
-    'http://zhaozhang.net/coca.html', _SEE, {'all': 1295}),
- 'cityscapes': Source('Cityscapes, objects', '14 names of things one can count, and background: all else, void too (as NamedMask counts)',
-    ('leftImg8bit/val/<city>/*_leftImg8bit.png', 'gtFine/val/<city>/*_gtFine_labelIds.png'),
-    'https://www.cityscapes-dataset.com/downloads/', 'needs an account; not for commercial use', {'val': 500, 'train': 2975}),
- 'cityscapes-19': Source('Cityscapes, 19 classes', "19 classes of the official table, no background; void is not scored",
-    ('leftImg8bit/val/<city>/*_leftImg8bit.png', 'gtFine/val/<city>/*_gtFine_labelIds.png'),
-    'https://www.cityscapes-dataset.com/downloads/', 'needs an account; not for commercial use', {'val': 500, 'train': 2975}),
- **{f'imagenet-s{n}': Source(f'ImageNet-S{n}', f'{n} names and background ("other"); id 1000 is not scored', tuple(f'ImageNetS{n}/{o}' for o in _IMAGENET_S),
-    'https://github.com/LUSSeg/ImageNet-S', 'needs a copy of ImageNet-1k (account; not for commercial use)', {'validation': photos, 'train-semi': 10*n})
-    for n, photos in ((50, 752), (300, 4097), (919, 12419))},
- 'ecssd': Source('ECSSD', 'one class: what stands out', ('images/*.jpg', 'ground_truth_mask/*.png'),
-    'https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html', _SEE, {'all': 1000}),
- 'duts': Source('DUTS', 'one class: what stands out', ('DUTS-TE/DUTS-TE-Image/*.jpg', 'DUTS-TE/DUTS-TE-Mask/*.png'),
-    'http://saliencydetection.net/duts/', _SEE, {'test': 5019, 'train': 10553}),
- 'dut-omron': Source('DUT-OMRON', 'one class: what stands out', ('DUT-OMRON-image/*.jpg', 'pixelwiseGT-new-PNG/*.png'),
-    'http://saliencydetection.net/dut-omron/', _SEE, {'all': 5168}),
- 'folder': Source('A folder of your own', 'the lines of names.txt, and background; 255 is not scored', ('photos/*', 'labels/*.png', 'names.txt'),
-    'your own photos', 'yours', {'all': None})}
+    'voc': Source('PASCAL VOC 2012', '20 names and background; the border between objects is not scored',
+        needs=('JPEGImages/*.jpg', 'SegmentationClass/*.png', 'ImageSets/Segmentation/val.txt',
+               'for trainaug: SegmentationClassAug/*.png and ImageSets/Segmentation/trainaug.txt'),
+        url='http://host.robots.ox.ac.uk/pascal/VOC/voc2012/',
+        terms='photos under the terms of flickr; SegmentationClassAug is made from SBD, '
+              'http://home.bharathh.info/pubs/codes/SBD/download.html',
+        photos={'val': 1449, 'train': 1464, 'trainval': 2913, 'trainaug': 10582}),
+    'coco': Source('COCO 2017', '80 names and background; crowd regions are not scored',
+        needs=('annotations/instances_val2017.json', 'val2017/*.jpg'),
+        url='https://cocodataset.org/#download',
+        terms='annotations CC BY 4.0; photos under the terms of flickr',
+        photos={'val': 5000, 'train': 118287}),
+    'coca': Source('CoCA', '80 names and background; other objects are background',
+        needs=('image/<name>/*.jpg', 'binary/<name>/*.png'),
+        url='http://zhaozhang.net/coca.html', terms=_SEE, photos={'all': 1295}),
+    'cityscapes': _cityscapes('Cityscapes, objects',
+        '14 names of things one can count, and background: all else, void too (as NamedMask counts)'),
+    'cityscapes-19': _cityscapes('Cityscapes, 19 classes',
+        '19 classes of the official table, no background; void is not scored'),
+    'imagenet-s50': _imagenet_s(50, 752),
+    'imagenet-s300': _imagenet_s(300, 4097),
+    'imagenet-s919': _imagenet_s(919, 12419),
+    'ecssd': Source('ECSSD', _STANDS_OUT,
+        needs=('images/*.jpg', 'ground_truth_mask/*.png'),
+        url='https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html', terms=_SEE, photos={'all': 1000}),
+    'duts': Source('DUTS', _STANDS_OUT,
+        needs=('DUTS-TE/DUTS-TE-Image/*.jpg', 'DUTS-TE/DUTS-TE-Mask/*.png'),
+        url='http://saliencydetection.net/duts/', terms=_SEE, photos={'test': 5019, 'train': 10553}),
+    'dut-omron': Source('DUT-OMRON', _STANDS_OUT,
+        needs=('DUT-OMRON-image/*.jpg', 'pixelwiseGT-new-PNG/*.png'),
+        url='http://saliencydetection.net/dut-omron/', terms=_SEE, photos={'all': 5168}),
+    'folder': Source('A folder of your own', 'the lines of names.txt, and background; 255 is not scored',
+        needs=('photos/*', 'labels/*.png', 'names.txt'), url='your own photos', terms='yours', photos={'all': None})}
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #6cab5211
 def missing(
@@ -72,8 +95,10 @@ def missing(
 )->NamedMaskError:
     "The error for a file that a benchmark needs."
     about = BENCHMARKS[kind]
-    cure = 'make it, or give the right folder' if kind == 'folder' else f'it comes from {about.url}; unpack it there, or give its folder'
-    return NamedMaskError(f"{path} is missing{f', and {more:,} more' if more else ''}: {about.title} needs {', '.join(about.needs)}; {cure}.")
+    others = f', and {more:,} more' if more else ''
+    if kind == 'folder': cure = 'make it, or give the right folder'
+    else: cure = f'it comes from {about.url}; unpack it there, or give its folder'
+    return NamedMaskError(f"{path} is missing{others}: {about.title} needs {', '.join(about.needs)}; {cure}.")
 
 def _folder(path, kind):
     if not Path(path).is_dir(): raise missing(path, kind)
@@ -85,7 +110,10 @@ def class_numbers(
     known,                     # The benchmark's names: class 1, 2, ...
     title:str='The benchmark', # For the message
 )->tuple: # (names, their class numbers)
-    "The names to score, and which classes they are; a name that the benchmark lacks, or one class under two names, is a `NamedMaskError`."
+    """The names to score, and which classes they are.
+
+    A name that the benchmark lacks, or one class under two names, is a `NamedMaskError`.
+    """
     if names is None: return list(known), list(range(1, 1 + len(known)))
     for name in parse_names(names): class_number(name, known, title)
     return shared_names(names, known, title)[:2]
@@ -108,23 +136,33 @@ def id_table(
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #a597b501
 def _what(bench):
     "In words: all of it, or only a part."
-    about, n, k = bench.about, len(bench.names), len(bench.known)
+    about, scored, known = bench.about, len(bench.names), len(bench.known)
+    if known == 1: names = 'one class'
+    elif scored == known: names = f'all {known} names'
+    else: names = f'{scored} of the {known} names: not comparable with the figure of all'
+    parts = [f'{about.title}, {bench.split}: {names}']
     published = about.photos.get(bench.split)
-    parts = [f'{about.title}, {bench.split}: ' + ('one class' if k == 1 else f'all {k} names' if n == k else f'{n} of the {k} names: not comparable with the figure of all')]
-    if published not in (None, len(bench)): parts.append(f"{_count(len(bench), 'photo')} and not the published {published:,}")
+    if published not in (None, len(bench)):
+        parts.append(f"{_count(len(bench), 'photo')} and not the published {published:,}")
     return '; '.join(parts) + lacking_text(bench.lacking)
 
 def _card(bench, **more):
     "What `evaluate` puts beside a result."
     ground = ['background'] if bench.background else []
-    return dict(benchmark=bench.kind, root=str(bench.root), split=bench.split, photos=len(bench), names=[*ground, *bench.names],
-                classes=[*ground, *(bench.known[n - 1] for n in bench.numbers)], what=_what(bench), **bench.rules, resolution='native',
-                matrix='one over the whole split', mean='over the classes with a pixel in truth or prediction' + (', background included' if bench.background else ''),
-                **(dict(lacking=bench.lacking) if bench.lacking else {}), **more)
+    mean = 'over the classes with a pixel in truth or prediction'
+    if bench.background: mean += ', background included'
+    lacking = dict(lacking=bench.lacking) if bench.lacking else {}
+    return dict(benchmark=bench.kind, root=str(bench.root), split=bench.split, photos=len(bench),
+                names=[*ground, *bench.names], classes=[*ground, *(bench.known[n - 1] for n in bench.numbers)],
+                what=_what(bench), **bench.rules, resolution='native', matrix='one over the whole split', mean=mean,
+                **lacking, **more)
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #9ed95cb9
 class Benchmark:
-    "Labelled photos: iterates `(path, labels)`, labels (H,W) at native size, 0 background, 1.. `names` in their order, anything beyond not scored."
+    """Labelled photos: iterates `(path, labels)`, labels (H,W) at native size.
+
+    0 is background, 1.. are `names` in their order, and anything beyond is not scored.
+    """
     kind = ''                 # A key of `BENCHMARKS`
     background = True         # Is there a background class?
     ids, ground, size = (), (0,), 256  # For `id_table`
@@ -133,16 +171,21 @@ class Benchmark:
     rules = dict(background='background stays class 0 and is scored', ignored='255 and all classes outside the names')
     def __init__(self,
         root,          # The benchmark's folder
-        names=None,    # Names in the segmenter's order, as for `parse_names`; None for all, as NamedMask's recipes spell them
+        names=None,    # As for `parse_names`, in the segmenter's order; None for all, as NamedMask's recipes spell them
         split=None,    # Which part; by default the one that is usually scored
         kind=None,     # A key of `BENCHMARKS`, where one class reads several
         ):
         self.kind = kind or self.kind
         about = self.about
-        self.root, self.split = self._top(Path(root).expanduser()), split or next(iter(about.photos))
-        if self.split not in about.photos: raise NamedMaskError(f"{about.title} has no split {self.split!r} with labels: say {' or '.join(about.photos)}.")
+        self.root = self._top(Path(root).expanduser())
+        self.split = split or next(iter(about.photos))
+        if self.split not in about.photos:
+            splits = ' or '.join(about.photos)
+            raise NamedMaskError(f"{about.title} has no split {self.split!r} with labels: say {splits}.")
         self.known = tuple(self._known())
-        self.names, self.numbers, self.lacking = (*class_numbers(None, self.known), []) if names is None else shared_names(names, self.known, self.about.title)
+        if names is None: scored = *class_numbers(None, self.known), []
+        else: scored = shared_names(names, self.known, self.about.title)
+        self.names, self.numbers, self.lacking = scored
         self.ignore = ignore_for(len(self.known))
         self.table = id_table(self._ids(), self.numbers, self.ground, self.size, self.ignore)
         self.skipped, self.notes = [], []
@@ -155,10 +198,6 @@ class Benchmark:
     def about(self)->Source: return BENCHMARKS[self.kind]
     def _top(self, root): return _folder(root, self.kind)
     def _ids(self): return self.ids or range(1, 1 + len(self.known))
-    def _check(self):
-        if not self.stems: raise missing(self.root/self.about.needs[0], self.kind)
-        absent = [f for pair in self.files.values() for f in pair if isinstance(f, Path) and not f.is_file()]
-        if absent: raise missing(absent[0], self.kind, len(absent) - 1)
 
     @cached_property
     def strange(self)->np.ndarray: return strange_table(self._may_occur())
@@ -166,19 +205,14 @@ class Benchmark:
     def check(self): # Every label file; the first that is wrong is a `NamedMaskError`
         if self.looked_into: self.notes = check_labels(self, None)
     @cached_property
-    def card(self)->dict: return _card(self, masks=settings_key([(s, f.stat().st_size) for s, (_, f) in self.files.items()]))
+    def card(self)->dict:
+        sizes = [(stem, mask.stat().st_size) for stem, (_, mask) in self.files.items()]
+        return _card(self, masks=settings_key(sizes))
     def photo(self, stem)->Path: return self.files[stem][0]
-    def mask(self, stem)->Path: return self.files[stem][1]     # The label file; what stands for it where there is one for all photos
-    def ids_of(self, stem)->np.ndarray: return checked_ids(load_labels(self.mask(stem)), self.strange, self.mask(stem), self._meaning())
-    def _meaning(self): return meaning_of(self.known, self.about.title)
-    def labels(self, stem)->np.ndarray: return self.table[upright(self.ids_of(stem), self.photo(stem))]
+    def mask(self, stem)->Path: return self.files[stem][1]   # Or what stands for it, where one file is there for all
     def __len__(self): return len(self.stems)
     def __getitem__(self, i): return self.photo(self.stems[i]), self.labels(self.stems[i])
     def __iter__(self): return (self[i] for i in range(len(self)))
-    def __repr__(self):
-        published = self.about.photos.get(self.split)
-        return (f"{self.about.title}, {self.split}: {_count(len(self), 'photo')}{f' (published: {published:,})' if published not in (None, len(self)) else ''}, "
-                f"{_count(len(self.names), 'name')}{' and background' if self.background else ', no background'}{_listed(self.names)}{_remarks(self)}")
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #f7ef4144
 @patch
@@ -186,9 +220,29 @@ def _distinct(self:Benchmark, found):
     "{stem: (photo, label)}; two photos of one stem are a `NamedMaskError`."
     files = {}
     for stem, photo, label in found:
-        if stem in files: raise NamedMaskError(f"{files[stem][0]} and {photo} go by one name, {stem!r}: rename one of them, and its label.")
+        if stem in files:
+            both = f"{files[stem][0]} and {photo} go by one name, {stem!r}"
+            raise NamedMaskError(f"{both}: rename one of them, and its label.")
         files[stem] = photo, label
     return files
+
+@patch
+def _check(self:Benchmark):
+    "Is a photo there, and are all files there that there should be?"
+    if not self.stems: raise missing(self.root/self.about.needs[0], self.kind)
+    absent = [f for pair in self.files.values() for f in pair if isinstance(f, Path) and not f.is_file()]
+    if absent: raise missing(absent[0], self.kind, len(absent) - 1)
+
+@patch
+def _meaning(self:Benchmark): return meaning_of(self.known, self.about.title)
+
+@patch
+def ids_of(self:Benchmark, stem)->np.ndarray:
+    mask = self.mask(stem)
+    return checked_ids(load_labels(mask), self.strange, mask, self._meaning())
+
+@patch
+def labels(self:Benchmark, stem)->np.ndarray: return self.table[upright(self.ids_of(stem), self.photo(stem))]
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #ea192ea1
 def _count(n, what): return f"{n:,} {what}{'' if n == 1 else 's'}"
@@ -197,8 +251,19 @@ def _listed(names, most=12): return f": {', '.join(names)}" if len(names) <= mos
 
 def _remarks(bench):
     "What was odd about its files, a line each."
-    skipped = [f"{_count(o['photos'], 'photo')} left out, {o['why']}: {', '.join(o['first'])}{', ...' if o['photos'] > len(o['first']) else ''}" for o in getattr(bench, 'skipped', ())]
-    return ''.join(f'\n{line}' for line in [*skipped, *bench.notes])
+    def left_out(entry):
+        more = ', ...' if entry['photos'] > len(entry['first']) else ''
+        return f"{_count(entry['photos'], 'photo')} left out, {entry['why']}: {', '.join(entry['first'])}{more}"
+    lines = [*map(left_out, getattr(bench, 'skipped', ())), *bench.notes]
+    return ''.join(f'\n{line}' for line in lines)
+
+@patch
+def __repr__(self:Benchmark):
+    published = self.about.photos.get(self.split)
+    other = f' (published: {published:,})' if published not in (None, len(self)) else ''
+    ground = ' and background' if self.background else ', no background'
+    return (f"{self.about.title}, {self.split}: {_count(len(self), 'photo')}{other}, "
+            f"{_count(len(self.names), 'name')}{ground}{_listed(self.names)}{_remarks(self)}")
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #688a53d4
 def reads(
@@ -206,7 +271,9 @@ def reads(
 ):
     "Make a class the reader of these benchmarks."
     def keep(cls):
-        for k in kinds: BENCHMARKS[k] = replace(BENCHMARKS[k], reader=partial(cls, kind=k) if len(kinds) > 1 else cls)
+        for kind in kinds:
+            reader = partial(cls, kind=kind) if len(kinds) > 1 else cls
+            BENCHMARKS[kind] = replace(BENCHMARKS[kind], reader=reader)
         return cls
     return keep
 
@@ -217,7 +284,9 @@ def pairs(
     photo_end:str,    # How the names of photos end: '.jpg'
     label_end='.png', # How those of their labels do
 ):
-    "(stem, photo, label) for each stem that either folder has, sorted; which of the two is there is for the reader to check."
-    ends = ((photos, photo_end), (labels, label_end))
-    stems = {f.relative_to(d).as_posix().removesuffix(end) for d, end in ends for f in d.rglob(f'*{end}') if not f.name.startswith('.')}
-    for s in sorted(stems): yield s, photos/f'{s}{photo_end}', labels/f'{s}{label_end}'
+    "(stem, photo, label) for each stem that either folder has, sorted; the reader checks which of the two is there."
+    def stems_in(folder, end):
+        files = [file for file in folder.rglob(f'*{end}') if not file.name.startswith('.')]
+        return {file.relative_to(folder).as_posix().removesuffix(end) for file in files}
+    for stem in sorted(stems_in(photos, photo_end) | stems_in(labels, label_end)):
+        yield stem, photos/f'{stem}{photo_end}', labels/f'{stem}{label_end}'

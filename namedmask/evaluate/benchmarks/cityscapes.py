@@ -13,8 +13,10 @@ from .base import Benchmark, _folder, pairs, reads
 
 # %% ../../../nbs/evaluate/benchmarks/cityscapes.ipynb #53730e34
 CITYSCAPES_IDS = (17, 18, 19, 20, *range(24, 34))              # Of the 14 objects, in the order of `recipes.CITYSCAPES`
-CITYSCAPES_19 = {'road': 7, 'sidewalk': 8, 'building': 11, 'wall': 12, 'fence': 13, 'pole': 17, 'traffic light': 19, 'traffic sign': 20, 'vegetation': 21, 'terrain': 22,
-                 'sky': 23, 'person': 24, 'rider': 25, 'car': 26, 'truck': 27, 'bus': 28, 'train': 31, 'motorcycle': 32, 'bicycle': 33}   # In the order of the official trainId
+CITYSCAPES_19 = {   # In the order of the official trainId
+    'road': 7, 'sidewalk': 8, 'building': 11, 'wall': 12, 'fence': 13, 'pole': 17, 'traffic light': 19,
+    'traffic sign': 20, 'vegetation': 21, 'terrain': 22, 'sky': 23, 'person': 24, 'rider': 25, 'car': 26, 'truck': 27,
+    'bus': 28, 'train': 31, 'motorcycle': 32, 'bicycle': 33}
 
 @reads('cityscapes')
 class CityscapesObjects(Benchmark):
@@ -32,5 +34,6 @@ class CityscapesObjects(Benchmark):
 class Cityscapes19(CityscapesObjects):
     "Cityscapes' own 19 classes: no background, void not scored. Label k is trainId k-1; label 0 is never in the truth."
     kind, background, ids, ground = 'cityscapes-19', False, tuple(CITYSCAPES_19.values()), ()
-    rules = dict(background='there is none: a pixel that is predicted as background is wrong', ignored='void (all labels that are none of the 19), and classes outside the names')
+    rules = dict(background='there is none: a pixel that is predicted as background is wrong',
+                 ignored='void (all labels that are none of the 19), and classes outside the names')
     def _known(self): return CITYSCAPES_19

@@ -29,5 +29,7 @@ class Coca(Benchmark):
 
     def ids_of(self, stem):
         grey = load_mask(self.mask(stem))
-        if 0 < grey.max() < 128: raise NamedMaskError(f"{self.mask(stem)} holds no value above {grey.max()}, and CoCA's masks have 255 on the object: bring the published file.")
+        if 0 < grey.max() < 128:
+            dark = f"{self.mask(stem)} holds no value above {grey.max()}"
+            raise NamedMaskError(f"{dark}, and CoCA's masks have 255 on the object: bring the published file.")
         return (grey == 255).astype(np.uint8)*np.uint8(1 + self.known.index(stem.split('/')[0]))

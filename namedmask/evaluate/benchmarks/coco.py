@@ -20,7 +20,8 @@ from ..voc import letters
 from .base import Benchmark, _card, _folder, missing, reads
 
 # %% ../../../nbs/evaluate/benchmarks/coco.ipynb #32909b3a
-COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))   # The id of class 1, 2, ..., 80
+_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+COCO_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED)   # The id of class 1, 2, ..., 80
 
 def clip_polygon(
     xy,      # (n, 2) float: its corners
@@ -32,7 +33,7 @@ def clip_polygon(
         for limit, sign in ((low[axis], 1), (high[axis], -1)):
             if not len(xy): return xy
             after, depth = np.roll(xy, -1, 0), sign*(xy[:, axis] - limit)
-            enters = (depth < 0) != (np.roll(depth, -1) < 0)               # the edge to the next corner crosses the side
+            enters = (depth < 0) != (np.roll(depth, -1) < 0)     # the edge to the next corner crosses the side
             t = np.divide(depth, depth - np.roll(depth, -1), out=np.zeros(len(xy)), where=enters)
             cut = xy + t[:, None]*(after - xy)
             cut[:, axis] = limit
@@ -40,12 +41,18 @@ def clip_polygon(
     return xy
 
 def _corners(polygon, size):
-    "A polygon [x, y, x, y, ...] as pycocotools wants it. One that leaves the neighbourhood of the photo is clipped to it first: pycocotools walks along every edge, and 10^9 pixels are a long way."
+    """A polygon [x, y, x, y, ...] as pycocotools wants it.
+
+    One that leaves the neighbourhood of the photo is clipped to it first: pycocotools walks along every edge, and 10^9
+    pixels are a long way.
+    """
     xy = np.array(polygon, float)
-    if xy.ndim != 1 or len(xy) % 2 or not (np.abs(xy) < 1e15).all(): raise ValueError('a polygon that is no list of x, y, x, y, ...')
+    if xy.ndim != 1 or len(xy) % 2 or not (np.abs(xy) < 1e15).all():
+        raise ValueError('a polygon that is no list of x, y, x, y, ...')
     xy, (H, W) = xy.reshape(-1, 2), size
-    low, high = np.array([-W, -H], float), np.array([2.*W, 2.*H])          # so wide that no ordinary polygon is touched
-    return (xy if ((low <= xy) & (xy <= high)).all() else clip_polygon(xy, low, high)).ravel().tolist()
+    low, high = np.array([-W, -H], float), np.array([2.*W, 2.*H])     # so wide that no ordinary polygon is touched
+    inside = ((low <= xy) & (xy <= high)).all()
+    return (xy if inside else clip_polygon(xy, low, high)).ravel().tolist()
 
 def coco_mask(
     segmentation, # Polygons [[x, y, x, y, ...], ...], or run lengths {'size': [H, W], 'counts': ...}
@@ -53,10 +60,14 @@ def coco_mask(
 )->np.ndarray: # (H, W) bool
     "Draw one annotation, polygons by pycocotools' rule."
     if isinstance(segmentation, dict):
-        if list(segmentation.get('size', ())) != list(size): raise NamedMaskError(f"The run lengths of a mask are for {segmentation.get('size')} and its photo has (H, W) = {tuple(size)}: bring the file again.")
+        if list(segmentation.get('size', ())) != list(size):
+            differ = f"are for {segmentation.get('size')} and its photo has (H, W) = {tuple(size)}"
+            raise NamedMaskError(f"The run lengths of a mask {differ}: bring the file again.")
         return rle_decode(segmentation)
     try: from pycocotools import mask as draw
-    except ImportError as e: raise NamedMaskError("COCO's polygons are drawn by pycocotools, which is not installed: pip install pycocotools.") from e
+    except ImportError as e:
+        lacking = "COCO's polygons are drawn by pycocotools, which is not installed"
+        raise NamedMaskError(f"{lacking}: pip install pycocotools.") from e
     polygons = [_corners(p, size) for p in segmentation if len(p) >= 6]         # fewer than three points have no area
     polygons = [p for p in polygons if len(p) >= 6]
     if not polygons: return np.zeros(size, bool)
@@ -70,89 +81,123 @@ def draw_coco(
     annotations,   # Dicts with category_id, segmentation, iscrowd
 )->np.ndarray: # (H, W) uint8: COCO's ids, 0 where nothing is, `CROWD`
     "Larger objects first, smaller ones on top of them, crowds over all."
-    out = np.zeros(size, np.uint8)
+    ids = np.zeros(size, np.uint8)
     objects = [(coco_mask(a['segmentation'], size), a['category_id']) for a in annotations if not a.get('iscrowd')]
-    for mask, i in sorted(objects, key=lambda o: -int(o[0].sum())): out[mask] = i       # stable: of two equally large ones the later is on top
+    def largest_first(entry): return -int(entry[0].sum())     # stable: of two of one size the later is on top
+    for mask, category in sorted(objects, key=largest_first): ids[mask] = category
     for a in annotations:
-        if a.get('iscrowd'): out[coco_mask(a['segmentation'], size)] = CROWD
-    return out
+        if a.get('iscrowd'): ids[coco_mask(a['segmentation'], size)] = CROWD
+    return ids
 
 # %% ../../../nbs/evaluate/benchmarks/coco.ipynb #ee42be6d
 _MOST_PIXELS = 200_000_000     # as for photos
 
 def _whole(value, what):
     "A whole number; anything else that JSON can hold is a ValueError."
-    if isinstance(value, bool) or not isinstance(value, int): raise ValueError(f'{what} is {str(value)[:40]!r} and no whole number')
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole: raise ValueError(f'{what} is {str(value)[:40]!r} and no whole number')
     return value
 
-def _entries(found, key, needs):
+def _entries(instances, key, needs):
     "The list under a key: objects that have what they need."
-    rows = found[key]
+    rows = instances[key]
     if not isinstance(rows, list): raise ValueError(f'{key!r} is no list')
     for row in rows:
         if not isinstance(row, dict): raise ValueError(f'{key!r} holds {str(row)[:40]!r}, which is no object')
-        for k in needs:
-            if k not in row: raise ValueError(f'an entry of {key!r} has no {k!r}')
+        for need in needs:
+            if need not in row: raise ValueError(f'an entry of {key!r} has no {need!r}')
     return rows
+
+def _images(instances):
+    "{id: (file name, (H, W))}."
+    images = {}
+    for row in _entries(instances, 'images', ('id', 'file_name', 'height', 'width')):
+        i, name = _whole(row['id'], 'the id of a photo'), row['file_name']
+        size = _whole(row['height'], 'a height'), _whole(row['width'], 'a width')
+        if i in images: raise ValueError(f'two photos have the id {i}')
+        is_name = isinstance(name, str) and '\0' not in name and Path(name).name not in ('', '..')
+        if not is_name: raise ValueError(f'the file name {str(name)[:40]!r}')
+        if min(size) < 1 or size[0]*size[1] > _MOST_PIXELS: raise ValueError(f'{name} has {size[1]} x {size[0]} pixels')
+        images[i] = name, size
+    return images
+
+def _annotations(instances, named, images):
+    "The annotations, all of them of categories and photos that are there."
+    annotations = _entries(instances, 'annotations', ('image_id', 'category_id', 'segmentation'))
+    for annotation in annotations:
+        category, photo = annotation['category_id'], annotation['image_id']
+        if _whole(category, 'a category') not in named:
+            raise ValueError(f'an annotation of the category {category}, which is not in its list')
+        if _whole(photo, 'the photo of an annotation') not in images:
+            raise ValueError(f'an annotation of the photo {photo}, which is not in its list')
+        drawn = isinstance(annotation['segmentation'], (list, dict))
+        if not drawn: raise ValueError('an annotation without polygons or run lengths')
+    return annotations
 
 def _read_coco(file):
     "What a file of instances holds, checked: ({id: name}, {id: (file name, (H, W))}, annotations)."
-    found = json.loads(file.read_text(encoding='utf-8'))
-    if not isinstance(found, dict): raise ValueError('it holds no object')
-    named = {_whole(c['id'], 'the id of a category'): str(c['name']) for c in _entries(found, 'categories', ('id', 'name'))}
-    images = {}
-    for o in _entries(found, 'images', ('id', 'file_name', 'height', 'width')):
-        i, name, size = _whole(o['id'], 'the id of a photo'), o['file_name'], (_whole(o['height'], 'a height'), _whole(o['width'], 'a width'))
-        if i in images: raise ValueError(f'two photos have the id {i}')
-        if not isinstance(name, str) or '\0' in name or Path(name).name in ('', '..'): raise ValueError(f'the file name {str(name)[:40]!r}')
-        if min(size) < 1 or size[0]*size[1] > _MOST_PIXELS: raise ValueError(f'{name} has {size[1]} x {size[0]} pixels')
-        images[i] = name, size
-    annotations = _entries(found, 'annotations', ('image_id', 'category_id', 'segmentation'))
-    for a in annotations:
-        if _whole(a['category_id'], 'a category') not in named: raise ValueError(f"an annotation of the category {a['category_id']}, which is not in its list")
-        if _whole(a['image_id'], 'the photo of an annotation') not in images: raise ValueError(f"an annotation of the photo {a['image_id']}, which is not in its list")
-        if not isinstance(a['segmentation'], (list, dict)): raise ValueError('an annotation without polygons or run lengths')
-    return named, images, annotations
+    instances = json.loads(file.read_text(encoding='utf-8'))
+    if not isinstance(instances, dict): raise ValueError('it holds no object')
+    categories = _entries(instances, 'categories', ('id', 'name'))
+    named = {_whole(c['id'], 'the id of a category'): str(c['name']) for c in categories}
+    images = _images(instances)
+    return named, images, _annotations(instances, named, images)
 
 # %% ../../../nbs/evaluate/benchmarks/coco.ipynb #9a9dc92a
+_GIVE = 'give annotations/instances_val2017.json'
+
+def _check_categories(file, named):
+    "Are these COCO's categories?"
+    wanted = dict(zip(COCO_IDS, COCO))
+    odd = [i for i in sorted(wanted.keys() | named.keys()) if letters(wanted.get(i)) != letters(named.get(i))]
+    if not odd: return
+    differ = f"its category {odd[0]} is {named.get(odd[0])!r} and should be {wanted.get(odd[0])!r}"
+    own = 'for labels of your own make PNG files and say --benchmark folder'
+    raise NamedMaskError(f"{file} is not COCO's: {differ}; {own}.")
+
 def _coco_json(file):
     "(images by id, annotations by image id) of an instances file."
     check_regular(file)
     try: named, images, annotations = _read_coco(file)
     except OSError as e: raise NamedMaskError(f"{file} cannot be read ({e}): bring it again.") from e
-    except RecursionError as e: raise NamedMaskError(f"{file} is nested too deeply for a file of COCO's instances: give annotations/instances_val2017.json.") from e
+    except RecursionError as e:
+        raise NamedMaskError(f"{file} is nested too deeply for a file of COCO's instances: {_GIVE}.") from e
     except (KeyError, TypeError, ValueError, OverflowError) as e:
-        raise NamedMaskError(f"{file} is no file of COCO's instances ({type(e).__name__}: {e}): give annotations/instances_val2017.json.") from e
-    want = dict(zip(COCO_IDS, COCO))
-    odd = [i for i in sorted(want.keys() | named.keys()) if letters(want.get(i)) != letters(named.get(i))]
-    if odd: raise NamedMaskError(f"{file} is not COCO's: its category {odd[0]} is {named.get(odd[0])!r} and should be {want.get(odd[0])!r}; for labels of your own make PNG files and say --benchmark folder.")
-    objects = {i: [] for i in images}
-    for a in annotations: objects[a['image_id']].append({k: a[k] for k in ('category_id', 'segmentation', 'iscrowd') if k in a})
+        raise NamedMaskError(f"{file} is no file of COCO's instances ({type(e).__name__}: {e}): {_GIVE}.") from e
+    _check_categories(file, named)
+    objects, kept = {i: [] for i in images}, ('category_id', 'segmentation', 'iscrowd')
+    for a in annotations: objects[a['image_id']].append({key: a[key] for key in kept if key in a})
     return images, objects
 
 @reads('coco')
 class Coco(Benchmark):
     "COCO 2017, drawn from its instances."
     kind, ids, size = 'coco', COCO_IDS, CROWD + 1
-    rules = dict(Benchmark.rules, ignored='crowd regions (also where other objects lie on them), and all classes outside the names',
-                 overlap='the smaller object is on top; NamedMask does not publish its rule')
+    rules = dict(Benchmark.rules,
+        ignored='crowd regions (also where other objects lie on them), and all classes outside the names',
+        overlap='the smaller object is on top; NamedMask does not publish its rule')
     def _known(self): return COCO
     def _find(self):
         self.file = self.root/'annotations'/f'instances_{self.split}2017.json'
         if not self.file.is_file(): raise missing(self.file, 'coco')
         images, objects = _coco_json(self.file)
         folder = _folder(self.root/f'{self.split}2017', 'coco')
-        for i, (name, size) in sorted(images.items(), key=lambda o: o[1][0]):
+        def by_name(entry): return entry[1][0]
+        for i, (name, size) in sorted(images.items(), key=by_name):
             photo = safe_join(folder, name)
             yield photo.relative_to(folder).with_suffix('').as_posix(), photo, (size, objects[i])
 
     def ids_of(self, stem):
         photo, (size, objects) = self.files[stem]
         stored, _ = _header(photo)
-        if sorted(size) != sorted(stored): raise NamedMaskError(f"{self.file} says that {photo} has {size[1]} x {size[0]} pixels, and it has {stored[0]} x {stored[1]}: bring the photo that the file was made for.")
+        if sorted(size) != sorted(stored):
+            differ = f"has {size[1]} x {size[0]} pixels, and it has {stored[0]} x {stored[1]}"
+            raise NamedMaskError(f"{self.file} says that {photo} {differ}: bring the photo that the file was made for.")
+        where = f"An annotation of {stem} in {self.file}"
         try: return draw_coco(size, objects)
-        except NamedMaskError as e: raise NamedMaskError(f"An annotation of {stem} in {self.file} cannot be drawn: {e}") from e
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as e: raise NamedMaskError(f"An annotation of {stem} in {self.file} is damaged ({type(e).__name__}: {e}): bring the file again.") from e
+        except NamedMaskError as e: raise NamedMaskError(f"{where} cannot be drawn: {e}") from e
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as e:
+            raise NamedMaskError(f"{where} is damaged ({type(e).__name__}: {e}): bring the file again.") from e
 
     @cached_property
     def card(self)->dict: return _card(self, masks=settings_key([self.stems, self.file.stat().st_size]))

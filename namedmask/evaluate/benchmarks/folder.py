@@ -11,6 +11,7 @@ __all__ = ['PHOTO_FOLDERS', 'LABEL_FOLDERS', 'Folder', 'open_folder']
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from ...core import NamedMaskError, safe_join
 from ...data.find import IMAGE_SUFFIXES
 from ...data.draw import load_labels
@@ -22,13 +23,18 @@ from .voc import Voc
 PHOTO_FOLDERS = ('photos', 'images', 'JPEGImages')
 LABEL_FOLDERS = ('labels', 'masks', 'annotations', 'SegmentationClass')
 
+def _is_photo(file): return file.suffix.lower() in IMAGE_SUFFIXES
+
 class Folder(Benchmark):
     "Photos, label PNGs of the same names, and `names.txt`."
     kind, size, void, looked_into = 'folder', 65536, 65535, True
     rules = dict(background='id 0 is class 0 and is scored', ignored='255 and all classes outside the names')
+    # In the key of notes, so that those of older releases stay good.
+    said_before = dict(ignored='255, ids without a name, and all classes outside the names')
     @property
-    def about(self)->Source: return replace(BENCHMARKS['folder'], title=folder_name(self.root) if hasattr(self, 'root') else 'The folder', photos={getattr(self, 'split', 'all'): None})
-    said_before = dict(ignored='255, ids without a name, and all classes outside the names')    # in the key of notes, so that those of older releases stay good
+    def about(self)->Source:
+        title = folder_name(self.root) if hasattr(self, 'root') else 'The folder'
+        return replace(BENCHMARKS['folder'], title=title, photos={getattr(self, 'split', 'all'): None})
     def __init__(self, root, names=None, split=None): # As for `Benchmark`; `split` names a list `{split}.txt`
         self.split = split or 'all'
         super().__init__(root, names, self.split)
@@ -38,40 +44,58 @@ class Folder(Benchmark):
         if not file.is_file(): raise missing(file, 'folder')
         return names_of(file, 65534)
 
-    def _one_of(self, folders):
-        found = next((self.root/d for d in folders if (self.root/d).is_dir()), None)
-        if found is None: raise NamedMaskError(f"{self.root/folders[0]} is missing: a benchmark in a folder needs {' or '.join(folders)}.")
-        return found
-
-    def _find(self):
-        photos, labels = self._one_of(PHOTO_FOLDERS), self._one_of(LABEL_FOLDERS)
-        there, wanted = {}, set(self._listed(labels))
-        for f in sorted(photos.rglob('*')):
-            if f.name.startswith('.') or not f.is_file(): continue
-            there.setdefault(f.relative_to(photos).with_suffix('').as_posix(), []).append(f)
-        self._tell_unlabelled(there, wanted, labels)
-        for stem in self._listed(labels):
-            files = [f for f in there.get(stem, ()) if f.suffix.lower() in IMAGE_SUFFIXES] or there.get(stem) or [safe_join(photos, f'{stem}.jpg')]
-            for f in files: yield stem, f, safe_join(labels, f'{stem}.png')
-
-    def _tell_unlabelled(self, there, wanted, labels):
-        "Photos without a label file are left out, and counted."
-        bare = [f for stem, files in there.items() if stem not in wanted for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
-        if self.split == 'all' and bare: self.skipped.append(dict(why=f'no label file in {labels.name}/', photos=len(bare), first=[f.name for f in bare[:3]]))
-
-    def _listed(self, labels):
-        if self.split == 'all': return [f.relative_to(labels).with_suffix('').as_posix() for f in sorted(labels.rglob('*.png')) if not f.name.startswith('.')]
-        file = self.root/f'{self.split}.txt'
-        if not file.is_file(): raise NamedMaskError(f"The list {file} is missing: make it, one photo's name a line, or leave the split out to score all.")
-        return list(dict.fromkeys(o.removesuffix(e) if (e := Path(o).suffix).lower() in IMAGE_SUFFIXES else o for o in lines_of(file)))
-
-    def _may_occur(self): return [*range(len(self.known) + 1), self.void, *([self.ignore] if len(self.known) > 254 else [])]
-    def _meaning(self): return meaning_of(self.known, f'{folder_name(self.root)}/names.txt', (255,) if len(self.known) < 255 else (self.ignore, self.void))
+    def _may_occur(self):
+        more = [self.ignore] if len(self.known) > 254 else []
+        return [*range(len(self.known) + 1), self.void, *more]
+    def _meaning(self):
+        unscored = (255,) if len(self.known) < 255 else (self.ignore, self.void)
+        return meaning_of(self.known, f'{folder_name(self.root)}/names.txt', unscored)
     def ids_of(self, stem):
         "The ids, uint16; 255, where it is no name's number, as 65535."
         ids = load_labels(self.mask(stem)).astype(np.uint16)
         if len(self.known) < 255: ids[ids == 255] = self.void
         return checked_ids(ids, self.strange, self.mask(stem), self._meaning())
+
+# %% ../../../nbs/evaluate/benchmarks/folder.ipynb #f01de4a2
+@patch
+def _one_of(self:Folder, folders):
+    folder = next((self.root/d for d in folders if (self.root/d).is_dir()), None)
+    if folder is None:
+        needs = f"a benchmark in a folder needs {' or '.join(folders)}"
+        raise NamedMaskError(f"{self.root/folders[0]} is missing: {needs}.")
+    return folder
+
+@patch
+def _find(self:Folder):
+    photos, labels = self._one_of(PHOTO_FOLDERS), self._one_of(LABEL_FOLDERS)
+    there, wanted = {}, set(self._listed(labels))
+    for f in sorted(photos.rglob('*')):
+        if f.name.startswith('.') or not f.is_file(): continue
+        there.setdefault(f.relative_to(photos).with_suffix('').as_posix(), []).append(f)
+    self._tell_unlabelled(there, wanted, labels)
+    for stem in self._listed(labels):
+        files = [f for f in there.get(stem, ()) if _is_photo(f)] or there.get(stem)
+        for f in files or [safe_join(photos, f'{stem}.jpg')]: yield stem, f, safe_join(labels, f'{stem}.png')
+
+@patch
+def _tell_unlabelled(self:Folder, there, wanted, labels):
+    "Photos without a label file are left out, and counted."
+    bare = [f for stem, files in there.items() if stem not in wanted for f in files if _is_photo(f)]
+    if self.split != 'all' or not bare: return
+    first = [f.name for f in bare[:3]]
+    self.skipped.append(dict(why=f'no label file in {labels.name}/', photos=len(bare), first=first))
+
+@patch
+def _listed(self:Folder, labels):
+    if self.split == 'all':
+        files = [f for f in sorted(labels.rglob('*.png')) if not f.name.startswith('.')]
+        return [f.relative_to(labels).with_suffix('').as_posix() for f in files]
+    file = self.root/f'{self.split}.txt'
+    if not file.is_file():
+        cure = "make it, one photo's name a line, or leave the split out to score all"
+        raise NamedMaskError(f"The list {file} is missing: {cure}.")
+    stems = [line.removesuffix(Path(line).suffix) if _is_photo(Path(line)) else line for line in lines_of(file)]
+    return list(dict.fromkeys(stems))
 
 # %% ../../../nbs/evaluate/benchmarks/folder.ipynb #fbed4f72
 def open_folder(

@@ -28,28 +28,38 @@ def unpack_ids(
 )->np.ndarray: # (H, W) uint16
     "The ids in a picture: red plus 256 times green."
     try:
-        with Image.open(path, formats=('PNG',)) as im: mode, a = im.mode, np.asarray(im).astype(np.uint16)
-    except Exception as e: raise NamedMaskError(f"Cannot read the labels {path} ({type(e).__name__}): bring the file again.") from e
-    if mode not in ('RGB', 'RGBA'): raise NamedMaskError(f"{path} is a picture of mode {mode}, and ImageNet-S keeps its ids in red and green: bring the published file.")
-    return a[..., 0] + 256*a[..., 1]
+        with Image.open(path, formats=('PNG',)) as im: mode, pixels = im.mode, np.asarray(im).astype(np.uint16)
+    except Exception as e:
+        raise NamedMaskError(f"Cannot read the labels {path} ({type(e).__name__}): bring the file again.") from e
+    if mode not in ('RGB', 'RGBA'):
+        differ = f"is a picture of mode {mode}, and ImageNet-S keeps its ids in red and green"
+        raise NamedMaskError(f"{path} {differ}: bring the published file.")
+    return pixels[..., 0] + 256*pixels[..., 1]
 
 # %% ../../../nbs/evaluate/benchmarks/imagenet_s.ipynb #8bee0434
 @reads('imagenet-s50', 'imagenet-s300', 'imagenet-s919')
 class ImageNetS(Benchmark):
     "ImageNet-S with 50, 300 or 919 classes."
     kind, size, parts, looked_into = 'imagenet-s919', 1001, ('size', 'objects'), True
-    rules = dict(background='id 0, "other", is class 0 and is scored', ignored='id 1000 and all classes outside the names')
+    rules = dict(background='id 0, "other", is class 0 and is scored',
+                 ignored='id 1000 and all classes outside the names')
     @property
     def n(self)->int: return int(self.kind.removeprefix('imagenet-s'))
     def _known(self): return imagenet_s(self.n)
-    def _top(self, root): return _folder(root/f'ImageNetS{self.n}' if (root/f'ImageNetS{self.n}').is_dir() else root, self.kind)
+    def _top(self, root):
+        below = root/f'ImageNetS{self.n}'
+        return _folder(below if below.is_dir() else root, self.kind)
     def _find(self):
         photos, truths = (_folder(self.root/f'{self.split}{end}', self.kind) for end in ('', '-segmentation'))
         known = set(imagenet_s(self.n).values())
         for stem, photo, truth in pairs(photos, truths, '.JPEG'):
-            if truth.parent.name not in known: raise NamedMaskError(f"{truth.parent} is no class of ImageNet-S{self.n}: give the folder ImageNetS{self.n}.")
+            if truth.parent.name not in known:
+                cure = f"give the folder ImageNetS{self.n}"
+                raise NamedMaskError(f"{truth.parent} is no class of ImageNet-S{self.n}: {cure}.")
             yield stem, photo, truth
 
     def _may_occur(self): return [*range(self.n + 1), 1000]
     def _meaning(self): return f'ImageNet-S{self.n} has 0 to {self.n} and 1000, so its labels belong to another list'
-    def ids_of(self, stem): return checked_ids(unpack_ids(self.mask(stem)), self.strange, self.mask(stem), self._meaning())
+    def ids_of(self, stem):
+        mask = self.mask(stem)
+        return checked_ids(unpack_ids(mask), self.strange, mask, self._meaning())

@@ -29,17 +29,19 @@ def by_size(
     m, # (C, C) counts of one photo
 )->dict: # {bin: counts of its classes and the background}
     "A photo's counts, its classes apart by their share of the scored pixels."
-    share, out = m.sum(1)/max(m.sum(), 1), {}
+    share, bins = m.sum(1)/max(m.sum(), 1), {}
     for i in 1 + np.flatnonzero(m[1:].sum(1)):
         size = next(k for k, most in SIZES.items() if share[i] <= most + 1e-12)
-        if size not in out: out[size] = np.zeros_like(m); out[size][0] = m[0]
-        out[size][i] = m[i]
-    return out
+        if size not in bins:
+            bins[size] = np.zeros_like(m)
+            bins[size][0] = m[0]
+        bins[size][i] = m[i]
+    return bins
 
 def by_objects(
     m, # (C, C) counts of one photo
 )->dict:
-    "A photo's counts under 'one' or 'several', the number of its true classes; a photo of background alone is in neither."
+    "A photo's counts under 'one' or 'several', as many as its true classes; a photo of background alone is in neither."
     n = int((m[1:].sum(1) > 0).sum())
     return {'one' if n == 1 else 'several': m} if n else {}
 
@@ -49,42 +51,57 @@ def split_scores(
     names,         # The names of the classes, background first: `result['names']`
     by='size',     # 'size', 'objects', or a function from a photo's (C,C) counts to {group: counts}
 )->dict: # {group: dict(miou, iou, photos, classes_in_mean)}
-    "Scores of parts of a benchmark, from the counts of single photos; the mean is over the classes with a true pixel in the part."
+    """Scores of parts of a benchmark, from the counts of single photos.
+
+    The mean is over the classes with a true pixel in the part.
+    """
     if isinstance(records, (str, Path)): records = photo_notes(records)
-    if not records: raise NamedMaskError("There are no notes of single photos: give evaluate a folder, and that folder here.")
-    if isinstance(by, str) and by not in ('size', 'objects'): raise NamedMaskError(f"Scores cannot be split by {by!r}: say size or objects.")
-    of, n, total, photos = {'size': by_size, 'objects': by_objects}.get(by, by) if isinstance(by, str) else by, len(names), {}, {}
-    for r in records:
-        for group, m in of(_matrix(r, n)).items():
-            total[group] = total.get(group, 0) + m; photos[group] = photos.get(group, 0) + 1
+    if not records:
+        raise NamedMaskError("There are no notes of single photos: give evaluate a folder, and that folder here.")
+    ways = {'size': by_size, 'objects': by_objects}
+    if isinstance(by, str) and by not in ways:
+        raise NamedMaskError(f"Scores cannot be split by {by!r}: say size or objects.")
+    groups_of = ways[by] if isinstance(by, str) else by
+    total, photos = {}, {}
+    for record in records:
+        for group, counts in groups_of(_matrix(record, len(names))).items():
+            total[group] = total.get(group, 0) + counts
+            photos[group] = photos.get(group, 0) + 1
     order = [*SIZES, 'one', 'several']
-    return {g: _scores(total[g], names, photos[g]) for g in sorted(total, key=lambda g: (order.index(g) if g in order else len(order), str(g)))}
+    def place(group): return order.index(group) if group in order else len(order), str(group)
+    return {group: _scores(total[group], names, photos[group]) for group in sorted(total, key=place)}
 
 def _scores(m, names, photos):
     "Scores of one matrix."
     union, seen = m.sum(0) + m.sum(1) - m.diagonal(), m.sum(1) > 0
     iou = {name: round(float(m[i, i]/union[i]), 6) for i, name in enumerate(names) if seen[i]}
-    return dict(miou=round(float(np.mean(list(iou.values()))), 6) if iou else None, iou=iou, photos=photos, classes_in_mean=len(iou))
+    miou = round(float(np.mean(list(iou.values()))), 6) if iou else None
+    return dict(miou=miou, iou=iou, photos=photos, classes_in_mean=len(iou))
 
 # %% ../../../nbs/evaluate/benchmarks/parts.ipynb #410ec9f6
 def without_background(
     result:dict, # What `evaluate` returned for a benchmark without background
     records=(),  # Its notes of single photos; from two on there is an interval of the mean
 )->dict:
-    "The result over the classes alone; pixels predicted as background stay in the union of their true class, and are counted as `unnamed_pixels`."
+    """The result over the classes alone.
+
+    Pixels predicted as background stay in the union of their true class, and are counted as `unnamed_pixels`.
+    """
     iou, m = result['iou'][1:], np.asarray(result['confusion'])
     known = [v for v in iou if v is not None]
-    out = {k: v for k, v in result.items() if k != 'miou_ci'}                    # an interval of another mean
-    for k in ('iou_ci', 'boundary_iou'):
-        if k in out: out[k] = out[k][1:]
-    if 'boundary_iou' in out: out['boundary_miou'] = round(float(np.nanmean(np.array(out['boundary_iou'], float))), 6)
-    return dict(out, **_class_interval(records, len(m)), names=result['names'][1:], iou=iou, miou=round(float(np.mean(known)), 6) if known else None,
-                classes_in_mean=len(known), confusion=m[1:, 1:].tolist(), unnamed_pixels=int(m[:, 0].sum()))
+    kept = {key: v for key, v in result.items() if key != 'miou_ci'}     # an interval of another mean
+    for key in ('iou_ci', 'boundary_iou'):
+        if key in kept: kept[key] = kept[key][1:]
+    if 'boundary_iou' in kept:
+        kept['boundary_miou'] = round(float(np.nanmean(np.array(kept['boundary_iou'], float))), 6)
+    return dict(kept, **_class_interval(records, len(m)), names=result['names'][1:], iou=iou,
+                miou=round(float(np.mean(known)), 6) if known else None, classes_in_mean=len(known),
+                confusion=m[1:, 1:].tolist(), unnamed_pixels=int(m[:, 0].sum()))
 
 def _class_interval(records, n):
     "{'miou_ci'} of the mean without background, as `score.intervals` has it with it."
     if len(records) < 2: return {}
-    draws = bootstrap_iou(*(o[:, 1:] for o in add_cells(records, n)[1:]))
+    draws = bootstrap_iou(*(counts[:, 1:] for counts in add_cells(records, n)[1:]))
     draws = draws[~np.isnan(draws).all(1)]
     return dict(miou_ci=[round(float(v), 6) for v in interval(np.nanmean(draws, 1))] if len(draws) else None)
 
@@ -93,7 +110,8 @@ def photo_notes(
     folder, # Where `evaluate` kept notes
 )->list:
     "The note of each photo; of several of one photo (it was evaluated again, along the outlines too) the last."
-    return list({o['photo']: o for o in JsonLines(Path(folder)/'photos.jsonl').read()}.values())
+    notes = JsonLines(Path(folder)/'photos.jsonl').read()
+    return list({note['photo']: note for note in notes}.values())
 
 # %% ../../../nbs/evaluate/benchmarks/parts.ipynb #5a17c0e2
 def evaluate_on(
@@ -102,9 +120,14 @@ def evaluate_on(
     folder=None, # Where to keep notes, to continue an interrupted evaluation
     **kwargs,    # For `evaluate`: supervision, quiet, boundary
 )->dict:
-    "`evaluate`; without a background class its mean is over the classes alone; where the benchmark has `.parts`, with the scores of these."
+    """`evaluate`, with the scores of the benchmark's `.parts` where it has some.
+
+    Without a background class the mean is over the classes alone.
+    """
     with nullcontext(folder) if folder else TemporaryDirectory() as notes:
         result = evaluate(segmenter, benchmark, notes, **kwargs)
         for by in getattr(benchmark, 'parts', ()):
-            result[f'by_{by}'] = {g: {k: v for k, v in s.items() if k != 'iou'} for g, s in split_scores(notes, result['names'], by).items()}
+            parts = split_scores(notes, result['names'], by)
+            for scores in parts.values(): del scores['iou']
+            result[f'by_{by}'] = parts
         return result if getattr(benchmark, 'background', True) else without_background(result, photo_notes(notes))

@@ -20,7 +20,8 @@ from .saliency import SaliencySet
 from .folder import Folder
 
 # %% ../../../nbs/evaluate/benchmarks/registry.ipynb #80343446
-_ALSO = {'voc2012': 'voc', 'coco2017': 'coco', 'cityscapes-object': 'cityscapes', 'cityscapes-objects': 'cityscapes', 'duts-te': 'duts', 'omron': 'dut-omron'}
+_ALSO = {'voc2012': 'voc', 'coco2017': 'coco', 'cityscapes-object': 'cityscapes', 'cityscapes-objects': 'cityscapes',
+         'duts-te': 'duts', 'omron': 'dut-omron'}
 
 def kind_of(
     kind:str, # 'voc', 'coco2017', 'cityscapes_object', 'imagenet_s50', ...
@@ -28,7 +29,8 @@ def kind_of(
     "A key of `BENCHMARKS`; an unknown one is a `NamedMaskError` that lists them."
     short = str(kind).lower().replace('_', '-')
     short = _ALSO.get(short, short)
-    if short not in BENCHMARKS: raise NamedMaskError(f"There is no benchmark {kind!r}: say one of {', '.join(BENCHMARKS)}.")
+    known = ', '.join(BENCHMARKS)
+    if short not in BENCHMARKS: raise NamedMaskError(f"There is no benchmark {kind!r}: say one of {known}.")
     return short
 
 def open_benchmark(
@@ -38,7 +40,10 @@ def open_benchmark(
     split=None, # Which part; by default the one that is usually scored
     strict:bool=False, # Refuse names that it lacks, where all are needed
 ):
-    "Open a benchmark; the first file that is missing is a `NamedMaskError`. Names that it lacks are set apart in `.lacking`."
+    """Open a benchmark; the first file that is missing is a `NamedMaskError`.
+
+    Names that it lacks are set apart in `.lacking`.
+    """
     bench = BENCHMARKS[kind_of(kind)].reader(root, names, split)
     if strict and bench.lacking: class_numbers(names, bench.known, bench.about.title)
     return bench
@@ -48,7 +53,9 @@ def benchmark_list(
     kind=None, # See `kind_of`; None for all
 )->str:
     "What a benchmark, or each, needs and where it comes from."
-    def one(kind, s):
-        splits = ', '.join(k if v is None else f'{k} ({v:,} photos)' for k, v in s.photos.items())
-        return '\n'.join([f'{kind}: {s.title}', f'  scores  {s.classes}', f'  splits  {splits}', *(f"  {'needs' if not i else '     '}   {o}" for i, o in enumerate(s.needs)), f'  from    {s.url}', f'  terms   {s.terms}'])
-    return '\n\n'.join(one(k, s) for k, s in BENCHMARKS.items() if kind is None or k == kind_of(kind))
+    def one(key, about):
+        splits = ', '.join(k if n is None else f'{k} ({n:,} photos)' for k, n in about.photos.items())
+        needs = [f"  {'needs' if not i else '     '}   {file}" for i, file in enumerate(about.needs)]
+        return '\n'.join([f'{key}: {about.title}', f'  scores  {about.classes}', f'  splits  {splits}', *needs,
+                          f'  from    {about.url}', f'  terms   {about.terms}'])
+    return '\n\n'.join(one(key, about) for key, about in BENCHMARKS.items() if kind is None or key == kind_of(kind))

@@ -23,26 +23,37 @@ from ..quality import without_fallback
 from .base import Benchmark, _folder, pairs, reads
 
 # %% ../../../nbs/evaluate/benchmarks/saliency.ipynb #9411d027
-SALIENCY = {'ecssd': {'all': [('images', 'ground_truth_mask')]},
-             'duts': {s: [(f'DUTS-{t}/DUTS-{t}-Image', f'DUTS-{t}/DUTS-{t}-Mask'), (f'DUTS-{t}-Image', f'DUTS-{t}-Mask')] for s, t in (('test', 'TE'), ('train', 'TR'))},
-             'dut-omron': {'all': [('DUT-OMRON-image', 'pixelwiseGT-new-PNG')]}}
+def _duts(part):
+    photos, masks = f'{part}-Image', f'{part}-Mask'
+    return [(f'{part}/{photos}', f'{part}/{masks}'), (photos, masks)]
+
+SALIENCY = {   # kind -> split -> [(folder of photos, folder of masks)]: the first that is there
+    'ecssd': {'all': [('images', 'ground_truth_mask')]},
+    'duts': {'test': _duts('DUTS-TE'), 'train': _duts('DUTS-TR')},
+    'dut-omron': {'all': [('DUT-OMRON-image', 'pixelwiseGT-new-PNG')]}}
 
 @reads('ecssd', 'duts', 'dut-omron')
 class SaliencySet(Benchmark):
     "Photos with a mask of what stands out: `.truth(stem)`; as a benchmark of names it has one, 'object'."
     kind = 'ecssd'
     def __init__(self,
-        root, names=None, split=None, kind=None, # As for `Benchmark`; the one name may be called as you like
+        root,       # As for `Benchmark`
+        names=None, # The one name may be called as you like
+        split=None, # As for `Benchmark`
+        kind=None,  # As for `Benchmark`
         threshold:int=1, # A grey value from which on a pixel (0..255) is object; SelfMask: anything above 0
         ):
-        self.threshold, self._name = threshold, parse_names(names)[0].name if names is not None else 'object'
-        if names is not None and len(parse_names(names)) > 1: raise NamedMaskError(f"A saliency set has one class, and {len(parse_names(names))} names were given: give one, or none.")
+        asked = parse_names(names) if names is not None else []
+        self.threshold, self._name = threshold, asked[0].name if names is not None else 'object'
+        if len(asked) > 1:
+            given = f"{len(asked)} names were given"
+            raise NamedMaskError(f"A saliency set has one class, and {given}: give one, or none.")
         self.rules = dict(background=f'pixels below {threshold} of 255', ignored='nothing')
         super().__init__(root, None, split, kind)
     def _known(self): return (self._name,)
     def _find(self):
-        places = [tuple(self.root/o for o in p) for p in SALIENCY[self.kind][self.split]]
-        photos, masks = next((p for p in places if p[0].is_dir()), places[0])
+        places = [(self.root/photos, self.root/masks) for photos, masks in SALIENCY[self.kind][self.split]]
+        photos, masks = next((place for place in places if place[0].is_dir()), places[0])
         return pairs(_folder(photos, self.kind), _folder(masks, self.kind), '.jpg')
 
     def ids_of(self, stem): return (load_mask(self.mask(stem)) >= self.threshold).astype(np.uint8)
@@ -52,26 +63,33 @@ class SaliencySet(Benchmark):
 def detector_contract(
     detector, # As for `evaluate_saliency`
 )->dict:
-    "What a detector says of itself, in the form of `score.contract_of`; it has no names, so transfer, prompts and matching do not apply."
+    """What a detector says of itself, in the form of `score.contract_of`.
+
+    It has no names, so transfer, prompts and matching do not apply.
+    """
     cards = getattr(detector, 'cards', None)
     if cards is None and getattr(detector, 'card', None): cards = [detector.card]
     refined = (getattr(detector, 'settings', None) or {}).get('refine', 'unknown') or False
-    how = dict(background='where the soft map is at most .5', resolution=seen_at(detector), resizing='soft map bilinear to the photo',
-               thresholds='.5 for IoU and accuracy, fixed beforehand; all for the best F', crf=refined, transfer=None, matching=None, prompts=None)
-    return contract_of(SimpleNamespace(names=['object'], protocol=how | (getattr(detector, 'protocol', None) or {}), cards=cards))
+    how = dict(background='where the soft map is at most .5', resolution=seen_at(detector),
+               resizing='soft map bilinear to the photo',
+               thresholds='.5 for IoU and accuracy, fixed beforehand; all for the best F',
+               crf=refined, transfer=None, matching=None, prompts=None)
+    how |= getattr(detector, 'protocol', None) or {}
+    return contract_of(SimpleNamespace(names=['object'], protocol=how, cards=cards))
 
 # %% ../../../nbs/evaluate/benchmarks/saliency.ipynb #b0ac0d3f
 def all_masks(
     detector,  # What made them
     steps:dict,# From its `steps`
 )->list: # Of (h, w) float32 in [0, 1], at any size
-    "The masks that a detector had to choose from: SelfMask's queries, or the candidates of a vote; [] where it had one."
+    "The masks that a detector chose from: SelfMask's queries, or the candidates of a vote; [] where it had one."
     import torch, torch.nn.functional as F
     if 'queries' in steps:         # each value stands for half a patch a side; what is beyond the photo was padding
         (H, W), half = np.shape(steps['coarse']), detector.model.patch/2
-        queries = torch.as_tensor(np.asarray(steps['queries'], np.float32))
-        return list(F.interpolate(queries[None], scale_factor=half, mode='bilinear', align_corners=False)[0, :, :H, :W].numpy())
-    return [np.asarray(m, np.float32) for m in steps.get('candidates', ())]
+        queries = torch.as_tensor(np.asarray(steps['queries'], np.float32))[None]
+        queries = F.interpolate(queries, scale_factor=half, mode='bilinear', align_corners=False)
+        return list(queries[0, :, :H, :W].numpy())
+    return [np.asarray(mask, np.float32) for mask in steps.get('candidates', ())]
 
 def upper_bound(
     masks,  # From `all_masks`
@@ -81,7 +99,9 @@ def upper_bound(
     def iou(soft): return ((soft > .5) & truth).sum()/(((soft > .5) | truth).sum() + 1e-7)
     return max((_resized(m, truth.shape[::-1]) for m in masks), key=iou)
 
-def _resized(soft, size): return np.array(Image.fromarray(np.asarray(soft, np.float32)).resize(size, Image.Resampling.BILINEAR))
+def _resized(soft, size):
+    picture = Image.fromarray(np.asarray(soft, np.float32))
+    return np.array(picture.resize(size, Image.Resampling.BILINEAR))
 
 def _detect(detector, im):
     "(soft map at the photo's size, masks that it was chosen from)."
@@ -91,52 +111,69 @@ def _detect(detector, im):
 
 # %% ../../../nbs/evaluate/benchmarks/saliency.ipynb #2e1b861a
 def evaluate_saliency(
-    detector,     # `detector(PIL) -> (h,w) float in [0,1]`, with `.settings` and `.cards`; with `.steps` there is an upper bound
+    detector,     # `detector(PIL) -> (h,w) float in [0,1]`, with `.settings`, `.cards`, and `.steps` for an upper bound
     benchmark,    # A `SaliencySet`, or anything with `.stems`, `.photo(stem)`, `.truth(stem)` and `.card`
     folder=None,  # Where to keep notes, so that an interrupted evaluation continues; None: keep none
     as_published:bool=False, # F-beta as SelfMask's code has it, see `metrics.saliency_scores`
     quiet:bool=False,        # No progress bar
     score=saliency_scores,   # `score(soft, truth, as_published=) -> {what: number}`
-)->dict: # benchmark, photos, protocol, ...; the mean over the photos of each score: mean_iou, mean_acc, mean_max_f, mean_mae; its interval: mean_iou_ci, ...; of the best mask: mean_ub_iou, ...
-    "Score a saliency detector at native size: the mean over photos of each of its scores."
+)->dict: # benchmark, photos, protocol, ..., and the scores
+    """Score a saliency detector at native size: the mean over photos of each of its scores.
+
+    The means are mean_iou, mean_acc, mean_max_f and mean_mae, their intervals mean_iou_ci and so on, and those of the
+    best of the masks mean_ub_iou and so on.
+    """
     detector = without_fallback(detector)
-    said = detector_contract(detector)
-    key = getattr(detector, 'key', None) or settings_key([type(detector).__name__, getattr(detector, 'settings', None), said['cards'] or []])
-    stage = Stage(folder, dict(detector=key, as_published=as_published, benchmark={k: v for k, v in benchmark.card.items() if k != 'root'})).open() if folder else None
-    notes, needs = JsonLines(stage.folder/'photos.jsonl') if stage else None, SALIENCY_SCORES if score is saliency_scores else ()
-    done = still_good(notes, benchmark, lambda o: _is_scored(o, needs)) if notes else {}
-    todo = [s for s in benchmark.stems if s not in done]
-    for stem in progress(todo, 'saliency', total=len(benchmark.stems), done=len(benchmark.stems) - len(todo), quiet=quiet):
-        start, seen = time.time(), [stamp_of(o) for o in sources_of(benchmark, stem)] if notes else []
-        with scoring(benchmark.photo(stem)): found = _saliency_of(detector, benchmark, stem, score, as_published)
-        done[stem] = dict(photo=stem, scores=found, seconds=round(time.time() - start, 4))
+    told = detector_contract(detector)
+    key = getattr(detector, 'key', None)
+    key = key or settings_key([type(detector).__name__, getattr(detector, 'settings', None), told['cards'] or []])
+    card = {k: v for k, v in benchmark.card.items() if k != 'root'}
+    stage = Stage(folder, dict(detector=key, as_published=as_published, benchmark=card)).open() if folder else None
+    notes = JsonLines(stage.folder/'photos.jsonl') if stage else None
+    needs = SALIENCY_SCORES if score is saliency_scores else ()
+    done = still_good(notes, benchmark, lambda note: _is_scored(note, needs)) if notes else {}
+    todo, total = [stem for stem in benchmark.stems if stem not in done], len(benchmark.stems)
+    for stem in progress(todo, 'saliency', total=total, done=total - len(todo), quiet=quiet):
+        start, seen = time.time(), [stamp_of(file) for file in sources_of(benchmark, stem)] if notes else []
+        with scoring(benchmark.photo(stem)): scores = _saliency_of(detector, benchmark, stem, score, as_published)
+        done[stem] = dict(photo=stem, scores=scores, seconds=round(time.time() - start, 4))
         if notes: notes.append(dict(done[stem], seen=seen))
-    return _saliency_result(benchmark, [done[s] for s in benchmark.stems], key, said, as_published, stage)
+    return _saliency_result(benchmark, [done[stem] for stem in benchmark.stems], key, told, as_published, stage)
 
 def _is_scored(note, needs):
     "Is a line of the notes whole? One from before a score was added is not."
-    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
+    def number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
     scores = note.get('scores') if isinstance(note, dict) else None
-    return (isinstance(scores, dict) and bool(scores) and all(map(number, scores.values())) and set(needs) <= set(scores)
+    if not isinstance(scores, dict) or not scores: return False
+    return (all(map(number, scores.values())) and set(needs) <= set(scores)
             and isinstance(note.get('photo'), str) and number(note.get('seconds')))
 
+# %% ../../../nbs/evaluate/benchmarks/saliency.ipynb #7bac4c77
 def _saliency_of(detector, benchmark, stem, score, as_published):
     "The scores of one photo, and those of the best of the masks that there were."
     im, truth = load_image(benchmark.photo(stem)), benchmark.truth(stem)
     soft, masks = _detect(detector, im)
-    if soft.shape != truth.shape: raise NamedMaskError(f"{benchmark.photo(stem)} and its mask differ in size: {soft.shape} and {truth.shape}.")
-    found = dict(score(soft, truth, as_published=as_published))
-    if masks: found |= {f'ub_{k}': v for k, v in score(upper_bound(masks, truth), truth, as_published=as_published).items()}
-    return {k: round(float(v), 6) for k, v in found.items()}
+    if soft.shape != truth.shape:
+        sizes = f"{soft.shape} and {truth.shape}"
+        raise NamedMaskError(f"{benchmark.photo(stem)} and its mask differ in size: {sizes}.")
+    scores = dict(score(soft, truth, as_published=as_published))
+    if masks:
+        best = score(upper_bound(masks, truth), truth, as_published=as_published)
+        scores |= {f'ub_{what}': v for what, v in best.items()}
+    return {what: round(float(v), 6) for what, v in scores.items()}
 
-def _saliency_result(benchmark, records, key, said, as_published, stage):
-    shared = [k for k in records[0]['scores'] if all(k in r['scores'] for r in records)]
-    scores = {k: [r['scores'][k] for r in records] for k in shared}
-    means = {f'mean_{k}': round(float(np.mean(v)), 6) for k, v in scores.items()}
-    ends = {f'mean_{k}_ci': [round(o, 6) for o in bootstrap_ci(v)] for k, v in scores.items()} if len(records) > 1 else {}
+def _saliency_result(benchmark, records, key, told, as_published, stage):
+    shared = [what for what in records[0]['scores'] if all(what in r['scores'] for r in records)]
+    scores = {what: [r['scores'][what] for r in records] for what in shared}
+    means = {f'mean_{what}': round(float(np.mean(v)), 6) for what, v in scores.items()}
+    ends = {}
+    if len(records) > 1:
+        ends = {f'mean_{what}_ci': [round(end, 6) for end in bootstrap_ci(v)] for what, v in scores.items()}
     card = {k: v for k, v in benchmark.card.items() if k != 'matrix'}
-    f_beta = f"; F with beta^2 = {'0.09, as SelfMask computes it' if as_published else '0.3'}" if 'max_f' in scores else ''
+    mean = 'over the photos'
+    if 'max_f' in scores: mean += f"; F with beta^2 = {'0.09, as SelfMask computes it' if as_published else '0.3'}"
     if stage: stage.finish(photos=len(records), **means)
-    return dict(benchmark=card['benchmark'], root=card['root'], **means, **ends, photos=len(records), model=key, seconds=round(sum(r['seconds'] for r in records), 2),
-                protocol=dict(card, mean='over the photos' + f_beta, supervision=said['cards']), made_by=said,
+    return dict(benchmark=card['benchmark'], root=card['root'], **means, **ends, photos=len(records), model=key,
+                seconds=round(sum(r['seconds'] for r in records), 2),
+                protocol=dict(card, mean=mean, supervision=told['cards']), made_by=told,
                 skipped=list(getattr(benchmark, 'skipped', ())), notes=list(getattr(benchmark, 'notes', ())))

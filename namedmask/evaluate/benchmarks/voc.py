@@ -24,8 +24,9 @@ def voc_list(
     tried = [root/'ImageSets'/d/f'{s}.txt' for d in ('Segmentation', 'SegmentationAug') for s in stems]
     file = next((f for f in tried if f.is_file()), None)
     if file is None:
-        have = ', '.join(sorted(o.stem for o in tried[0].parent.glob('*.txt'))) or 'no list at all'
-        raise NamedMaskError(f"The list {tried[0]} is missing: there is {have}. {'It goes with SegmentationClassAug.' if 'aug' in split else ''}".strip())
+        have = ', '.join(sorted(f.stem for f in tried[0].parent.glob('*.txt'))) or 'no list at all'
+        more = ' It goes with SegmentationClassAug.' if 'aug' in split else ''
+        raise NamedMaskError(f"The list {tried[0]} is missing: there is {have}.{more}")
     return file, read_voc_list(root, file)
 
 @reads('voc')
@@ -42,9 +43,9 @@ class Voc(VocBenchmark):
         self._set_names(names)
         file, self.stems = voc_list(self.root, self.split)
         self.masks = _folder(self.root/('SegmentationClassAug' if 'aug' in self.split else 'SegmentationClass'), 'voc')
-        for s in self.stems:
-            for f in (self.photo(s), self.mask(s)):
-                if not f.is_file(): raise NamedMaskError(f"{f} is missing, though {file} lists it: restore it, or take it off the list.")
+        for listed in (f for stem in self.stems for f in (self.photo(stem), self.mask(stem))):
+            if listed.is_file(): continue
+            raise NamedMaskError(f"{listed} is missing, though {file} lists it: restore it, or take it off the list.")
         self.notes = check_labels(self)
 
     def _all_names(self): return list(VOC if self.known == VOC_NAMES else self.known)

@@ -21,7 +21,7 @@ def main():
     from namedmask.stages.distil import student_settings
     from namedmask.mini.models import MINI_RESNET, mini_features
     lab = MiniLab(a.out, 0, n_scenes=1500, n_test=120)
-    scenes, bench = lab.scenes('index', lab.n_scenes), lab.benchmark('test')
+    scenes, bench = lab.scenes('index'), lab.benchmark('test')
     entries = ceiling.true_mask_entries(scenes/'JPEGImages', scenes/'SegmentationClass', bench.names, quiet=True)
     dino = mini_features(MINI_RESNET)
     starts = {'random numbers': (None, dino.card), 'MiniDINO ResNet': (dino._load().state_dict(), dino.card), "MiniCLIP's tower": lab.init}

@@ -41,7 +41,7 @@ MOVED = {
         'runs.scores'),
     'ablation': ('lab.lab',),
     'systems': ('lab.photos', 'systems.registry'),
-    'maskclip': ('systems.maskclip',),
+    'maskclip': ('systems.towers', 'systems.dense_clip', 'systems.scores', 'systems.smoothing', 'systems.maskclip'),
     'reco': ('systems.reco',),
     'clustering': ('systems.clustering',),
     'maskcontrast': ('systems.maskcontrast',),

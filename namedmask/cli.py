@@ -152,7 +152,8 @@ def table(
     from namedmask.systems import table as t
     if files: print(t.print_table(split_sources(files), metric, mixed)); return
     if list: print(t.system_list(teachers)); return
-    labs = t.labs_for(teachers, out, seeds, split_sources(images), benchmark, root, names, split, transfer, iterations, systems=systems, metric=metric, as_released=as_released)
+    labs = t.labs_for(teachers, out, seeds, split_sources(images), benchmark, root, names, split=split, transfer=transfer,
+                      iterations=iterations, systems=systems, metric=metric, as_released=as_released)
     t.run_table(labs, systems, t.results_file(out), quiet=quiet)
     print(t.print_table([t.results_file(out)], metric, mixed))
 

@@ -3,8 +3,11 @@ import logging
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from namedmask.core import NamedMaskError
+from namedmask.systems.dense_clip import *
 from namedmask.systems.maskclip import *
-from namedmask.systems.maskclip import photos_with_masks
+from namedmask.systems.scores import *
+from namedmask.systems.smoothing import *
+from namedmask.systems.towers import *
 from namedmask.mini.models import mini_retriever
 from namedmask.teachers.cards import TeacherCard
 from namedmask.mini.world import World

@@ -40,7 +40,7 @@ class Groups:
     def clusters(self, im): return np.repeat([[1, 1, 0, 0]], 2, 0)
 
 class Lab:
-    names, seed = ['cat', 'dog'], 0
+    names, seed, column = ['cat', 'dog'], 0, ''
     def __init__(self, folder):
         from namedmask.teachers.sets import get_teachers
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What lessons and machine rooms try their code on: a retriever that knows colours, archives whose masks are known, a benchmark in the layout of VOC.
+"""What lessons and machine rooms try their code on: toys with the interfaces of the real parts, and known answers.
 
 Docs: https://namedmask.github.io/namedmask/lab/toys.html.md"""
 
@@ -54,7 +54,15 @@ class ColourRetriever:
 # %% ../../nbs/lab/toys.ipynb #e7031fc8
 @dataclass
 class ToyPhoto:
-    row: int; root: str; rel: str; sha: str; dhash: str; width: int = 128; height: int = 128; bytes: int = 0
+    "A photo of a `ToyIndex`."
+    row:int
+    root:str
+    rel:str
+    sha:str
+    dhash:str
+    width:int = 128
+    height:int = 128
+    bytes:int = 0
     @property
     def path(self): return safe_join(self.root, self.rel)
 
@@ -62,10 +70,10 @@ class ToyIndex:
     "All that retrieval needs of an index: how many, the vectors, and the photo of each row."
     def __init__(self, paths, retriever):
         self.vectors, self._photos = np.empty((len(paths), retriever.dim), np.float16), []
-        for i, p in enumerate(paths):
-            im = load_image(p)
+        for i, path in enumerate(paths):
+            im = load_image(path)
             self.vectors[i] = retriever.embed(retriever.preprocess(im)[None])[0]
-            self._photos.append(ToyPhoto(i, str(p.parent), p.name, content_hash(p), dhash(im), *im.size))
+            self._photos.append(ToyPhoto(i, str(path.parent), path.name, content_hash(path), dhash(im), *im.size))
     def __len__(self): return len(self._photos)
     def photos(self, rows): return [self._photos[r] for r in rows]
 
@@ -78,24 +86,30 @@ def toy_archive(folder, n, size=96, blur=1.5, names=TOY_NAMES[:2]):
     for i in range(n):
         name = names[i % len(names)]
         im, labels = toy_scene(i, seed=7, size=size, names=(name,))
-        f = folder/f'{name}_{i}.png'; im.save(f)
-        soft = Image.fromarray(((labels > 0)*255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))
-        entries.append(Photo(name, f, content_hash(f)))
-        masks.save(entries[-1].sha, np.asarray(soft))
+        path = folder/f'{name}_{i}.png'
+        im.save(path)
+        entries.append(Photo(name, path, content_hash(path)))
+        masks.save(entries[-1].sha, _soft(labels > 0, blur))
     return entries, masks
+
+def _soft(mask, blur=1.5):
+    "A bool mask as 0 to 255, blurred."
+    return np.asarray(Image.fromarray((mask*255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur)))
 
 # %% ../../nbs/lab/toys.ipynb #47f50040
 def spoil(truth, i):
     "A soft mask with the slips of a saliency method."
     rng, (h, w) = rng_of('spoil', i), truth.shape
-    m, (yy, xx) = truth.copy(), np.mgrid[:h, :w]
+    mask, (yy, xx) = truth.copy(), np.mgrid[:h, :w]
     ys, xs = np.nonzero(truth)
     def blob(cy, cx, r): return (yy-cy)**2 + (xx-cx)**2 < r**2
     kind = rng.choice(['more', 'less', 'both', 'other'], p=[.35, .3, .25, .1])
-    if kind in ('more', 'both'): m |= blob(rng.integers(h), rng.integers(w), rng.uniform(.15, .3)*h)
-    if kind in ('less', 'both'): k = rng.integers(len(ys)); m &= ~blob(ys[k], xs[k], rng.uniform(.1, .2)*h)
-    if kind == 'other': m = blob(rng.integers(h), rng.integers(w), .2*h)
-    return np.asarray(Image.fromarray((m*255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.5)))
+    if kind in ('more', 'both'): mask |= blob(rng.integers(h), rng.integers(w), rng.uniform(.15, .3)*h)
+    if kind in ('less', 'both'):
+        k = rng.integers(len(ys))
+        mask &= ~blob(ys[k], xs[k], rng.uniform(.1, .2)*h)
+    if kind == 'other': mask = blob(rng.integers(h), rng.integers(w), .2*h)
+    return _soft(mask)
 
 def spoiled_archive(folder, names, n, size=160):
     "`n` toy photos of each name, with spoiled masks: (entries, masks, {sha: truth})."
@@ -103,11 +117,14 @@ def spoiled_archive(folder, names, n, size=160):
     for k, name in enumerate(names):
         for i in range(n):
             im, labels = toy_scene(1000*k+i, seed=3, size=size, names=(name,))
-            x = np.asarray(im).astype(np.float32)
-            x[labels > 0] = .5*x[labels > 0] + .5*np.array([200, 70, 50])          # what they have in common
-            f = folder/f'{name}_{i}.png'; Image.fromarray(x.astype(np.uint8)).save(f)
-            e = Photo(name, f, content_hash(f)); entries.append(e)
-            truth[e.sha] = labels > 0; masks.save(e.sha, spoil(labels > 0, 1000*k+i))
+            mask, x = labels > 0, np.asarray(im).astype(np.float32)
+            x[mask] = .5*x[mask] + .5*np.array([200, 70, 50])                      # what they have in common
+            path = folder/f'{name}_{i}.png'
+            Image.fromarray(x.astype(np.uint8)).save(path)
+            entry = Photo(name, path, content_hash(path))
+            entries.append(entry)
+            truth[entry.sha] = mask
+            masks.save(entry.sha, spoil(mask, 1000*k+i))
     return entries, masks, truth
 
 # %% ../../nbs/lab/toys.ipynb #8cd31b33
@@ -115,11 +132,12 @@ PRETEND = {'circle': 'bird', 'square': 'tvmonitor', 'triangle': 'boat', 'star': 
 
 def write_toy_voc(root, n=12, **kwargs):
     "Toy scenes in VOC's layout, with VOC's ids and a border of 255 around each object."
-    photos = write_toy_photos(root, n, seed=1, size=96, n_objects=2, voc='val', ids={k: voc_id(v) for k, v in PRETEND.items()})
-    for f in (root/'SegmentationClass').glob('*.png'):
-        a = load_labels(f)
-        edge = (a != np.roll(a, 1, 0)) | (a != np.roll(a, 1, 1))
-        save_labels(f, np.where(edge, 255, a).astype(np.uint8))
+    ids = {shape: voc_id(name) for shape, name in PRETEND.items()}
+    write_toy_photos(root, n, seed=1, size=96, n_objects=2, voc='val', ids=ids)
+    for file in (root/'SegmentationClass').glob('*.png'):
+        labels = load_labels(file)
+        edge = (labels != np.roll(labels, 1, 0)) | (labels != np.roll(labels, 1, 1))
+        save_labels(file, np.where(edge, 255, labels).astype(np.uint8))
     return root
 
 # %% ../../nbs/lab/toys.ipynb #bc6e4ff9
@@ -127,33 +145,45 @@ class ToySegmenter(Labeller):
     "Finds what differs from the frame; names it by the share of its box that it fills."
     names, key = list(TOY_NAMES), 'toy-1'
     def predict(self, im):
-        a = ndi.uniform_filter(np.asarray(im.convert('RGB'), float), (5, 5, 0))
-        frame = np.concatenate([a[0], a[-1], a[:, 0], a[:, -1]])
-        d = np.linalg.norm(a - np.median(frame, 0), axis=2)
-        parts, n = ndi.label(ndi.binary_opening(d > max(60, np.linalg.norm(frame - np.median(frame, 0), axis=1).max()), iterations=2))
-        out = np.zeros(d.shape, np.uint8)
+        smooth = ndi.uniform_filter(np.asarray(im.convert('RGB'), float), (5, 5, 0))
+        frame = np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])
+        usual = np.median(frame, 0)
+        distance = np.linalg.norm(smooth - usual, axis=2)
+        differs = distance > max(60, np.linalg.norm(frame - usual, axis=1).max())
+        parts, n = ndi.label(ndi.binary_opening(differs, iterations=2))
+        labels = np.zeros(distance.shape, np.uint8)
         for i, box in enumerate(ndi.find_objects(parts), 1):
             on = parts[box] == i
             fill = on.mean()
-            if on.sum() > 60: out[box][on] = 1 if .72 < fill < .84 else 4 if fill < .43 else 2 if fill >= .55 else 3
-        return out
+            if on.sum() > 60: labels[box][on] = 1 if .72 < fill < .84 else 4 if fill < .43 else 2 if fill >= .55 else 3
+        return labels
 
 # %% ../../nbs/lab/toys.ipynb #82beb71a
-def show(ims, titles=None, cols=None, size=1.6, cmap='gray', **kw):
+def show(
+    ims,         # PIL images or arrays
+    titles=None, # One for each
+    cols=None,   # Pictures in a row; all by default
+    size=1.6,    # Inches of a picture
+    cmap='gray', # Colours of arrays
+    **kw,        # For `imshow`
+):
     "A row (or more) of small pictures."
-    cols = cols or len(ims); rows = -(-len(ims)//cols)
+    cols = cols or len(ims)
+    rows = -(-len(ims)//cols)
     fig, axs = plt.subplots(rows, cols, figsize=(size*cols, size*rows*.95), dpi=80, squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for i, (ax, im) in enumerate(zip(axs.flat, ims)):
         ax.imshow(im, cmap=cmap, **kw)
         if titles: ax.set_title(titles[i], fontsize=7)
-    plt.tight_layout(pad=.3); plt.show()
+    plt.tight_layout(pad=.3)
+    plt.show()
 
 def tinted(im, mask, size=140):
     "The photo, dimmed outside the mask, with a red outline: what the mask takes in."
     im = np.asarray(im.resize((size*im.width//im.height, size)))/255.
-    m = resized(mask, im.shape[1::-1]) >= .5
-    edge = m ^ (resized(m, im.shape[1::-1]) > .99)
-    for ax in (0, 1): edge |= (np.roll(m, 1, ax) ^ m)
-    out = np.where(m[..., None], im, .3*im); out[edge] = (1, .1, .1)
-    return out
+    mask = resized(mask, im.shape[1::-1]) >= .5
+    edge = mask ^ (resized(mask, im.shape[1::-1]) > .99)
+    for ax in (0, 1): edge |= np.roll(mask, 1, ax) ^ mask
+    picture = np.where(mask[..., None], im, .3*im)
+    picture[edge] = (1, .1, .1)
+    return picture

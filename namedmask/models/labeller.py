@@ -1,4 +1,4 @@
-"""The student of the method, the naive baseline and every system that it is compared with are one thing for the rest of the library: they have names, and give each pixel of a photo one of them.
+"""One interface for the student, the naive baseline and every system that they are compared with.
 
 Docs: https://namedmask.github.io/namedmask/models/labeller.html.md"""
 
@@ -17,7 +17,7 @@ from ..teachers.weights import is_out_of_memory
 
 # %% ../../nbs/models/labeller.ipynb #1abe1006
 class Labeller:
-    "What labels the pixels of a photo with names. A subclass has `names` and `predict`, and says the rest where it can."
+    "What labels the pixels of a photo with names. A subclass has `names` and `predict`; the rest it may say."
     names:list = ()      # Words for the labels from 1 on; label 0 is background
     cards:list = None    # `TeacherCard`s, or their dicts, of all models that had a part in it; None: it does not say
     protocol:dict = None # How labels come about, by the fields of `protocol.Protocol`; None: it does not say

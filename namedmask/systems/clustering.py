@@ -1,4 +1,4 @@
-"""Cut photos into small places, group the places by what a self-supervised network says of them, and call each group by the name it overlaps most. Four rows of the paper's table, and the way in which every method without names is scored.
+"""Group places by what a network without labels says of them; call each group by the name it overlaps most.
 
 Docs: https://namedmask.github.io/namedmask/systems/clustering.html.md"""
 
@@ -11,17 +11,18 @@ __all__ = ['BACKBONES', 'RunningPCA', 'nearest', 'closest_centre', 'open_photo',
 
 # %% ../../nbs/systems/clustering.ipynb #ef0d37dc
 import hashlib
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
+from zipfile import BadZipFile
 import numpy as np
 from fastcore.basics import patch
-from contextlib import nullcontext
-from zipfile import BadZipFile
 from ..core import JsonLines, NamedMaskError, Stage, atomic_path, progress, rng_of, seed_of, settings_key
-from ..evaluate.metrics import ConfusionMatrix
 from ..data.decode import as_rgb, load_image
 from ..data.photos import content_hash
+from ..evaluate.metrics import ConfusionMatrix
+from ..models.labeller import Labeller
 from ..stages.spectral import image_batch, unit_rows
 from ..teachers.timm import TimmFeatures
 from ..teachers.weights import find_weights, weights_of
@@ -29,7 +30,7 @@ from ..teachers.sets import get_teachers
 
 # %% ../../nbs/systems/clustering.ipynb #578881fd
 class RunningPCA:
-    "PCA of vectors that come batch by batch: only their number, their sum and the sum of their outer products are kept."
+    "PCA of vectors that come batch by batch: only their number, sum and sum of outer products are kept."
     def __init__(self): self.n, self.sum, self.outer = 0, 0., 0.
 
     def add(self,
@@ -37,7 +38,8 @@ class RunningPCA:
         ):
         "Count a batch in."
         self.n += len(x)
-        self.sum, self.outer = self.sum + x.sum(0, dtype=np.float64), self.outer + (x.T @ x).astype(np.float64)
+        self.sum = self.sum + x.sum(0, dtype=np.float64)
+        self.outer = self.outer + (x.T @ x).astype(np.float64)
         return self
 
     def whitening(self,
@@ -89,8 +91,8 @@ class KMeansSegmentation:
         source:str=None,  # Which map of the features; the last they have without
         budget:int=2**30, # Bytes for the whitened vectors, at most
         ):
-        self.features, self.n_clusters, self.side, self.dim, self.seed, self.budget = features, k, side, dim, seed, budget
-        self.source = source or features.sources[-1]
+        self.features, self.n_clusters, self.side, self.dim = features, k, side, dim
+        self.seed, self.budget, self.source = seed, budget, source or features.sources[-1]
         if k < 2: raise NamedMaskError(f"{k} clusters are too few: give the number of names plus one.")
         self.mean = self.W = self.centres = None
 
@@ -100,12 +102,16 @@ class KMeansSegmentation:
     def settings(self)->dict:
         "All that the clusters depend on, besides the photos."
         f = self.features
-        return dict(system='kmeans', version=1, features=f.card.as_dict(), net=[getattr(f, 'name', ''), str(getattr(f, '_args', '')), f.stride, self.source],
+        net = [getattr(f, 'name', ''), str(getattr(f, '_args', '')), f.stride, self.source]
+        return dict(system='kmeans', version=1, features=f.card.as_dict(), net=net,
                     k=self.n_clusters, side=self.side, dim=self.dim, seed=self.seed, budget=self.budget)
     @property
     def protocol(self)->dict:
-        return dict(prompts='no name is used', background='a cluster like the others', resolution=f'{self.side} x {self.side}, a label for each {self.features.stride} pixels',
-                    resizing='photos squashed to a square, labels enlarged by nearest neighbour', thresholds='none', crf=False, transfer='name-and-image')
+        "How the clusters come about."
+        return dict(prompts='no name is used', background='a cluster like the others',
+                    resolution=f'{self.side} x {self.side}, a label for each {self.features.stride} pixels',
+                    resizing='photos squashed to a square, labels enlarged by nearest neighbour',
+                    thresholds='none', crf=False, transfer='name-and-image')
 
 # %% ../../nbs/systems/clustering.ipynb #5e75f6e6
 @patch
@@ -117,13 +123,15 @@ def places(self:KMeansSegmentation, im)->tuple: # ((h*w, C) float32, rows of len
 @patch
 def _whitened(self:KMeansSegmentation, photos, quiet):
     "(N, dim) whitened vectors of the photos' places, at most `budget` bytes."
-    room, out = self.budget//(4*self.W.shape[1]*len(photos)), []
-    if room < 1: raise NamedMaskError(f"A budget of {self.budget} bytes has no room for one place of each of {len(photos)} photos: raise it.")
-    for i, p in enumerate(progress(photos, 'features, second pass', quiet=quiet)):
-        x, _ = self.places(open_photo(p))
+    room, vectors = self.budget//(4*self.W.shape[1]*len(photos)), []
+    if room < 1:
+        raise NamedMaskError(f"A budget of {self.budget} bytes has no room for one place of each of {len(photos)} photos: "
+                             "raise it.")
+    for i, photo in enumerate(progress(photos, 'features, second pass', quiet=quiet)):
+        x, _ = self.places(open_photo(photo))
         if len(x) > room: x = x[np.sort(rng_of(self.seed, 'places', i).permutation(len(x))[:room])]
-        out.append((x - self.mean) @ self.W)
-    return np.concatenate(out)
+        vectors.append((x - self.mean) @ self.W)
+    return np.concatenate(vectors)
 
 @patch
 def fit(self:KMeansSegmentation,
@@ -132,27 +140,35 @@ def fit(self:KMeansSegmentation,
     quiet:bool=False, # No progress bar
 ):
     "Find the clusters of the photos' places. Returns itself."
-    from sklearn.cluster import MiniBatchKMeans
     photos = list(photos)
     if not photos: raise NamedMaskError("There is no photo to cluster: give at least one.")
     stage = self._stage(folder, photos) if folder else None
     if stage and stage.done: return self._read(stage.folder/'clusters.npz')
     with stage.working() if stage else nullcontext():
-        pca = RunningPCA()
-        for p in progress(photos, 'features, first pass', quiet=quiet): pca.add(self.places(open_photo(p))[0])
-        self.mean, self.W = pca.whitening(self.dim)
-        z = self._whitened(photos, quiet)
-        if len(z) < self.n_clusters: raise NamedMaskError(f"{len(z)} places cannot make {self.n_clusters} clusters: give more photos.")
-        self.centres = MiniBatchKMeans(self.n_clusters, batch_size=1000, n_init=3, random_state=self.seed).fit(z).cluster_centers_.astype(np.float32)
+        self._find(photos, quiet)
         if stage: self._write(stage)
     return self
 
 @patch
+def _find(self:KMeansSegmentation, photos, quiet):
+    from sklearn.cluster import MiniBatchKMeans
+    pca = RunningPCA()
+    for photo in progress(photos, 'features, first pass', quiet=quiet): pca.add(self.places(open_photo(photo))[0])
+    self.mean, self.W = pca.whitening(self.dim)
+    z = self._whitened(photos, quiet)
+    if len(z) < self.n_clusters:
+        raise NamedMaskError(f"{len(z)} places cannot make {self.n_clusters} clusters: give more photos.")
+    kmeans = MiniBatchKMeans(self.n_clusters, batch_size=1000, n_init=3, random_state=self.seed).fit(z)
+    self.centres = kmeans.cluster_centers_.astype(np.float32)
+
+# %% ../../nbs/systems/clustering.ipynb #1ab00030
+@patch
 def _stage(self:KMeansSegmentation, folder, photos):
-    "The opened stage of the clusters: settings, content of the photos, and a checksum of weights that a person has brought."
-    told = dict(self.settings, photos=settings_key([content_hash(getattr(p, 'path', p)) for p in photos]))
+    "The opened stage of the clusters: settings, content of the photos, checksum of weights that a person has brought."
+    old = dict(self.settings, photos=settings_key([content_hash(getattr(p, 'path', p)) for p in photos]))
     weights = weights_of(self.features)
-    return Stage(folder, dict(told, **({'weights': weights} if weights else {})), before=(told,) if weights else ()).open()
+    if not weights: return Stage(folder, old).open()
+    return Stage(folder, dict(old, weights=weights), before=(old,)).open()
 
 @patch
 def _write(self:KMeansSegmentation, stage):
@@ -163,7 +179,8 @@ def _write(self:KMeansSegmentation, stage):
 def _read(self:KMeansSegmentation, file):
     try:
         with np.load(file) as f: self.mean, self.W, self.centres = f['mean'], f['W'], f['centres']
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as e: raise NamedMaskError(f"Cannot read {file} ({e}): delete its folder and run again.") from e
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as e:
+        raise NamedMaskError(f"Cannot read {file} ({e}): delete its folder and run again.") from e
     return self
 
 # %% ../../nbs/systems/clustering.ipynb #3578b888
@@ -185,7 +202,7 @@ def key(self:KMeansSegmentation)->str:
 # %% ../../nbs/systems/clustering.ipynb #7a454830
 def name_clusters(
     counts,            # (K, C) pixels of each cluster in each class, background first
-    rule='hungarian',  # 'hungarian': one cluster a class, the highest sum of IoU; 'majority': each cluster its best class
+    rule='hungarian',  # 'hungarian': one cluster a class, the highest sum of IoU; 'majority': each its best class
 )->np.ndarray: # (K,) int64: the class of each cluster, 0 (background) for clusters that are left over
     "Give each cluster a class, with the true labels."
     from scipy.optimize import linear_sum_assignment
@@ -194,8 +211,9 @@ def name_clusters(
     if rule == 'majority': return iou.argmax(1)
     if rule != 'hungarian': raise NamedMaskError(f"There is no rule {rule!r}: say hungarian or majority.")
     clusters, classes = linear_sum_assignment(iou, maximize=True)
-    out = np.zeros(len(n), np.int64); out[clusters] = classes
-    return out
+    class_of = np.zeros(len(n), np.int64)
+    class_of[clusters] = classes
+    return class_of
 
 # %% ../../nbs/systems/clustering.ipynb #d84efba2
 def cluster_counts(
@@ -205,36 +223,50 @@ def cluster_counts(
     quiet:bool=False, # No progress bar
 )->np.ndarray: # (K, C) int64, C = names + 1, background first
     "How many pixels of each cluster have each true class."
-    K, C = clusterer.n_clusters, 1 + len(benchmark.names)
-    stage = Stage(folder, dict(stage='clusters', clusterer=clusterer.key, benchmark={k: v for k, v in benchmark.card.items() if k != 'root'})).open() if folder else None
+    K, C, stems = clusterer.n_clusters, 1 + len(benchmark.names), benchmark.stems
+    stage = _counts_stage(clusterer, benchmark, folder) if folder else None
     notes = JsonLines(stage.folder/'counts.jsonl') if stage else None
     with stage.working() if stage else nullcontext():
-        done = {o['photo']: o['cells'] for o in notes.read() if _is_note(o, K, C)} if notes else {}
+        done = {line['photo']: line['cells'] for line in notes.read() if _is_note(line, K, C)} if notes else {}
         total = np.zeros((K, C), np.int64)
-        for stem in benchmark.stems:
+        for stem in stems:
             for i, j, n in done.get(stem, ()): total[i, j] += n
-        todo = [s for s in benchmark.stems if s not in done]
-        for stem in progress(todo, 'clusters', total=len(benchmark.stems), done=len(benchmark.stems) - len(todo), quiet=quiet):
+        todo = [stem for stem in stems if stem not in done]
+        for stem in progress(todo, 'clusters', total=len(stems), done=len(stems) - len(todo), quiet=quiet):
             one = _count(clusterer.clusters(load_image(benchmark.photo(stem))), benchmark.labels(stem), K, C)
             total += one
-            if notes: notes.append(dict(photo=stem, cells=[[int(i), int(j), int(one[i, j])] for i, j in zip(*one.nonzero())]))
-        if stage: stage.finish(photos=len(benchmark.stems))
+            if notes: notes.append(dict(photo=stem, cells=_cells(one)))
+        if stage: stage.finish(photos=len(stems))
     return total
 
-def _is_note(o, K, C):
+def _counts_stage(clusterer, benchmark, folder):
+    card = {k: v for k, v in benchmark.card.items() if k != 'root'}
+    return Stage(folder, dict(stage='clusters', clusterer=clusterer.key, benchmark=card)).open()
+
+def _cells(counts): return [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero())]
+
+def _is_note(line, K, C):
     "Is it a line that `cluster_counts` wrote? Another one is passed over, and its photo is counted again."
-    whole = lambda c: isinstance(c, list) and len(c) == 3 and all(type(n) is int and n >= 0 for n in c) and c[0] < K and c[1] < C
-    return isinstance(o.get('photo'), str) and isinstance(o.get('cells'), list) and all(map(whole, o['cells']))
+    def is_cell(cell):
+        is_three = isinstance(cell, list) and len(cell) == 3 and all(type(n) is int and n >= 0 for n in cell)
+        return is_three and cell[0] < K and cell[1] < C
+    photo, cells = line.get('photo'), line.get('cells')
+    return isinstance(photo, str) and isinstance(cells, list) and all(map(is_cell, cells))
 
 def _count(clusters, truth, K, C):
+    "Pixels of each cluster in each class, (K, C), of one photo."
     clusters, truth = np.asarray(clusters), np.asarray(truth)
-    if clusters.shape != truth.shape: raise NamedMaskError(f"The clusters have shape {clusters.shape}, the truth {truth.shape}: cluster at the photo's own size.")
-    if clusters.min() < 0 or clusters.max() >= K: raise NamedMaskError(f"There is a cluster {int(clusters.max() if clusters.max() >= K else clusters.min())}, but they are 0 to {K - 1}.")
+    if clusters.shape != truth.shape:
+        raise NamedMaskError(f"The clusters have shape {clusters.shape}, the truth {truth.shape}: "
+                             "cluster at the photo's own size.")
+    least, most = int(clusters.min()), int(clusters.max())
+    if least < 0 or most >= K:
+        raise NamedMaskError(f"There is a cluster {most if most >= K else least}, but they are 0 to {K - 1}.")
     scored = (truth >= 0) & (truth < C)
     return np.bincount(clusters[scored].astype(np.int64)*C + truth[scored], minlength=K*C).reshape(K, C)
 
 # %% ../../nbs/systems/clustering.ipynb #45a30fbd
-class NamedClusters:
+class NamedClusters(Labeller):
     "A clusterer whose clusters have names; for everybody else a segmenter."
     def __init__(self,
         clusterer,    # `.clusters(PIL)`, `.key`, `.cards`, `.protocol`
@@ -243,10 +275,12 @@ class NamedClusters:
         counts=None,  # (K, C) counts that the classes come from
         rule='hungarian', # How they were chosen
         ):
-        self.clusterer, self.names, self.classes, self.counts, self.rule = clusterer, list(names), np.asarray(classes), counts, rule
+        self.clusterer, self.counts, self.rule = clusterer, counts, rule
+        self.names, self.classes = list(names), np.asarray(classes)
         how = {'hungarian': 'Hungarian', 'majority': 'majority'}[rule]
         self.protocol = dict(clusterer.protocol, prompts='no name is used', matching=f'{how}, on the scored labels')
-        self.cards, self.key = list(clusterer.cards), settings_key([clusterer.key, self.names, self.classes.tolist()])
+        self.cards = list(clusterer.cards)
+        self.key = settings_key([clusterer.key, self.names, self.classes.tolist()])
 
     def predict(self,
         im, # PIL image of any size
@@ -257,9 +291,9 @@ class NamedClusters:
     @property
     def confusion(self)->ConfusionMatrix:
         "What the clusters score on the photos they were matched on."
-        cm = ConfusionMatrix(1 + len(self.names), ['background', *self.names])
-        for k, c in enumerate(self.classes): cm.counts[:, c] += cm.counts.new_tensor(self.counts[k])
-        return cm
+        matrix = ConfusionMatrix(1 + len(self.names), ['background', *self.names])
+        for k, c in enumerate(self.classes): matrix.counts[:, c] += matrix.counts.new_tensor(self.counts[k])
+        return matrix
 
 def match_clusters(
     clusterer,        # `.n_clusters`, `.clusters(PIL) -> (H, W)`, `.key`, `.cards`, `.protocol`
@@ -277,22 +311,31 @@ _ZOO = 'https://github.com/HobbitLong/PyContrast/blob/master/pycontrast/docs/MOD
 
 class ZooFeatures(TimmFeatures):
     "A ResNet of PyContrast's model zoo; a person brings the file."
-    def __init__(self, name, filename, label, file=None, **kw):
-        super().__init__(name, file=file, url=_ZOO, supervision='nothing', licence='BSD-2-Clause (the zoo\'s code)', label=label, **kw)
+    def __init__(self,
+        name,      # Of timm
+        filename,  # Of the zoo
+        label,     # What the card calls it
+        file=None, # Where it lies
+        **kw,      # For `TimmFeatures`
+        ):
+        super().__init__(name, file=file, url=_ZOO, supervision='nothing', label=label,
+                         licence="BSD-2-Clause (the zoo's code)", **kw)
         self.filename = filename
 
     def _load(self):
         import timm
         from namedmask.teachers.weights import _fit_names, _load_state
         path = find_weights(self.card.name, self.filename, _ZOO, self.file, self.sha256)
-        state = {k.removeprefix('module.').removeprefix('encoder.'): v for k, v in _load_state(path).items() if 'encoder.' in k}
+        encoder = {k: v for k, v in _load_state(path).items() if 'encoder.' in k}
+        state = {k.removeprefix('module.').removeprefix('encoder.'): v for k, v in encoder.items()}
         return _fit_names(state, timm.create_model(self.name, **self._args), f'{self.card.name} ({path})').eval()
 
 def _moco(i):
     from namedmask.teachers.sets import _paper_features
     return _paper_features()[i]     # [DINO, MoCo v2, SwAV], the ResNets at stride 8
 
-def _zoo(label, filename, file=None, name='resnet50', stride=8): return ZooFeatures(name, filename, label, file, stride=stride)
+def _zoo(label, filename, file=None, name='resnet50', stride=8):
+    return ZooFeatures(name, filename, label, file, stride=stride)
 
 BACKBONES = {  # the rows of the table -> a function that gives the features
     'Inst. Disc.': partial(_zoo, 'Instance Discrimination ResNet-50, 200 epochs', 'InsDis.pth'),
@@ -317,7 +360,8 @@ def at_stride(
     stride:int,            # 8, 16 or 32
 )->TimmFeatures:
     "The same network and weights, its last map made finer by dilation."
-    if features.is_vit: raise NamedMaskError(f"{features.name} is a vision transformer: its stride is its patch, it cannot be dilated.")
+    if features.is_vit:
+        raise NamedMaskError(f"{features.name} is a vision transformer: its stride is its patch, it cannot be dilated.")
     other = copy(features)
     other._args, other.stride, other._run = {**features._args, 'output_stride': stride}, stride, None
     return other
@@ -333,7 +377,9 @@ def backbones_of(
     "The feature models whose clusters are rows of the comparison."
     t = get_teachers(teachers)
     if t.name == 'paper': return dict(BACKBONES)
-    if t.name == 'mini': return {'MiniDINO ViT': partial(_mini, 'vit'), 'MiniDINO ResNet': partial(_mini, 'resnet'), 'random ResNet': partial(_mini, 'random')}
+    if t.name == 'mini':
+        return {'MiniDINO ViT': partial(_mini, 'vit'), 'MiniDINO ResNet': partial(_mini, 'resnet'),
+                'random ResNet': partial(_mini, 'random')}
     return {f.card.name: (lambda f=f: f) for f in t.features()}
 
 def kmeans_of(
@@ -342,11 +388,14 @@ def kmeans_of(
     photos,           # Unlabelled photos that the clusters are fitted to; published: those of the evaluation split
     backbone:str=None,# A row of `backbones_of`; the first without
     folder=None,      # Where the result is kept
-    seed:int=0, quiet:bool=False,
+    seed:int=0,       # Of k-means
+    quiet:bool=False, # No progress bar
 )->KMeansSegmentation:
     "The row of the comparison: fitted clusters, to be named by `match_clusters`."
     t = get_teachers(teachers)
     rows = backbones_of(t)
-    if backbone is not None and backbone not in rows: raise NamedMaskError(f"The teachers {t.name} have no features {backbone!r}: choose one of {', '.join(rows)}.")
+    if backbone is None: backbone = next(iter(rows))
+    if backbone not in rows:
+        raise NamedMaskError(f"The teachers {t.name} have no features {backbone!r}: choose one of {', '.join(rows)}.")
     side = 512 if t.name == 'paper' else t.side
-    return KMeansSegmentation(rows[backbone or next(iter(rows))](), 1 + len(names), side, seed=seed).fit(photos, folder, quiet)
+    return KMeansSegmentation(rows[backbone](), 1 + len(names), side, seed=seed).fit(photos, folder, quiet)

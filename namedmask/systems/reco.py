@@ -1,4 +1,4 @@
-"""Fifty photos of the same name have one thing in common. Find it, and its features say where the name is in any other photo. The second system that ours is compared with.
+"""Fifty photos of a name have one thing in common. Find it, and its features say where the name is in any photo.
 
 Docs: https://namedmask.github.io/namedmask/systems/reco.html.md"""
 
@@ -6,19 +6,22 @@ Docs: https://namedmask.github.io/namedmask/systems/reco.html.md"""
 
 # %% auto #0
 __all__ = ['BORROWED', 'CONTEXT', 'MINI_CONTEXT', 'SCORE_REFINERS', 'MINI_RECO', 'seed_scores', 'reference', 'eliminate',
-           'language', 'middle_square', 'released_square', 'encode', 'encode_at', 'co_segment', 'reco_references',
-           'RecoSegmenter', 'crf_scores', 'pamr_scores', 'context_names', 'context_archive', 'reco_of']
+           'language', 'middle_square', 'released_square', 'encode', 'encode_at', 'Sight', 'co_segment',
+           'ReferenceSettings', 'reco_references', 'RecoSettings', 'RecoSegmenter', 'crf_scores', 'pamr_scores',
+           'context_names', 'context_archive', 'RecoChoices', 'reco_of']
 
 # %% ../../nbs/systems/reco.ipynb #36a6047d
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from zipfile import BadZipFile
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from PIL import Image
-from ..core import NamedMaskError, Stage, atomic_path, owned_files, progress, settings_key, slug
+from ..core import NamedMaskError, Stage, as_dataclass, atomic_path, owned_files, progress, settings_key, slug
 from ..data.decode import as_rgb, load_image
-from .maskclip import (MINI_DENSE, DenseClip, ScoreSegmenter, clip_of, cosines, fit_size, imagenet_pixels, network_of,
-    threshold_of, threshold_text, upsample, with_archive_threshold)
+from .dense_clip import DenseClip, clip_of, cosines, fit_size, imagenet_pixels, network_of, upsample
+from .maskclip import MINI_DENSE
+from .scores import ScoreSegmenter, threshold_of, threshold_text, with_archive_threshold
 from ..stages.build import build_archive
 from ..stages.retrieval import embed_names
 from ..stages.names import parse_names
@@ -61,8 +64,9 @@ def language(
 # %% ../../nbs/systems/reco.ipynb #97a4e299
 def middle_square(im): # PIL image
     "The largest square in the middle of a photo."
-    s, (W, H) = min(im.size), im.size
-    return im.crop(((W - s)//2, (H - s)//2, (W - s)//2 + s, (H - s)//2 + s))
+    side, (width, height) = min(im.size), im.size
+    left, top = (width - side)//2, (height - side)//2
+    return im.crop((left, top, left + side, top + side))
 
 def released_square(im, side): # PIL image; pixels
     "The middle square after the photo was brought to that size, as torchvision does it."
@@ -80,49 +84,72 @@ def encode(
 
 def encode_at(encoder, ims, size): # As for `encode`; (w, h) in pixels, multiples of the stride
     "The encoder's last map of photos that are brought to that size, (len(ims), C, h, w)."
-    batch = np.stack([np.asarray(as_rgb(im).resize(size, Image.Resampling.BILINEAR), np.float32).transpose(2, 0, 1)/255 for im in ims])
+    small = [as_rgb(im).resize(size, Image.Resampling.BILINEAR) for im in ims]
+    batch = np.stack([np.asarray(im, np.float32).transpose(2, 0, 1)/255 for im in small])
     return torch.from_numpy(np.ascontiguousarray(encoder.features(batch)[encoder.sources[-1]]))
 
+# %% ../../nbs/systems/reco.ipynb #1ab00020
+@dataclass(frozen=True)
+class Sight:
+    "How ReCo looks at the photos of a name."
+    side:int=224           # Pixels of the square (ReCo: 224)
+    guided:bool=True       # Language guidance
+    batch:int=16           # Photos at a time
+    as_released:bool=False # As the released code has it: see below
+
 # %% ../../nbs/systems/reco.ipynb #931ff214
+@delegates(Sight)
 def co_segment(
     paths,           # Photos of one name
     encoder,         # A feature model
     dense:DenseClip, # CLIP's dense features
     text,            # (D,) vector of the name
     context,         # (R, C) references of the context; R may be 0
-    side:int=224,    # Pixels of the square (ReCo: 224)
-    guided=True,     # Language guidance
-    batch:int=16,    # Photos at a time
-    as_released=False, # As the released code has it: see below
-)->dict: # 'reference' (C,), 'seeds' (k, 2) rows and columns, and what led to them: 'features' (k, C, h, w), 'language', 'context', 'score', each (k, h, w)
-    "The reference of a name, from photos of it."
-    maps, said = [], []
-    for i in range(0, len(paths), batch):
-        ims = [load_image(p) for p in paths[i:i+batch]]
-        squares = [released_square(im, side) if as_released else middle_square(im) for im in ims]
+    **kwargs,        # For `Sight`
+)->dict: # 'reference' (C,), 'seeds' (k, 2), 'features' (k, C, h, w), 'language', 'context', 'score' (k, h, w)
+    "The reference of a name, from photos of it, with the seeds (rows and columns) and what led to them."
+    sight = as_dataclass(Sight, kwargs, 'settings of co_segment')
+    maps, guidance = _look(paths, encoder, dense, text, sight)
+    f, (k, _, h, w) = maps.flatten(2).mT, maps.shape
+    unit = F.normalize(f, dim=-1)
+    by_language = guidance.flatten(1) if sight.guided else torch.ones(k, h*w)
+    by_context = eliminate(unit, context)
+    score = seed_scores(unit, by_language*by_context, sight.as_released)
+    seeds, grid = score.argmax(1), lambda o: o.view(k, h, w)
+    return dict(reference=reference(f, seeds), seeds=torch.stack([seeds//w, seeds % w], 1), features=maps,
+                language=grid(by_language), context=grid(by_context), score=grid(score))
+
+def _look(paths, encoder, dense, text, sight):
+    "The encoder's map of each photo's square, (k, C, h, w), and CLIP's guidance, (k, h, w), or None without it."
+    maps, guidance, side = [], [], sight.side
+    for i in range(0, len(paths), sight.batch):
+        ims = [load_image(p) for p in paths[i:i + sight.batch]]
+        squares = [released_square(im, side) if sight.as_released else middle_square(im) for im in ims]
         maps.append(encode(encoder, [im.resize((side, side), Image.Resampling.BILINEAR) for im in squares], side))
         size = maps[-1].shape[:1:-1]
-        if guided: said += [_guidance(dense, im, text, size, as_released) for im in squares]
-    maps = torch.cat(maps)
-    f, (k, _, h, wd) = maps.flatten(2).mT, maps.shape
-    u = F.normalize(f, dim=-1)
-    lang = torch.cat(said).flatten(1) if guided else torch.ones(k, h*wd)
-    cont = eliminate(u, context)
-    score = seed_scores(u, lang*cont, as_released)
-    seeds, grid = score.argmax(1), lambda o: o.view(k, h, wd)
-    return dict(reference=reference(f, seeds), seeds=torch.stack([seeds//wd, seeds % wd], 1), features=maps, language=grid(lang), context=grid(cont), score=grid(score))
+        if sight.guided: guidance += [_guidance(dense, im, text, size, sight.as_released) for im in squares]
+    return torch.cat(maps), torch.cat(guidance) if sight.guided else None
 
 def _guidance(dense, square, text, size, as_released):
     "Language guidance for a square, (1, h, w)."
-    if as_released: return upsample(language(cosines(dense.read(imagenet_pixels(square)).places[0], text[None])).cpu(), size)
+    if as_released:
+        cos = cosines(dense.read(imagenet_pixels(square)).places[0], text[None])
+        return upsample(language(cos).cpu(), size)
     return language(upsample(cosines(dense(square).places[0], text[None]).cpu(), size))
 
 # %% ../../nbs/systems/reco.ipynb #ccc39a73
 BORROWED = {'vegetation': 'tree'}                                # the released code's rule for street scenes
 CONTEXT = ('tree', 'sky', 'building', 'road', 'person')          # ReCo, in this order
-MINI_CONTEXT = ('grass', 'leaves', 'sky', 'street', 'wood')      # the grounds with the most names at home on them (`world.HOME`), of those in captions
+MINI_CONTEXT = ('grass', 'leaves', 'sky', 'street', 'wood')   # grounds in captions, with the most names at home on them
 
 # %% ../../nbs/systems/reco.ipynb #e23536c3
+@dataclass(frozen=True)
+class ReferenceSettings(Sight):
+    "How references are made."
+    n:int=50               # Photos of each name, the best (ReCo: 50)
+    quiet:bool=True        # No progress bar
+
+@delegates(ReferenceSettings)
 def reco_references(
     archive,         # An `Archive` that has the names
     names,           # As for `names.parse_names`
@@ -130,90 +157,114 @@ def reco_references(
     dense:DenseClip, # CLIP's dense features
     context=(),      # Names of the context, in order; their references come first
     context_archive=None, # An `Archive` that has the context's names; `archive` if None
-    n:int=50,        # Photos of each name, the best (ReCo: 50)
-    side:int=224,    # Pixels of the square (ReCo: 224)
-    guided=True,     # Language guidance
+    *,
     folder=None,     # Where to keep the references; None: nowhere
-    quiet=True,      # No progress bar
-    as_released=False, # As the released code has it; 'vegetation' then takes the reference of 'tree', if that is context
+    **kwargs,        # For `ReferenceSettings`
 )->dict: # name -> (C,) float32, of length 1: the context first
     "The reference of each name (ReCo, section 3.2); the same call again continues."
+    how = as_dataclass(ReferenceSettings, kwargs, 'settings of the references')
     first, names = parse_names(list(context)) if context else [], parse_names(names)
-    borrowed = {new: old for new, old in BORROWED.items() if as_released and old in [c.name for c in first]}
-    todo = first + [c for c in names if c.name not in {o.name for o in first} and c.name not in borrowed]
+    todo, borrowed = _in_order(first, names, how.as_released)
     sources = {c.name: (context_archive or archive) if c in first else archive for c in todo}
-    photos = {c.name: _photos(sources[c.name], c.name, n) for c in todo}
-    stage = _stage(folder, todo, first, photos, encoder, dense, n, side, guided, as_released)
+    photos = {c.name: _photos(sources[c.name], c.name, how.n) for c in todo}
+    stage = _stage(folder, todo, first, photos, encoder, dense, how)
     refs = {}
-    for c in progress(todo, 'references', unit='name', quiet=quiet):
-        before = [refs[o.name] for o in first if o.name in refs]
-        refs[c.name] = _kept(stage, c.name, lambda: _one(photos[c.name], c, before, encoder, dense, side, guided, as_released))
+    for category in progress(todo, 'references', unit='name', quiet=how.quiet):
+        name, before = category.name, [refs[o.name] for o in first if o.name in refs]
+        refs[name] = _kept(stage, name, lambda: _one(photos[name], category, before, encoder, dense, how))
     if stage: stage.finish(names=len(refs))
-    return refs | {c.name: refs[borrowed[c.name]] for c in names if c.name in borrowed}
+    return refs | {new: refs[old] for new, old in borrowed.items()}
+
+def _in_order(first, names, as_released):
+    "The categories to make references of, the context first, and {name: the context's name whose reference it takes}."
+    context = {c.name for c in first}
+    borrowed = {c.name: BORROWED[c.name] for c in names if as_released and BORROWED.get(c.name) in context}
+    return first + [c for c in names if c.name not in context and c.name not in borrowed], borrowed
 
 # %% ../../nbs/systems/reco.ipynb #0801dd1c
 def _photos(archive, name, n):
-    found = archive.kept(name)[:n] if name in archive.names else []
-    if not found: raise NamedMaskError(f"The archive {archive.folder} has no photo of {name!r}, and its reference needs some: build an archive of that name.")
-    return found
+    photos = archive.kept(name)[:n] if name in archive.names else []
+    if not photos:
+        raise NamedMaskError(f"The archive {archive.folder} has no photo of {name!r}, and its reference needs some: "
+                             "build an archive of that name.")
+    return photos
 
-def _stage(folder, todo, first, photos, encoder, dense, n, side, guided, as_released):
+def _stage(folder, todo, first, photos, encoder, dense, how):
+    "The opened stage of the references; None without a folder."
     if folder is None: return None
-    old = dict(stage='references', version=1, names=[[c.name, list(c.prompts)] for c in todo], context=[c.name for c in first], n=n, side=side, guided=guided,
-               photos=settings_key([[k, [e.sha for e in v]] for k, v in photos.items()]), encoder=encoder.card.as_dict(), source=encoder.sources[-1], dense=dense.settings)
-    told = dict(old, network=network_of(encoder), **({'as_released': True} if as_released else {}))
-    return Stage(folder, told, before=() if as_released else (old,)).open()
+    names, context = [[c.name, list(c.prompts)] for c in todo], [c.name for c in first]
+    shas = [[name, [e.sha for e in entries]] for name, entries in photos.items()]
+    old = dict(stage='references', version=1, names=names, context=context, n=how.n, side=how.side, guided=how.guided,
+               photos=settings_key(shas), encoder=encoder.card.as_dict(), source=encoder.sources[-1],
+               dense=dense.settings)
+    told = dict(old, network=network_of(encoder), **({'as_released': True} if how.as_released else {}))
+    return Stage(folder, told, before=() if how.as_released else (old,)).open()
 
 def _kept(stage, name, make):
     "From the stage's file of that name, or made and kept there."
     if stage is None: return make()['reference'].numpy()
     file = stage.folder/f'{slug(name)}.npz'
-    adopted = 'network' not in stage.settings                            # made by 0.1, which kept no record of its files
+    adopted = 'network' not in stage.settings                            # by 0.1, which kept no record of its files
     if not file.exists() or not (adopted or file.name in owned_files(stage.folder)):
         with stage.working():
-            r = make()
-            with atomic_path(file) as tmp: np.savez(tmp, reference=r['reference'].numpy(), seeds=r['seeds'].numpy())
+            made = make()
+            arrays = {what: made[what].numpy() for what in ('reference', 'seeds')}
+            with atomic_path(file) as tmp: np.savez(tmp, **arrays)
     try: return np.load(file)['reference']
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as e: raise NamedMaskError(f"Cannot read {file} ({e}): delete it and run again.") from e
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as e:
+        raise NamedMaskError(f"Cannot read {file} ({e}): delete it and run again.") from e
 
-def _one(photos, category, before, encoder, dense, side, guided, as_released):
+def _one(photos, category, before, encoder, dense, how):
+    "What `co_segment` finds in the photos of a name, with the references of the context so far."
     text = torch.from_numpy(embed_names(dense.retriever, [category])[0])
-    context = torch.from_numpy(np.stack(before)) if before else None
     paths = [e.path for e in photos]
-    if context is None: context = torch.zeros(0, encode(encoder, [middle_square(load_image(paths[0])).resize((side, side))], side).shape[1])
-    return co_segment(paths, encoder, dense, text, context, side, guided, as_released=as_released)
+    if before: context = torch.from_numpy(np.stack(before))
+    else:
+        square = middle_square(load_image(paths[0])).resize((how.side, how.side))
+        context = torch.zeros(0, encode(encoder, [square], how.side).shape[1])
+    sight = dict(side=how.side, guided=how.guided, batch=how.batch, as_released=how.as_released)
+    return co_segment(paths, encoder, dense, text, context, **sight)
 
 # %% ../../nbs/systems/reco.ipynb #6de0de64
+@dataclass(frozen=True)
+class RecoSettings:
+    "How ReCo looks at a new photo."
+    side:int=320           # Pixels of the shorter side that the encoder sees (ReCo: 320)
+    longest:int=2048       # Pixels of the longer side at most
+    refinement:str=None    # None, 'crf' (published; needs pydensecrf2) or 'pamr'
+    eliminated:tuple=()    # Names of the context that the references were made with, for the protocol
+    as_released:bool=False # As the released code has it: see above
+
 class RecoSegmenter(ScoreSegmenter):
     "ReCo (Shin et al. 2022): references of an encoder and CLIP's map, multiplied."
     measure, transfer = 'a largest share P/ΣP', 'name-only'
+    @delegates(RecoSettings)
     def __init__(self,
         references:dict, # name -> (C,) vector, from `reco_references`
         encoder,         # The feature model that they are from
         dense:DenseClip, # CLIP's dense features
         names,           # As for `names.parse_names`; each has a reference
         background=None, # As for `ScoreSegmenter`: None is ReCo, else ReCo*
-        side:int=320,    # Pixels of the shorter side that the encoder sees (ReCo: 320)
-        longest:int=2048,# Pixels of the longer side at most
-        refinement=None, # None, 'crf' (published; needs pydensecrf2) or 'pamr'
-        eliminated=(),   # Names of the context that the references were made with, for the protocol
-        as_released=False, # As the released code has it: see above
+        **kwargs,        # For `RecoSettings`
         ):
-        self.references, self.encoder, self.dense = references, encoder, dense
-        self.side, self.longest, self.refinement, self.eliminated, self._text = side, longest, refinement, tuple(eliminated), {}
-        self.as_released = as_released
-        if refinement not in SCORE_REFINERS: raise NamedMaskError(f"There is no refinement {refinement!r}: choose one of {', '.join(map(repr, SCORE_REFINERS))}.")
+        self.references, self.encoder, self.dense, self._text = references, encoder, dense, {}
+        self.how = as_dataclass(RecoSettings, kwargs, 'settings of ReCo')
+        if self.how.refinement not in SCORE_REFINERS:
+            known = ', '.join(map(repr, SCORE_REFINERS))
+            raise NamedMaskError(f"There is no refinement {self.how.refinement!r}: choose one of {known}.")
         super().__init__(names, background)
         self._check()
 
     def _check(self):
         missing = [c.name for c in self.categories + self.words if c.name not in self.references]
-        if missing: raise NamedMaskError(f"There is no reference of {missing[0]!r}: there are {', '.join(self.references)}.")
+        if missing:
+            raise NamedMaskError(f"There is no reference of {missing[0]!r}: there are {', '.join(self.references)}.")
     def with_background(self, background):
-        new = super().with_background(background); new._check()
+        new = super().with_background(background)
+        new._check()
         return new
     @property
-    def crf(self): return self.refinement == 'crf'
+    def crf(self): return self.how.refinement == 'crf'
 
 # %% ../../nbs/systems/reco.ipynb #efe4421c
 @patch(as_prop=True)
@@ -227,10 +278,10 @@ def text(self:RecoSegmenter)->torch.Tensor: # (names + words, D)
 def scores(self:RecoSegmenter, im): # PIL image, RGB
     "P of names and words at the photo's pixels, (names + words, H, W)."
     refs = torch.from_numpy(np.stack([self.references[c.name] for c in self.categories + self.words]))
-    refiner = SCORE_REFINERS[self.refinement]
+    refiner = SCORE_REFINERS[self.how.refinement]
     with torch.inference_mode():
-        if self.as_released: return upsample(self._released_scores(im, refs, refiner), im.size)
-        seen = cosines(encode(self.encoder, [im], self.side, self.longest)[0], refs).sigmoid()
+        if self.how.as_released: return upsample(self._released_scores(im, refs, refiner), im.size)
+        seen = cosines(encode(self.encoder, [im], self.how.side, self.how.longest)[0], refs).sigmoid()
         said = cosines(self.dense(im).places[0], self.text).cpu()
         p = upsample(seen, im.size)*language(upsample(said, im.size))
     return refiner(np.asarray(as_rgb(im)), p) if refiner else p
@@ -238,7 +289,7 @@ def scores(self:RecoSegmenter, im): # PIL image, RGB
 @patch
 def _released_scores(self:RecoSegmenter, im, refs, refiner):
     "P at the size that both networks see, both sigmoids before enlarging."
-    size = fit_size(im.size, self.side, self.longest, self.encoder.stride)
+    size = fit_size(im.size, self.how.side, self.how.longest, self.encoder.stride)
     small = as_rgb(im).resize(size, Image.Resampling.BILINEAR)
     seen = cosines(encode_at(self.encoder, [small], size)[0], refs).sigmoid()
     said = language(cosines(self.dense.read(imagenet_pixels(small)).places[0], self.text)).cpu()
@@ -259,10 +310,14 @@ def crf_scores(
 )->torch.Tensor: # (T, H, W) probabilities
     "Dense CRF over all names at once, through the package pydensecrf2."
     try: from pydensecrf.densecrf import DenseCRF2D
-    except ImportError as e: raise NamedMaskError("The dense CRF needs the package pydensecrf2, which is not installed: run `pip install pydensecrf2` (it needs a C++ compiler), or choose refinement='pamr' or None.") from e
+    except ImportError as e:
+        raise NamedMaskError("The dense CRF needs the package pydensecrf2, which is not installed: "
+                             "run `pip install pydensecrf2` (it needs a C++ compiler), "
+                             "or choose refinement='pamr' or None.") from e
     T, H, W = p.shape
+    energy = -p.log_softmax(0).reshape(T, -1).numpy()
     crf = DenseCRF2D(W, H, T)
-    crf.setUnaryEnergy(np.ascontiguousarray(-p.log_softmax(0).reshape(T, -1).numpy(), dtype=np.float32))
+    crf.setUnaryEnergy(np.ascontiguousarray(energy, dtype=np.float32))
     crf.addPairwiseGaussian(sxy=s_gauss, compat=w_gauss)
     crf.addPairwiseBilateral(sxy=s_xy, srgb=s_rgb, rgbim=np.array(rgb, order='C'), compat=w_bilateral)
     return torch.from_numpy(np.array(crf.inference(n_iters), np.float32)).view(T, H, W)
@@ -278,27 +333,34 @@ SCORE_REFINERS = {None: None, 'crf': crf_scores, 'pamr': pamr_scores}
 @patch(as_prop=True)
 def key(self:RecoSegmenter)->str:
     "Changes when anything does that the labels depend on."
-    told = [[c.name, list(c.prompts)] for c in self.categories], [[c.name, list(c.prompts)] for c in self.words], threshold_of(self.background)
+    in_words = lambda categories: [[c.name, list(c.prompts)] for c in categories]
+    asked = in_words(self.categories), in_words(self.words), threshold_of(self.background)
     refs = {k: np.asarray(v, np.float64).round(6).tolist() for k, v in self.references.items()}
     brought = weights_of(self.encoder) if getattr(self.encoder, 'file', None) else ''
-    more = [o for o in ('as released'*self.as_released, brought) if o]
-    return settings_key(['reco', 1, told, refs, self.encoder.card.as_dict(), self.encoder.sources[-1], self.dense.settings, self.side, self.longest, self.refinement, *more])
+    more = [o for o in ('as released'*self.how.as_released, brought) if o]
+    return settings_key(['reco', 1, asked, refs, self.encoder.card.as_dict(), self.encoder.sources[-1],
+                         self.dense.settings, self.how.side, self.how.longest, self.how.refinement, *more])
 
 @patch(as_prop=True)
 def cards(self:RecoSegmenter)->list:
     "Cards of CLIP, of the encoder, and of what made the masks that the threshold was chosen with."
-    return [self.dense.card, replace(self.encoder.card, role='features of the references'), *getattr(self.background, 'cards', ())]
+    encoder = replace(self.encoder.card, role='features of the references')
+    return [self.dense.card, encoder, *getattr(self.background, 'cards', ())]
 
 @patch(as_prop=True)
 def protocol(self:RecoSegmenter)->dict:
     "How the labels come about."
-    d = self.dense
-    context = f"context eliminated: {', '.join(self.eliminated)}" if self.eliminated else 'no context eliminated'
-    own = f'CLIP: shorter side {d.side}, {d.stride} pixels a place'
-    if self.as_released: own = f"CLIP: the encoder's pixels, mean and deviation of ImageNet, {d.stride} pixels a place; as released; {d.precision}"
-    return dict(prompts=f'{len(d.retriever.templates)} templates, mean of unit vectors', background=self.rule(), resolution="labels at the photo's own size",
-                resizing=f'encoder: shorter side {self.side}, {self.encoder.stride} pixels a place; {own}',
-                thresholds='; '.join(o for o in (context, threshold_text(self.background)) if o), crf=self.crf, transfer=self.transfer)
+    dense, how = self.dense, self.how
+    context = f"context eliminated: {', '.join(how.eliminated)}" if how.eliminated else 'no context eliminated'
+    own = f'CLIP: shorter side {dense.side}, {dense.stride} pixels a place'
+    if how.as_released:
+        own = (f"CLIP: the encoder's pixels, mean and deviation of ImageNet, {dense.stride} pixels a place; "
+               f'as released; {dense.precision}')
+    return dict(
+        prompts=f'{len(dense.retriever.templates)} templates, mean of unit vectors', background=self.rule(),
+        resolution="labels at the photo's own size", crf=self.crf, transfer=self.transfer,
+        resizing=f'encoder: shorter side {how.side}, {self.encoder.stride} pixels a place; {own}',
+        thresholds='; '.join(filter(None, (context, threshold_text(self.background)))))
 
 # %% ../../nbs/systems/reco.ipynb #71e80cd8
 MINI_RECO = dict(side=128)     # MiniDINO at 16 x 16 patches, as in the mini saliency
@@ -312,33 +374,44 @@ def context_archive(
     index,    # The index that the names' archive is from
     folder,   # Where to keep it
     n:int=50, # Photos of each context name
-    quiet=True,
+    quiet=True, # No progress bar
 ): # `Archive`
     "Photos of the context's names."
-    return build_archive(index, clip_of(teachers), list(context_names(teachers)), n, folder, near=-1, votes=0, warn=False, quiet=quiet)
+    names = list(context_names(teachers))
+    return build_archive(index, clip_of(teachers), names, n, folder, near=-1, votes=0, warn=False, quiet=quiet)
 
 # %% ../../nbs/systems/reco.ipynb #37136934
+@dataclass(frozen=True)
+class RecoChoices:
+    "What may be chosen of ReCo on a set of teachers, which says the rest."
+    encoder:object=None    # A feature model; the set's first by default
+    folder:object=None     # Where to keep the references
+    n:int=50               # Photos of each name
+    limit:int=300          # At most so many photos for the threshold
+    refinement:str=None    # None, 'crf' or 'pamr'
+    quiet:bool=True        # No progress bar
+    as_released:bool=False # As the released code has it
+
+@delegates(RecoChoices)
 def reco_of(
     teachers,        # A set of teachers, or its name: 'mini' or 'paper'
     archive,         # An `Archive` of the names
     names,           # As for `names.parse_names`
-    background=None, # None, a number, a `Threshold`, a list of words; or 'archive': a threshold chosen on `archive` and `masks`
+    background=None, # As for `ScoreSegmenter`; or 'archive': a threshold chosen on `archive` and `masks`
     contexts=None,   # `Archive` of the context's names (`context_archive`); None: no context elimination
     masks=None,      # `MaskStore` with the saliency masks of the archive's photos, for 'archive'
     cards=(),        # `TeacherCard`s of the detector that made the masks
-    encoder=None,    # A feature model; the set's first by default
-    folder=None,     # Where to keep the references
-    n:int=50,        # Photos of each name
-    limit:int=300,   # At most so many photos for the threshold
-    refinement=None, # None, 'crf' or 'pamr'
-    quiet=True,      # No progress bar
-    as_released=False, # As the released code has it
+    **kwargs,        # For `RecoChoices`
 )->RecoSegmenter:
     "ReCo, or ReCo*, on the teachers' CLIP and features."
-    teachers = get_teachers(teachers)
-    mini, clip, encoder = teachers.name == 'mini', clip_of(teachers), encoder or teachers.features()[0]
-    dense = DenseClip(clip, **(MINI_DENSE if mini else dict(side=320)), precision='float32' if as_released else None)
+    chosen = as_dataclass(RecoChoices, kwargs, 'settings of ReCo')
+    teachers, from_archive = get_teachers(teachers), background == 'archive'
+    mini, clip = teachers.name == 'mini', clip_of(teachers)
+    encoder, released = chosen.encoder or teachers.features()[0], chosen.as_released
+    dense = DenseClip(clip, **(MINI_DENSE if mini else dict(side=320)), precision='float32' if released else None)
     context, sizes = tuple(contexts.names) if contexts else (), MINI_RECO if mini else {}
-    refs = reco_references(archive, names, encoder, dense, context, contexts, n, folder=folder, quiet=quiet, as_released=as_released, **sizes)
-    made = RecoSegmenter(refs, encoder, dense, names, None if background == 'archive' else background, refinement=refinement, eliminated=context, as_released=as_released, **sizes)
-    return with_archive_threshold(made, archive, masks, cards, limit) if background == 'archive' else made
+    refs = reco_references(archive, names, encoder, dense, context, contexts, folder=chosen.folder, n=chosen.n,
+                           quiet=chosen.quiet, as_released=released, **sizes)
+    made = RecoSegmenter(refs, encoder, dense, names, None if from_archive else background,
+                         refinement=chosen.refinement, eliminated=context, as_released=released, **sizes)
+    return with_archive_threshold(made, archive, masks, cards, chosen.limit) if from_archive else made

@@ -1,4 +1,4 @@
-"""Every row of the paper's tables as one small function: from photos and names to something that labels pixels. What differs between two rows is then only the idea.
+"""Every row of the paper's tables as one small function: from photos and names to something that labels pixels.
 
 Docs: https://namedmask.github.io/namedmask/systems/registry.html.md"""
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Callable
 import numpy as np
 from ..core import NamedMaskError, own_folder, settings_key, slug
+from ..models.labeller import Labeller, as_labeller, is_labeller
 from ..teachers.sets import get_teachers
-from ..stages.names import parse_names
 from ..stages.retrieval import embed_names
 from ..evaluate.naive import NaiveSegmenter, soft_mask
 from ..evaluate.benchmarks.parts import evaluate_on
@@ -26,63 +26,67 @@ from ..evaluate.benchmarks.parts import evaluate_on
 @dataclass(frozen=True)
 class System:
     "A row: how it is made, and where it is explained."
-    key:str        # For the command line: 'maskclip*'
-    title:str      # In tables: 'MaskCLIP*'
-    make:Callable  # lab -> segmenter, clusterer or detector
-    chapter:str    # Notebook that explains it
+    key:str           # For the command line: 'maskclip*'
+    title:str         # In tables: 'MaskCLIP*'
+    make:Callable     # lab -> `Labeller`, or a clusterer or detector of which `as_segmenter` makes one
+    chapter:str       # Notebook that explains it
     published:str=''  # The row's name in the paper's table, where it has one
     teachers:tuple=() # Sets it cannot run with, as ('offline',)
-    note:str=''    # What a reader of the row must know
+    note:str=''       # What a reader of the row must know
 
 # %% ../../nbs/systems/registry.ipynb #f3867be9
-class Row:
-    "A segmenter with what its row must say of it."
+class Row(Labeller):
+    "A `Labeller` with what its row must say of it."
     def __init__(self,
-        segmenter,      # Something with `.names` and `.predict` or `.segment`
+        segmenter,      # What `as_labeller` understands
         cards,          # `TeacherCard`s, or their dicts
         protocol:dict,  # What the protocol card asks for
-        key:str=None,   # Changes when the segmenter does; `score.model_key` by default
+        key:str=None,   # Changes when the segmenter does; its own by default
         ):
-        from namedmask.evaluate.score import model_key
-        self.segmenter, self.names, self.protocol = segmenter, [getattr(o, 'name', o) for o in segmenter.names], dict(protocol)
+        self.segmenter = as_labeller(segmenter)
+        self.names, self.key = self.segmenter.names, key or self.segmenter.key
         self.cards = [c if isinstance(c, dict) else c.as_dict() for c in cards]
-        self.key = key or model_key(segmenter)
-    def predict(self, im)->np.ndarray: # PIL image
-        "Labels, (H, W): 0 background, then the names from 1."
-        from namedmask.evaluate.score import predict_labels
-        return predict_labels(self.segmenter, im)
+        self.protocol = dict(protocol)
+    def predict(self, im): return self.segmenter.labels(im)
 
 def _cards_of(*parts):
     "The cards of retrievers, detectors, feature models and what has been given as a card."
-    found = []
-    for p in parts: found += list(getattr(p, 'cards', None) or [getattr(p, 'card', p)])
-    return [c for c in found if c is not None]
+    cards = []
+    for part in parts: cards += list(getattr(part, 'cards', None) or [getattr(part, 'card', part)])
+    return [c for c in cards if c is not None]
 
 # %% ../../nbs/systems/registry.ipynb #b7f419a4
 class ThingBenchmark:
     "A benchmark whose names are one: thing. Ignored pixels stay ignored."
     names = ['thing']
-    def __init__(self, benchmark): self.benchmark, self.stems = benchmark, benchmark.stems # Any benchmark with a background
+    def __init__(self,
+        benchmark, # Any benchmark with a background
+        ):
+        self.benchmark, self.stems = benchmark, benchmark.stems
     def __getattr__(self, name): # The masks, what was skipped, and why, are those of the benchmark
         if name in ('mask', 'lacking', 'skipped', 'notes'): return getattr(self.benchmark, name)
         raise AttributeError(name)
     def photo(self, stem): return self.benchmark.photo(stem)
     def labels(self, stem)->np.ndarray: # (H, W)
         "0 background, 1 thing, 255 ignored."
-        lab = np.asarray(self.benchmark.labels(stem))
-        return np.where(lab == 0, 0, np.where(lab <= len(self.benchmark.names), 1, 255)).astype(np.uint8)
+        labels = np.asarray(self.benchmark.labels(stem))
+        return np.where(labels == 0, 0, np.where(labels <= len(self.benchmark.names), 1, 255)).astype(np.uint8)
     @property
     def card(self)->dict:
-        old = self.benchmark.card
-        return dict(old, names=['background', 'thing'], classes=['background', 'thing'], what=f"things against background: {old.get('what', '')}")
+        two, theirs = ['background', 'thing'], self.benchmark.card
+        return dict(theirs, names=two, classes=two, what=f"things against background: {theirs.get('what', '')}")
     def __len__(self): return len(self.stems)
 
-class ThingSegmenter:
+class ThingSegmenter(Labeller):
     "A detector as a segmenter of one name, thing."
     names = ['thing']
-    def __init__(self, detector): # PIL -> (H, W) float in [0, 1]
-        self.detector = detector
+    def __init__(self,
+        detector, # PIL -> (H, W) float in [0, 1]
+        ):
+        self.detector, self.cards = detector, _cards_of(detector)
         self.key = settings_key(['thing', getattr(detector, 'settings', repr(detector))])
+        self.protocol = dict(background='outside the mask', resolution='native', crf=False, transfer='class-agnostic',
+                             thresholds='.5 on the soft mask, fixed')
     def predict(self, im): return (soft_mask(self.detector, im) >= .5).astype(np.uint8)
 
 # %% ../../nbs/systems/registry.ipynb #d3d7ee02
@@ -93,12 +97,12 @@ def selfmask(lab, saliency='auto'):
 
 def selfmask_clip(lab):
     "Each photo's best name, painted on its saliency mask (the paper's baseline, section 4)."
-    detector, names = selfmask(lab), parse_names(_prompts(lab))
-    naive = NaiveSegmenter(lab.retriever, embed_names(lab.retriever, names), detector, lab.names)
-    return Row(naive, _cards_of(lab.retriever, detector), dict(prompts=_templates(lab), background='outside the saliency mask (soft value below .5)', resolution='native',
-               thresholds='.5 on the soft mask, fixed', crf=False, transfer='zero-shot'))
+    detector, text = selfmask(lab), embed_names(lab.retriever, lab.categories)
+    naive = NaiveSegmenter(lab.retriever, text, detector, lab.names)
+    return Row(naive, _cards_of(lab.retriever, detector), dict(
+        prompts=_templates(lab), background='outside the saliency mask (soft value below .5)', resolution='native',
+        thresholds='.5 on the soft mask, fixed', crf=False, transfer='zero-shot'))
 
-def _prompts(lab): return getattr(lab, 'prompts', ','.join(lab.names))
 def _templates(lab): return f"{len(getattr(lab.retriever, 'templates', ())) or 'no'} templates"
 
 # %% ../../nbs/systems/registry.ipynb #7ccf3a3a
@@ -106,7 +110,7 @@ def expert_masks(lab, archive, masks):
     "The masks after one expert for each name (NamedMask, section 3.3)."
     from namedmask.stages.experts import expert_settings
     from namedmask.stages.refine import refine_masks
-    settings = {**expert_settings(lab.teachers.recipe), **(getattr(lab, 'expert_changes', None) or {})}
+    settings = {**expert_settings(lab.teachers.recipe), **(lab.expert_changes or {})}
     first = lab.teachers.student_init(settings['encoder'])[0]
     return refine_masks(archive, masks, None, first, settings, lab.folder/'experts', lab.seed, quiet=True)
 
@@ -116,84 +120,98 @@ def namedmask(lab, experts:bool=True, copy_paste:bool=True):
     archive = lab.archive()
     masks = lab.masks(archive)
     if experts: masks = expert_masks(lab, archive, masks)
-    student = lab.student(f'namedmask-{experts:d}{copy_paste:d}', archive, masks, **({} if copy_paste else {'max_objects': 1}))
-    cards = _cards_of(lab.retriever, make_detector(lab.teachers), lab.init[1])
-    return Row(student, cards, dict(prompts=_templates(lab), background='a class of its own, learnt from pseudo-masks', resolution='native', resizing=f"shorter side {student.meta['side'] or 'native'}",
-               thresholds='none at test time', crf=False, transfer=getattr(lab, 'transfer', 'name-only')))
+    changes = {} if copy_paste else {'max_objects': 1}
+    student = lab.student(f'namedmask-{experts:d}{copy_paste:d}', archive, masks, **changes)
+    return Row(student, _cards_of(lab.retriever, make_detector(lab.teachers), lab.init[1]), dict(
+        prompts=_templates(lab), background='a class of its own, learnt from pseudo-masks', resolution='native',
+        resizing=_side_of(student), thresholds='none at test time', crf=False, transfer=lab.transfer))
+
+def _side_of(student): return f"shorter side {student.meta['side'] or 'native'}"
 
 # %% ../../nbs/systems/registry.ipynb #7b441815
 def ceiling(lab):
     "The same student on true masks: a bound, not a competitor."
     from namedmask.stages.distil import student_settings
     from namedmask.evaluate.ceiling import train_ceiling, true_mask_entries
-    root = lab.scenes('index', lab.n_scenes)
+    root = lab.scenes('index')
     entries = true_mask_entries(root/'JPEGImages', root/'SegmentationClass', lab.names, quiet=True)
     settings = {**student_settings(lab.teachers.recipe), **lab.changes}
     student = train_ceiling(entries, settings, lab.init, lab.folder/'ceiling', lab.seed, quiet=True)
-    return Row(student, student.meta['supervision'], dict(background='a class of its own, learnt from true masks', resolution='native', resizing=f"shorter side {student.meta['side'] or 'native'}",
-               thresholds='none', crf=False, transfer='name-and-image', prompts='none: labelled masks'))
+    return Row(student, student.cards, dict(
+        background='a class of its own, learnt from true masks', resolution='native', resizing=_side_of(student),
+        thresholds='none', crf=False, transfer='name-and-image', prompts='none: labelled masks'))
 
 # %% ../../nbs/systems/registry.ipynb #3da05618
 def _archive_rule(lab):
-    "What a background threshold is chosen on: photos of the archive, their saliency masks, and whose they are. Never the scored photos."
+    "What a background threshold is chosen on: the archive's photos and saliency masks, never the scored photos."
     archive = lab.archive()
     return dict(background='archive', archive=archive, masks=lab.masks(archive), cards=_cards_of(selfmask(lab)))
+
+def _released(lab): return dict(as_released=True) if lab.as_released else {}
 
 def maskclip(lab, star=False, **kw): # star: with a background class
     "MaskCLIP: every place its best name, or background."
     from namedmask.systems.maskclip import maskclip_of
-    return maskclip_of(lab.teachers, _prompts(lab), **(_archive_rule(lab) if star else {}), **_released(lab), **kw)
+    return maskclip_of(lab.teachers, lab.categories, **(_archive_rule(lab) if star else {}), **_released(lab), **kw)
 
-def reco(lab, star=False):
+def reco(lab, star=False): # star: with a background class
     "ReCo: what the photos of a name have in common, looked for in the scored photo."
     from namedmask.systems.reco import context_archive, reco_of
-    rule, released = _archive_rule(lab) if star else {}, _released(lab)
-    contexts = context_archive(lab.teachers, lab.index, _shared(lab)/'context')
-    folder = _shared(lab)/('reco-as-released' if released else 'reco')
-    return reco_of(lab.teachers, rule.pop('archive', None) or lab.archive(), _prompts(lab), contexts=contexts, folder=folder, **rule, **released)
+    rule = {**(_archive_rule(lab) if star else dict(archive=lab.archive())), **_released(lab)}
+    contexts = context_archive(lab.teachers, lab.index, lab.root/'context')
+    folder = lab.root/('reco-as-released' if lab.as_released else 'reco')
+    return reco_of(lab.teachers, names=lab.categories, contexts=contexts, folder=folder, **rule)
 
-def kmeans(lab, backbone):
+def kmeans(lab, backbone): # A row of `clustering.backbones_of`
     "Clusters of places of the scored photos (without their labels), as published."
     from namedmask.systems.clustering import kmeans_of
-    return kmeans_of(lab.teachers, lab.names, _scored(lab), backbone, lab.folder/'kmeans'/slug(backbone), lab.seed, quiet=True)
+    folder = lab.folder/'kmeans'/slug(backbone)
+    return kmeans_of(lab.teachers, lab.names, _scored(lab), backbone, folder, lab.seed, quiet=True)
 
 def maskcontrast(lab):
     "One cluster for the object of each photo."
     from namedmask.systems.maskcontrast import maskcontrast_of
     archive = lab.archive()
-    return maskcontrast_of(lab.teachers, lab.names, archive, lab.masks(archive), lab.folder/'maskcontrast', _scored(lab), seed=lab.seed, quiet=True)
+    return maskcontrast_of(lab.teachers, lab.names, archive, lab.masks(archive), lab.folder/'maskcontrast',
+                           _scored(lab), seed=lab.seed, quiet=True)
 
 def maskdistill(lab):
     "Mined masks, clustered and distilled."
     from namedmask.systems.maskdistill import maskdistill_of
-    archive = lab.archive()
-    return maskdistill_of(lab.teachers, lab.names, archive, lab.folder/'maskdistill', seed=lab.seed, quiet=True)
+    return maskdistill_of(lab.teachers, lab.names, lab.archive(), lab.folder/'maskdistill', seed=lab.seed, quiet=True)
 
-def _shared(lab): return getattr(lab, 'root', lab.folder)
-def _released(lab): return dict(as_released=True) if getattr(lab, 'as_released', False) else {}
 def _scored(lab):
-    b = lab.benchmark()
-    return [b.photo(s) for s in b.stems]
+    "The photos of the lab's benchmark."
+    bench = lab.benchmark()
+    return [bench.photo(stem) for stem in bench.stems]
 
 # %% ../../nbs/systems/registry.ipynb #e14cec9f
 NO_CLIP, NO_VIT = 'it needs the image tower of a CLIP', 'it needs a vision transformer'
+
 SYSTEMS = {s.key: s for s in (
     System('selfmask-vote', 'SelfMask, voted masks', lambda lab: selfmask(lab, 'spectral'), '06_stages.spectral'),
     System('selfmask', 'SelfMask', selfmask, '08_stages.selfmask'),
     System('maskclip', 'MaskCLIP', maskclip, 'systems/maskclip', 'MaskCLIP', ('offline',), NO_CLIP),
-    System('maskclip-pd', 'MaskCLIP, prompts denoised', lambda lab: maskclip(lab, prompt_denoising=True), 'systems/maskclip', '', ('offline',), NO_CLIP),
-    System('maskclip-ks', 'MaskCLIP, keys smoothed', lambda lab: maskclip(lab, key_smoothing=True), 'systems/maskclip', '', ('offline', 'mini'), NO_CLIP + ' with attention, which has keys'),
-    System('maskclip*', 'MaskCLIP*', lambda lab: maskclip(lab, True), 'systems/maskclip', 'MaskCLIP*', ('offline',), NO_CLIP),
+    System('maskclip-pd', 'MaskCLIP, prompts denoised', lambda lab: maskclip(lab, prompt_denoising=True),
+           'systems/maskclip', '', ('offline',), NO_CLIP),
+    System('maskclip-ks', 'MaskCLIP, keys smoothed', lambda lab: maskclip(lab, key_smoothing=True),
+           'systems/maskclip', '', ('offline', 'mini'), NO_CLIP + ' with attention, which has keys'),
+    System('maskclip*', 'MaskCLIP*', lambda lab: maskclip(lab, True), 'systems/maskclip', 'MaskCLIP*', ('offline',),
+           NO_CLIP),
     System('reco', 'ReCo', reco, 'systems/reco', 'ReCo', ('offline',), NO_CLIP),
     System('reco*', 'ReCo*', lambda lab: reco(lab, True), 'systems/reco', 'ReCo*', ('offline',), NO_CLIP),
     System('maskcontrast', 'MaskContrast', maskcontrast, 'systems/maskcontrast', 'MaskContrast'),
     System('maskdistill', 'MaskDistill', maskdistill, 'systems/maskdistill', 'MaskDistill', ('offline',), NO_VIT),
     System('selfmask-clip', 'SelfMask + CLIP', selfmask_clip, 'evaluate/naive', 'SelfMask + CLIP'),
-    System('namedmask-plain', 'NamedMask without experts and copy-paste', lambda lab: namedmask(lab, False, False), 'ablations/copypaste_effect'),
-    System('namedmask-experts', 'NamedMask without copy-paste', lambda lab: namedmask(lab, True, False), 'ablations/expert_groups'),
-    System('namedmask-paste', 'NamedMask without experts', lambda lab: namedmask(lab, False, True), 'ablations/copypaste_effect'),
+    System('namedmask-plain', 'NamedMask without experts and copy-paste', lambda lab: namedmask(lab, False, False),
+           'ablations/copypaste_effect'),
+    System('namedmask-experts', 'NamedMask without copy-paste', lambda lab: namedmask(lab, True, False),
+           'ablations/expert_groups'),
+    System('namedmask-paste', 'NamedMask without experts', lambda lab: namedmask(lab, False, True),
+           'ablations/copypaste_effect'),
     System('namedmask', 'NamedMask', namedmask, 'runs/pipeline', 'NamedMask'),
-    System('ceiling', 'the same student, true masks', ceiling, 'evaluate/ceiling', '', ('offline', 'paper'), 'it needs true masks of the photos: see namedmask ceiling'),
+    System('ceiling', 'the same student, true masks', ceiling, 'evaluate/ceiling', '', ('offline', 'paper'),
+           'it needs true masks of the photos: see namedmask ceiling'),
 )}
 
 def systems_of(
@@ -202,44 +220,61 @@ def systems_of(
     "The rows that can be made with a set of teachers: k-means on each of its feature models, then those of `SYSTEMS`."
     from namedmask.systems.clustering import backbones_of
     teachers = get_teachers(teachers)
-    rows = [System('kmeans-' + '-'.join(b.lower().replace(',', '').split()), f'k-means on {b}', partial(kmeans, backbone=b), 'systems/clustering', b.split(',')[0]) for b in backbones_of(teachers)]
-    return {s.key: s for s in (*rows, *SYSTEMS.values()) if teachers.name not in s.teachers}
+    rows = [*map(_kmeans_row, backbones_of(teachers)), *SYSTEMS.values()]
+    return {row.key: row for row in rows if teachers.name not in row.teachers}
+
+def _kmeans_row(backbone):
+    words = backbone.lower().replace(',', '').split()
+    return System('-'.join(['kmeans', *words]), f'k-means on {backbone}', partial(kmeans, backbone=backbone),
+                  'systems/clustering', backbone.split(',')[0])
 
 # %% ../../nbs/systems/registry.ipynb #562b9131
-def foreground_of(confusion)->float: # (C, C) counts: true class by predicted class, background first
+def foreground_of(
+    confusion, # (C, C) counts: true class by predicted class, background first
+)->float:
     "IoU of foreground with foreground, names aside, over all scored pixels of the benchmark."
     m = np.asarray(confusion, float)
     union = m.sum() - m[0, 0]
     return float(m[1:, 1:].sum()/union) if union else float('nan')
 
-def pick(key:str, teachers)->System: # A row's key, a set of teachers
+def pick(
+    key:str,  # Of a row
+    teachers, # A set of teachers, or its name
+)->System:
     "A row by its key; a `NamedMaskError` says why it cannot be made."
     rows = systems_of(teachers)
     if key in rows: return rows[key]
-    if key in SYSTEMS: raise NamedMaskError(f"{SYSTEMS[key].title} does not run with the teachers {get_teachers(teachers).name!r}: {SYSTEMS[key].note}.")
-    raise NamedMaskError(f"There is no system {key!r}: say some of {', '.join(rows)}.")
+    if key not in SYSTEMS: raise NamedMaskError(f"There is no system {key!r}: say some of {', '.join(rows)}.")
+    row, name = SYSTEMS[key], get_teachers(teachers).name
+    raise NamedMaskError(f"{row.title} does not run with the teachers {name!r}: {row.note}.")
 
-def as_segmenter(made, benchmark, folder)->tuple: # What a row's function gave; the benchmark; notes of the matching
-    "(something that predicts labels, the benchmark that it is scored on): clusters get names, detectors one name."
-    if hasattr(made, 'predict'): return made, benchmark
+def as_segmenter(
+    made,      # What a row's function gave: a `Labeller`, a clusterer or a detector
+    benchmark, # What it is to be scored on
+    folder,    # Where notes of the matching go
+)->tuple:
+    "(a `Labeller`, the benchmark that it is scored on): clusters get names, detectors one name."
+    if is_labeller(made): return as_labeller(made), benchmark
     if hasattr(made, 'clusters'):
         from namedmask.systems.clustering import match_clusters
-        own_folder(folder)                                               # the notes of the evaluation come into it later
+        own_folder(folder)                                               # the evaluation's notes come into it later
         return match_clusters(made, benchmark, Path(folder)/'matching', quiet=True), benchmark
-    return Row(ThingSegmenter(made), _cards_of(made), dict(background='outside the mask', resolution='native', thresholds='.5 on the soft mask, fixed', crf=False, transfer='class-agnostic')), ThingBenchmark(benchmark)
+    return ThingSegmenter(made), ThingBenchmark(benchmark)
 
 def score_system(
-    lab,           # A `MiniLab` or `PhotoLab`
-    system,        # A `System`, or its key
-    folder=None,   # Notes of the evaluation, to continue from; in the lab's folder by default
-)->dict:           # What `evaluate` returns, with 'foreground', 'card', 'system'
+    lab,         # A `Lab`
+    system,      # A `System`, or its key
+    folder=None, # Notes of the evaluation, to continue from; in the lab's folder by default
+)->dict:         # What `evaluate` returns, with 'foreground', 'card', 'system'
     "Make a system in a lab and score it on the lab's benchmark."
     from namedmask.evaluate.protocol import protocol_of
     if isinstance(system, str): system = pick(system, lab.teachers)
-    benchmark, folder = lab.benchmark(), folder or lab.folder/'scores'/system.key
-    made, benchmark = as_segmenter(system.make(lab), benchmark, folder)
-    column = 'names aside' if isinstance(benchmark, ThingBenchmark) else getattr(lab, 'column', '')
-    found = evaluate_on(made, benchmark, folder, supervision=[c if isinstance(c, dict) else c.as_dict() for c in made.cards], quiet=True)
-    found['scoring_seconds'] = found.pop('seconds')
-    foreground = round(foreground_of(found['confusion']), 6) if getattr(benchmark, 'background', True) else None    # all is foreground
-    return dict(found, system=system.title, column=column, foreground=foreground, card=asdict(protocol_of(made, benchmark, seed=lab.seed)))
+    folder = folder or lab.folder/'scores'/system.key
+    made, benchmark = as_segmenter(system.make(lab), lab.benchmark(), folder)
+    result = evaluate_on(made, benchmark, folder, quiet=True)
+    result['scoring_seconds'] = result.pop('seconds')
+    has_background = getattr(benchmark, 'background', True)              # without one, all is foreground
+    foreground = round(foreground_of(result['confusion']), 6) if has_background else None
+    column = 'names aside' if isinstance(benchmark, ThingBenchmark) else lab.column
+    return dict(result, system=system.title, column=column, foreground=foreground,
+                card=asdict(protocol_of(made, benchmark, seed=lab.seed)))

@@ -1,4 +1,4 @@
-"""One command makes every row of the paper's comparison on the mini world: three seeds, all systems, one protocol card each. Where does the ranking agree with the paper, and where not?
+"""One command makes every row of the paper's comparison on the mini world: three seeds, one protocol card each.
 
 Docs: https://namedmask.github.io/namedmask/systems.table.html.md"""
 
@@ -6,20 +6,24 @@ Docs: https://namedmask.github.io/namedmask/systems.table.html.md"""
 
 # %% auto #0
 __all__ = ['MINI', 'MINI_EXPERTS', 'METRICS', 'TRANSFERS', 'OLDER', 'mini_labs', 'photo_labs', 'choose_systems', 'system_list',
-           'check_metric', 'check_arguments', 'labs_for', 'check_folder', 'results_file', 'run_table', 'lab_settings',
-           'agrees', 'print_table', 'names_aside', 'note_skipped', 'gallery', 'with_published', 'rank_agreement']
+           'Question', 'check_metric', 'check_arguments', 'labs_for', 'check_folder', 'results_file', 'run_table',
+           'lab_settings', 'agrees', 'print_table', 'names_aside', 'note_skipped', 'gallery', 'with_published',
+           'rank_agreement']
 
 # %% ../../nbs/15_systems.table.ipynb #6e5284de
 import os, sys, time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from ..lab.lab import MiniLab, compare, quick, runs_folder, spread
-from ..core import JsonLines, NamedMaskError, is_ours, locked, refuse_foreign, settings_key
+from fastcore.basics import patch
+from fastcore.meta import delegates
+from ..lab.lab import MiniLab, Terms, compare, quick, runs_folder, spread
+from ..core import JsonLines, NamedMaskError, as_dataclass, is_ours, locked, refuse_foreign, settings_key
 from ..evaluate.protocol import listing, published, read_results, results_table
 from ..stages.names import parse_names
 from .registry import SYSTEMS, as_segmenter, pick, score_system, systems_of
-from ..lab.photos import PhotoLab
+from ..lab.photos import PhotoLab, photo_stamps
 from ..teachers.sets import get_teachers
 
 # %% ../../nbs/15_systems.table.ipynb #94c94a64
@@ -30,93 +34,147 @@ def mini_labs(
     folder,           # Scenes, weights and notes of all seeds
     seeds=(0, 1, 2),  # One world each
     experts=None,     # Settings of the experts that differ from the recipe's; `MINI_EXPERTS` by default
-    **changes,        # What differs from `MINI`
+    **changes,        # What differs from `MINI`, and `Terms` of the labs
 )->dict:              # seed -> lab
     "The labs of the comparison in miniature. Their worlds have seeds from 300 on, which no other chapter uses."
-    labs = {s: MiniLab(folder, 200 + s, **{**MINI, **changes}) for s in seeds}      # a lab adds 100 of its own
-    for lab in labs.values(): lab.expert_changes, lab.column = experts or MINI_EXPERTS, 'several things'
-    return labs
+    terms = {**MINI, 'expert_changes': experts or MINI_EXPERTS, 'column': 'several things', **changes}
+    return {s: MiniLab(folder, 200 + s, **terms) for s in seeds}                # a lab adds 100 of its own
 
-def photo_labs(folder, images, benchmark, seeds=(0,), **kw)->dict: # As for `PhotoLab`
+@delegates(Terms)
+def photo_labs(
+    folder,             # Where all of it goes
+    images,             # Folder of unlabelled photos, or a list of folders and `.txt` lists
+    benchmark,          # What is scored on
+    seeds=(0,),         # Whole numbers
+    teachers='offline', # A set of teachers, or its name
+    **kwargs,           # For `Terms`
+)->dict:                # seed -> lab
     "The labs of a comparison on real photos; they share index, archive and saliency masks."
-    return {s: PhotoLab(folder, images, benchmark, s, **kw) for s in seeds}
+    return {s: PhotoLab(folder, images, benchmark, s, teachers, **kwargs) for s in seeds}
 
 # %% ../../nbs/15_systems.table.ipynb #d46ba94f
 def choose_systems(
     wanted=None,      # 'maskclip*,reco*' or a list of keys; all that run with the teachers by default
     teachers='mini',  # A set of teachers, or its name
 )->list:              # Keys
-    "Which rows to make. One asked for by name that cannot be made with the teachers is an error; without a wish it is left out."
+    "Which rows to make. One that cannot be made is left out, or an error if it was asked for by name."
     if not wanted: return list(systems_of(teachers))
-    wanted = [o.strip() for o in wanted.split(',') if o.strip()] if isinstance(wanted, str) else list(wanted)
-    return list(dict.fromkeys(pick(k, teachers).key for k in wanted))
+    wanted = [key.strip() for key in wanted.split(',') if key.strip()] if isinstance(wanted, str) else list(wanted)
+    return list(dict.fromkeys(pick(key, teachers).key for key in wanted))
 
-def system_list(teachers='mini')->str:
+def system_list(teachers='mini')->str: # A set of teachers, or its name
     "The rows that can be made with a set of teachers, and where they are explained."
     rows = systems_of(teachers).values()
     return '\n'.join(f'{s.key:28} {s.title:42} nbs/{s.chapter}.ipynb' for s in rows)
 
+# %% ../../nbs/15_systems.table.ipynb #1ab00011
 METRICS, TRANSFERS = ('miou', 'foreground'), ('name-only', 'name-and-image')
 
-def check_metric(metric):
+@dataclass(frozen=True)
+class Question:
+    "What `namedmask table` is asked."
+    teachers:str             # A set of teachers, or its name
+    out:str                  # Where all of it goes
+    seeds:int=3              # How many: 0, 1, 2, ...
+    images:list=None         # Folders of unlabelled photos; none in miniature
+    benchmark:str='voc'      # What is scored on: a key of `base.BENCHMARKS`
+    root:str=None            # Its folder
+    names:str=None           # Some of its names, with synonyms; all by default
+    split:str=None           # Which part of it
+    transfer:str='name-only' # 'name-and-image' if the photos come from where the benchmark's do
+    iterations:int=None      # Of each student; by default those of its settings
+    systems:str=None         # As for `choose_systems`
+    metric:str='miou'        # As for `print_table`
+    as_released:bool=False   # MaskCLIP and ReCo as their released code has them
+
+    @property
+    def is_painted(self)->bool: return get_teachers(self.teachers).name == 'mini'
+
+def check_metric(metric): # 'miou' or 'foreground'
     if metric not in METRICS: raise NamedMaskError(f"There is no metric {metric!r}: say {' or '.join(METRICS)}.")
 
-def check_arguments(
-    teachers, out, seeds=3, images=None, root=None, names=None, split=None, transfer='name-only', iterations=None, systems=None, metric='miou', # As for `namedmask table`
-):
-    "What is wrong with the arguments of a comparison, in one sentence, before anything is computed."
-    teachers = get_teachers(teachers).name
-    choose_systems(systems, teachers)
-    check_metric(metric)
-    if not _whole(seeds): raise NamedMaskError(f"A comparison needs at least one seed, and --seeds is {seeds!r}: say 1 or more.")
-    if iterations is not None and not _whole(iterations): raise NamedMaskError(f"A student needs at least one training step, and --iterations is {iterations!r}: say 1 or more, or leave it out.")
-    if transfer not in TRANSFERS: raise NamedMaskError(f"There is no transfer {transfer!r}: say {' or '.join(TRANSFERS)}.")
-    photos = {'--images': images, '--root': root, '--names': names, '--split': split}
-    if teachers == 'mini':
-        if said := [k for k, v in photos.items() if v]: raise NamedMaskError(f"The comparison in miniature paints its own photos and has its own names: leave out {' and '.join(said)}, or say --teachers offline or paper.")
-    elif not images or not root:
-        raise NamedMaskError(f"The comparison with the teachers {teachers!r} needs photos and a benchmark: say --images and --root, or --teachers mini for the painted world.")
+@patch
+def check(self:Question):
+    "Raise a `NamedMaskError` that says what is wrong with it, if anything is."
+    name = get_teachers(self.teachers).name
+    choose_systems(self.systems, name)
+    check_metric(self.metric)
+    if not _whole(self.seeds):
+        raise NamedMaskError(f"A comparison needs at least one seed, and --seeds is {self.seeds!r}: say 1 or more.")
+    if self.iterations is not None and not _whole(self.iterations):
+        raise NamedMaskError(f"A student needs at least one training step, and --iterations is {self.iterations!r}: "
+                             "say 1 or more, or leave it out.")
+    if self.transfer not in TRANSFERS:
+        raise NamedMaskError(f"There is no transfer {self.transfer!r}: say {' or '.join(TRANSFERS)}.")
+    if self.is_painted: _check_painted(self)
+    elif not self.images or not self.root:
+        raise NamedMaskError(f"The comparison with the teachers {name!r} needs photos and a benchmark: "
+                             "say --images and --root, or --teachers mini for the painted world.")
+
+def _check_painted(question):
+    options = {'--images': question.images, '--root': question.root,
+               '--names': question.names, '--split': question.split}
+    if said := [option for option, value in options.items() if value]:
+        raise NamedMaskError("The comparison in miniature paints its own photos and has its own names: "
+                             f"leave out {' and '.join(said)}, or say --teachers offline or paper.")
 
 def _whole(n): return isinstance(n, int) and not isinstance(n, bool) and n >= 1
 
 # %% ../../nbs/15_systems.table.ipynb #f7c68c33
-def labs_for(
-    teachers, out, seeds=3, images=None, benchmark='voc', root=None, names=None, split=None, transfer='name-only', iterations=None, # As for `namedmask table`
-    systems=None,      # As for `choose_systems`; only looked at
-    metric='miou',     # As for `print_table`; only looked at
-    as_released=False, # As for `PhotoLab`
-)->dict: # seed -> lab
-    "The labs of the command line: the mini world, or photos and a benchmark. What cannot work is said here."
-    check_arguments(teachers, out, seeds, images, root, names, split, transfer, iterations, systems, metric)
-    changes = {} if iterations is None else dict(iterations=iterations)
-    if get_teachers(teachers).name == 'mini':
-        check_folder(out)
-        labs = mini_labs(out, range(seeds), **changes)
-        for lab in labs.values(): lab.as_released = as_released
-        return labs
-    bench = _named_benchmark(benchmark, root, names, split)
-    _photos(images)
-    check_folder(out)
-    prompts = parse_names(names) if names else None                      # with their synonyms, as `fit` has them
-    return photo_labs(out, images, bench, range(seeds), teachers=teachers, transfer=transfer, prompts=prompts, as_released=as_released, **changes)
+def _asked(**parts): return as_dataclass(Question, parts, 'arguments of a comparison')
 
-def _named_benchmark(kind, root, names, split):
+@delegates(Question)
+def check_arguments(
+    teachers, # A set of teachers, or its name
+    out,      # Where all of it goes
+    **kwargs, # For `Question`
+):
+    "What is wrong with the arguments of a comparison, in one sentence, before anything is computed."
+    _asked(teachers=teachers, out=out, **kwargs).check()
+
+@delegates(Question)
+def labs_for(
+    teachers,        # A set of teachers, or its name
+    out,             # Where all of it goes
+    seeds=3,         # How many: 0, 1, 2, ...
+    images=None,     # Folders of unlabelled photos; none in miniature
+    benchmark='voc', # What is scored on
+    root=None,       # Its folder
+    names=None,      # Some of its names, with synonyms; all by default
+    **kwargs,        # For `Question`
+)->dict:             # seed -> lab
+    "The labs of the command line: the mini world, or photos and a benchmark. What cannot work is said here."
+    question = _asked(teachers=teachers, out=out, seeds=seeds, images=images, benchmark=benchmark, root=root,
+                      names=names, **kwargs)
+    question.check()
+    terms = dict(as_released=question.as_released)
+    if question.iterations is not None: terms['iterations'] = question.iterations
+    if question.is_painted:
+        check_folder(out)
+        return mini_labs(out, range(seeds), **terms)
+    bench = _named_benchmark(question)
+    photo_stamps(images)                                                 # is there a photo at all?
+    check_folder(out)
+    terms['prompts'] = parse_names(names) if names else None             # with their synonyms, as `fit` has them
+    return photo_labs(out, images, bench, range(seeds), teachers, transfer=question.transfer, **terms)
+
+def _named_benchmark(question):
     "The benchmark, if it has names to look for."
     from namedmask.evaluate.benchmarks.registry import open_benchmark
-    bench = open_benchmark(kind, root, names, split, strict=True)
-    if not names and list(bench.names) == ['object']: raise NamedMaskError(f"The benchmark {kind} has no names, only things that stand out: say --names with what they are, or choose a benchmark with names.")
+    kind, names = question.benchmark, question.names
+    bench = open_benchmark(kind, question.root, names, question.split, strict=True)
+    if not names and list(bench.names) == ['object']:
+        raise NamedMaskError(f"The benchmark {kind} has no names, only things that stand out: "
+                             "say --names with what they are, or choose a benchmark with names.")
     return bench
 
-def _photos(images)->list: # Folders, `.txt` lists, files
-    "(path, bytes, time of change) of each photo; a source that is not there or has none is a `NamedMaskError`."
-    from namedmask.data.find import find_images
-    paths = [os.path.join(*o) for o in find_images([str(o) for o in images])]
-    return [(p, s.st_size, s.st_mtime_ns) for p in paths for s in [os.stat(p)]]
-
+# %% ../../nbs/15_systems.table.ipynb #1ab00012
 _PARTS = ('results.jsonl', 'index', 'archive', 'masks-', 'context', 'reco', 'seed')
 
-def check_folder(out): # Where a comparison goes
-    "Refuse a folder that is not empty and not ours. Version 0.1 kept no record; its comparisons are known by what is in them."
+def check_folder(
+    out, # Where a comparison goes
+):
+    "Refuse a folder that is not empty and not ours. Version 0.1 kept no record: its folders are known by their files."
     if not Path(out).is_dir() or is_ours(out): return
     if not all(p.name.startswith((*_PARTS, '.')) for p in Path(out).iterdir()): refuse_foreign(out)
 
@@ -124,48 +182,48 @@ def results_file(out)->Path: return Path(out)/'results.jsonl' # Where a comparis
 
 # %% ../../nbs/15_systems.table.ipynb #94e1e93c
 def run_table(
-    labs:dict,    # seed -> lab
-    systems=None, # Keys of `SYSTEMS`; all by default
+    labs:dict,            # seed -> lab
+    systems=None,         # Keys of `SYSTEMS`; all by default
     file='results.jsonl', # JSON lines; a row that is there with the same settings is not made again
-    quiet:bool=False,
-)->list:          # A dict for each row and seed: what `score_system` returns
+    quiet:bool=False,     # No progress bar
+)->list:                  # A dict for each row and seed: what `score_system` returns
     "Make and score every system in every lab."
     first = next(iter(labs.values()))
-    systems = choose_systems(systems, first.teachers)
-    settings = lab_settings(first)
+    systems, settings = choose_systems(systems, first.teachers), lab_settings(first)
     older = {k: v for k, v in settings.items() if k in OLDER}
+    make = lambda key, seed: score_system(labs[seed], key)
+    holds = lambda line: agrees(line, first, file)
     folder = Path(file).absolute().parent
     with locked(folder, shared=folder.is_dir() and any(folder.iterdir())):       # a new one is ours alone
-        return compare(systems, list(labs), lambda key, seed: score_system(labs[seed], key), file, quiet=quiet,
-                       settings=settings, before=[older], holds=lambda line: agrees(line, first, file))
+        return compare(systems, list(labs), make, file, quiet=quiet, settings=settings, before=[older], holds=holds)
 
-def lab_settings(lab)->dict: # A lab
+OLDER = ('teachers', 'names', 'iterations', 'experts', 'n', 'images', 'benchmark', 'scenes', 'test')  # told by 0.1
+
+def lab_settings(
+    lab, # A `Lab`
+)->dict:
     "All that the rows of a comparison depend on, beside the seed."
     from namedmask.stages.distil import STUDENTS
     from namedmask.stages.experts import EXPERTS
-    t, experts = lab.teachers, getattr(lab, 'expert_changes', None)
-    released = {'as_released': True} if getattr(lab, 'as_released', False) else {}
-    common = dict(version=2, teachers=t.name, names=list(lab.names), iterations=lab.iterations, experts=experts, n=t.n, networks=_networks(t),
-                  votes=t.votes, alike=t.alike, side=t.side, spectral=t.spectral, refine=[t.refine, t.refine_side],
-                  student={**STUDENTS[t.recipe], **lab.changes}, expert={**EXPERTS[t.recipe], **(experts or {})}, **released)
-    if not isinstance(lab, PhotoLab): return dict(common, scenes=lab.n_scenes, test=lab.n_test)
-    bench = lab.benchmark()
-    scored = [(s, o.st_size, o.st_mtime_ns) for s in bench.stems for o in [os.stat(bench.photo(s))]]
-    return dict(common, images=[str(o) for o in lab.images], benchmark={k: v for k, v in bench.card.items() if k != 'root'}, transfer=lab.transfer,
-                prompts=[[c.name, list(c.prompts)] for c in parse_names(lab.prompts)], photos=settings_key(_photos(lab.images)), scored=settings_key(scored))
-
-OLDER = ('teachers', 'names', 'iterations', 'experts', 'n', 'images', 'benchmark', 'scenes', 'test')     # what 0.1 wrote down
+    t, experts = lab.teachers, lab.expert_changes
+    student, expert = {**STUDENTS[t.recipe], **lab.changes}, {**EXPERTS[t.recipe], **(experts or {})}
+    return dict(
+        version=2, teachers=t.name, names=list(lab.names), iterations=lab.iterations, experts=experts, n=t.n,
+        networks=_networks(t), votes=t.votes, alike=t.alike, side=t.side, spectral=t.spectral,
+        refine=[t.refine, t.refine_side], student=student, expert=expert,
+        **({'as_released': True} if lab.as_released else {}), **lab.world.told(lab))
 
 def _networks(teachers)->list:
     "What tells the networks of a set from others: cards, settings, checksums of files."
-    from namedmask.systems.maskclip import network_of
+    from namedmask.systems.dense_clip import network_of
     from namedmask.teachers.weights import weights_of
     from namedmask.runs.detectors import make_detector
     retriever, student = teachers.retriever(), teachers.student(teachers.encoder)[1]
-    found = [[retriever.card.as_dict(), getattr(retriever, 'settings', {}), weights_of(retriever)], *([f.card.as_dict(), network_of(f)] for f in teachers.features())]
-    found.append([student.as_dict(), weights_of(SimpleNamespace(card=student, url=student.source))])
-    try: return [*found, make_detector(teachers).settings]
-    except NamedMaskError: return found                                  # its weights are not there; rows that need them say so
+    networks = [[retriever.card.as_dict(), getattr(retriever, 'settings', {}), weights_of(retriever)],
+                *([f.card.as_dict(), network_of(f)] for f in teachers.features()),
+                [student.as_dict(), weights_of(SimpleNamespace(card=student, url=student.source))]]
+    try: return [*networks, make_detector(teachers).settings]
+    except NamedMaskError: return networks                               # no weights: rows that need them say so
 
 # %% ../../nbs/15_systems.table.ipynb #14de86e5
 def agrees(
@@ -173,17 +231,13 @@ def agrees(
     lab,       # The lab of today
     file,      # The file that it stands in
 )->bool:
-    "Does a row of an earlier version hold in this lab? Its card tells what it did not write down: whose photos, which weights; the photos must be older than the file."
+    "Does a row of an earlier version hold in this lab? Its card tells the rest: which weights, whose photos."
     card = line.get('card')
-    if getattr(lab, 'as_released', False) or not isinstance(card, dict): return False
-    today = {c['name']: c['sha256'] for c in (o.as_dict() for o in lab.teachers.cards())}
+    if lab.as_released or not isinstance(card, dict): return False
+    today = {c['name']: c['sha256'] for c in (teacher.as_dict() for teacher in lab.teachers.cards())}
     models = [m for m in card.get('models') or [] if isinstance(m, dict)]
-    if any(m.get('name') in today and m.get('sha256', '') != today[m['name']] for m in models): return False
-    if not isinstance(lab, PhotoLab): return True
-    named = str(line.get('variant')).startswith('namedmask')             # the rows whose card says where the photos are from
-    plain = [(c.name, c.prompts) for c in parse_names(lab.prompts)] == [(c.name, c.prompts) for c in parse_names(list(lab.names))]
-    newest = max(o[2] for o in _photos(lab.images))
-    return plain and (not named or card.get('transfer') == lab.transfer) and newest <= os.stat(file).st_mtime_ns
+    is_other = lambda model: model.get('name') in today and model.get('sha256', '') != today[model['name']]
+    return not any(map(is_other, models)) and lab.world.agrees(lab, line, file)
 
 # %% ../../nbs/15_systems.table.ipynb #dbce3f44
 def print_table(
@@ -195,42 +249,58 @@ def print_table(
     check_metric(metric)
     files = [files] if isinstance(files, (str, Path)) else list(files)
     note_skipped(files)
-    rows = [s.title for s in SYSTEMS.values()]
-    lines = sorted(read_results(files), key=lambda o: rows.index(o['system']) if o.get('system') in rows else -1)      # k-means and strangers first
-    if metric == 'foreground': lines = [names_aside(o) for o in lines if 'foreground' in o and isinstance(o.get('card'), dict)]
+    titles = [s.title for s in SYSTEMS.values()]
+    place = lambda line: titles.index(line['system']) if line.get('system') in titles else -1
+    lines = sorted(read_results(files), key=place)                       # k-means and strangers first
+    if metric == 'foreground':
+        has_figure = lambda line: 'foreground' in line and isinstance(line.get('card'), dict)
+        lines = [names_aside(line) for line in lines if has_figure(line)]
     return results_table(lines, metric=metric, mixed=mixed, ci=metric == 'miou') + '\n'
 
-def names_aside(line:dict)->dict: # A result with a card
-    "The same result as one of foreground against background: for this figure the classes are these two, whatever the row can name."
-    if not isinstance(line, dict) or not isinstance(line.get('card'), dict): raise NamedMaskError("This result has no protocol card, so nobody can say what it may be compared with: evaluate it again.")
+def names_aside(
+    line:dict, # A result with a card
+)->dict:
+    "The same result as one of foreground against background, which for this figure are the classes."
+    if not isinstance(line, dict) or not isinstance(line.get('card'), dict):
+        raise NamedMaskError("This result has no protocol card, so nobody can say what it may be compared with: "
+                             "evaluate it again.")
     return {**line, 'column': 'foreground', 'card': {**line['card'], 'classes': listing(['background', 'thing'])}}
 
-def note_skipped(files):
+def note_skipped(
+    files, # Of JSON lines
+):
     "Say of each file how many of its lines are no results: torn by a crash, or of another kind."
     for file in map(Path, files):
+        if not file.is_file(): continue
         log = JsonLines(file)
-        if file.is_file() and (log.read(), log.skipped)[1]: print(f'note: {log.skipped} of the lines in {file} are no JSON objects and were left out.', file=sys.stderr)
+        log.read()
+        if log.skipped:
+            note = f'note: {log.skipped} of the lines in {file} are no JSON objects and were left out.'
+            print(note, file=sys.stderr)
 
 # %% ../../nbs/15_systems.table.ipynb #66d44983
 def gallery(
-    lab,       # A lab whose rows are made
-    systems,   # Keys
-    stems,     # Photos of its benchmark
-    width=1.05,# Inches of a picture
-):             # matplotlib figure
+    lab,        # A lab whose rows are made
+    systems,    # Keys
+    stems,      # Photos of its benchmark
+    width=1.05, # Inches of a picture
+):              # matplotlib figure
     "A row for each photo: the photo, its true labels, and what each system says of it."
     from textwrap import fill
     import matplotlib.pyplot as plt
     from namedmask.data.decode import load_image
     from namedmask.data.draw import overlay
-    bench = lab.benchmark()
-    made = [(pick(k, lab.teachers), as_segmenter(pick(k, lab.teachers).make(lab), bench, lab.folder/'scores'/k)[0]) for k in systems]
-    fig, axs = plt.subplots(len(stems), 2 + len(made), figsize=(width*(2 + len(made)), width*len(stems)), dpi=90, squeeze=False)
-    for row, stem in zip(axs, stems):
+    bench, rows = lab.benchmark(), [pick(key, lab.teachers) for key in systems]
+    made = [as_segmenter(row.make(lab), bench, lab.folder/'scores'/row.key)[0] for row in rows]
+    n = 2 + len(made)
+    fig, axs = plt.subplots(len(stems), n, figsize=(width*n, width*len(stems)), dpi=90, squeeze=False)
+    for axes, stem in zip(axs, stems):
         im, true = load_image(bench.photo(stem)), np.asarray(bench.labels(stem))
-        shown = [im, overlay(im, true), *(overlay(im, s.predict(im)) for _, s in made)]
-        for ax, o in zip(row, shown): ax.imshow(o); ax.axis('off')
-    for ax, t in zip(axs[0], ('', 'truth', *(s.title for s, _ in made))): ax.set_title(fill(t, 13), fontsize=6)
+        pictures = [im, overlay(im, true), *(overlay(im, one.predict(im)) for one in made)]
+        for ax, picture in zip(axes, pictures):
+            ax.imshow(picture)
+            ax.axis('off')
+    for ax, title in zip(axs[0], ('', 'truth', *(row.title for row in rows))): ax.set_title(fill(title, 13), fontsize=6)
     fig.subplots_adjust(0, 0, 1, .91, .03, .03)
     return fig
 
@@ -241,13 +311,17 @@ def with_published(
 )->dict:             # title -> (mean mIoU here, published mIoU), in the order of the published
     "The rows that the paper has as well; of several published figures of a row the first."
     theirs = {}
-    for o in published(benchmark): theirs.setdefault(o['system'].removesuffix(' (published)'), o['miou'])
-    if not isinstance(results, (list, tuple)): raise NamedMaskError("These are not the results of a comparison: give the list that run_table returns.")
-    ours = {k: m for k, (m, *_) in spread(results, 'miou').items()}
-    both = {SYSTEMS[k].title: (m, theirs[SYSTEMS[k].published]) for k, m in ours.items() if k in SYSTEMS and SYSTEMS[k].published in theirs}
-    return dict(sorted(both.items(), key=lambda o: o[1][1]))
+    for line in published(benchmark): theirs.setdefault(line['system'].removesuffix(' (published)'), line['miou'])
+    if not isinstance(results, (list, tuple)):
+        raise NamedMaskError("These are not the results of a comparison: give the list that run_table returns.")
+    means = {key: mean for key, (mean, *_) in spread(results, 'miou').items()}
+    rows = [(SYSTEMS[key], mean) for key, mean in means.items() if key in SYSTEMS and SYSTEMS[key].published in theirs]
+    both = {row.title: (mean, theirs[row.published]) for row, mean in rows}
+    return dict(sorted(both.items(), key=lambda pair: pair[1][1]))
 
-def rank_agreement(pairs:dict)->float: # From `with_published`
+def rank_agreement(
+    pairs:dict, # From `with_published`
+)->float:
     "Spearman's rank correlation of the two columns, -1 to 1."
     from scipy.stats import spearmanr
     return float(spearmanr(*zip(*pairs.values())).statistic)

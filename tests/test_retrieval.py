@@ -526,7 +526,7 @@ def test_two_things_on_white_are_no_copies(tmp_path):
     with pytest.raises(NamedMaskError, match='no way'): build_archive(index, words(), 'cat', 4, tmp_path/'x', copies='guess', quiet=True)
 
 def test_only_what_can_differ_has_a_key_of_its_own():
-    def key(**kw): return build_module._settings(Fake(pets()), words(), parse_names('cat'), 3, kw.pop('near', 16), None, 0, **kw)
+    def key(**kw): return build_module._told(Fake(pets()), words(), parse_names('cat'), 3, build_module.Retrieval(votes=0, **kw), None)
     assert key(copies='confirmed') != key(copies='hash') and 'copies' not in key(copies='hash')
     assert key(copies='confirmed', near=-1) == key(copies='hash', near=-1)
 

@@ -6,11 +6,11 @@ Docs: https://namedmask.github.io/namedmask/core/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SHARE', 'BELOW_1', 'YES_NO', 'PRECISION', 'REVISION', 'Rule', 'is_number', 'whole', 'number', 'pair', 'one_of',
-           'or_none', 'setting', 'part', 'FieldMapping', 'Settings', 'Named', 'divided', 'takes', 'field_docs',
-           'as_dataclass']
+           'or_none', 'setting', 'part', 'FieldMapping', 'Settings', 'Named', 'renamed', 'divided', 'takes',
+           'field_docs', 'as_dataclass']
 
 # %% ../../nbs/core/settings.ipynb #37119875
-import math, re
+import math, re, warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from inspect import Parameter, Signature, signature
@@ -236,6 +236,18 @@ class Named(Settings):
     def _may_be_none(cls, name):
         rule = cls.rules.get(name) or next((f.metadata['rule'] for f in fields(cls) if f.name == name), None)
         return rule is not None and rule.fits(None)
+
+# %% ../../nbs/core/settings.ipynb #0b1c2d05
+def renamed(
+    given:dict, # Arguments by name
+    **names,    # old=new
+)->dict:
+    "The arguments under the names of today; an old name gives a `DeprecationWarning`."
+    for old, today in names.items():
+        if old in given:
+            told = f"{old} is called {today} now: the old name goes with the next release"
+            warnings.warn(told, DeprecationWarning, stacklevel=3)
+    return {names.get(name, name): value for name, value in given.items()}
 
 # %% ../../nbs/core/settings.ipynb #0b1c2d02
 def divided(

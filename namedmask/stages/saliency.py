@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
-from ..core import JsonLines, NamedMaskError, Stage, explain_write, progress, read_json
+from ..core import JsonLines, NamedMaskError, Stage, explain_write, map_stage, read_json
 from ..data.decode import WORK_SIDE
 from ..data.photos import _photo_of
 from ..data.masks import MaskStore
@@ -28,21 +28,26 @@ def _checked(soft, e, detector):
     "The detector's answer, if it is a map of numbers from 0 to 1."
     soft = np.asarray(soft)
     if soft.ndim == 2 and soft.size and np.isfinite(soft).all() and soft.min() >= 0 and soft.max() <= 1: return soft
-    raise NamedMaskError(f"{type(detector).__name__} gave no mask for {e.path}: a mask has shape (H, W) and values from 0 to 1, and this is of shape {soft.shape}"
-                         f"{' and holds NaN' if soft.size and np.isnan(soft.astype(np.float64)).any() else ''}; look at the detector's weights.")
+    and_nan = ' and holds NaN' if soft.size and np.isnan(soft.astype(np.float64)).any() else ''
+    raise NamedMaskError(f"{type(detector).__name__} gave no mask for {e.path}: a mask has shape (H, W) and values from 0 to 1, "
+                         f"and this is of shape {soft.shape}{and_nan}; look at the detector's weights.")
 
 def _some_masks(entries, detector, store, note):
     "Make the masks of some entries; trouble with a photo becomes a note."
     side = getattr(detector, 'work_side', WORK_SIDE)
-    ims = [(e, im) for e in entries if (im := _photo_of(e, note, side)) is not None]
-    if hasattr(detector, 'batch'): found = detector.batch([im for _, im in ims]) if ims else []
-    else: found = (detector.steps(im) if hasattr(detector, 'steps') else dict(soft=detector(im)) for _, im in ims)
-    for (e, im), r in zip(ims, found):
-        soft = _checked(r['soft'], e, detector)
-        if getattr(detector, 'fallback', True) and not is_partial(soft): soft, r = oval(im.size), {**r, 'fallback': 'oval'}
-        note(e, **{k: r[k] for k in ('fallback', 'inexact') if r.get(k)})
+    photos = [(e, im) for e in entries if (im := _photo_of(e, note, side)) is not None]
+    for (e, im), seen in zip(photos, _detected(detector, [im for _, im in photos])):
+        soft = _checked(seen['soft'], e, detector)
+        if getattr(detector, 'fallback', True) and not is_partial(soft): soft, seen = oval(im.size), {**seen, 'fallback': 'oval'}
+        note(e, **{name: seen[name] for name in ('fallback', 'inexact') if seen.get(name)})
         store.save(e.sha, soft)
     return entries
+
+def _detected(detector, ims):
+    "What a detector says of each photo: together, with its steps, or the mask alone."
+    if hasattr(detector, 'batch'): return detector.batch(ims) if ims else []
+    if hasattr(detector, 'steps'): return map(detector.steps, ims)
+    return (dict(soft=detector(im)) for im in ims)
 
 # %% ../../nbs/stages/saliency.ipynb #ac8cb146
 class Notes:
@@ -90,30 +95,37 @@ def make_masks(
     batch_size=8,# Photos that a detector with `.batch` gets together; others get one at a time
 )->MaskStore:
     "A soft mask for each photo that can be read; `notes.jsonl` lists those that were skipped, needed a fallback or were solved inexactly."
-    cards = [c.as_dict() for c in getattr(detector, 'cards', [])]
-    told = dict(stage='saliency', work_side=getattr(detector, 'work_side', WORK_SIDE), detector=detector.settings, cards=cards)
-    weights = brought(*getattr(detector, 'features', ()))
-    stage = Stage(folder, {**told, **weights}, before=(told,) if weights else ()).open()
-    keep_cards(stage.folder, cards)
+    cards = [card.as_dict() for card in getattr(detector, 'cards', [])]
+    stage = _stage(folder, detector, cards)
     store, notes = MaskStore(stage.folder), Notes(stage.folder/'notes.jsonl')
-    unique = {e.sha: e for e in entries}
-    todo = [e for sha, e in unique.items() if sha not in store]
-    if stage.done and not todo: return store
     size = batch_size if hasattr(detector, 'batch') else 1
-    parts = [todo[:1]] + [todo[i:i+size] for i in range(1, len(todo), size)]      # the first alone: it loads the teachers
-    with stage.working(), threadpool_limits(1, user_api='blas'), ThreadPoolExecutor(workers or _cores()) as pool:
-        try:
-            some = lambda part: _some_masks(part, detector, store, notes)
-            made = chain.from_iterable(chain(map(some, parts[:1]), _later(pool, some, parts[1:])))
-            for _ in progress(made, 'saliency', total=len(unique), done=len(unique) - len(todo), quiet=quiet): pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True); raise
-        finally: notes.close()
+    def work(entries): return _in_threads(entries, size, workers or _cores(), lambda some: _some_masks(some, detector, store, notes))
+    unique = {e.sha: e for e in entries}.values()
+    keep_cards(stage.open().folder, cards)
+    try: some = map_stage(stage, unique, lambda e: e.sha in store, work, 'saliency', quiet)
+    finally: notes.close()
+    if not some: return store
     free_memory()
     stage.finish(masks=len(store), skipped=notes.count('skipped'), fallbacks=notes.count('fallback'), inexact=notes.count('inexact'))
     return store
 
+def _stage(folder, detector, cards):
+    "The stage of a detector's masks; without brought weights its key is the one of 0.1."
+    told = dict(stage='saliency', work_side=getattr(detector, 'work_side', WORK_SIDE), detector=detector.settings, cards=cards)
+    weights = brought(*getattr(detector, 'features', ()))
+    return Stage(folder, {**told, **weights}, before=(told,) if weights else ())
+
 # %% ../../nbs/stages/saliency.ipynb #d5d503d8
+def _in_threads(entries, size, workers, make):
+    "Entries whose masks are made, `size` at a time, in several threads; the first alone, since it loads the teachers."
+    batches = [entries[:1]] + [entries[i:i+size] for i in range(1, len(entries), size)]
+    with threadpool_limits(1, user_api='blas'), ThreadPoolExecutor(workers) as pool:
+        try:
+            for done in chain(map(make, batches[:1]), _later(pool, make, batches[1:])): yield from done
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
 def _later(pool, one, todo):
     "`pool.map`, started only when it is asked for the first result."
     yield from pool.map(one, todo)

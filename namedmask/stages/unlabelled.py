@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
-from ..core import NamedMaskError, Stage, is_probability, progress, read_json, settings_key
+from ..core import NamedMaskError, Stage, is_probability, map_stage, progress, read_json, settings_key
 from ..data.decode import WORK_SIDE
 from ..data.masks import MaskStore
 from ..data.photos import content_hash
@@ -77,16 +77,18 @@ def label_photos(
         if not is_probability(least): raise NamedMaskError(f"{what}={least!r} is no least probability: say a number from 0, below 1.")
     photos, skipped = _photos_of(sources, without, quiet)
     if not photos: raise _none_left(skipped)
-    told = dict(stage='labels', version=1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]),
-                **({} if sure_background == sure else dict(sure_background=sure_background)))
-    stage = Stage(folder, told).open()
+    apart = {} if sure_background == sure else dict(sure_background=sure_background)
+    stage = Stage.of(folder, 'labels', 1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]), **apart)
     if stage.done: return LabelledPhotos(stage.folder)
+    maps, label = MaskStore(stage.folder/'maps'), partial(sure_labels, sure=sure, sure_background=sure_background)
+    def work(photos): return _labelled(segmenter, photos, maps, label, skipped)
+    map_stage(stage, photos, lambda photo: photo.sha in maps, work, 'labels', quiet)
+    labelled = [p for p in photos if p.sha in maps]
+    if not labelled: raise _none_left(skipped)
     with stage.working():
-        labelled, failed = _labelled(segmenter, photos, MaskStore(stage.folder/'maps'), partial(sure_labels, sure=sure, sure_background=sure_background), quiet)
-        if not labelled: raise _none_left([*skipped, *failed])
-        _write_csv(stage.folder/'skipped.csv', _SKIPPED, [*skipped, *failed])
+        _write_csv(stage.folder/'skipped.csv', _SKIPPED, skipped)
         _write_csv(stage.folder/'photos.csv', _COLUMNS, [(p.root, p.rel, p.sha) for p in labelled])
-    stage.finish(photos=len(labelled), skipped=len(skipped) + len(failed))
+    stage.finish(photos=len(labelled), skipped=len(skipped))
     return LabelledPhotos(stage.folder)
 
 # %% ../../nbs/stages/unlabelled.ipynb #5a084c19
@@ -106,12 +108,10 @@ def _photos_of(sources, without, quiet):
         seen.add(sha)
     return photos, skipped
 
-def _labelled(segmenter, photos, maps, label, quiet):
-    "Label the photos that have no map yet: (those that have one now, [(path, why not)])."
-    missing, failed = [p for p in photos if p.sha not in maps], []
-    seen = run_batches(segmenter.model, missing, load=partial(entry_photo, short_side=WORK_SIDE), side=segmenter.meta.get('side'), flip=True,
-                       take=lambda logits, size: label(logits))
-    for o in progress(seen, 'labels', len(photos), len(photos) - len(missing), quiet=quiet):
-        if o.error: failed.append((str(o.photo.path), str(o.error)))
-        else: maps.save(o.photo.sha, o.value)
-    return [p for p in photos if p.sha in maps], failed
+def _labelled(segmenter, photos, maps, label, skipped):
+    "Photos whose label map lies in `maps`, and those of which `skipped` says why not."
+    load = partial(entry_photo, short_side=WORK_SIDE)
+    for seen in run_batches(segmenter.model, photos, lambda logits, size: label(logits), load=load, side=segmenter.meta.get('side'), flip=True):
+        if seen.error: skipped.append((str(seen.photo.path), str(seen.error)))
+        else: maps.save(seen.photo.sha, seen.value)
+        yield seen.photo

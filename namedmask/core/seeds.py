@@ -15,7 +15,7 @@ def rng_of(
     *parts, # Whole numbers or strings
 ): # -> np.random.Generator
     "A generator that depends only on `parts`, say a seed and the number of a sample."
-    import numpy as np                       # not before: what asks for nothing random, `--help` say, need not wait for it
+    import numpy as np      # not before: what asks for nothing random, `--help` say, need not wait for it
     return np.random.default_rng([_as_number(part) for part in parts])
 
 def _as_number(part):

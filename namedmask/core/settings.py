@@ -6,8 +6,8 @@ Docs: https://namedmask.github.io/namedmask/core/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SHARE', 'BELOW_1', 'YES_NO', 'PRECISION', 'REVISION', 'Rule', 'is_number', 'whole', 'number', 'pair', 'one_of',
-           'or_none', 'setting', 'part', 'Settings', 'Named', 'renamed', 'divided', 'takes', 'field_docs',
-           'as_dataclass']
+           'or_none', 'setting', 'part', 'FieldMapping', 'Settings', 'Named', 'renamed', 'divided', 'takes',
+           'field_docs', 'as_dataclass']
 
 # %% ../../nbs/core/settings.ipynb #37119875
 import math, re, warnings
@@ -109,10 +109,36 @@ def part(
         except (TypeError, NamedMaskError): return False
     return setting(kind(), Rule(fits, words, lambda v: v if isinstance(v, kind) else kind(**v)), **kwargs)
 
-# %% ../../nbs/core/settings.ipynb #5269aad1
-REVISION = 4 # of the presets; it counts up when one of them gives other masks, experts or students. A run keeps the one that it began with
+# %% ../../nbs/core/settings.ipynb #5269aad0
+class FieldMapping(Mapping):
+    "A dataclass of `setting`s that reads like a dictionary of what they say."
+    @classmethod
+    def known(cls)->list:
+        "The names of all settings."
+        return [f.name for f in fields(cls)]
 
-class Settings(Mapping):
+    def __iter__(self):
+        for f in fields(self):
+            if not f.metadata['unsaid'] or getattr(self, f.name) != f.default: yield f.name
+
+    def __len__(self): return sum(1 for _ in self)
+
+    def __getitem__(self, name):
+        if name not in self.known(): raise KeyError(name)
+        return getattr(self, name)
+
+    def __eq__(self, other): return isinstance(other, Mapping) and dict(self) == dict(other)
+
+    def __repr__(self):
+        said = ', '.join(f'{name}={value!r}' for name, value in self.items())
+        return f"{type(self).__name__}({said})"
+
+# %% ../../nbs/core/settings.ipynb #5269aad1
+# Of the presets; it counts up when one of them gives other masks, experts or students.
+# A run keeps the one that it began with.
+REVISION = 4
+
+class Settings(FieldMapping):
     "Settings that do not change. Subclasses are frozen dataclasses (`eq=False, repr=False`) of `setting`s and `part`s."
     what:ClassVar[str] = ''      # What messages call them: 'student'
     presets:ClassVar[dict] = {}  # name -> settings, as revision 1 has them
@@ -134,28 +160,15 @@ class Settings(Mapping):
         return value if rule.to is None else rule.to(value)
 
     @classmethod
-    def _complaint(cls, f, value, rule): return f"The {cls.what} setting {f.name} is {value!r}: it has to be {rule.words}."
+    def _complaint(cls, f, value, rule):
+        return f"The {cls.what} setting {f.name} is {value!r}: it has to be {rule.words}."
 
     @classmethod
     def checked(cls, name, value):
         "One value in its one spelling; one that cannot be is a `NamedMaskError`."
         return cls._checked(next(f for f in fields(cls) if f.name == name), value)
 
-    @classmethod
-    def known(cls)->list:
-        "The names of all settings."
-        return [f.name for f in fields(cls)]
-
-    def __iter__(self):
-        for f in fields(self):
-            if not f.metadata['unsaid'] or getattr(self, f.name) != f.default: yield f.name
-    def __len__(self): return sum(1 for _ in self)
-    def __getitem__(self, name):
-        if name not in self.known(): raise KeyError(name)
-        return getattr(self, name)
-    def __eq__(self, other): return isinstance(other, Mapping) and dict(self) == dict(other)
     def __hash__(self): return hash(self.key())
-    def __repr__(self): return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.items())})"
 
     def only(self,
         kind, # A class of `Settings` that this one is made of
@@ -184,12 +197,13 @@ class Named(Settings):
         name:str,              # One of `presets`
         revision:int=REVISION, # Of the presets
     ):
-        "The settings of that name as a revision has them; an unknown name is a `NamedMaskError` that lists the known ones."
+        "The settings of that name as a revision has them; an unknown name is a `NamedMaskError` with the known ones."
         if isinstance(revision, bool) or revision not in range(1, REVISION + 1):
             raise NamedMaskError(f"There is no revision {revision!r} of the settings: "
                                  f"say a number from 1 to {REVISION}, or install a newer namedmask.")
         if not isinstance(name, str) or name not in cls.presets:
-            raise NamedMaskError(f"There are no {cls.what} settings called {name!r}: choose one of {', '.join(cls.presets)}.")
+            raise NamedMaskError(f"There are no {cls.what} settings called {name!r}: "
+                                 f"choose one of {', '.join(cls.presets)}.")
         said = dict(cls.presets[name])
         for later in range(2, revision + 1): said.update(cls.revised.get(later, {}).get(name, {}))
         return cls(**said)
@@ -203,17 +217,20 @@ class Named(Settings):
     ):
         "The full settings; an unknown name or setting is a `NamedMaskError` that lists the known ones."
         if given is not None and not isinstance(given, (str, Mapping)):
-            raise NamedMaskError(f"The {cls.what} settings are {given!r}: give a name ({', '.join(cls.presets)}) or a dictionary.")
+            raise NamedMaskError(f"The {cls.what} settings are {given!r}: "
+                                 f"give a name ({', '.join(cls.presets)}) or a dictionary.")
         said = {} if given is None or isinstance(given, str) else dict(given)
         named = given if isinstance(given, str) else said.pop('base', None)
         said.update({name: value for name, value in changes.items() if value is not None or cls._may_be_none(name)})
         if unknown := set(said) - set(cls.known()):
-            raise NamedMaskError(f"Unknown {cls.what} settings {', '.join(sorted(unknown))}: choose among {', '.join(cls.known())}.")
+            raise NamedMaskError(f"Unknown {cls.what} settings {', '.join(sorted(unknown))}: "
+                                 f"choose among {', '.join(cls.known())}.")
         if isinstance(given, Mapping) and cls._says_all(given): return cls(**said)
         return replace(cls.preset(named or base or cls.usual, revision), **said)
 
     @classmethod
-    def _says_all(cls, given): return all(f.metadata['unsaid'] or f.name in given for f in fields(cls))
+    def _says_all(cls, given):
+        return all(f.metadata['unsaid'] or f.name in given for f in fields(cls))
 
     @classmethod
     def _may_be_none(cls, name):
@@ -227,7 +244,9 @@ def renamed(
 )->dict:
     "The arguments under the names of today; an old name gives a `DeprecationWarning`."
     for old, today in names.items():
-        if old in given: warnings.warn(f"{old} is called {today} now: the old name goes with the next release", DeprecationWarning, stacklevel=3)
+        if old in given:
+            told = f"{old} is called {today} now: the old name goes with the next release"
+            warnings.warn(told, DeprecationWarning, stacklevel=3)
     return {names.get(name, name): value for name, value in given.items()}
 
 # %% ../../nbs/core/settings.ipynb #0b1c2d02
@@ -236,10 +255,11 @@ def divided(
     *classes,   # Dataclasses
 )->list: # A dictionary for each class: the arguments that it has a field for
     "Arguments for several dataclasses; one that none of them has is a `TypeError` that lists the known ones."
-    known = [[f.name for f in fields(cls)] for cls in classes]
-    if unknown := set(given) - {name for names in known for name in names}:
-        raise TypeError(f"unexpected {', '.join(sorted(unknown))}: known are {', '.join(name for names in known for name in names)}")
-    return [{name: given[name] for name in names if name in given} for names in known]
+    of_each = [[f.name for f in fields(cls)] for cls in classes]
+    known = [name for names in of_each for name in names]
+    if unknown := set(given) - set(known):
+        raise TypeError(f"unexpected {', '.join(sorted(unknown))}: known are {', '.join(known)}")
+    return [{name: given[name] for name in names if name in given} for names in of_each]
 
 # %% ../../nbs/core/settings.ipynb #0b1c2d03
 def takes(
@@ -251,18 +271,21 @@ def takes(
     taken = [f for kind in kinds for f in fields(kind) if f.name not in but]
     told = {name: text for kind in kinds for name, text in field_docs(kind).items()} if help else {}
     def decorate(f):
-        init = f.__init__ if isinstance(f, type) else f
+        is_class = isinstance(f, type)
+        init = f.__init__ if is_class else f
         own = [p for p in signature(init).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
         names = {p.name for p in own}
         more = [_parameter(field, told.get(field.name)) for field in taken if field.name not in names]
         init.__signature__ = Signature([*own, *more], return_annotation=signature(init).return_annotation)
-        if isinstance(f, type) and '__signature__' in vars(f): f.__signature__ = Signature([*own[1:], *more])    # a class that has one of its own
+        has_its_own = is_class and '__signature__' in vars(f)
+        if has_its_own: f.__signature__ = Signature([*own[1:], *more])
         return f
     return decorate
 
 def _parameter(field, text):
+    "A field of a dataclass as the parameter of a function, with a text for the command line if there is one."
     if text:
-        text = re.sub(r' \(`[^`]*`\)', '', text)                               # names of functions are for readers of code
+        text = re.sub(r' \(`[^`]*`\)', '', text)      # names of functions are for readers of code
         if field.default is not None and not isinstance(field.default, bool): text += f' (default: {field.default})'
     kind = Annotated[field.type, {'help': text}] if text else field.type
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kind)
@@ -272,7 +295,10 @@ def field_docs(
 )->dict: # {field: its comment}
     "What stands beside the fields of a dataclass, and of the classes that it is made of."
     from fastcore.docments import docments
-    return {name: text for cls in reversed(kind.__mro__) if is_dataclass(cls) for name, text in docments(cls).items() if text}
+    told = {}
+    for cls in reversed(kind.__mro__):
+        if is_dataclass(cls): told.update({name: text for name, text in docments(cls).items() if text})
+    return told
 
 # %% ../../nbs/core/settings.ipynb #7487a1d4
 def as_dataclass(

@@ -33,6 +33,12 @@ def key_part(
     key = getattr(value, 'key', None)
     return key if isinstance(key, str) else value
 
+# %% ../../nbs/core/stage.ipynb #a4975b1b
+def _refuse_another_kind(folder, present, wanted):
+    "An index does not take the place of an archive, even though both are ours. Settings: those written down, and ours."
+    if isinstance(present, dict) and present.get('stage') != wanted.get('stage'):
+        raise NamedMaskError(f"{folder} holds the results of another stage of a run: choose another folder.")
+
 # %% ../../nbs/core/stage.ipynb #a4975b1c
 class Stage:
     "A folder with the result of one stage, the settings it was made with, and whether it is finished."
@@ -43,7 +49,7 @@ class Stage:
         ):
         self.folder, self.settings, self.key = Path(folder), settings, settings_key(settings)
         self.file = self.folder/'stage.json'
-        older = {settings_key(o): o for o in before}
+        older = {settings_key(settings): settings for settings in before}
         present = read_json(self.file, {}, dict).get('key')
         if isinstance(present, str) and present in older: self.key, self.settings = present, older[present]
 
@@ -62,32 +68,27 @@ class Stage:
     @property
     def record(self)->dict:
         "What `stage.json` holds for this key; empty if there is none."
-        r = read_json(self.file, {}, dict)
-        return r if r.get('key') == self.key else {}
+        record = read_json(self.file, {}, dict)
+        return record if record.get('key') == self.key else {}
 
     @property
     def done(self)->bool: return bool(self.record.get('done'))
 
     def open(self, keep=()):  # Names in the folder that stay even when the settings have changed
-        "Make the folder ready: continue where the key is the same; where it is another, delete what earlier settings made."
+        "Make the folder ready: continue where the key is the same, else delete what earlier settings made."
         with locked(self.folder) as own:
             if not self.record:
-                self._refuse_another_kind()
+                _refuse_another_kind(self.folder, read_json(self.file, {}, dict).get('settings'), self.settings)
                 empty_own(own, keep)
                 self._write(done=False, seconds=0.)
         return self
 
-    def _refuse_another_kind(self):
-        "An index does not take the place of an archive, even though both are ours."
-        there = read_json(self.file, {}, dict).get('settings')
-        if isinstance(there, dict) and there.get('stage') != self.settings.get('stage'):
-            raise NamedMaskError(f"{self.folder} holds the results of another stage of a run: choose another folder.")
-
-    def _write(self, **kw): write_json(self.file, {**self.record, 'key': self.key, 'settings': self.settings, **kw})
+    def _write(self, **fields):
+        write_json(self.file, {**self.record, 'key': self.key, 'settings': self.settings, **fields})
 
     @contextmanager
     def working(self):
-        "Hold the folder's lock during the block, and count its seconds; they add up over interrupted runs that end with an error."
+        "Hold the folder's lock during the block, and count its seconds; they add up over runs that end with an error."
         with locked(self.folder):
             start, before = time.time(), self.record.get('seconds', 0.)
             try: yield self
@@ -108,9 +109,9 @@ def map_stage(
     quiet=False,    # No progress bar
 )->bool: # Whether there was something to do; the stage is then finished by whoever knows what to note of it
     "Make what is missing of each photo, or continue where a run was interrupted."
+    stage.open()                       # what other settings made has gone before anything counts as there
     photos = list(photos)
     missing = [photo for photo in photos if not is_there(photo)]
-    stage.open()
     if stage.done and not missing: return False
     with stage.working():
         for _ in progress(work(missing), what, len(photos), len(photos) - len(missing), quiet=quiet): pass

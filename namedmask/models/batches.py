@@ -1,4 +1,4 @@
-"""Samples of an archive with decoded photos kept in memory, and fastai's DataLoaders over them: the same batch for the same seed, wherever it is made.
+"""Samples of an archive, and fastai's DataLoaders over them: the same batch for the same seed, wherever it is made.
 
 Docs: https://namedmask.github.io/namedmask/models/batches.html.md"""
 
@@ -35,17 +35,21 @@ class Pictures:
         masks,       # `MaskStore` of soft masks
         side:int,    # Shorter side, pixels, at which a photo is decoded (never enlarged); None: the photo's own
         room:int=0,  # Bytes to use, at most; 0 keeps nothing
-        ): self.masks, self.side, self.room, self.kept = masks, side, room, {}
+        ):
+        self.masks, self.side, self.room, self.kept = masks, side, room, {}
 
-    def __call__(self, e):
+    def __call__(self, entry):
         "`(PIL image, uint8 soft mask)` of an entry; one that cannot be read is a `NamedMaskError` each time."
-        if e.sha in self.kept: im, soft = self.kept[e.sha]; return Image.fromarray(im), soft
-        im, soft = entry_photo(e, self.side), self.masks.load(e.sha)
+        if entry.sha in self.kept:
+            pixels, soft = self.kept[entry.sha]
+            return Image.fromarray(pixels), soft
+        im, soft = entry_photo(entry, self.side), self.masks.load(entry.sha)
         need = 3*im.width*im.height + soft.nbytes
         if need <= self.room:
             self.room -= need
-            self.kept[e.sha] = np.asarray(im), soft
+            self.kept[entry.sha] = np.asarray(im), soft
         return im, soft
+
     def __getstate__(self): return {**self.__dict__, 'kept': {}}      # a worker process fills its own
 
 # %% ../../nbs/models/batches.ipynb #e99fce17
@@ -53,26 +57,35 @@ class Pictures:
 class Samples(Settings):
     "How samples are cut from photos, and how they are changed (NamedMask, section 4.2)."
     what = 'sample'
-    batch_size:int = setting(16)                               # Photos at a time
-    crop:int = setting(384)                                    # Side of the square, pixels
-    scale:tuple = setting((.1, 1.), pair(above=0))             # Range of the random scale factor
-    side:int = setting(None)                                   # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512; 'native': its own, whatever it is
+    batch_size:int = setting(16)                   # Photos at a time
+    crop:int = setting(384)                        # Side of the square, pixels
+    scale:tuple = setting((.1, 1.), pair(above=0)) # Range of the random scale factor
+    # Shorter side, pixels, of a photo at scale 1; None: its own, at most 512; 'native': its own, whatever it is
+    side:int = setting(None)
     jitter:Jitter = part(Jitter, "a dictionary with some of brightness, contrast, saturation, hue, p and grey")
     blur:Blur = part(Blur, "a dictionary with p and sigma")
-    as_released:bool = setting(False, YES_NO, unsaid=True)     # As the released code does: a small photo lies in a corner (`corner_of`), masks are resized to the nearest pixel
+    # As the released code does: a small photo lies in a corner (`corner_of`),
+    # masks are resized to the nearest pixel
+    as_released:bool = setting(False, YES_NO, unsaid=True)
 
 @dataclass(frozen=True)
 class OtherPhotos:
     "What a training sees beside the photos of its archives."
-    labelled:object=None    # Photos with label maps (`unlabelled.LabelledPhotos`): `.photos`, and `.load(sha)` with 255 where the label is unknown
+    # Photos with label maps (`unlabelled.LabelledPhotos`):
+    # `.photos`, and `.load(sha)` with 255 where the label is unknown
+    labelled:object=None
     share:float=.5          # The part of the samples that is taken from these
-    nothing:tuple=()        # Photos that show no name, with an empty mask each in the store, where they are to have a share of their own
+    # Photos that show no name, with an empty mask each in the store, where they are to have a share of their own
+    nothing:tuple=()
     nothing_share:float=.2  # The part of the other samples that is taken from these, however many they are
 
 # %% ../../nbs/models/batches.ipynb #e99fce18
 class ArchiveDataset:
-    "Samples for training: item i depends on (seed, i) only, so any worker, in any order, after any interruption makes the same one."
-    n_inp, split_idx = 1, 0     # what fastai asks of a dataset: one input; 0 takes part in training-only transforms, 1 does not
+    """Samples for training.
+    Item i depends on (seed, i) only, so any worker, in any order, after any interruption makes the same one."""
+    # What fastai asks of a dataset: one input; 0 takes part in training-only transforms, 1 does not
+    n_inp, split_idx = 1, 0
+
     def __init__(self,
         entries,           # Photos: objects with .path, .sha, .name (an archive's kept entries)
         masks,             # `MaskStore` with a soft mask for each .sha; photos without one are left out
@@ -81,20 +94,25 @@ class ArchiveDataset:
         seed:int=0,
         band=None,         # (lo, hi): soft values in between are ignored (`label_map`)
         ignore_index:int=IGNORE, # The label of padding and of the band
-        **more,            # Of `Samples` and `OtherPhotos`; flip: share of mirrored samples; cache: bytes of memory for decoded photos and masks (`Pictures`)
+        # Of `Samples` and `OtherPhotos`; flip: share of mirrored samples;
+        # cache: bytes of memory for decoded photos and masks (`Pictures`)
+        **more,
         ):
         flip, cache = more.pop('flip', .5), more.pop('cache', 0)
         samples, others = divided(more, Samples, OtherPhotos)
         how, self.others = Samples(**samples), OtherPhotos(**others)
-        self.entries = [e for e in entries if e.sha in masks]
-        if not self.entries: raise NamedMaskError("There is no photo with a mask to train on: look at the archive and the saliency stage first.")
+        self.entries = [entry for entry in entries if entry.sha in masks]
+        if not self.entries:
+            raise NamedMaskError("There is no photo with a mask to train on: "
+                                 "look at the archive and the saliency stage first.")
         self.masks, self.n, self.seed, self.flip = masks, n, seed, flip
-        self.label_of, self.ignore_index, self.band = label_of if callable(label_of) else lambda e: label_of[e.name], ignore_index, band
+        self.label_of = label_of if callable(label_of) else lambda entry: label_of[entry.name]
+        self.ignore_index, self.band = ignore_index, band
         self.crop, self.scale, self.side, self.as_released = how.crop, how.scale, own_side(how.side), how.as_released
-        native = how.side == 'native'
-        self.pictures = Pictures(masks, None if native else self.side or WORK_SIDE, cache)
+        decoded_side = None if how.side == 'native' else self.side or WORK_SIDE
+        self.pictures = Pictures(masks, decoded_side, cache)
         if self.others.labelled is not None:
-            self.labelled_pictures = Pictures(self.others.labelled, None if native else self.side or WORK_SIDE, cache//2)
+            self.labelled_pictures = Pictures(self.others.labelled, decoded_side, cache//2)
 
     def __len__(self): return self.n
     def new_empty(self): return PhotosToLabel([], self.side)     # what fastai keeps in an exported learner
@@ -103,8 +121,11 @@ class ArchiveDataset:
         rng, why = rng_of(self.seed, 'sample', i), 'every pixel was ignored: choose a narrower band'
         for _ in range(10):
             try: x, y, _ = self.draw(rng)
-            except NamedMaskError as e: why = str(e); continue          # a photo that has gone: take another
-            if (y != self.ignore_index).any(): return TensorImage(torch.from_numpy(x).permute(2, 0, 1)), TensorLabels(torch.from_numpy(y))
+            except NamedMaskError as e:          # a photo that has gone: take another
+                why = str(e)
+                continue
+            if (y == self.ignore_index).all(): continue
+            return TensorImage(torch.from_numpy(x).permute(2, 0, 1)), TensorLabels(torch.from_numpy(y))
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
 
 # %% ../../nbs/models/batches.ipynb #3304ba78
@@ -112,61 +133,70 @@ class ArchiveDataset:
 def draw(self:ArchiveDataset, rng):
     "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
     if self.others.labelled is not None and rng.random() < self.others.share: return self.draw_labelled(rng)
-    e = self.next_photo(rng)
-    s, u, v, f = rng.random(4)
-    im, soft = self.pictures(e)
-    scale = self.scale_of(im, s)
+    entry = self.next_photo(rng)
+    size, right, down, mirror = rng.random(4)
+    im, soft = self.pictures(entry)
     released = dict(corner=corner_of(rng.random()), mask_filter=Image.NEAREST) if self.as_released else {}
-    x, m, pad = cut(im, soft, self.crop, scale, (u, v), f < self.flip, **released)
-    y = label_map(m, self.label_of(e), self.band, self.ignore_index)
-    np.putmask(y, pad, self.ignore_index)
-    return x, y, e
+    x, mask, padding = cut(im, soft, self.crop, self.scale_of(im, size), (right, down), mirror < self.flip, **released)
+    y = label_map(mask, self.label_of(entry), self.band, self.ignore_index)
+    np.putmask(y, padding, self.ignore_index)
+    return x, y, entry
 
 @patch
 def next_photo(self:ArchiveDataset, rng):
     "The photo of a sample: of the archives, or of nothing."
-    photos = self.others.nothing if self.others.nothing and rng.random() < self.others.nothing_share else self.entries
+    others = self.others
+    photos = others.nothing if others.nothing and rng.random() < others.nothing_share else self.entries
     return photos[rng.integers(len(photos))]
 
 @patch
-def scale_of(self:ArchiveDataset, im, s):
-    "The scale factor of a photo, for a random number `s` in [0,1)."
+def scale_of(self:ArchiveDataset, im, size):
+    "The scale factor of a photo, for a random number `size` in [0,1)."
     unit = self.side/min(im.size) if self.side else 1.
-    return unit*(self.scale[0] + s*(self.scale[1]-self.scale[0]))
+    least, most = self.scale
+    return unit*(least + size*(most-least))
 
 # %% ../../nbs/models/batches.ipynb #68afa2bb
 @patch
 def draw_labelled(self:ArchiveDataset, rng):
     "One try, of a photo with a label map."
     photos = self.others.labelled.photos
-    e = photos[rng.integers(len(photos))]
-    s, u, v, f = rng.random(4)
-    im, labels = self.labelled_pictures(e)
-    x, m, pad = cut(im, labels, self.crop, self.scale_of(im, s), (u, v), f < self.flip, mask_filter=Image.NEAREST)
-    y = m.astype(label_type(self.ignore_index))
-    y[(m == IGNORE) | pad] = self.ignore_index
-    return x, y, e
+    entry = photos[rng.integers(len(photos))]
+    size, right, down, mirror = rng.random(4)
+    im, labels = self.labelled_pictures(entry)
+    x, labels, padding = cut(im, labels, self.crop, self.scale_of(im, size), (right, down), mirror < self.flip,
+                             mask_filter=Image.NEAREST)
+    y = labels.astype(label_type(self.ignore_index))
+    y[(labels == IGNORE) | padding] = self.ignore_index
+    return x, y, entry
 
 # %% ../../nbs/models/batches.ipynb #06a11002
 class PhotosToLabel:
     "Whole photos, at the size a network works at, without labels."
     n_inp, split_idx = 1, 1
+
     def __init__(self,
         photos,           # Paths, PIL images or arrays
         side:int=None,    # Shorter side, pixels; None: the photo's own
         max_side:int=2048,# Longest side
-        ): self.photos, self.side, self.max_side = list(photos), side, max_side
+        ):
+        self.photos, self.side, self.max_side = list(photos), side, max_side
+
     def __len__(self): return len(self.photos)
+
     def __getitem__(self, i):
         im = photo_of(self.photos[i])
         return TensorImage(seen_by(im, fit_size(im.size, self.side, self.max_side)).permute(2, 0, 1)),
+
     def new_empty(self): return PhotosToLabel([], self.side, self.max_side)
 
 # %% ../../nbs/models/batches.ipynb #32d74366
 class SeedBatch(Transform):
     "Seed torch's generator with (seed, number of the batch), before anything random happens to a batch."
     order = -100
+
     def __init__(self, seed:int=0): self.seed, self.iteration = seed, 0
+
     def __call__(self, b, **kwargs):
         torch.manual_seed(seed_of(self.seed, 'batch', self.iteration))
         self.iteration += 1
@@ -177,33 +207,45 @@ class ArchiveDL(TfmdDL):
     def __init__(self, dataset=None, start:int=0, **kwargs):
         self.start = start
         super().__init__(dataset, **kwargs)
+
     def create_batch(self, b):
         "Photos of one batch side by side as (B,H,W,3), seen as (B,3,H,W): `channels_last`, without a turn."
-        if len({tuple(x.shape) for x, *_ in b}) > 1: raise NamedMaskError("Photos of different sizes make no batch: leave bs at 1.")
+        sizes = {tuple(x.shape) for x, *_ in b}
+        if len(sizes) > 1: raise NamedMaskError("Photos of different sizes make no batch: leave bs at 1.")
         x, *y = super().create_batch([(x.permute(1, 2, 0), *y) for x, *y in b])
         return x.permute(0, 3, 1, 2), *y
+
     def get_idxs(self): return list(range(self.start*self.bs, len(self.dataset)))
     def wif(self): end_with_parent()
+    def __len__(self): return max(0, -(-len(self.dataset)//self.bs) - self.start)
+
     def before_iter(self):
         super().before_iter()
-        for t in self.after_batch.fs:
-            if isinstance(t, SeedBatch): t.iteration = self.start
+        for transform in self.after_batch.fs:
+            if isinstance(transform, SeedBatch): transform.iteration = self.start
+
     def new(self, dataset=None, cls=None, **kwargs):
-        self._n_inp, self._types = 1, {tuple: [TensorImage, TensorLabels]}       # or fastai would read a photo to find out
+        self._n_inp, self._types = 1, {tuple: [TensorImage, TensorLabels]}   # or fastai would read a photo to find out
         if isinstance(dataset, (str, Path, Image.Image)): dataset = [dataset]
-        samples = isinstance(dataset, (list, L)) and len(dataset) and isinstance(dataset[0], tuple)     # with labels, ready to be used
-        if isinstance(dataset, (list, tuple, L)) and not samples: dataset, kwargs = PhotosToLabel(dataset, self.dataset.side), {'bs': 1, 'start': 0, **kwargs}
+        has_labels = isinstance(dataset, (list, L)) and len(dataset) and isinstance(dataset[0], tuple)
+        if isinstance(dataset, (list, tuple, L)) and not has_labels:
+            dataset, kwargs = PhotosToLabel(dataset, self.dataset.side), {'bs': 1, 'start': 0, **kwargs}
         return super().new(dataset, cls, **{'start': self.start, **kwargs})
+
     def show_results(self, b, out, max_n=9, **kwargs):
         "fastai's own, and for photos without labels the photo under what was found in it."
         if len(b) > self.n_inp: return super().show_results(b, out, max_n=max_n, **kwargs)
-        photos, found = self.decode(b)[0][:max_n], [self.after_item.decode((TensorLabels(o),))[0] for o in out[:max_n]]
-        for photo, labels, ctx in zip(photos, found, get_grid(len(photos), **kwargs)): labels.show(ctx=photo.show(ctx=ctx))
-    def __len__(self): return max(0, -(-len(self.dataset)//self.bs) - self.start)
+        photos = self.decode(b)[0][:max_n]
+        label_maps = [self.after_item.decode((TensorLabels(labels),))[0] for labels in out[:max_n]]
+        for photo, labels, ctx in zip(photos, label_maps, get_grid(len(photos), **kwargs)):
+            labels.show(ctx=photo.show(ctx=ctx))
 
+
+# %% ../../nbs/models/batches.ipynb #32d7436a
 class SegmenterLoaders(DataLoaders):
     "`DataLoaders` that keep the names of the classes and the ignored label when they are emptied for an export."
     vocab, ignore_index = None, IGNORE
+
     def new_empty(self):
         empty = super().new_empty()
         empty.vocab, empty.ignore_index = self.vocab, self.ignore_index
@@ -213,17 +255,23 @@ class SegmenterLoaders(DataLoaders):
 class NormalizeBytes(Normalize):
     "Photos from bytes to normalised floats, labels to 64 bits: what the network takes, at the very end."
     def encodes(self, x:TensorImage):
-        scale, shift = (o.flatten().repeat(x.shape[3]) for o in (1/(255*self.std), -self.mean/self.std))
+        scale, shift = (colours.flatten().repeat(x.shape[3]) for colours in (1/(255*self.std), -self.mean/self.std))
         rows = _bytes_of(x).permute(0, 2, 3, 1).flatten(2).float()
         return TensorImage(rows.mul_(scale).add_(shift).unflatten(2, (-1, 3)).permute(0, 3, 1, 2))
+
     def encodes(self, y:TensorMask): return y.long()
-    def decodes(self, x:TensorImage): return TensorImage(to_bytes(255*(x*self.std.to(x.device) + self.mean.to(x.device)).as_subclass(torch.Tensor)))
+
+    def decodes(self, x:TensorImage):
+        mean, std = self.mean.to(x.device), self.std.to(x.device)
+        return TensorImage(to_bytes(255*(x*std + mean).as_subclass(torch.Tensor)))
 
 # %% ../../nbs/models/batches.ipynb #5a81608c
 @dataclass(frozen=True)
 class Feed:
     "How samples reach a network."
-    batch_tfms:tuple=() # More batch transforms, of bytes; `order` 60, say, puts them after the colours, all up to 98 come before the normalisation
+    # More batch transforms, of bytes; `order` 60, say, puts them after the colours,
+    # all up to 98 come before the normalisation
+    batch_tfms:tuple=()
     norm:tuple=None     # (mean, std) of the encoder (`encoder_norm`); ImageNet's without
     workers:int=0       # Processes that read photos
     device:object=None  # fastai's default without
@@ -246,12 +294,15 @@ def training_dls(
     seed:int=0,
     dataset=None,     # The class of the data set; `ArchiveDataset` without
     **more,           # Of `Samples`, `OtherPhotos` and `Feed`; band and ignore_index, as for `ArchiveDataset`
-)->DataLoaders: # x: TensorImage (B,3,crop,crop) normalised float, `channels_last`; y: TensorLabels (B,crop,crop) long; `.vocab`
-    "fastai `DataLoaders` of samples. `valid` holds one batch of other crops of the same photos, without changes of colour: to look at, not to measure."
+)->DataLoaders: # x: TensorImage (B,3,crop,crop), normalised, `channels_last`; y: TensorLabels (B,crop,crop); `.vocab`
+    """fastai `DataLoaders` of samples.
+    `valid` holds one batch of other crops of the same photos, without changes of colour: to look at, not to measure."""
     labels = {name: more.pop(name) for name in ('band', 'ignore_index') if name in more}
     samples, others, feed = divided(more, Samples, OtherPhotos, Feed)
     how, feed = Samples(**samples), Feed(**feed)
-    if how.crop % 16: raise NamedMaskError(f"The crop is {how.crop} pixels: choose a multiple of 16, {how.crop//16*16+16} say.")
+    if how.crop % 16:
+        multiple = how.crop//16*16 + 16
+        raise NamedMaskError(f"The crop is {how.crop} pixels: choose a multiple of 16, {multiple} say.")
     device = torch.device(feed.device) if feed.device else default_device()
     make = partial(dataset or ArchiveDataset, entries, masks, label_of, **labels, **samples, **others)
     train = make(n_iters*how.batch_size, seed=seed, cache=feed.cache//max(1, feed.workers))
@@ -260,8 +311,10 @@ def training_dls(
     to_net = NormalizeBytes.from_stats(*(feed.norm or encoder_norm('')), cuda=device.type == 'cuda')
     changes = [SeedBatch(seed), ColourJitter(**how.jitter), GaussianBlur(**how.blur)]
     names = names or _names_in(label_of)
-    kw = dict(bs=how.batch_size, after_item=[AddMaskCodes(names)] if names else None, device=device)
-    dls = SegmenterLoaders(ArchiveDL(train, start=feed.start, num_workers=feed.workers, after_batch=[*changes, *feed.batch_tfms, to_net], **kw),
-                           ArchiveDL(valid, after_batch=[*feed.batch_tfms, to_net], **kw), device=device)
+    both = dict(bs=how.batch_size, after_item=[AddMaskCodes(names)] if names else None, device=device)
+    train_dl = ArchiveDL(train, start=feed.start, num_workers=feed.workers,
+                         after_batch=[*changes, *feed.batch_tfms, to_net], **both)
+    valid_dl = ArchiveDL(valid, after_batch=[*feed.batch_tfms, to_net], **both)
+    dls = SegmenterLoaders(train_dl, valid_dl, device=device)
     dls.vocab, dls.ignore_index = names, labels.get('ignore_index', IGNORE)
     return dls

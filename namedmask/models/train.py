@@ -1,4 +1,4 @@
-"""A `Learner` that trains on photos with pseudo-masks: schedule, average of the weights, and a loop that can be killed at any moment.
+"""A `Learner` for photos with pseudo-masks: schedule, average of the weights, a loop that can be killed at any moment.
 
 Docs: https://namedmask.github.io/namedmask/models.train.html.md"""
 
@@ -35,12 +35,17 @@ class PolySchedule(Callback):
         power=.9,
         floor=1e-6,    # No rate falls below this
         warmup:int=0,  # Iterations over which the rates rise from nothing first
-        ): self.base, self.n_iters, self.t, self.power, self.floor, self.warmup = list(lrs), n_iters, start, power, floor, warmup
+        ):
+        self.base, self.n_iters, self.t = list(lrs), n_iters, start
+        self.power, self.floor, self.warmup = power, floor, warmup
+
     def rates(self, t):
         rise = min(1., (t+1)/self.warmup) if self.warmup else 1.
         return [max(self.floor, lr*rise*(1-t/self.n_iters)**self.power) if lr else 0. for lr in self.base]
+
     def before_batch(self):
         if self.training: self.opt.set_hypers(lr=self.rates(self.t))
+
     def after_batch(self):
         if self.training: self.t += 1
 
@@ -51,17 +56,19 @@ def freeze_encoder(
     bn:bool=False,  # Keep batch norm's running statistics in the whole encoder
 )->list: # The modules that must stay in evaluation mode while training
     "Switch off the gradients of the first layers of the encoder."
-    layers = [m for m in model.encoder.modules() if list(m.parameters(recurse=False))]     # timm's norms have children: do not ask for leaves
+    # timm's norms have children, so leaves are not what is asked for
+    layers = [m for m in model.encoder.modules() if list(m.parameters(recurse=False))]
     for p in model.encoder.parameters(): p.requires_grad_(True)
     frozen = layers[:round(share*len(layers))]
-    for m in frozen:
-        for p in m.parameters(): p.requires_grad_(False)
+    for layer in frozen:
+        for p in layer.parameters(): p.requires_grad_(False)
     norms = [m for m in layers if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return [m for m in norms if bn or any(m is o for o in frozen)]
+    return [norm for norm in norms if bn or any(norm is layer for layer in frozen)]
 
 class KeepEval(Callback):
     "Keep some modules in evaluation mode during training."
     def __init__(self, modules): self.modules = modules
+
     def before_train(self):
         for m in self.modules: m.eval()
 
@@ -70,15 +77,17 @@ class PixelCrossEntropy(CrossEntropyLossFlat):
     "fastai's cross-entropy; what it makes of scores, it makes of a list of scores as well."
     def activation(self, x): return self._each(super().activation, x)
     def decodes(self, x): return self._each(super().decodes, x)
-    def _each(self, f, x): return L(f(o[None])[0] for o in x) if is_listy(x) else f(x)
+    def _each(self, f, x): return L(f(scores[None])[0] for scores in x) if is_listy(x) else f(x)
 
 class AnySize(Callback):
-    "Fill photos up to the multiple that the network needs, and cut its scores back; crops of a training fit as they are."
+    "Fill photos up to the multiple that the network needs, and cut its scores back; crops of a training fit already."
     order = -50
+
     def before_batch(self):
-        n, (h, w) = getattr(self.learn.model, 'multiple', 16), self.x.shape[-2:]
-        self.whole = self.learn.xb if h % n or w % n else None
-        if self.whole: self.learn.xb = (F.pad(self.x, (0, -w % n, 0, -h % n)),)
+        multiple, (h, w) = getattr(self.learn.model, 'multiple', 16), self.x.shape[-2:]
+        self.whole = self.learn.xb if h % multiple or w % multiple else None
+        if self.whole: self.learn.xb = (F.pad(self.x, (0, -w % multiple, 0, -h % multiple)),)
+
     def after_pred(self):
         if not self.whole: return
         h, w = self.whole[0].shape[-2:]
@@ -86,7 +95,7 @@ class AnySize(Callback):
 
 def parameter_groups(model):
     "The encoder's parameters that train, if there are any, and all others."
-    head = [p for n, p in model.named_parameters() if not n.startswith('encoder.')]
+    head = [p for name, p in model.named_parameters() if not name.startswith('encoder.')]
     encoder = [p for p in model.encoder.parameters() if p.requires_grad]
     return [encoder, head] if encoder else [head]
 
@@ -96,23 +105,23 @@ class SegmenterLearner(Learner):
         item,              # A path, PIL image or array
         rm_type_tfms=None, # Only fastai asks for it
         with_input:bool=False, # Give the photo as well, before the rest
-    ): # (labels that draw themselves, (H,W) at the photo's own size; the same as a tensor; probabilities (C,h,w) at working size)
+    ): # (labels (H,W) that draw themselves; the same as a tensor; probabilities (C,h,w) at working size)
         im = photo_of(item)
         labels, probs = segment(self.model, im, self.dls.valid.dataset.side, probs=True)
         plain = torch.from_numpy(labels.astype(np.int64))
-        found = TensorLabels(plain, codes=self.dls.vocab), plain, torch.from_numpy(probs)
-        return (im, *found) if with_input else found
+        predicted = TensorLabels(plain, codes=self.dls.vocab), plain, torch.from_numpy(probs)
+        return (im, *predicted) if with_input else predicted
 
 # %% ../../nbs/09_models.train.ipynb #e7bcb0f8
 @dataclass(frozen=True, eq=False, repr=False)
 class Optimiser(Settings):
     "How the weights of a segmenter change (NamedMask, section 4.2)."
     what = 'training'
-    lr:float = setting(5e-4, number(above=0))           # Rate of the decoder, η0
-    encoder_lr_ratio:float = setting(.1, number(0))     # Rate of the encoder, as a share of `lr`
-    wd:float = setting(2e-4, number(0))                 # Weight decay λ (L2, as in Adam, not AdamW)
-    freeze:float = setting(0., SHARE)                   # Share of the encoder's layers that do not train (`freeze_encoder`)
-    freeze_bn:bool = setting(False, YES_NO)             # Keep the encoder's batch-norm statistics
+    lr:float = setting(5e-4, number(above=0))       # Rate of the decoder, η0
+    encoder_lr_ratio:float = setting(.1, number(0)) # Rate of the encoder, as a share of `lr`
+    wd:float = setting(2e-4, number(0))             # Weight decay λ (L2, as in Adam, not AdamW)
+    freeze:float = setting(0., SHARE)               # Share of the encoder's layers that do not train (`freeze_encoder`)
+    freeze_bn:bool = setting(False, YES_NO)         # Keep the encoder's batch-norm statistics
     precision:str = setting('auto', PRECISION, unsaid=True) # Of the network on a GPU, see `infer.half_type`
 
 def segmenter_learner(
@@ -122,14 +131,16 @@ def segmenter_learner(
     path=None,
     **how,    # Of `Optimiser`
 )->Learner:
-    "A fastai `Learner`: cross-entropy without ignored pixels, Adam, encoder and decoder as two groups, channels-last; bfloat16 or float16 on a GPU."
+    """A fastai `Learner`: cross-entropy without ignored pixels, Adam, encoder and decoder as two groups, channels-last.
+    On a GPU it works with bfloat16 or float16."""
     how = Optimiser(**how)
     still = freeze_encoder(model, how.freeze, how.freeze_bn)
     model.to(memory_format=torch.channels_last)
     loss = PixelCrossEntropy(axis=1, ignore_index=getattr(dls, 'ignore_index', IGNORE))
     adam = partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False)
-    learn = SegmenterLearner(dls, model, loss_func=loss, opt_func=adam, splitter=parameter_groups, lr=how.lr, wd=how.wd,
-                             wd_bn_bias=True, train_bn=False, path=path, cbs=[KeepEval(still), AnySize(), *cbs])
+    learn = SegmenterLearner(
+        dls, model, loss_func=loss, opt_func=adam, splitter=parameter_groups, lr=how.lr, wd=how.wd,
+        wd_bn_bias=True, train_bn=False, path=path, cbs=[KeepEval(still), AnySize(), *cbs])
     learn.start_rates = [how.lr*how.encoder_lr_ratio, how.lr] if how.freeze < 1 else [how.lr]
     return in_precision(learn, how.precision)
 
@@ -146,30 +157,38 @@ def in_precision(
 class WeightAverage(Callback):
     "The running mean of the weights: a step of it goes the part 1 - decay of the way to the newest weights."
     order = 80                          # before a checkpoint is written
+
     def __init__(self, decay:float=.99): # From 0, the newest alone, to nearly 1
         self.decay, self.weights, self.step = decay, {}, 0
+
     def after_batch(self):
         if not self.training: return
         newest = _floats(self.model)
-        if not self.weights: self.weights = {k: v.clone() for k, v in newest.items()}
-        self.weights = {k: v.to(newest[k].device) for k, v in self.weights.items()}     # a checkpoint's came from the CPU
-        part = 1 - min(self.decay, (1 + self.step)/(10 + self.step))     # the first weights are soon forgotten
-        torch._foreach_lerp_(list(self.weights.values()), list(newest.values()), part)
+        if not self.weights: self.weights = {name: weight.clone() for name, weight in newest.items()}
+        # A checkpoint's weights came from the CPU
+        self.weights = {name: weight.to(newest[name].device) for name, weight in self.weights.items()}
+        share = 1 - min(self.decay, (1 + self.step)/(10 + self.step))     # the first weights are soon forgotten
+        torch._foreach_lerp_(list(self.weights.values()), list(newest.values()), share)
         self.step += 1
+
     def go_on(self, model, weights, step):
         "Continue from the mean after `step` steps."
         if weights.keys() != _floats(model).keys(): raise KeyError('the average is of other weights')
         self.weights, self.step = dict(weights), step
+
     def into(self, model):
         "Put the mean in the place of the weights."
         model.load_state_dict({**model.state_dict(), **self.weights})
 
-def _floats(model): return {k: v.detach() for k, v in model.state_dict().items() if v.is_floating_point()}
+def _floats(model):
+    "The weights that have a mean."
+    return {name: weight.detach() for name, weight in model.state_dict().items() if weight.is_floating_point()}
 
 # %% ../../nbs/09_models.train.ipynb #798bf09f
 class Checkpoint(Callback):
     "Write `checkpoint.pt` and `losses.csv` into a folder every so often and at the end; `load` continues from them."
     order = 90
+
     def __init__(self,
         folder,            # Where the files go
         n_iters:int,       # Iterations in all
@@ -193,53 +212,67 @@ class Checkpoint(Callback):
 
     def before_fit(self):
         state = self.peek()
-        if state:
-            self.log = list(state['losses'])
-            if state['opt']:
-                try: self.opt.load_state_dict(state['opt'])
-                except Exception as e: raise NamedMaskError(f"The checkpoint {self.file} is of another training ({' '.join(str(e).split())[:120]}): delete it and run again.") from e
+        if state: self.log = list(state['losses'])
+        if state and state['opt']:
+            try: self.opt.load_state_dict(state['opt'])
+            except Exception as e: raise _of_another(self.file, 'training', e) from e
         self.last = time.time()
 
     def after_batch(self):
         if not self.training: return
         loss = self.learn.loss.item()
         if not math.isfinite(loss):
-            raise NamedMaskError(f"The loss became {loss} at iteration {len(self.log)}: start again with a lower learning rate.")
+            raise NamedMaskError(f"The loss became {loss} at iteration {len(self.log)}: "
+                                 "start again with a lower learning rate.")
         self.log.append(loss)
         if time.time()-self.last >= self.every_s: self.save()
 
     def after_train(self): self.save()
 
     def save(self):
-        opt = self.opt.state_dict()
-        state = dict(model=self.learn.model.state_dict(), opt=dict(state=[dict(o) for o in opt['state']], hypers=[dict(o) for o in opt['hypers']]),
-                     iteration=len(self.log), losses=self.log, **({'average': self.average.weights} if self.average else {}))
+        held = self.opt.state_dict()
+        opt = {part: [dict(group) for group in held[part]] for part in ('state', 'hypers')}
+        state = dict(model=self.learn.model.state_dict(), opt=opt, iteration=len(self.log), losses=self.log)
+        if self.average: state['average'] = self.average.weights
         with atomic_path(self.file) as tmp: torch.save(state, tmp)
+        rows = [(i, f'{loss:.5f}') for i, loss in enumerate(self.log)]
         with atomic_path(self.folder/'losses.csv') as tmp, open(tmp, 'w', newline='') as f:
-            csv.writer(f).writerows([('iteration', 'loss'), *((i, f'{l:.5f}') for i, l in enumerate(self.log))])
+            csv.writer(f).writerows([('iteration', 'loss'), *rows])
         self.last = time.time()
 
 # %% ../../nbs/09_models.train.ipynb #864b1363
 def _odd_checkpoint(state):
     "What is missing in a checkpoint, in words; '' if nothing is."
     kinds = dict(model=dict, opt=(dict, type(None)), iteration=int, losses=list)
-    wrong = [k for k, kind in kinds.items() if k not in state or not isinstance(state[k], kind)]
+    wrong = [name for name, kind in kinds.items() if name not in state or not isinstance(state[name], kind)]
     if wrong: return f"its entry {wrong[0]!r} is missing or of another kind"
-    if state['iteration'] != len(state['losses']) or not all(isinstance(l, float) for l in state['losses']): return 'its losses are not those of its iterations'
+    whole = state['iteration'] == len(state['losses']) and all(isinstance(loss, float) for loss in state['losses'])
+    if not whole: return 'its losses are not those of its iterations'
     if not isinstance(state.get('average', {}), dict): return "its entry 'average' is of another kind"
     return unsound(state['model']) or unsound(state.get('average', {}))
+
+def _of_another(file, what, error):
+    "The sentence for a checkpoint that does not fit what is trained."
+    why = ' '.join(str(error).split())[:120]
+    return NamedMaskError(f"The checkpoint {file} is of another {what} ({why}): delete it and run again.")
 
 # %% ../../nbs/09_models.train.ipynb #d1833c9a
 class ProgressLoss(Callback):
     "A bar with the loss, the time gone and the time to go."
     order = 95
-    def __init__(self, what, n_iters, start=0, quiet=False): self.kw = dict(what=what, total=n_iters, done=start, unit='step', quiet=quiet)
+
+    def __init__(self, what, n_iters, start=0, quiet=False):
+        self.kw = dict(what=what, total=n_iters, done=start, unit='step', quiet=quiet)
+
     def before_fit(self): self.bar, self.mean = progress(None, **self.kw), None
+
     def after_batch(self):
         if not self.training: return
         loss = self.learn.loss.item()
         self.mean = loss if self.mean is None else .95*self.mean + .05*loss
-        self.bar.set_postfix(loss=f'{self.mean:.3f}', refresh=False); self.bar.update()
+        self.bar.set_postfix(loss=f'{self.mean:.3f}', refresh=False)
+        self.bar.update()
+
     def before_validate(self): raise CancelValidException()    # there is no mask to validate on
     def after_fit(self): self.bar.close()
 
@@ -253,13 +286,16 @@ def train(
     cbs=(),   # More callbacks
     **more,   # Of `Optimiser`; what, every_s, quiet, ema, as for `fit_resumably`
 )->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
-    "Train, or continue a training that was interrupted: the weights are the same as without the interruption (on the CPU, with the same number of threads)."
+    """Train, or continue a training that was interrupted.
+    The weights are the same as without the interruption (on the CPU, with the same number of threads)."""
     how = {name: more.pop(name) for name in Optimiser.known() if name in more}
     def learner(start): return segmenter_learner(make_dls(start=start), model, cbs=cbs, **how)
     return fit_resumably(learner, model, folder, n_iters=n_iters, **more)
 
 def fit_resumably(
-    make_learner,    # A function of `start` that gives the `Learner` for the iterations from there on; its `.start_rates` has a rate for each group
+    # A function of `start` that gives the `Learner` for the iterations from there on;
+    # its `.start_rates` has a rate for each group
+    make_learner,
     model,           # What it trains; its state dict holds all that a checkpoint needs
     folder,          # Where the checkpoint and the losses go, or a `Ctx`; a checkpoint there is continued
     *,
@@ -284,13 +320,15 @@ def fit_resumably(
         try:
             with learn.no_bar(), learn.no_logging():
                 learn.fit(1, cbs=[ckpt, *([average] if average else []), schedule, bar, *ctx.callbacks])
-        except NamedMaskError as e: raise NamedMaskError(str(e).split('\n\t')[-1]) from e     # fastai puts the callback's name before it
+        except NamedMaskError as e:           # fastai puts the callback's name before it
+            raise NamedMaskError(str(e).split('\n\t')[-1]) from e
     if average: average.into(model)
     learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])
     return learn
 
 def _continue(model, state, file, average=None):
+    "Give a network, and the average of its weights, what the checkpoint holds."
     try:
         model.load_state_dict(state['model'])
         if average: average.go_on(model, state['average'], state['iteration'])
-    except Exception as e: raise NamedMaskError(f"The checkpoint {file} is of another network ({' '.join(str(e).split())[:120]}): delete it and run again.") from e
+    except Exception as e: raise _of_another(file, 'network', e) from e

@@ -1,4 +1,4 @@
-"""The settings that experts and students share, and the one place where a stage opens, trains, checkpoints, saves and finishes.
+"""The settings that experts and students share, and the one place where a stage trains, saves and finishes.
 
 Docs: https://namedmask.github.io/namedmask/models/training.html.md"""
 
@@ -25,7 +25,8 @@ def _is_encoder(value):
 
 ENCODER = Rule(_is_encoder, "the name of a network that timm.list_models() lists")
 CROP = Rule(lambda v: is_number(v, 32, whole=True) and v % 16 == 0, "a multiple of 16, at least 32", int)
-SIDE = Rule(lambda v: v in (None, 'native') or is_number(v, 16, whole=True), "None, 'native', or a whole number, at least 16")
+SIDE = Rule(lambda v: v in (None, 'native') or is_number(v, 16, whole=True),
+            "None, 'native', or a whole number, at least 16")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Network(Settings):
@@ -57,8 +58,9 @@ def build_network(
     seed:int=0,    # Of the random weights
 )->nn.Module:
     "The network that a training starts from."
-    return deeplabv3plus(how.encoder, n_classes, how.output_stride, init=init, rates=aspp_rates(how.crop, how.output_stride),
-                         channels=how.channels, head=how.head, seed=seed)
+    rates = aspp_rates(how.crop, how.output_stride)
+    return deeplabv3plus(how.encoder, n_classes, how.output_stride, init=init, rates=rates, channels=how.channels,
+                         head=how.head, seed=seed)
 
 # %% ../../nbs/models/training.ipynb #2e7ec08a
 @dataclass
@@ -86,7 +88,8 @@ def train_stage(
     if not last and (stage.folder/file).exists(): return
     with stage.working():
         job = build()
-        learn = fit_resumably(job.learner, job.model, ctx, n_iters=job.n_iters, what=job.what, warmup=job.warmup, ema=job.ema)
+        learn = fit_resumably(job.learner, job.model, ctx, n_iters=job.n_iters, what=job.what,
+                              warmup=job.warmup, ema=job.ema)
         job.save()
     if last: stage.finish(**job.result(learn.loss_log))
     (stage.folder/'checkpoint.pt').unlink(missing_ok=True)

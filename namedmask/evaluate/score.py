@@ -29,31 +29,38 @@ def model_key(
 )->str:
     "Sixteen hex digits that change when the segmenter's settings or weights do."
     if getattr(segmenter, 'key', None): return str(segmenter.key)
-    h = hashlib.sha256(settings_key([getattr(segmenter, 'meta', None), list(segmenter.names)]).encode())
+    digest = hashlib.sha256(settings_key([getattr(segmenter, 'meta', None), list(segmenter.names)]).encode())
     model = getattr(segmenter, 'model', None)
-    for name, v in sorted(model.state_dict().items()) if model is not None else ():
-        h.update(name.encode()); h.update(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return h.hexdigest()[:16]
+    for name, weights in sorted(model.state_dict().items()) if model is not None else ():
+        digest.update(name.encode())
+        digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 def predict_labels(
     segmenter, # A `Segmenter`, or anything with `.segment(PIL) -> (labels, ...)` or `.predict(PIL) -> labels`
     im,        # An RGB image
 )->np.ndarray:
-    "Labels of `im`, (H,W) uint8 (with more than 255 names uint16) at its own size: 0 background, then `segmenter.names` from 1 on."
-    out = segmenter.segment(im) if hasattr(segmenter, 'segment') else segmenter.predict(im)
-    out = np.asarray(out[0] if isinstance(out, tuple) else out)
-    if out.shape != (im.height, im.width):
-        raise NamedMaskError(f"The segmenter returned labels of shape {out.shape} for an image of {(im.height, im.width)}: it must predict at the image's own size.")
-    return out.astype(np.uint8 if len(segmenter.names) < 256 else np.uint16)
+    """Labels of `im`, (H,W) uint8 (with more than 255 names uint16) at its own size.
+
+    0 is background, then come `segmenter.names` from 1 on.
+    """
+    labels = segmenter.segment(im) if hasattr(segmenter, 'segment') else segmenter.predict(im)
+    labels, shape = np.asarray(labels[0] if isinstance(labels, tuple) else labels), (im.height, im.width)
+    if labels.shape != shape:
+        differ = f"labels of shape {labels.shape} for an image of {shape}"
+        raise NamedMaskError(f"The segmenter returned {differ}: it must predict at the image's own size.")
+    return labels.astype(np.uint8 if len(segmenter.names) < 256 else np.uint16)
 
 # %% ../../nbs/evaluate/score.ipynb #0ab59600
 def _match(segmenter, benchmark):
     "From the segmenter's labels to the benchmark's; names that the benchmark lacks become background."
-    theirs, lacking = [getattr(o, 'name', o) for o in segmenter.names], set(getattr(benchmark, 'lacking', ()))
-    if sorted(o for o in theirs if o not in lacking) != sorted(benchmark.names):
-        raise NamedMaskError(f"The segmenter knows {', '.join(theirs)} but the benchmark scores {', '.join(benchmark.names)}: open the benchmark with the segmenter's names.")
-    big = len(theirs) >= 255
-    lut = np.full(2 + len(theirs) if big else 256, 65535 if big else 255, np.uint16 if big else np.uint8); lut[0] = 0
+    theirs, lacking = [getattr(name, 'name', name) for name in segmenter.names], set(getattr(benchmark, 'lacking', ()))
+    if sorted(name for name in theirs if name not in lacking) != sorted(benchmark.names):
+        differ = f"knows {', '.join(theirs)} but the benchmark scores {', '.join(benchmark.names)}"
+        raise NamedMaskError(f"The segmenter {differ}: open the benchmark with the segmenter's names.")
+    if len(theirs) < 255: lut = np.full(256, 255, np.uint8)
+    else: lut = np.full(2 + len(theirs), 65535, np.uint16)
+    lut[0] = 0
     for i, name in enumerate(theirs, 1): lut[i] = 0 if name in lacking else 1 + benchmark.names.index(name)
     return lut
 
@@ -66,21 +73,29 @@ def count_photo(
     n:int,               # Classes, background included
     boundary:bool=False, # Count along the outlines as well
 )->dict:
-    "What an evaluation keeps of a photo: `cells`, the [true, predicted, pixels] that occur, and `ignored`; with `boundary` also `edge`, cells of the `BoundaryMatrix`."
-    one = ConfusionMatrix(n).update(pred, truth)
+    """What an evaluation keeps of a photo: `cells`, the [true, predicted, pixels] that occur, and `ignored`.
+
+    With `boundary` it has also `edge`, the cells of the `BoundaryMatrix`.
+    """
+    matrix = ConfusionMatrix(n).update(pred, truth)
     edge = dict(edge=_cells(BoundaryMatrix(n).update(pred, truth).matrix.counts)) if boundary else {}
-    return dict(ignored=one.ignored, cells=_cells(one.counts), **edge)
+    return dict(ignored=matrix.ignored, cells=_cells(matrix.counts), **edge)
 
 def is_sound(
     note,             # A line of an evaluation's notes; anything that JSON can hold
     n:int,            # Classes, background included
     boundary:bool=False, # Does it need the outlines' cells
 )->bool:
-    "Is it what `count_photo` made, with its `photo` and `seconds`? A torn or foreign line is not, and its photo is scored again."
-    whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0
-    cells = lambda v, n: isinstance(v, list) and all(isinstance(c, list) and len(c) == 3 and all(map(whole, c)) and max(c[:2]) < n for c in v)
-    return (isinstance(note, dict) and isinstance(note.get('photo'), str) and isinstance(note.get('seconds'), (int, float)) and whole(note.get('ignored'))
-            and cells(note.get('cells'), n) and (cells(note['edge'], n + 1) if 'edge' in note else not boundary))
+    """Is it what `count_photo` made, with its `photo` and `seconds`?
+
+    A torn or foreign line is not, and its photo is scored again.
+    """
+    def whole(v): return isinstance(v, int) and not isinstance(v, bool) and v >= 0
+    def is_cell(v, n): return isinstance(v, list) and len(v) == 3 and all(map(whole, v)) and max(v[:2]) < n
+    def are_cells(v, n): return isinstance(v, list) and all(is_cell(cell, n) for cell in v)
+    if not isinstance(note, dict) or not isinstance(note.get('photo'), str): return False
+    if not isinstance(note.get('seconds'), (int, float)) or not whole(note.get('ignored')): return False
+    return are_cells(note.get('cells'), n) and (are_cells(note['edge'], n + 1) if 'edge' in note else not boundary)
 
 def _cells(counts):
     at = counts.nonzero()
@@ -92,11 +107,14 @@ def add_cells(
     key:str='cells',   # Or 'edge', with n+1
 ):
     "The sum of the photos' matrices, (n,n), and their intersections and unions, (photos,n) each; whole numbers."
-    counts, inter, truth, pred = (np.zeros(s, np.int64) for s in ((n, n), *[(len(records), n)]*3))
-    if cells := [(k, *o) for k, r in enumerate(records) for o in r[key]]:
+    counts, inter, truth, pred = (np.zeros(shape, np.int64) for shape in ((n, n), *[(len(records), n)]*3))
+    if cells := [(k, *cell) for k, record in enumerate(records) for cell in record[key]]:
         k, i, j, px = np.array(cells).T
-        np.add.at(counts, (i, j), px); np.add.at(truth, (k, i), px); np.add.at(pred, (k, j), px)
-        right = i == j; inter[k[right], i[right]] = px[right]
+        np.add.at(counts, (i, j), px)
+        np.add.at(truth, (k, i), px)
+        np.add.at(pred, (k, j), px)
+        right = i == j
+        inter[k[right], i[right]] = px[right]
     return torch.from_numpy(counts), inter, truth + pred - inter
 
 # %% ../../nbs/evaluate/score.ipynb #10c00014
@@ -104,21 +122,27 @@ def contract_of(
     segmenter,        # What is scored
     supervision=None, # Who was taught with what (JSON), if it does not say
 )->dict:
-    "What a system says of itself, for JSON: `names`, `protocol`, `cards`, from its attributes or a trained segmenter's `meta`, and the library's `version`; None where it says nothing."
+    """What a system says of itself, for JSON: `names`, `protocol`, `cards`, and the library's `version`.
+
+    They are its attributes, or from a trained segmenter's `meta`; None where it says nothing.
+    """
     meta = getattr(segmenter, 'meta', None) or {}
     protocol, cards = getattr(segmenter, 'protocol', None), getattr(segmenter, 'cards', None)
     if protocol is None and meta: protocol = _student_protocol(meta)
     if cards is None: cards = meta.get('supervision')
-    cards = supervision or (None if cards is None else [c.as_dict() if hasattr(c, 'as_dict') else c for c in cards])
-    said = dict(names=[getattr(o, 'name', o) for o in segmenter.names], protocol=protocol, cards=cards, version=__version__)
-    return json.loads(json.dumps(said, ensure_ascii=False, default=str))
+    if cards is not None: cards = [card.as_dict() if hasattr(card, 'as_dict') else card for card in cards]
+    names = [getattr(name, 'name', name) for name in segmenter.names]
+    contract = dict(names=names, protocol=protocol, cards=supervision or cards, version=__version__)
+    return json.loads(json.dumps(contract, ensure_ascii=False, default=str))
 
 def _student_protocol(meta):
-    side, sure, masks = meta.get('side'), meta.get('sure'), any((c['supervision'] if isinstance(c, dict) else c) == 'masks' for c in meta.get('supervision') or ())
+    side, sure = meta.get('side'), meta.get('sure')
+    taught = [card['supervision'] if isinstance(card, dict) else card for card in meta.get('supervision') or ()]
     rule = f'; a name that reaches a probability of {sure:g} nowhere in a photo is not given in it' if sure else ''
-    return dict(background='class 0 of the network, argmax' + rule, **({'thresholds': dict(sure=sure)} if sure else {}),
+    thresholds = {'thresholds': dict(sure=sure)} if sure else {}
+    return dict(background='class 0 of the network, argmax' + rule, **thresholds,
                 resolution=f'shorter side {side}' if side else 'native', resizing='logits bilinear to the photo',
-                crf=False, transfer='true masks' if masks else 'name-only')
+                crf=False, transfer='true masks' if 'masks' in taught else 'name-only')
 
 # %% ../../nbs/evaluate/score.ipynb #a391905b
 def stamp_of(
@@ -126,9 +150,9 @@ def stamp_of(
 ):
     "[size, time of change in ns, hash of the content] of a file; a key of anything else."
     if not isinstance(source, Path): return settings_key(source)
-    try: s = source.stat()
+    try: stat = source.stat()
     except OSError as e: raise NamedMaskError(f"Cannot read {source}: {(e.strerror or str(e)).lower()}.") from e
-    return [s.st_size, s.st_mtime_ns, content_hash(source)]
+    return [stat.st_size, stat.st_mtime_ns, content_hash(source)]
 
 def is_unchanged(
     stamp,  # From `stamp_of`
@@ -136,28 +160,34 @@ def is_unchanged(
 )->bool:
     "Is the source still what the stamp was made of?"
     if not isinstance(source, Path): return stamp == settings_key(source)
-    try: s = source.stat()
+    try: stat = source.stat()
     except OSError: return False
-    if not isinstance(stamp, list) or len(stamp) != 3 or stamp[0] != s.st_size: return False
-    return stamp[1] == s.st_mtime_ns or stamp[2] == content_hash(source)
+    if not isinstance(stamp, list) or len(stamp) != 3 or stamp[0] != stat.st_size: return False
+    return stamp[1] == stat.st_mtime_ns or stamp[2] == content_hash(source)
 
 def sources_of(
     benchmark, # As for `evaluate`
     stem:str,  # One of its photos
 )->list:
-    "What a photo's score depends on: the photo, its label file or what stands for it, and the table from ids to classes."
+    "What a photo's score depends on: the photo, its label file or what stands for it, the table from ids to classes."
     table = getattr(benchmark, 'lut', getattr(benchmark, 'table', None))
     label = benchmark.mask(stem) if hasattr(benchmark, 'mask') else None
-    return [Path(benchmark.photo(stem)), label, None if table is None else hashlib.sha256(table.tobytes()).hexdigest()[:16]]
+    digest = None if table is None else hashlib.sha256(table.tobytes()).hexdigest()[:16]
+    return [Path(benchmark.photo(stem)), label, digest]
 
+# %% ../../nbs/evaluate/score.ipynb #6f9bedd0
 def still_good(
     notes,     # `JsonLines` of an evaluation
     benchmark, # As for `evaluate`
     is_whole,  # note -> is it complete
 )->dict: # {photo: note}
-    "The notes whose files are as they were. Those of older releases, without stamps, count if no file is newer than the notes; they get stamps as soon as others are written beside them."
+    """The notes whose files are as they were.
+
+    Those of older releases, without stamps, count if no file is newer than the notes; they get stamps as soon as others
+    are written beside them.
+    """
     written = notes.path.stat().st_mtime_ns if notes.path.exists() else 0
-    last = {o['photo']: o for o in notes.read() if is_whole(o)}
+    last = {note['photo']: note for note in notes.read() if is_whole(note)}
     names_file = Path(getattr(benchmark, 'root', '.'))/'names.txt'
     good = {}
     for stem in benchmark.stems:
@@ -166,14 +196,15 @@ def still_good(
         if 'seen' not in note: same = not _newer([*sources, names_file], written)
         else: same = isinstance(seen, list) and len(seen) == len(sources) and all(map(is_unchanged, seen, sources))
         if same: good[stem] = note
-    if len(good) < len(benchmark.stems):
-        for stem, note in good.items():
-            if 'seen' not in note: notes.append(dict(note, seen=[stamp_of(o) for o in sources_of(benchmark, stem)]))
+    if len(good) == len(benchmark.stems): return good
+    for stem, note in good.items():
+        if 'seen' not in note: notes.append(dict(note, seen=[stamp_of(file) for file in sources_of(benchmark, stem)]))
     return good
 
 def _newer(sources, when):
     "Is one of the files newer than `when`, in ns, or gone?"
-    try: return any(o.stat().st_mtime_ns > when for o in sources if isinstance(o, Path) and (o.name != 'names.txt' or o.exists()))
+    def counts(source): return isinstance(source, Path) and (source.name != 'names.txt' or source.exists())
+    try: return any(file.stat().st_mtime_ns > when for file in sources if counts(file))
     except OSError: return True
 
 # %% ../../nbs/evaluate/score.ipynb #7cd402e1
@@ -181,7 +212,8 @@ def lacks_memory(
     e:BaseException,
 )->bool:
     "Does an error say that there is not enough memory? torch has errors of its own for that."
-    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
+    if isinstance(e, (MemoryError, torch.OutOfMemoryError)): return True
+    return isinstance(e, RuntimeError) and "can't allocate memory" in str(e)
 
 @contextmanager
 def scoring(
@@ -190,10 +222,12 @@ def scoring(
     "Turn whatever stops the scoring of one photo into a sentence that names it."
     try: yield
     except Exception as e:
-        kept = "a benchmark is scored whole, so take the photo out of it or put this right, then run the same command again; what was scored before is kept"
-        if lacks_memory(e): raise NamedMaskError(f"There is not enough memory to score {photo}: {kept}.") from e
-        if isinstance(e, NamedMaskError): raise NamedMaskError(f"{'' if str(photo) in str(e) else f'{photo}: '}{str(e).rstrip('.')}; {kept}.") from e
-        raise
+        cure = ("a benchmark is scored whole, so take the photo out of it or put this right, then run the same command "
+                "again; what was scored before is kept")
+        if lacks_memory(e): raise NamedMaskError(f"There is not enough memory to score {photo}: {cure}.") from e
+        if not isinstance(e, NamedMaskError): raise
+        which = '' if str(photo) in str(e) else f'{photo}: '
+        raise NamedMaskError(f"{which}{str(e).rstrip('.')}; {cure}.") from e
 
 # %% ../../nbs/evaluate/score.ipynb #10c00005
 def score(
@@ -207,28 +241,37 @@ def score(
 )->dict:
     "The result of `evaluate` for any source of labels."
     names, made_by = ['background', *benchmark.names], made_by or {}
-    stage = Stage(folder, dict(model=key, benchmark=_kept_of(benchmark.card) | getattr(benchmark, 'said_before', {}), **_order_of(made_by, benchmark))).open() if folder else None
+    stage = Stage(folder, _notes_key(key, benchmark, made_by)).open() if folder else None
     notes = JsonLines(stage.folder/'photos.jsonl') if stage else None
-    done = still_good(notes, benchmark, lambda o: is_sound(o, len(names), boundary)) if notes else {}
-    todo = [s for s in benchmark.stems if s not in done]
-    for stem in progress(todo, 'evaluation', total=len(benchmark.stems), done=len(benchmark.stems) - len(todo), quiet=quiet):
-        start, seen = time.time(), [stamp_of(o) for o in sources_of(benchmark, stem)] if notes else []
-        with scoring(benchmark.photo(stem)): counts = count_photo(predict(stem), benchmark.labels(stem), len(names), boundary)
+    done = still_good(notes, benchmark, lambda note: is_sound(note, len(names), boundary)) if notes else {}
+    todo, total = [stem for stem in benchmark.stems if stem not in done], len(benchmark.stems)
+    for stem in progress(todo, 'evaluation', total=total, done=total - len(todo), quiet=quiet):
+        start, seen = time.time(), [stamp_of(file) for file in sources_of(benchmark, stem)] if notes else []
+        with scoring(benchmark.photo(stem)):
+            counts = count_photo(predict(stem), benchmark.labels(stem), len(names), boundary)
         done[stem] = dict(photo=stem, seconds=round(time.time() - start, 4), **counts)
         if notes: notes.append(dict(done[stem], seen=seen))
-    cm, records = ConfusionMatrix(len(names), names), [done[s] for s in benchmark.stems]
-    cm.counts, cm.ignored = add_cells(records, cm.n)[0], sum(o['ignored'] for o in records)
-    result = dict(summary(cm, benchmark.card, records, made_by.get('cards'), key), made_by=made_by,
-                  lacking=list(getattr(benchmark, 'lacking', ())), skipped=list(getattr(benchmark, 'skipped', ())), notes=list(getattr(benchmark, 'notes', ())))
+    cm, records = ConfusionMatrix(len(names), names), [done[stem] for stem in benchmark.stems]
+    cm.counts, cm.ignored = add_cells(records, cm.n)[0], sum(record['ignored'] for record in records)
+    remarks = {k: list(getattr(benchmark, k, ())) for k in ('lacking', 'skipped', 'notes')}
+    result = dict(summary(cm, benchmark.card, records, made_by.get('cards'), key), made_by=made_by, **remarks)
     if stage: stage.finish(**{k: result[k] for k in ('miou', 'pixel_accuracy', 'photos')})
     return result
 
+def _notes_key(key, benchmark, made_by):
+    "What the notes of an evaluation depend on."
+    card = _kept_of(benchmark.card) | getattr(benchmark, 'said_before', {})
+    return dict(model=key, benchmark=card, **_order_of(made_by, benchmark))
+
 def _kept_of(card):
-    "The part of a card that notes depend on. The classes are part of it only where the names do not tell them: 'telly=television' may be another class tomorrow."
+    """The part of a card that notes depend on.
+
+    The classes are part of it only where the names do not tell them: 'telly=television' may be another class tomorrow.
+    """
     by_name = True
     names, classes = (list(card.get(k) or []) for k in ('names', 'classes'))
     if classes:
-        try: by_name = [class_number(o, classes) for o in names] == list(range(1, 1 + len(names)))
+        try: by_name = [class_number(name, classes) for name in names] == list(range(1, 1 + len(names)))
         except NamedMaskError: by_name = False
     return {k: v for k, v in card.items() if k != 'root' and (k != 'classes' or not by_name)}
 
@@ -240,16 +283,19 @@ def _order_of(made_by, benchmark):
 # %% ../../nbs/evaluate/score.ipynb #44a9068c
 def evaluate(
     segmenter,        # A `Segmenter`, or anything with `.names` that `predict_labels` understands
-    benchmark,        # A `VocBenchmark`, or anything with `.names`, `.stems`, `.photo(stem)`, `.labels(stem)`, `.card`, and if it has them `.mask(stem)`, `.lacking`, `.skipped`, `.notes`
+    benchmark,        # A `VocBenchmark`, or anything with `.names`, `.stems`, `.photo(stem)`, `.labels(stem)`, `.card`
     folder=None,      # Where to keep notes, so that an interrupted evaluation continues; None: keep none
     supervision=None, # Who was taught with what (JSON); default: what the segmenter's `.cards` or `.meta` say
     quiet:bool=False, # No progress bar
     boundary:bool=False, # Boundary IoU as well
 )->dict:
-    "Score `segmenter`: IoU by class, mIoU, accuracy, intervals, the matrix, counts, and the protocol it was measured with."
-    lut, said = _match(segmenter, benchmark), contract_of(segmenter, supervision)
-    predict = lambda stem: relabel(predict_labels(segmenter, load_image(benchmark.photo(stem))), lut)
-    return score(predict, benchmark, model_key(segmenter), folder, said, quiet, boundary)
+    """Score `segmenter`: IoU by class, mIoU, accuracy, intervals, the matrix, counts, and the protocol of measurement.
+
+    If the benchmark has `.mask(stem)`, `.lacking`, `.skipped` and `.notes`, they are used too.
+    """
+    lut, contract = _match(segmenter, benchmark), contract_of(segmenter, supervision)
+    def predict(stem): return relabel(predict_labels(segmenter, load_image(benchmark.photo(stem))), lut)
+    return score(predict, benchmark, model_key(segmenter), folder, contract, quiet, boundary)
 
 # %% ../../nbs/evaluate/score.ipynb #05d2137a
 def summary(
@@ -259,34 +305,44 @@ def summary(
     supervision,        # Who was taught with what
     key:str='',         # `model_key` of what was scored
 )->dict:
-    "The result of an evaluation as one JSON object; `iou` follows `names` (background first), None for a class absent from both sides."
+    """The result of an evaluation as one JSON object.
+
+    `iou` follows `names` (background first), None for a class absent from both sides.
+    """
     iou = [_number(v) for v in cm.iou()]
-    return dict(benchmark=card.get('benchmark'), root=card.get('root'), miou=_number(cm.miou()), pixel_accuracy=_number(cm.pixel_accuracy()),
-                names=cm.names, iou=iou, classes_in_mean=sum(v is not None for v in iou), photos=len(records),
-                pixels=int(cm.counts.sum()), ignored_pixels=cm.ignored, confusion=cm.counts.tolist(), model=key,
-                seconds=round(sum(o['seconds'] for o in records), 2), protocol=dict(card, supervision=supervision), **intervals(records, cm.n), **edges(records, cm.n))
+    return dict(benchmark=card.get('benchmark'), root=card.get('root'), miou=_number(cm.miou()),
+                pixel_accuracy=_number(cm.pixel_accuracy()), names=cm.names, iou=iou,
+                classes_in_mean=sum(v is not None for v in iou), photos=len(records), pixels=int(cm.counts.sum()),
+                ignored_pixels=cm.ignored, confusion=cm.counts.tolist(), model=key,
+                seconds=round(sum(record['seconds'] for record in records), 2),
+                protocol=dict(card, supervision=supervision), **intervals(records, cm.n), **edges(records, cm.n))
 
 # %% ../../nbs/evaluate/score.ipynb #10c00007
 def intervals(
     records:list, # From `count_photo`
     n:int,        # Classes, background included
 )->dict:
-    "{'miou_ci': [low, high], 'iou_ci': the same for each class}: 95 % bootstrap over photos; {} for fewer than two photos, None for a class that is nowhere."
-    if len(records) < 2 or not all('cells' in o for o in records): return {}
+    """{'miou_ci': [low, high], 'iou_ci': the same for each class}: 95 % bootstrap over photos.
+
+    {} for fewer than two photos; None for a class that is nowhere.
+    """
+    if len(records) < 2 or not all('cells' in record for record in records): return {}
     draws = bootstrap_iou(*add_cells(records, n)[1:])
-    ends = lambda samples: [_number(v) for v in interval(samples)]
+    def ends(samples): return [_number(v) for v in interval(samples)]
     seen = ~np.isnan(draws)
     mean = np.where(seen, draws, 0).sum(1)/np.maximum(seen.sum(1), 1)
-    return dict(miou_ci=ends(mean[seen.any(1)]) if seen.any() else None, iou_ci=[ends(d) if s.any() else None for d, s in zip(draws.T, seen.T)])
+    by_class = [ends(of_class) if there.any() else None for of_class, there in zip(draws.T, seen.T)]
+    return dict(miou_ci=ends(mean[seen.any(1)]) if seen.any() else None, iou_ci=by_class)
 
 def edges(
     records:list, # From `count_photo`
     n:int,        # Classes, background included
 )->dict:
     "{'boundary_miou', 'boundary_iou': by class}, {} if the outlines were not counted."
-    if not records or not all('edge' in o for o in records): return {}
-    bm = BoundaryMatrix(n); bm.matrix.counts = add_cells(records, n + 1, 'edge')[0]
-    return dict(boundary_miou=_number(bm.miou()), boundary_iou=[_number(v) for v in bm.iou()])
+    if not records or not all('edge' in record for record in records): return {}
+    outlines = BoundaryMatrix(n)
+    outlines.matrix.counts = add_cells(records, n + 1, 'edge')[0]
+    return dict(boundary_miou=_number(outlines.miou()), boundary_iou=[_number(v) for v in outlines.iou()])
 
 # %% ../../nbs/evaluate/score.ipynb #10c00012
 def log_result(
@@ -299,22 +355,31 @@ def log_result(
 
 # %% ../../nbs/evaluate/score.ipynb #10c00010
 def evaluate_folder(
-    root,             # Folder of label PNGs, `<stem>.png`: 0 background, then the names from 1 on; as their photos are shown, not as they are stored
+    root,             # Folder of label PNGs, `<stem>.png`: 0 background, then the names from 1 on
     benchmark,        # As for `evaluate`
     names=None,       # Their names, in the order of the labels; default: the benchmark's
     supervision=None, # Who was taught with what (JSON)
     quiet:bool=False, # No progress bar
     boundary:bool=False, # Boundary IoU as well
 )->dict:
-    "The result of `evaluate` for predictions that lie in a folder; a `NamedMaskError` names the first that is missing."
+    """The result of `evaluate` for predictions in a folder; a `NamedMaskError` names the first that is missing.
+
+    The labels lie as their photos are shown, not as they are stored.
+    """
     names = list(names or benchmark.names)
-    files, lut = {s: Path(root)/f'{s}.png' for s in benchmark.stems}, _match(SimpleNamespace(names=names), benchmark)
-    if missing := [f for f in files.values() if not f.exists()]:
-        raise NamedMaskError(f"{missing[0]} is missing, and {len(missing) - 1} more: predict all {len(files)} photos of the benchmark into {root}.")
-    predict = lambda stem: _relabelled(load_labels(files[stem]), lut)
-    key = settings_key([names, [(s, content_hash(f)) for s, f in files.items()]])
+    files = {stem: Path(root)/f'{stem}.png' for stem in benchmark.stems}
+    lut = _match(SimpleNamespace(names=names), benchmark)
+    if missing := [file for file in files.values() if not file.exists()]:
+        gone = f"{missing[0]} is missing, and {len(missing) - 1} more"
+        raise NamedMaskError(f"{gone}: predict all {len(files)} photos of the benchmark into {root}.")
+    def predict(stem): return _relabelled(load_labels(files[stem]), lut)
+    key = settings_key([names, [(stem, content_hash(file)) for stem, file in files.items()]])
     return score(predict, benchmark, key, made_by=dict(names=names, cards=supervision), quiet=quiet, boundary=boundary)
 
 def _relabelled(labels, lut):
-    "Predicted labels as the benchmark's. One beyond the table gets its last entry, no class's number: an error wherever the truth is scored."
-    return relabel(labels if len(lut) > np.iinfo(labels.dtype).max else np.minimum(labels, len(lut) - 1), lut)
+    """Predicted labels as the benchmark's.
+
+    One beyond the table gets its last entry, no class's number: an error wherever the truth is scored.
+    """
+    if len(lut) <= np.iinfo(labels.dtype).max: labels = np.minimum(labels, len(lut) - 1)
+    return relabel(labels, lut)

@@ -25,7 +25,7 @@ from ..core import Ctx, Named, NamedMaskError, Settings, Stage, progress, read_j
 from ..core.settings import SHARE, number, one_of, pair, part, setting, whole
 from ..models.batches import ArchiveDataset, ArchiveDL, NormalizeBytes, SeedBatch
 from ..data.augment import ColourJitter, Jitter
-from ..data.samples import TensorLabels, cut
+from ..data.samples import TensorLabels, random_resized_crop
 from ..models.deeplab import encoder_norm, weights_key
 from ..models.train import in_precision
 from ..models.training import Job, Network, build_network, save_tensors, train_stage
@@ -55,7 +55,7 @@ class TwoViews(ArchiveDataset):
         "One square: (pixels (crop, crop, 3) uint8, object (crop, crop) bool)."
         a, u, v, f = rng.random(4)
         area = self.scale[0] + a*(self.scale[1] - self.scale[0])
-        x, m, _ = cut(im, soft, self.crop, self.crop/(min(im.size)*area**.5), (u, v), f < self.flip)
+        x, m, _ = random_resized_crop(im, soft, self.crop, self.crop/(min(im.size)*area**.5), (u, v), f < self.flip)
         return x, m >= 128
 
     def __getitem__(self, i):

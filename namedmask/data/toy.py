@@ -137,13 +137,12 @@ def write_toy_photos(
     seed:int=0,    # Which world
     size:int=128,  # Pixels a side
     n_objects=1,   # As in `toy_scene`
-    names=None,    # As in `toy_scene`
     start:int=0,   # Number of the first scene
     voc:str=None,  # A split, say 'val': also write labels, in VOC's layout
     ids=None,      # {name: number in the label files}; by default 1..4
 )->list:           # The paths of the photos
     "Write scenes `start`, ..., `start + n - 1` as `{name of the first object}_{number:04d}.jpg`, with exact label maps if `voc` is given."
-    folder, names, out = Path(folder), tuple(names or TOY_NAMES), []
+    folder, names, out = Path(folder), TOY_NAMES, []
     lut = np.array([0] + [(ids or {}).get(o, k + 1) for k, o in enumerate(TOY_NAMES)], np.uint8)
     for i in range(start, start + n):
         im, labels = toy_scene(i, seed, size, n_objects, names)

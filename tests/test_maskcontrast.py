@@ -128,7 +128,7 @@ def test_interrupted_training_gives_the_same_weights(photos, tmp_path, monkeypat
 def test_what_is_there_is_read(photos, tmp_path, monkeypatch):
     entries, masks = photos
     net = train_maskcontrast(entries, masks, tmp_path, TINY, device='cpu', quiet=True)
-    monkeypatch.setattr(mc, 'fit_resumably', lambda *a, **k: pytest.fail('trained again'))
+    monkeypatch.setattr('namedmask.models.training.fit_resumably', lambda *a, **k: pytest.fail('trained again'))
     again = train_maskcontrast(entries, masks, tmp_path, {**TINY, 'side': 64}, device='cpu', quiet=True)     # the size of prediction is no matter of training
     assert weights_key(again.state_dict()) == weights_key(net.state_dict()) and not again.training
 

@@ -75,7 +75,7 @@ def mini_runs(out):
     for seed in range(3):
         folder = Path(out)/str(seed)
         scenes, test = write_world(World('index', 1200, seed=21 + seed), folder/'scenes', quiet=True), write_world(World('test', 150, seed=21 + seed), folder/'test', quiet=True)
-        made.append((fit(scenes/'JPEGImages', names, folder/'run', teachers='mini', groups=groups, near=-1, report=False, seed=seed), test))
+        made.append((fit(scenes/'JPEGImages', names, folder/'run', teachers='mini', groups=groups, max_hamming=-1, report=False, seed=seed), test))
     return made
 
 

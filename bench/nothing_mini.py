@@ -24,10 +24,10 @@ def row(lab, n, scenes, sure=0.):
     "The figures of one student."
     from namedmask.evaluate.false_names import false_names
     from namedmask.stages.nothing import find_nothing
-    from namedmask.stages.diversity import Looks
+    from namedmask.stages.diversity import ImageEmbedder
     archive = lab.archive()
     masks, nothing = lab.masks(archive), []
-    if n: nothing = find_nothing(lab.index, lab.retriever, archive, lab.folder/f'nothing{n}', n, 0, looks=Looks(lab.teachers.features()[0], 64), seed=lab.seed, quiet=True).train
+    if n: nothing = find_nothing(lab.index, lab.retriever, archive, lab.folder/f'nothing{n}', n, 0, looks=ImageEmbedder(lab.teachers.features()[0], 64), seed=lab.seed, quiet=True).train
     student = lab.student(f'nothing{n}', archive, masks, nothing)
     student.meta['sure'] = sure
     found = false_names(student, nameless_scenes(lab, scenes), quiet=True)

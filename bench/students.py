@@ -131,7 +131,7 @@ class Everything:
 
 def mixed(base, store, share, ground=None):
     "A data set that takes `share` of its samples from the photos with label pictures, and `ground` of the others from those of nothing."
-    from namedmask.data.samples import cut, label_map
+    from namedmask.data.samples import random_resized_crop, label_map
     class Mixed(base):
         def kinds(self):
             "(photos with label pictures, photos of nothing that have a share of their own, the rest)."
@@ -150,10 +150,10 @@ def mixed(base, store, share, ground=None):
             im, soft = self.pictures(e)
             scale = self.side/min(im.size)*(self.scale[0] + s*(self.scale[1] - self.scale[0]))
             labelled = e.sha in store.labels
-            x, m, pad = cut(im, soft, self.crop, scale, (u, v), f < self.flip, mask_filter=Image.NEAREST if labelled else Image.BILINEAR)
+            x, m, pad = random_resized_crop(im, soft, self.crop, scale, (u, v), f < self.flip, mask_filter=Image.NEAREST if labelled else Image.BILINEAR)
             y = m.copy() if labelled else label_map(m, self.label_of(e), self.band, self.ignore_index)
             if e.sha in store.second:
-                other = cut(im, store.second[e.sha], self.crop, scale, (u, v), f < self.flip, mask_filter=Image.NEAREST)[1]
+                other = random_resized_crop(im, store.second[e.sha], self.crop, scale, (u, v), f < self.flip, mask_filter=Image.NEAREST)[1]
                 y[(other > 0) & (other != 255) & (other != self.label_of(e))] = self.ignore_index
             np.putmask(y, pad, self.ignore_index)
             return x, y, e
@@ -299,11 +299,11 @@ def make(run, n, shared, many=0):
     from namedmask.stages.nothing import find_nothing
     from namedmask.runs.run import Run
     from namedmask.runs.detectors import make_detector
-    from namedmask.stages.diversity import Looks
+    from namedmask.stages.diversity import ImageEmbedder
     from namedmask.stages.saliency import make_masks
     from namedmask.teachers.sets import get_teachers
     run, teachers = Run(run), get_teachers('offline')
-    find = lambda folder, n, **kw: find_nothing(run.index, teachers.retriever(), run.archive, run.folder/'more'/folder, n, 300, looks=Looks(teachers.features()[0]), seed=run.settings['seed'], **kw)
+    find = lambda folder, n, **kw: find_nothing(run.index, teachers.retriever(), run.archive, run.folder/'more'/folder, n, 300, looks=ImageEmbedder(teachers.features()[0]), seed=run.settings['seed'], **kw)
     found, spread = find('nothing', n, spread=False), find('spread', min(n, 300), spread=True)     # the same are set aside of both
     print(found, spread)
     if many: print('many:', kinds_of(find('many', many).train, shared))

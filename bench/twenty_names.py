@@ -20,14 +20,14 @@ def main():
     from namedmask.core import own_folder
     from namedmask.evaluate.quality import retrieval_precision
     from namedmask.stages.index import build_index
-    from namedmask.stages.diversity import Looks
+    from namedmask.stages.diversity import ImageEmbedder
     from namedmask.stages.build import build_archive
     from namedmask.teachers.sets import get_teachers
     teachers = get_teachers('offline')
     retriever = teachers.retriever()
     own_folder(a.out)
     index = build_index([str(a.shared/'photo_pool'), str(a.shared/'unlabelled_scenes')], retriever, a.out/'index')
-    archive = build_archive(index, retriever, VOC, a.n, a.out/'archive', looks=Looks(teachers.features()[0]), votes=teachers.votes, alike=teachers.alike, warn=False)
+    archive = build_archive(index, retriever, VOC, a.n, a.out/'archive', looks=ImageEmbedder(teachers.features()[0]), votes=teachers.votes, alike=teachers.alike, warn=False)
     found = retrieval_precision(archive, a.shared/'photo_pool_labels.csv', k=a.n)
     for name, o in found['names'].items(): print(f"{name:14} trust {archive.trust[name]:.2f}  precision {'-' if o['precision'] is None else format(o['precision'], '.2f')} of {o['labelled']} labelled")
     print(f"rank correlation of trust and precision: {found['trust']:.2f} over {found['trust_over']} names")

@@ -51,11 +51,18 @@ MOVED = {
     'convert': ('app.convert',),
 }
 
+RENAMED = {   # what has another name today: (module, name)
+    'Looks': ('stages.diversity', 'ImageEmbedder'), 'Pictures': ('models.batches', 'PhotoCache'), 'place': ('data.samples', 'crop_window'),
+    'cut': ('data.samples', 'random_resized_crop'), 'give_back': ('models.infer', 'free_memory')}
+
 def lookup(old, name):
     "What `name` of the module that was called `old` is today, and where: in the module that exports it, else in the first that has it."
     modules = [import_module(f'namedmask.{new}') for new in MOVED[old]]
     for module in (*(m for m in modules if name in getattr(m, '__all__', ())), *modules):
         if hasattr(module, name): return getattr(module, name), module.__name__
+    if name in RENAMED and f'namedmask.{RENAMED[name][0]}' in {*(m.__name__ for m in modules), 'namedmask.models.infer'}:
+        home, today = RENAMED[name]
+        return getattr(import_module(f'namedmask.{home}'), today), f'namedmask.{home}.{today}'
     raise AttributeError(f"module 'namedmask.{old}' has no attribute {name!r}")
 
 def is_submodule(package, name):

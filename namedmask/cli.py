@@ -312,7 +312,7 @@ def _with_settings(f):
     if f is not fit: return f
     from namedmask.core.settings import takes
     from namedmask.runs.settings import FitOptions
-    return takes(FitOptions, but=('groups', 'near'), help=True)(f)
+    return takes(FitOptions, but=('groups', 'max_hamming'), help=True)(f)
 
 def _parser(f):
     "The options of a command; none may be shortened, and a flag shows no default: it is off unless it is said."

@@ -68,7 +68,7 @@ def test_photos_beside_an_archive_show_its_name_and_are_not_in_it(tmp_path):
     helpers.register()
     retriever, photos = get_teachers('toy').retriever(), helpers.write_photos(tmp_path/'photos', 8)
     index = build_index(photos, retriever, tmp_path/'index', quiet=True)
-    archive = build_archive(index, retriever, 'red,green', 3, tmp_path/'archive', near=-1, votes=0, quiet=True, warn=False)
+    archive = build_archive(index, retriever, 'red,green', 3, tmp_path/'archive', max_hamming=-1, votes=0, quiet=True, warn=False)
     beside = photos_beside(index, archive, 4)
     assert {n: {p.rel.split('_')[0] for p in of} for n, of in beside.items()} == dict(red={'red'}, green={'green'}) and all(len(of) == 4 for of in beside.values())
     assert not {p.sha for of in beside.values() for p in of} & {e.sha for e in archive.kept()}

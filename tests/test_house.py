@@ -3,7 +3,7 @@ import ast, json, re, subprocess, sys, warnings
 from importlib import import_module
 from pathlib import Path
 import pytest
-from namedmask._old_paths import MOVED
+from namedmask._old_paths import MOVED, RENAMED
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE, NBS = ROOT/'namedmask', ROOT/'nbs'
@@ -90,6 +90,13 @@ def test_old_paths_lead_home(old):
                 assert getattr(import_module(f'namedmask.{old}'), name) is getattr(module, name)
             assert any(issubclass(w.category, DeprecationWarning) and f'namedmask.{new}' in str(w.message) for w in said), (old, name)
 
+@pytest.mark.parametrize('old, name', [('retrieval', 'Looks'), ('segmenter', 'Pictures'), ('segmenter', 'cut'), ('segmenter', 'place'), ('saliency', 'give_back')])
+def test_a_name_that_changed_is_found_under_the_old_one(old, name):
+    home, today = RENAMED[name]
+    with pytest.warns(DeprecationWarning, match=f'has moved to namedmask.{home}.{today}'): thing = getattr(import_module(f'namedmask.{old}'), name)
+    assert thing is getattr(import_module(f'namedmask.{home}'), today)
+    with pytest.raises(AttributeError): import_module('namedmask.metrics').Looks
+
 OLD_LINES = ('from namedmask.pipeline import fit', 'import namedmask.images as I; I.load_image', 'from namedmask import saliency; saliency.make_masks', 'from namedmask.mini import mini_teachers')
 
 @pytest.mark.parametrize('line', OLD_LINES)
@@ -114,3 +121,30 @@ def test_fit_and_run_stand_at_the_top():
     code = 'import sys, namedmask; assert "torch" not in sys.modules; from namedmask import fit, Run; print(fit.__module__, Run.__module__, "fit" in dir(namedmask))'
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert r.returncode == 0 and r.stdout.split() == ['namedmask.runs.pipeline', 'namedmask.runs.run', 'True'], r.stdout + r.stderr
+
+# ---------------------------------------------------------------- arguments
+
+MANY = {    # why a function has more than eight
+    'evaluate': 'a command: each is an option', 'table': 'a command: each is an option', 'import_archive': 'a command: each is an option',
+    'bilateral_solver': "the constants of Barron and Poole's solver", 'TimmFeatures': 'what a model file does not say of itself'}
+
+def functions_of(tree):
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef): yield node.name, node
+        if isinstance(node, ast.ClassDef): yield from ((node.name, f) for f in node.body if isinstance(f, ast.FunctionDef))
+
+def parameters(function):
+    a = function.args
+    names = [p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
+    return len(names) - (names[:1] in (['self'], ['cls'])) + bool(a.vararg) + bool(a.kwarg)
+
+def test_no_function_takes_more_than_eight_without_a_reason():
+    many = {name: f'{path}: {parameters(f)}' for path in sorted(PACKAGE.rglob('*.py')) if path.name != '_modidx.py'
+            for name, f in functions_of(ast.parse(path.read_text(encoding='utf-8'))) if parameters(f) > 8}
+    assert many.keys() <= MANY.keys(), {name: where for name, where in many.items() if name not in MANY}
+
+def test_no_line_is_longer_than_a_page():
+    "Exported code: none over 160 letters."
+    long = [f'{path.relative_to(PACKAGE)}:{i}' for path in sorted(PACKAGE.rglob('*.py')) if path.name != '_modidx.py'
+            for i, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1) if len(line) > 160]
+    assert not long, long

@@ -6,7 +6,7 @@ from namedmask.stages.distil import WithNothing, distil, student_dls, student_se
 from namedmask.evaluate.false_names import false_names, is_counted
 from namedmask.stages.index import build_index
 from namedmask.stages.nothing import NothingPhotos, best_names, farthest, find_nothing, looks_named
-from namedmask.stages.diversity import Looks
+from namedmask.stages.diversity import ImageEmbedder
 from namedmask.stages.build import build_archive
 from namedmask.stages.saliency import make_masks
 from namedmask.teachers.sets import get_teachers
@@ -18,7 +18,7 @@ def made(tmp_path_factory):
     helpers.register()
     teachers, photos = get_teachers('toy'), helpers.write_photos(root/'photos', 6)
     index = build_index(photos, teachers.retriever(), root/'index', quiet=True)
-    archive = build_archive(index, teachers.retriever(), 'red,green', 3, root/'archive', near=-1, votes=0, quiet=True, warn=False)
+    archive = build_archive(index, teachers.retriever(), 'red,green', 3, root/'archive', max_hamming=-1, votes=0, quiet=True, warn=False)
     return root, teachers, index, archive
 
 def found(made, folder, **kw):
@@ -40,7 +40,7 @@ def test_the_same_call_reads_what_is_there_and_another_seed_picks_others(made, t
     assert NothingPhotos(tmp_path/'n').key == first.key
 
 def test_a_second_opinion_drops_what_looks_like_a_name(made, tmp_path):
-    nothing = found(made, tmp_path/'n', looks=Looks(made[1].features()[0]))
+    nothing = found(made, tmp_path/'n', looks=ImageEmbedder(made[1].features()[0]))
     assert nothing.train and all(p.reason == '' for p in nothing.train) and all(p.reason.startswith('looks like the photos of ') for p in nothing.of('dropped'))
 
 def test_too_few_photos_are_shared_out(made, tmp_path):
@@ -71,7 +71,7 @@ def test_where_most_photos_look_like_a_name_none_is_safe(made, tmp_path):
         def features(self, batch):
             green = (batch[:, 1].mean((1, 2)) > batch[:, 0].mean((1, 2))).astype(np.float32)
             return {'last': np.stack([green, 1 - green], 1)[..., None, None]*np.ones((1, 1, 2, 2), np.float32)}
-    nothing = found(made, tmp_path/'n', looks=Looks(TwoKinds()))
+    nothing = found(made, tmp_path/'n', looks=ImageEmbedder(TwoKinds()))
     assert not nothing.train and not nothing.held and all('most photos' in p.reason for p in nothing.photos)
 
 def test_the_best_name_of_a_photo():

@@ -374,7 +374,7 @@ def test_what_an_evaluation_left_out_is_said():
 
 @pytest.mark.parametrize('change, words', [
     (dict(iterations=0), '--iterations with a whole number from 1'), (dict(expert_iterations=0), '--expert-iterations'), (dict(seed=-1), '--seed'),
-    (dict(seed=True), 'True will not do for the seed'), (dict(n='5'), "'5' will not do"), (dict(n=2.5), '2.5 will not do'), (dict(near=64), 'from -1 to 63'),
+    (dict(seed=True), 'True will not do for the seed'), (dict(n='5'), "'5' will not do"), (dict(n=2.5), '2.5 will not do'), (dict(max_hamming=64), 'from -1 to 63'),
     (dict(votes=-1), '--votes'), (dict(batch_size=0), '--batch-size'), (dict(workers=0), '--workers'), (dict(parallel=0), 'no number of experts'),
     (dict(saliency='magic'), 'no saliency'), (dict(recipe='magic'), 'no recipe'), (dict(defaults='old'), 'no defaults'), (dict(device='gpu'), 'no device'),
     (dict(experts=False, expert_iterations=3), 'experts are left out'), (dict(experts=False, groups={'g': ['red']}), 'experts are left out'),
@@ -547,14 +547,16 @@ def test_every_change_is_noticed(photos, tmp_path):
 
 def test_what_was_asked_is_compared_whole(photos):
     from namedmask.runs.finished import _asked
-    given = dict(images=photos, names='red', teachers='offline', n=3, student=None, experts=True, groups=None, saliency='auto', seed=0, iterations=None,
-                 expert_iterations=None, near=16, votes=None, recipe=None, nothing=None, alike=None, unlabelled=None)
-    first = _asked(given)
+    from namedmask.runs.settings import FitOptions
+    def asked(**changes):
+        told = {**dict(images=photos, names='red', teachers='offline', n=3), **changes}
+        return _asked(told.pop('images'), told.pop('names'), told.pop('teachers'), FitOptions(**told))
+    first = asked()
     for k, v in dict(images=[photos, photos], names='red=rose', teachers='paper', n=4, student='small', experts=False, groups={'a': ['red']}, saliency='spectral', seed=1, iterations=3,
-                     expert_iterations=4, near=3, votes=0, recipe='coca', nothing=5, alike=.5, unlabelled=photos).items():
-        assert _asked({**given, k: v}) != first, k
-    assert _asked({**given, 'images': [str(photos)], 'names': {'red': ['red']}}) == first
-    assert _asked({**given, 'saliency': helpers.ColourDetector()}) is None
+                     expert_iterations=4, max_hamming=3, votes=0, recipe='coca', nothing=5, alike=.5, sure=.5, unlabelled=photos).items():
+        assert asked(**{k: v}) != first, k
+    assert asked(images=[str(photos)], names={'red': ['red']}) == first == asked(workers=5, quiet=True, device='cpu')
+    assert asked(saliency=helpers.ColourDetector()) is None
 
 # ---------------------------------------------------------------- records are data from outside
 

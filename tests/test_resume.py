@@ -1,19 +1,12 @@
 "Killed with SIGKILL at any moment of any stage, a run continues, and ends with the very same bytes."
-import multiprocessing, os, random, signal, time
-from pathlib import Path
+import os, random, signal, time
 import pytest
 import helpers
 
 STAGES = {'index': 5, 'archive': 3, 'saliency': 15, 'experts': 20, 'student': 7}  # stage -> writes to choose from (its first ones)
 
 @pytest.fixture(scope='module')
-def server():
-    "Processes are forked from one that has imported everything once."
-    os.environ['PYTHONPATH'] = os.pathsep.join([str(Path(__file__).parent), str(helpers.ROOT), os.environ.get('PYTHONPATH', '')])
-    os.environ.setdefault('OMP_NUM_THREADS', '1')
-    ctx = multiprocessing.get_context('forkserver')
-    ctx.set_forkserver_preload(['helpers', *(f'namedmask.{m}' for m in ('runs.pipeline', 'runs.scores', 'stages.index', 'stages.build', 'stages.saliency', 'stages.refine', 'stages.distil'))])
-    return ctx
+def server(): return helpers.fork_server()
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory): return helpers.write_photos(tmp_path_factory.mktemp('photos'), 6)

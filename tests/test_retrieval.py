@@ -10,7 +10,7 @@ from namedmask.stages import copies as copies_module, build as build_module, arc
 from namedmask.stages.archive import Archive
 from namedmask.app.archive_explorer import ArchiveExplorer
 from namedmask.stages.names import Category, parse_names
-from namedmask.stages.diversity import Looks, kinds, neighbour_votes, too_many_alike
+from namedmask.stages.diversity import ImageEmbedder, kinds, neighbour_votes, too_many_alike
 from namedmask.stages.sheet import archive_sheet
 from namedmask.stages.build import build_archive
 from namedmask.stages.retrieval import embed_names, top_n
@@ -144,7 +144,7 @@ def test_copies_are_dropped_and_name_what_they_repeat(tmp_path):
     assert why['2.jpg'] == 'repeats 1.jpg (the same file)'
     assert why['3.jpg'] == 'repeats 0.jpg (16 of 256 bits differ)'
     assert rels(a.kept()) == ['0.jpg', '1.jpg', '4.jpg', '5.jpg']
-    files_only = build_archive(index, words(), 'cat', 4, tmp_path/'b', near=-1, quiet=True)
+    files_only = build_archive(index, words(), 'cat', 4, tmp_path/'b', max_hamming=-1, quiet=True)
     assert rels(files_only.kept()) == ['0.jpg', '1.jpg', '3.jpg', '4.jpg']
 
 def test_same_vectors_are_no_copies(tmp_path):
@@ -183,7 +183,7 @@ def test_a_name_that_nothing_matches_is_told(tmp_path, capsys):
     assert not build_archive(Fake(of(*pets)), words(), 'cat', 5, tmp_path/'c', quiet=True).warnings
     assert Archive.open(tmp_path/'a').warnings == a.warnings
 
-@pytest.mark.parametrize('kw, why', [(dict(n=0), 'at least 1'), (dict(near=64), 'out of range'), (dict(index=Fake(np.zeros((0, 4)))), 'no photo'),
+@pytest.mark.parametrize('kw, why', [(dict(n=0), 'at least 1'), (dict(max_hamming=64), 'out of range'), (dict(index=Fake(np.zeros((0, 4)))), 'no photo'),
                                      (dict(index=Fake(np.ones((3, 7)))), 'same retriever')])
 def test_bad_settings(tmp_path, kw, why):
     args = dict(index=Fake(of((1, 0, 0))), retriever=words(), categories='cat', n=1, folder=tmp_path, quiet=True) | kw
@@ -204,7 +204,7 @@ def test_the_same_call_does_not_work_again_and_a_changed_one_does(tmp_path):
     b = build_archive(index, r, 'cat,dog', 3, tmp_path, quiet=True)
     assert r.calls == calls and (tmp_path/'manifest.csv').stat().st_mtime_ns == stamp
     assert b.key == a.key and [archive_module._as_row(e) for e in b.entries] == [archive_module._as_row(e) for e in a.entries]
-    changed = [dict(n=4), dict(categories='cat,dog=dog|bird'), dict(near=3), dict(index=Fake(pets(11))), dict(index=Fake(pets(), shas={5: 'new'}))]
+    changed = [dict(n=4), dict(categories='cat,dog=dog|bird'), dict(max_hamming=3), dict(index=Fake(pets(11))), dict(index=Fake(pets(), shas={5: 'new'}))]
     for kw in changed:
         calls = r.calls
         build_archive(**(dict(index=index, retriever=r, categories='cat,dog', n=3, folder=tmp_path, quiet=True) | kw))
@@ -374,37 +374,37 @@ def likeness(tmp_path):
 def test_outvoted_by_its_neighbours(likeness, tmp_path):
     plain = build_archive(likeness, words(), 'cat,dog', 12, tmp_path/'a', quiet=True)
     assert plain.kept('dog')[0].rel == '03.png'
-    a = build_archive(likeness, words(), 'cat,dog', 12, tmp_path/'b', quiet=True, looks=Looks(Eyes(), size=32), votes=5)
+    a = build_archive(likeness, words(), 'cat,dog', 12, tmp_path/'b', quiet=True, looks=ImageEmbedder(Eyes(), size=32), votes=5)
     lost = [e for e in a.dropped('dog') if e.rel == '03.png']
     assert len(lost) == 1 and lost[0].reason == 'looks like cat (5 of 5 nearest photos, 0 for dog)'
     assert [len(a.kept(n)) for n in a.names] == [12, 12]             # the next photo has come in
     assert all(int(e.rel[:2]) < 30 for e in a.kept('cat')) and all(int(e.rel[:2]) >= 30 for e in a.kept('dog'))
     assert archive_sheet(a, 'dog').size[0] > 0
-    nobody = build_archive(likeness, words(), 'cat,dog', 12, tmp_path/'c', quiet=True, looks=Looks(Eyes(), size=32), votes=0)
+    nobody = build_archive(likeness, words(), 'cat,dog', 12, tmp_path/'c', quiet=True, looks=ImageEmbedder(Eyes(), size=32), votes=0)
     assert nobody.key == plain.key
-    one = build_archive(likeness, words(), 'dog', 12, tmp_path/'d', quiet=True, looks=Looks(Eyes(), size=32))
+    one = build_archive(likeness, words(), 'dog', 12, tmp_path/'d', quiet=True, looks=ImageEmbedder(Eyes(), size=32))
     assert one.kept('dog')[0].rel == '03.png'                         # with one name there is nothing to vote between
 
 def test_a_second_opinion_is_not_asked_twice(likeness, tmp_path):
     class Counting(Eyes):
         n = 0
         def features(self, batch): Counting.n += len(batch); return super().features(batch)
-    build_archive(likeness, words(), 'cat,dog', 8, tmp_path/'a', quiet=True, looks=Looks(Counting(), size=32), votes=5)
+    build_archive(likeness, words(), 'cat,dog', 8, tmp_path/'a', quiet=True, looks=ImageEmbedder(Counting(), size=32), votes=5)
     seen = Counting.n
-    again = build_archive(likeness, words(), 'cat,dog', 9, tmp_path/'a', quiet=True, looks=Looks(Counting(), size=32), votes=5)
+    again = build_archive(likeness, words(), 'cat,dog', 9, tmp_path/'a', quiet=True, looks=ImageEmbedder(Counting(), size=32), votes=5)
     assert len(again.kept('dog')) == 9 and Counting.n - seen <= 4     # two or three new photos, and one to learn the size of a vector
 
 def test_photos_of_one_kind_make_room_for_others(likeness, tmp_path):
     "The best twelve of one name are all of one colour; the next photo of another colour comes in."
-    plain = build_archive(likeness, words(), 'cat', 12, tmp_path/'a', quiet=True, looks=Looks(Eyes(), size=32))
+    plain = build_archive(likeness, words(), 'cat', 12, tmp_path/'a', quiet=True, looks=ImageEmbedder(Eyes(), size=32))
     assert all(int(e.rel[:2]) < 30 for e in plain.kept('cat'))
-    a = build_archive(likeness, words(), 'cat', 12, tmp_path/'b', quiet=True, looks=Looks(Eyes(), size=32), alike=.5)
+    a = build_archive(likeness, words(), 'cat', 12, tmp_path/'b', quiet=True, looks=ImageEmbedder(Eyes(), size=32), alike=.5)
     assert [sum(int(e.rel[:2]) < 30 for e in a.kept('cat')), len(a.kept('cat'))] == [6, 12]
     assert a.kept('cat')[:6] == plain.kept('cat')[:6] and a.key != plain.key           # the best stay
     assert {e.reason for e in a.dropped('cat')} == {'6 better photos of cat look much like it'}
     assert len(told := [w for w in a.warnings if 'left out because they look much like' in w]) == 1 and '--alike 1' in told[0] and "'cat'" in told[0]
     assert not any('left out' in w for w in plain.warnings)
-    with pytest.raises(NamedMaskError, match='alike=2 is no part'): build_archive(likeness, words(), 'cat', 12, tmp_path/'c', quiet=True, looks=Looks(Eyes(), size=32), alike=2)
+    with pytest.raises(NamedMaskError, match='alike=2 is no part'): build_archive(likeness, words(), 'cat', 12, tmp_path/'c', quiet=True, looks=ImageEmbedder(Eyes(), size=32), alike=2)
     with pytest.raises(NamedMaskError, match='needs eyes'): build_archive(likeness, words(), 'cat', 12, tmp_path/'c', quiet=True, alike=.5)
 
 def test_a_name_whose_photos_are_of_one_kind_is_told():
@@ -526,9 +526,9 @@ def test_two_things_on_white_are_no_copies(tmp_path):
     with pytest.raises(NamedMaskError, match='no way'): build_archive(index, words(), 'cat', 4, tmp_path/'x', copies='guess', quiet=True)
 
 def test_only_what_can_differ_has_a_key_of_its_own():
-    def key(**kw): return build_module._settings(Fake(pets()), words(), parse_names('cat'), 3, kw.pop('near', 16), None, 0, **kw)
+    def key(**kw): return build_module._told(Fake(pets()), words(), parse_names('cat'), 3, build_module.Retrieval(votes=0, **kw), None)
     assert key(copies='confirmed') != key(copies='hash') and 'copies' not in key(copies='hash')
-    assert key(copies='confirmed', near=-1) == key(copies='hash', near=-1)
+    assert key(copies='confirmed', max_hamming=-1) == key(copies='hash', max_hamming=-1)
 
 # ---------------------------------------------------------------- as in version 0.1
 
@@ -670,14 +670,14 @@ def test_damaged_scores_end_in_a_sentence(tmp_path, data):
 
 def test_a_name_whose_best_photos_fit_another_name_better_is_not_trusted(tmp_path):
     v = of(*[(1, .2, .1)]*20, *[(.1, 1, .1)]*20, *[(.9, .2, .4)]*9, (.1, .2, 1))           # nine cats that look a little like birds, and one bird
-    a = build_archive(Fake(v), words(), 'cat,dog,bird', 10, tmp_path/'a', near=-1, votes=0, quiet=True)
+    a = build_archive(Fake(v), words(), 'cat,dog,bird', 10, tmp_path/'a', max_hamming=-1, votes=0, quiet=True)
     assert a.trust == dict(cat=1, dog=1, bird=.1) and Archive.open(tmp_path/'a').trust == a.trust
     told = [w for w in a.warnings if 'do not trust its archive' in w]
     assert len(told) == 1 and told[0].startswith("Only 10% of the best photos of 'bird'")
-    assert build_archive(Fake(v), words(), 'bird', 10, tmp_path/'b', near=-1, votes=0, quiet=True).trust == {}
+    assert build_archive(Fake(v), words(), 'bird', 10, tmp_path/'b', max_hamming=-1, votes=0, quiet=True).trust == {}
 
 def test_a_name_gets_one_sentence_about_its_fit(tmp_path):
-    a = build_archive(Fake(of(*[(1, .2, .1), (.1, 1, .1)]*20)), words(), 'cat,dog,bird', 5, tmp_path, near=-1, quiet=True)
+    a = build_archive(Fake(of(*[(1, .2, .1), (.1, 1, .1)]*20)), words(), 'cat,dog,bird', 5, tmp_path, max_hamming=-1, quiet=True)
     assert a.trust['bird'] < build_module.TRUSTED and sum("'bird'" in w and ('fit' in w) for w in a.warnings if 'only' not in w) == 1
 
 def test_trust_is_compared_with_precision(tmp_path):

@@ -17,7 +17,7 @@ from namedmask.models.batches import *
 from namedmask.models.train import *
 from namedmask.models.segmenter import *
 from namedmask.models.deeplab import PhaseConv2d
-from namedmask.data.samples import place
+from namedmask.data.samples import crop_window
 
 Photo = namedtuple('Photo', 'name path sha')
 NAMES = ('circle', 'square')
@@ -193,7 +193,7 @@ def test_image_and_mask_move_together(tmp_path):
 def test_place_stays_inside():
     for u in (0, .5, .9999):
         for s in (.01, .3, 1, 3):
-            lo, hi, off, n = place(37, s, 32, u)
+            lo, hi, off, n = crop_window(37, s, 32, u)
             assert 0 <= lo < hi <= 37.001 and 0 <= off and off+n <= 32 and n >= 1
 
 def test_batches_are_typed_and_continue(tmp_path):

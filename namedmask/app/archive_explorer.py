@@ -27,11 +27,13 @@ class ArchiveExplorer:
         size=140,   # Pixels of a photo's side
         ):
         import ipywidgets as w
-        self.archive, self.per_page, self.size, self.page, self._looks = archive, per_page, size, 0, _card_looks(size)
-        self._name = w.Dropdown(description='Name', layout=w.Layout(width='260px'), style=dict(description_width='45px'))
+        self.archive, self.per_page, self.size, self.page = archive, per_page, size, 0
+        self._looks = _card_looks(size)
+        self._name = w.Dropdown(description='Name', layout=w.Layout(width='260px'),
+                                style=dict(description_width='45px'))
         self._show = w.ToggleButtons(options=_SHOWS, style=dict(button_width='75px'))
-        self._prev, self._next = (w.Button(icon=i, tooltip=t, layout=w.Layout(width='36px')) for i, t in
-                                  (('chevron-left', 'Previous page'), ('chevron-right', 'Next page')))
+        def arrow(icon, tooltip): return w.Button(icon=icon, tooltip=tooltip, layout=w.Layout(width='36px'))
+        self._prev, self._next = arrow('chevron-left', 'Previous page'), arrow('chevron-right', 'Next page')
         self._where, self._note = w.Label(), w.Label()
         self._save = w.Button(description='Save', icon='save', button_style='primary', layout=w.Layout(width='90px'))
         self._grid = w.Box(layout=w.Layout(flex_flow='row wrap', width='100%'))
@@ -40,8 +42,10 @@ class ArchiveExplorer:
                               self._grid, w.HBox([self._save, self._note], layout=row)])
         self._name.options = archive.names
         self._name.value = archive._name(name or archive.names[0])
-        for o in (self._name, self._show): o.observe(lambda _: self.refresh(), 'value')
-        self._prev.on_click(lambda _: self.turn(-1)); self._next.on_click(lambda _: self.turn(1)); self._save.on_click(lambda _: self.save())
+        for control in (self._name, self._show): control.observe(lambda _: self.refresh(), 'value')
+        self._prev.on_click(lambda _: self.turn(-1))
+        self._next.on_click(lambda _: self.turn(1))
+        self._save.on_click(lambda _: self.save())
         self.refresh()
 
     def _ipython_display_(self):
@@ -60,8 +64,9 @@ class ArchiveExplorer:
 @patch
 def refresh(self:ArchiveExplorer):
     "Show the first page of the chosen name and kind."
-    a, which = self.archive, self._show.value
-    self.paths = [e.rel if not e.root else str(e.path) for e in (a.examined(self.name) if which == 'all' else getattr(a, which)(self.name))]
+    which = self._show.value
+    entries = getattr(self.archive, 'examined' if which == 'all' else which)(self.name)
+    self.paths = [e.rel if not e.root else str(e.path) for e in entries]
     self.page = 0
     self._draw()
 
@@ -90,27 +95,33 @@ def move(self:ArchiveExplorer, path, name:str):
 @patch
 def save(self:ArchiveExplorer):
     "Write the edits and the manifest."
-    try: self.archive.save(); self._note.value = f'Saved to {self.archive.folder/"manifest.csv"}.'
+    try:
+        self.archive.save()
+        self._note.value = f'Saved to {self.archive.folder/"manifest.csv"}.'
     except NamedMaskError as e: self._note.value = str(e)
 
 # %% ../../nbs/app/archive_explorer.ipynb #4f8c401d
 @patch
 def _change(self:ArchiveExplorer, what, *args):
     try: what(*args)
-    except NamedMaskError as e: self._note.value = str(e); return
+    except NamedMaskError as e:
+        self._note.value = str(e)
+        return
     self._draw()
-    k = self.archive.unsaved
-    self._note.value = f"{k} change{'s'*(k != 1)} not saved yet." if k else ''
+    unsaved = self.archive.unsaved
+    self._note.value = f"{unsaved} change{'s'*(unsaved != 1)} not saved yet." if unsaved else ''
 
 @patch
 def _draw(self:ArchiveExplorer):
     "The photos of the page, and where we are."
     start = self.page*self.per_page
-    lines = {str(e.path): e for e in self.archive.examined(self.name)}
-    now = [lines[p] for p in self.paths[start:start + self.per_page] if p in lines]
-    old, self._grid.children = self._grid.children, [self._card(e) for e in now]
-    for o in old: _close(o)
-    self._where.value = f'{start + 1}-{start + len(now)} of {len(self.paths)}, {len(self.archive.kept(self.name))} kept' if now else 'no photo'
+    by_path = {str(e.path): e for e in self.archive.examined(self.name)}
+    entries = [by_path[p] for p in self.paths[start:start + self.per_page] if p in by_path]
+    old, self._grid.children = self._grid.children, [self._card(e) for e in entries]
+    for card in old: _close(card)
+    kept = len(self.archive.kept(self.name))
+    where = f'{start + 1}-{start + len(entries)} of {len(self.paths)}, {kept} kept'
+    self._where.value = where if entries else 'no photo'
     self._prev.disabled, self._next.disabled = not self.page, start + self.per_page >= len(self.paths)
 
 # %% ../../nbs/app/archive_explorer.ipynb #0be8712d
@@ -118,31 +129,38 @@ def _jpeg(e, size):
     "A square thumbnail as bytes; a grey square for a photo that cannot be read."
     try: im = ImageOps.pad(load_image(e.path, size), (size, size), color='white')
     except NamedMaskError: im = Image.new('RGB', (size, size), 'lightgrey')
-    b = io.BytesIO(); _pale(im, e).save(b, 'JPEG', quality=85)
-    return b.getvalue()
+    data = io.BytesIO()
+    _pale(im, e).save(data, 'JPEG', quality=85)
+    return data.getvalue()
 
 def _close(widget):
     "Free a widget and all it holds; each is an object in the browser too."
-    for o in getattr(widget, 'children', ()): _close(o)
+    for child in getattr(widget, 'children', ()): _close(child)
     widget.close()
 
 def _card_looks(size):
     "Layouts and styles that all cards share: fewer objects to send to the browser."
     import ipywidgets as w
-    def card(colour): return w.Layout(width=f'{size + 18}px', margin='4px', padding='4px', align_items='center', border=f'2px solid {colour}')
-    return {'plain': w.Layout(), 'text': w.Layout(width=f'{size + 4}px', height='22px'), 'button': w.Layout(width='52px', height='26px'),
-            'menu': w.Layout(width=f'{size - 54}px', height='26px'), 'small': w.Label(style=dict(font_size='11px')).style,
-            'plain button': w.Button().style, 'plain menu': w.Dropdown().style, 'kept': card(_GREEN), 'dropped': card(_RED)}
+    def card(colour):
+        return w.Layout(width=f'{size + 18}px', margin='4px', padding='4px', align_items='center',
+                        border=f'2px solid {colour}')
+    return {'plain': w.Layout(), 'text': w.Layout(width=f'{size + 4}px', height='22px'),
+            'button': w.Layout(width='52px', height='26px'), 'menu': w.Layout(width=f'{size - 54}px', height='26px'),
+            'small': w.Label(style=dict(font_size='11px')).style, 'plain button': w.Button().style,
+            'plain menu': w.Dropdown().style, 'kept': card(_GREEN), 'dropped': card(_RED)}
 
 @patch
 def _card(self:ArchiveExplorer, e):
     "A photo with its rank, score, decision and controls."
     import ipywidgets as w
-    path, l = str(e.path), self._looks
-    pic = w.Image(value=_jpeg(e, self.size), format='jpeg', width=self.size, height=self.size, layout=l['plain'])
-    text = w.Label(_caption(e), tooltip=f'{path}\n{e.reason or e.status}', layout=l['text'], style=l['small'])
-    button = w.Button(description='drop' if e.kept else 'keep', tooltip=e.reason or e.status, layout=l['button'], style=l['plain button'])
+    path, looks, why = str(e.path), self._looks, e.reason or e.status
+    picture = w.Image(value=_jpeg(e, self.size), format='jpeg', width=self.size, height=self.size,
+                      layout=looks['plain'])
+    text = w.Label(_caption(e), tooltip=f'{path}\n{why}', layout=looks['text'], style=looks['small'])
+    button = w.Button(description='drop' if e.kept else 'keep', tooltip=why, layout=looks['button'],
+                      style=looks['plain button'])
     button.on_click(lambda _: (self.drop if e.kept else self.keep)(path))
-    to = w.Dropdown(options=[('move to', '')] + [(n, n) for n in self.archive.names if n != e.name], layout=l['menu'], style=l['plain menu'])
-    to.observe(lambda o: o['new'] and self.move(path, o['new']), 'value')
-    return w.VBox([pic, text, w.HBox([button, to], layout=l['plain'])], layout=l[e.status])
+    names = [('move to', ''), *((name, name) for name in self.archive.names if name != e.name)]
+    menu = w.Dropdown(options=names, layout=looks['menu'], style=looks['plain menu'])
+    menu.observe(lambda change: change['new'] and self.move(path, change['new']), 'value')
+    return w.VBox([picture, text, w.HBox([button, menu], layout=looks['plain'])], layout=looks[e.status])

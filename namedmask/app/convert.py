@@ -1,4 +1,4 @@
-"""The weights that the authors of NamedMask, SelfMask, DINO, MoCo and SwAV published, read safely, checked tensor by tensor, and made into files that this library loads.
+"""The weights that the authors of NamedMask, SelfMask, DINO, MoCo and SwAV published, made into files of this library.
 
 Docs: https://namedmask.github.io/namedmask/app/convert.html.md"""
 
@@ -28,65 +28,76 @@ _all_ = ['read_header', 'read_weights', 'tensors_of']   # from the chapter Teach
 
 # %% ../../nbs/app/convert.ipynb #2ce9c83e
 def _conv(name, c_out, c_in, k=1): return {f'{name}.weight': (c_out, c_in, k, k)}
+
 def _linear(name, c_out, c_in): return {f'{name}.weight': (c_out, c_in), f'{name}.bias': (c_out,)}
-def _norm(name, c, *more): return {f'{name}.{o}': (c,) for o in ('weight', 'bias', *more)}
+
+def _norm(name, c, *more): return {f'{name}.{part}': (c,) for part in ('weight', 'bias', *more)}
+
 def _batchnorm(name, c): return _norm(name, c, 'running_mean', 'running_var')
 
 def resnet50_layout()->dict: # {name: shape}
     "The 265 tensors of a ResNet-50 without classifier, under torchvision's names."
-    out, c = {**_conv('conv1', 64, 3, 7), **_batchnorm('bn1', 64)}, 64
+    shapes, c = {**_conv('conv1', 64, 3, 7), **_batchnorm('bn1', 64)}, 64
     for layer, (blocks, w) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512)), 1):
         for i in range(blocks):
-            p = f'layer{layer}.{i}'
+            block = f'layer{layer}.{i}'
             for j, (c_in, c_out, k) in enumerate(((c, w, 1), (w, w, 3), (w, 4*w, 1)), 1):
-                out |= _conv(f'{p}.conv{j}', c_out, c_in, k) | _batchnorm(f'{p}.bn{j}', c_out)
-            if not i: out |= _conv(f'{p}.downsample.0', 4*w, c) | _batchnorm(f'{p}.downsample.1', 4*w)
+                shapes |= _conv(f'{block}.conv{j}', c_out, c_in, k) | _batchnorm(f'{block}.bn{j}', c_out)
+            if not i: shapes |= _conv(f'{block}.downsample.0', 4*w, c) | _batchnorm(f'{block}.downsample.1', 4*w)
             c = 4*w
-    return out
+    return shapes
 
 # %% ../../nbs/app/convert.ipynb #a8004afa
 def deeplab_layout(
     n_classes:int, # Background included
 )->dict: # {name: shape}
     "The released NamedMask network: ResNet-50 as `backbone`, the decoder as `classifier`."
-    def head(name, conv, c=256, bn=1): return _conv(f'{name}.0', *conv) | _batchnorm(f'{name}.{bn}', c)
-    def split(name, c_in): return _conv(f'{name}.0.body.0', c_in, 1, 3) | _conv(f'{name}.0.body.1', 256, c_in) | _batchnorm(f'{name}.1', 256)
-    out = head('project', (48, 256), 48) | head('aspp.convs.0', (256, 2048)) | head('aspp.project', (256, 1280))
-    for i in (1, 2, 3): out |= split(f'aspp.convs.{i}', 2048)
-    out |= _conv('aspp.convs.4.1', 256, 2048) | _batchnorm('aspp.convs.4.2', 256)
-    out |= split('classifier', 304) | _conv('classifier.3', n_classes, 256) | {'classifier.3.bias': (n_classes,)}
-    return {f'backbone.{k}': s for k, s in resnet50_layout().items()} | {f'classifier.{k}': s for k, s in out.items()}
+    def plain(name, c_out, c_in): return _conv(f'{name}.0', c_out, c_in) | _batchnorm(f'{name}.1', c_out)
+    def separable(name, c_in):
+        depthwise, pointwise = _conv(f'{name}.0.body.0', c_in, 1, 3), _conv(f'{name}.0.body.1', 256, c_in)
+        return depthwise | pointwise | _batchnorm(f'{name}.1', 256)
+    head = plain('project', 48, 256) | plain('aspp.convs.0', 256, 2048) | plain('aspp.project', 256, 1280)
+    for i in (1, 2, 3): head |= separable(f'aspp.convs.{i}', 2048)
+    head |= _conv('aspp.convs.4.1', 256, 2048) | _batchnorm('aspp.convs.4.2', 256)
+    head |= separable('classifier', 304) | _conv('classifier.3', n_classes, 256) | {'classifier.3.bias': (n_classes,)}
+    backbone = {f'backbone.{name}': shape for name, shape in resnet50_layout().items()}
+    return backbone | {f'classifier.{name}': shape for name, shape in head.items()}
 
 # %% ../../nbs/app/convert.ipynb #2d52391e
 def vit_small_layout(
     patch:int, # Pixels of a patch's side: 16 or 8
 )->dict: # {name: shape}
     "DINO's ViT-S at 224 pixels."
-    c, n = 384, (224//patch)**2 + 1
-    out = {'cls_token': (1, 1, c), 'pos_embed': (1, n, c), 'patch_embed.proj.weight': (c, 3, patch, patch), 'patch_embed.proj.bias': (c,), **_norm('norm', c)}
+    c, tokens = 384, (224//patch)**2 + 1
+    shapes = {'cls_token': (1, 1, c), 'pos_embed': (1, tokens, c), 'patch_embed.proj.weight': (c, 3, patch, patch),
+              'patch_embed.proj.bias': (c,), **_norm('norm', c)}
     for i in range(12):
-        p = f'blocks.{i}'
-        out |= _norm(f'{p}.norm1', c) | _linear(f'{p}.attn.qkv', 3*c, c) | _linear(f'{p}.attn.proj', c, c)
-        out |= _norm(f'{p}.norm2', c) | _linear(f'{p}.mlp.fc1', 4*c, c) | _linear(f'{p}.mlp.fc2', c, 4*c)
-    return out
+        block = f'blocks.{i}'
+        shapes |= _norm(f'{block}.norm1', c) | _linear(f'{block}.attn.qkv', 3*c, c)
+        shapes |= _linear(f'{block}.attn.proj', c, c) | _norm(f'{block}.norm2', c)
+        shapes |= _linear(f'{block}.mlp.fc1', 4*c, c) | _linear(f'{block}.mlp.fc2', c, 4*c)
+    return shapes
 
 def selfmask_layout(
     queries:int=20, # Masks that the network proposes: 20, or 10
 )->dict: # {name: shape}
     "The released SelfMask network: ViT-S/8, six decoder layers, queries, objectness."
-    c, out = 384, {f'encoder.{k}': s for k, s in vit_small_layout(8).items()}
+    c, shapes = 384, {f'encoder.{name}': shape for name, shape in vit_small_layout(8).items()}
     for i in range(6):
-        p = f'decoder.layers.{i}'
-        for a in ('self_attn', 'multihead_attn'):
-            out |= {f'{p}.{a}.in_proj_weight': (3*c, c), f'{p}.{a}.in_proj_bias': (3*c,)} | _linear(f'{p}.{a}.out_proj', c, c)
-        out |= _linear(f'{p}.linear1', 4*c, c) | _linear(f'{p}.linear2', c, 4*c)
-        for j in (1, 2, 3): out |= _norm(f'{p}.norm{j}', c)
-    out |= _norm('decoder.norm', c) | {'query_embed': (queries, c)}
-    for j, n in enumerate((c, c, 1)): out |= _linear(f'ffn.layers.{j}', n, c)
-    return out
+        layer = f'decoder.layers.{i}'
+        for attention in (f'{layer}.self_attn', f'{layer}.multihead_attn'):
+            shapes |= {f'{attention}.in_proj_weight': (3*c, c), f'{attention}.in_proj_bias': (3*c,)}
+            shapes |= _linear(f'{attention}.out_proj', c, c)
+        shapes |= _linear(f'{layer}.linear1', 4*c, c) | _linear(f'{layer}.linear2', c, 4*c)
+        for j in (1, 2, 3): shapes |= _norm(f'{layer}.norm{j}', c)
+    shapes |= _norm('decoder.norm', c) | {'query_embed': (queries, c)}
+    for j, c_out in enumerate((c, c, 1)): shapes |= _linear(f'ffn.layers.{j}', c_out, c)
+    return shapes
 
 # %% ../../nbs/app/convert.ipynb #65733dec
-def _rows(state, name, otherwise): return state[name].shape[0] if name in state and state[name].ndim else otherwise
+def _rows(state, name, otherwise):
+    "How many rows a tensor has."
+    return state[name].shape[0] if name in state and state[name].ndim else otherwise
 
 @dataclass(frozen=True)
 class Layout:
@@ -98,14 +109,18 @@ class Layout:
     prefixes:tuple = ('', 'module.') # What may come before each name
     ignored:str = '$.'# Regular expression: names that may be there and are not used
 
-_BACKBONE = dict(kind='encoder', prefixes=('', 'module.', 'backbone.', 'module.backbone.', 'encoder_q.', 'module.encoder_q.'),
-                 ignored=r'(module\.)?(fc\.|head\.|projection_head\.|prototypes|encoder_k\.|queue)')
+_BACKBONE = dict(
+    kind='encoder',
+    prefixes=('', 'module.', 'backbone.', 'module.backbone.', 'encoder_q.', 'module.encoder_q.'),
+    ignored=r'(module\.)?(fc\.|head\.|projection_head\.|prototypes|encoder_k\.|queue)')
 LAYOUTS = (
-    Layout("NamedMask's DeepLabV3+", lambda s: deeplab_layout(_rows(s, 'classifier.classifier.3.weight', 21)), 'segmenter', 'resnet50'),
-    Layout('SelfMask', lambda s: selfmask_layout(_rows(s, 'query_embed', 20)), 'saliency', 'vit_small_patch8_224'),
-    Layout('ResNet-50', lambda s: resnet50_layout(), encoder='resnet50', **_BACKBONE),
-    Layout('ViT-S/16', lambda s: vit_small_layout(16), encoder='vit_small_patch16_224', **_BACKBONE),
-    Layout('ViT-S/8', lambda s: vit_small_layout(8), encoder='vit_small_patch8_224', **_BACKBONE))
+    Layout("NamedMask's DeepLabV3+", lambda state: deeplab_layout(_rows(state, 'classifier.classifier.3.weight', 21)),
+           'segmenter', 'resnet50'),
+    Layout('SelfMask', lambda state: selfmask_layout(_rows(state, 'query_embed', 20)),
+           'saliency', 'vit_small_patch8_224'),
+    Layout('ResNet-50', lambda state: resnet50_layout(), encoder='resnet50', **_BACKBONE),
+    Layout('ViT-S/16', lambda state: vit_small_layout(16), encoder='vit_small_patch16_224', **_BACKBONE),
+    Layout('ViT-S/8', lambda state: vit_small_layout(8), encoder='vit_small_patch8_224', **_BACKBONE))
 
 # %% ../../nbs/app/convert.ipynb #5b946e89
 @dataclass
@@ -123,13 +138,18 @@ class Fit:
     def wrong(self)->int: return len(self.missing) + len(self.unexpected) + len(self.shapes)
     def text(self, most:int=6)->str: # Names of each kind that are shown
         "What does not fit, in words."
+        def few(what, names):
+            more = ', …' if len(names) > most else ''
+            return f"{len(names)} {what}: {', '.join(names[:most])}{more}"
         kinds = (('missing', self.missing), ('unexpected', self.unexpected), ('of another shape', self.shapes))
-        return '; '.join(f"{len(o)} {what}: {', '.join(o[:most])}{', …' if len(o) > most else ''}" for what, o in kinds if o)
+        return '; '.join(few(what, names) for what, names in kinds if names)
 
 # %% ../../nbs/app/convert.ipynb #3013c4fd
 class Misfit(NamedMaskError):
     "No layout fits; `.fit` is the nearest, with all the names that are in the way."
-    def __init__(self, text, fit): super().__init__(text); self.fit = fit
+    def __init__(self, text, fit):
+        super().__init__(text)
+        self.fit = fit
 
 def fit_layout(
     state:dict,    # {name: tensor}
@@ -137,12 +157,14 @@ def fit_layout(
     prefix:str='', # What comes before each name
 )->Fit:
     "Lay a state dict against a layout."
-    cut = {k[len(prefix):] if k.startswith(prefix) else k: v for k, v in state.items()}
+    cut = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     wants, known = layout.wants(cut), re.compile(layout.ignored)
     fit = Fit(layout, prefix, {k: cut[k] for k in wants if k in cut}, [k for k in wants if k not in cut])
     fit.shapes = [f'{k} {tuple(v.shape)}, not {wants[k]}' for k, v in fit.state.items() if tuple(v.shape) != wants[k]]
-    for k in cut:
-        if k not in wants: (fit.unused if k.endswith('num_batches_tracked') or known.match(k) else fit.unexpected).append(k)
+    for name in cut:
+        if name in wants: continue
+        unused = name.endswith('num_batches_tracked') or known.match(name)
+        (fit.unused if unused else fit.unexpected).append(name)
     return fit
 
 def recognise(
@@ -150,19 +172,25 @@ def recognise(
     file='the file',  # For the message
 )->Fit:
     "The layout that a state dict has; a `Misfit` with the names that do not fit where it has none."
-    best = min((fit_layout(state, o, p) for o in LAYOUTS for p in o.prefixes), key=lambda f: f.wrong)
+    fits = (fit_layout(state, layout, prefix) for layout in LAYOUTS for prefix in layout.prefixes)
+    best = min(fits, key=lambda fit: fit.wrong)
     if not best.wrong: return best
-    if not best.state: raise Misfit(f"{file} has none of the known layouts ({', '.join(o.name for o in LAYOUTS)}): its tensors are called {', '.join(list(state)[:6]) or 'nothing'}"
-                                    f"{', …' if len(state) > 6 else ''}; bring one of the published files.", best)
-    raise Misfit(f"{file} is nearest to {best.layout.name} and does not fit it ({best.text()}): bring the published file, or save the weights under its names.", best)
+    if not best.state:
+        known = ', '.join(layout.name for layout in LAYOUTS)
+        called = f"{', '.join(list(state)[:6]) or 'nothing'}{', …' if len(state) > 6 else ''}"
+        raise Misfit(f"{file} has none of the known layouts ({known}): its tensors are called {called}; "
+                     "bring one of the published files.", best)
+    raise Misfit(f"{file} is nearest to {best.layout.name} and does not fit it ({best.text()}): "
+                 "bring the published file, or save the weights under its names.", best)
 
 # %% ../../nbs/app/convert.ipynb #2563d03d
-_RENAME = (('backbone.', 'encoder.model.'), ('classifier.project.', 'head.low.'), ('classifier.aspp.convs.', 'head.branches.'),
-           ('classifier.aspp.project.', 'head.merge.'), ('classifier.classifier.', 'head.classify.'))
+_RENAME = (('backbone.', 'encoder.model.'), ('classifier.project.', 'head.low.'),
+           ('classifier.aspp.convs.', 'head.branches.'), ('classifier.aspp.project.', 'head.merge.'),
+           ('classifier.classifier.', 'head.classify.'))
 
 def our_name(name:str)->str: # A tensor's name in a released NamedMask network
     "Its name in `PaperDeepLab`."
-    theirs, ours = next(o for o in _RENAME if name.startswith(o[0]))
+    theirs, ours = next(pair for pair in _RENAME if name.startswith(pair[0]))
     return ours + name[len(theirs):].replace('.body.', '.')
 
 def released_deeplab(
@@ -171,34 +199,43 @@ def released_deeplab(
     "The published network, in evaluation mode."
     n = state['classifier.classifier.3.weight'].shape[0]
     model = deeplabv3plus('resnet50', n, output_stride=8, rates=(12, 24, 36), head='paper')
-    missing, extra = model.load_state_dict({our_name(k): v.float() for k, v in state.items() if not k.endswith('num_batches_tracked')}, strict=False)
-    assert not extra and all(k.endswith('num_batches_tracked') for k in missing)     # the layout was checked before
+    def is_counter(name): return name.endswith('num_batches_tracked')
+    ours = {our_name(name): tensor.float() for name, tensor in state.items() if not is_counter(name)}
+    missing, extra = model.load_state_dict(ours, strict=False)
+    assert not extra and all(map(is_counter, missing))     # the layout was checked before
     return model.eval()
 
 # %% ../../nbs/app/convert.ipynb #1cf46cb4
 def _namedmask_cards(source, sha):
-    net = TeacherCard('NamedMask, as released', 'student', 'image-text pairs', 'not stated for the weights; code MIT', source, sha)
-    return [net, *release_cards(), TeacherCard('DINO ResNet-50', 'student', 'nothing', 'Apache-2.0', 'first weights of its encoder')]
+    licence = 'not stated for the weights; code MIT'
+    net = TeacherCard('NamedMask, as released', 'student', 'image-text pairs', licence, source, sha)
+    first = TeacherCard('DINO ResNet-50', 'student', 'nothing', 'Apache-2.0', 'first weights of its encoder')
+    return [net, *release_cards(), first]
 
 def _selfmask_cards(source, sha):
     _, net, voters = release_cards()
     return [replace(net, source=f'{source}; the checkpoint with the best IoU on DUTS-TE was kept', sha256=sha), voters]
 
-_PUBLISHED = dict(segmenter=r'namedmask_(cityscapes_object|coca|coco2017|voc2012|imagenet_s(50|300|919))\.pt|expert_[a-z_]+\.pt', saliency=r'selfmask_nq(10|20)\.pt')
+_PUBLISHED = dict(
+    segmenter=r'namedmask_(cityscapes_object|coca|coco2017|voc2012|imagenet_s(50|300|919))\.pt|expert_[a-z_]+\.pt',
+    saliency=r'selfmask_nq(10|20)\.pt')
 
 def _published(meta, kind): return bool(re.fullmatch(_PUBLISHED[kind], meta['source']['file']))
 
 def _stated(meta, said, known, what):
     "What a file was supervised with: what its user says, but never less than the file shows."
-    file = meta['source']['file']
+    is_a = f"{meta['source']['file']} is a {what}"
     if (said or known) is None:
-        raise NamedMaskError(f"{file} is a {what}, and does not tell how it was trained: say it with --supervision, one of {', '.join(SUPERVISION)}; 'nothing' if only photos went in.")
+        cure = f"say it with --supervision, one of {', '.join(SUPERVISION)}; 'nothing' if only photos went in"
+        raise NamedMaskError(f"{is_a}, and does not tell how it was trained: {cure}.")
     if said and known and SUPERVISION.index(said) < SUPERVISION.index(known):
-        raise NamedMaskError(f"{file} is a {what}, which learnt from {known}: --supervision {said!r} says less than that; leave it out.")
+        less = f"--supervision {said!r} says less than that"
+        raise NamedMaskError(f"{is_a}, which learnt from {known}: {less}; leave it out.")
     return said or known
 
 def _card(meta, name, role, supervision, licence):
-    return TeacherCard(name, role, supervision, licence, meta['source']['file'], meta['source']['sha256'], allow_masks=supervision == 'masks')   # said, not hidden
+    source, masks = meta['source'], supervision == 'masks'      # said, not hidden
+    return TeacherCard(name, role, supervision, licence, source['file'], source['sha256'], allow_masks=masks)
 
 def encoder_supervision(
     fit:Fit,         # From `recognise`
@@ -206,12 +243,15 @@ def encoder_supervision(
     file='',         # Its name: DINO's are called dino_…_pretrain.pth
 )->tuple: # (which it is, what it was supervised with); the latter None where the file does not tell
     "Who trained an encoder, as far as its file gives it away."
-    names = fit.unused
-    if any(re.fullmatch(r'(module\.)?((fc|head)\.|head\.fc\.)weight', k) for k in names): return f'{fit.layout.name} with a classifier', 'image labels'   # whatever else it is called
-    if any('projection_head' in k or k.startswith('prototypes') for k in names): return f'SwAV {fit.layout.name}', 'nothing'
-    if 'encoder_q' in fit.prefix: return f'MoCo {fit.layout.name}', 'nothing'
-    if file.startswith('dino_') or {'teacher', 'student'} & set(boxes) or any(re.match(r'(module\.)?head\.(mlp|last_layer)', k) for k in names): return f'DINO {fit.layout.name}', 'nothing'
-    return fit.layout.name, None
+    names, network = fit.unused, fit.layout.name
+    if any(re.fullmatch(r'(module\.)?((fc|head)\.|head\.fc\.)weight', name) for name in names):
+        return f'{network} with a classifier', 'image labels'     # whatever else it is called
+    if any('projection_head' in name or name.startswith('prototypes') for name in names):
+        return f'SwAV {network}', 'nothing'
+    if 'encoder_q' in fit.prefix: return f'MoCo {network}', 'nothing'
+    has_head = any(re.match(r'(module\.)?head\.(mlp|last_layer)', name) for name in names)
+    if file.startswith('dino_') or {'teacher', 'student'} & set(boxes) or has_head: return f'DINO {network}', 'nothing'
+    return network, None
 
 # %% ../../nbs/app/convert.ipynb #fccfb96a
 def class_names(
@@ -220,14 +260,16 @@ def class_names(
     benchmark=None,  # 'voc2012', 'coco2017', 'coca', 'cityscapes_object', ...
 )->list: # n_classes - 1 names
     "The names of a network's classes; too few or too many are a `NamedMaskError`."
-    if names is not None: found = [c.name for c in parse_names(names)]
-    elif benchmark is not None: found = benchmark_names(benchmark)
-    else: raise NamedMaskError(f"The network has {n_classes} classes, background included, and no names: say --names with {n_classes - 1} of them in the order "
-                               f"of its classes{', or the --benchmark it was trained for' if n_classes > 2 else ', the one of the expert'}.")
-    if len(found) != n_classes - 1:
-        raise NamedMaskError(f"The network has {n_classes} classes, background included, and {benchmark if names is None else 'you'} "
-                             f"give{'s' if names is None else ''} {len(found)} names: it needs {n_classes - 1}.")
-    return found
+    has = f"The network has {n_classes} classes, background included"
+    if names is not None: given, who = [c.name for c in parse_names(names)], 'you give'
+    elif benchmark is not None: given, who = benchmark_names(benchmark), f'{benchmark} gives'
+    else:
+        which = 'or the --benchmark it was trained for' if n_classes > 2 else 'the one of the expert'
+        cure = f"say --names with {n_classes - 1} of them in the order of its classes, {which}"
+        raise NamedMaskError(f"{has}, and no names: {cure}.")
+    if len(given) != n_classes - 1:
+        raise NamedMaskError(f"{has}, and {who} {len(given)} names: it needs {n_classes - 1}.")
+    return given
 
 def benchmark_names(
     benchmark:str, # 'voc2012', or as in the published files' names: 'cityscapes_object', 'imagenet_s50'
@@ -253,7 +295,9 @@ def write_safetensors(
 ):
     "One file with the tensors and, in its header, a description under 'namedmask'."
     from safetensors.torch import save_file
-    with atomic_path(path) as tmp: save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, tmp, {'format': 'pt', 'namedmask': json.dumps(meta, ensure_ascii=False)})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    header = {'format': 'pt', 'namedmask': json.dumps(meta, ensure_ascii=False)}
+    with atomic_path(path) as tmp: save_file(tensors, tmp, header)
 
 # %% ../../nbs/app/convert.ipynb #971a9501
 def convert(
@@ -261,9 +305,12 @@ def convert(
     out,               # A folder for a segmenter; or a path that ends in .safetensors
     names=None,        # The segmenter's names in the order of its classes, as for `parse_names`
     benchmark=None,    # Or the benchmark whose names they are
-    supervision=None,  # 'nothing', 'image-text pairs', 'image labels' or 'masks', where the file does not tell; never less than it shows
+    supervision=None,  # 'nothing', 'image-text pairs', 'image labels' or 'masks', where the file does not tell
 )->dict: # The description that was written
-    "Make a published checkpoint into a file of ours; anything that is not in a published layout is refused by name."
+    """Make a published checkpoint into a file of ours; anything that is not in a published layout is refused by name.
+
+    `supervision` must not say less than the file shows.
+    """
     _check_out(Path(out), file)
     state, boxes = tensors_of(read_weights(file), file)
     check_tensors(state, file)
@@ -272,15 +319,22 @@ def convert(
     meta = dict(format=1, side=None, source=dict(file=Path(file).name, sha256=sha, layout=fit.layout.name))
     if supervision is not None and supervision not in SUPERVISION:
         raise NamedMaskError(f"The supervision {supervision!r} is unknown: say one of {', '.join(SUPERVISION)}.")
-    return _WRITERS[fit.layout.kind](fit, Path(out), meta, boxes, names=names, benchmark=benchmark, supervision=supervision)
+    write = _WRITERS[fit.layout.kind]
+    return write(fit, Path(out), meta, boxes, names=names, benchmark=benchmark, supervision=supervision)
 
 def _check_out(out, file):
-    "Before anything is read: a folder has to be new, empty or ours; a file has to be new, or one that was converted before."
-    if out.suffix != '.safetensors': return own_folder(out) if os.path.lexists(out) else None
+    "Before anything is read: a folder has to be new, empty or ours; a file has to be new, or converted before."
     if not os.path.lexists(out): return
-    if out.is_dir(): raise NamedMaskError(f"{out} is a folder: give the path of a file, or a folder's path without .safetensors.")
-    if os.path.isfile(file) and os.path.samefile(file, out): raise NamedMaskError(f"{out} is the file that is to be converted: give another path for the result.")
-    if not _is_converted(out): raise NamedMaskError(f"{out} is in the way: it was not made by namedmask convert, so it is not replaced; move it, or give another path.")
+    if out.suffix != '.safetensors':
+        own_folder(out)
+        return
+    if out.is_dir():
+        raise NamedMaskError(f"{out} is a folder: give the path of a file, or a folder's path without .safetensors.")
+    if os.path.isfile(file) and os.path.samefile(file, out):
+        raise NamedMaskError(f"{out} is the file that is to be converted: give another path for the result.")
+    if not _is_converted(out):
+        why = "it was not made by namedmask convert, so it is not replaced"
+        raise NamedMaskError(f"{out} is in the way: {why}; move it, or give another path.")
 
 def _is_converted(out):
     try: return 'source' in read_header(out)
@@ -293,8 +347,9 @@ def _write_segmenter(fit, out, meta, boxes, names, benchmark, supervision):
     names, what = class_names(n, names, benchmark), 'DeepLabV3+ of the published layout'
     released = 'image-text pairs' if _published(meta, 'segmenter') else None
     level = _stated(meta, supervision, released, what)
-    cards = _namedmask_cards(meta['source']['file'], meta['source']['sha256']) if level == released else [_card(meta, what, 'student', level, 'not known')]
-    meta |= dict(kind='segmenter', names=names, supervision=[c.as_dict() for c in cards])
+    if level == released: cards = _namedmask_cards(meta['source']['file'], meta['source']['sha256'])
+    else: cards = [_card(meta, what, 'student', level, 'not known')]
+    meta |= dict(kind='segmenter', names=names, supervision=[card.as_dict() for card in cards])
     model = released_deeplab(fit.state)
     if out.suffix != '.safetensors':
         own_folder(out)
@@ -304,7 +359,9 @@ def _write_segmenter(fit, out, meta, boxes, names, benchmark, supervision):
     return meta
 
 def _one_file(out, what):
-    if out.suffix != '.safetensors': raise NamedMaskError(f"This is {what}, not a segmenter, and makes one file: give a path that ends in .safetensors, not {out}.")
+    if out.suffix == '.safetensors': return
+    cure = f"give a path that ends in .safetensors, not {out}"
+    raise NamedMaskError(f"This is {what}, not a segmenter, and makes one file: {cure}.")
 
 # %% ../../nbs/app/convert.ipynb #8fc5fc76
 def _write_encoder(fit, out, meta, boxes, names, benchmark, supervision):
@@ -319,8 +376,10 @@ def _write_saliency(fit, out, meta, boxes, names, benchmark, supervision):
     _one_file(out, 'a saliency network (SelfMask)')
     released = 'nothing' if _published(meta, 'saliency') else None
     level = _stated(meta, supervision, released, 'SelfMask')
-    cards = _selfmask_cards(meta['source']['file'], meta['source']['sha256']) if level == released else [_card(meta, 'SelfMask, from a file', 'saliency', level, 'not known')]
-    meta |= dict(kind='saliency', queries=fit.state['query_embed'].shape[0], supervision=[c.as_dict() for c in cards])
+    if level == released: cards = _selfmask_cards(meta['source']['file'], meta['source']['sha256'])
+    else: cards = [_card(meta, 'SelfMask, from a file', 'saliency', level, 'not known')]
+    queries = fit.state['query_embed'].shape[0]
+    meta |= dict(kind='saliency', queries=queries, supervision=[card.as_dict() for card in cards])
     write_safetensors(out, fit.state, meta)
     return meta
 

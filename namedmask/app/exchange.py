@@ -13,8 +13,8 @@ import json, os
 from collections import Counter
 from pathlib import Path
 import numpy as np
-from ..core import (NamedMaskError, Stage, in_the_way, locked, parse_json, progress, read_bytes, safe_join, settings_key,
-    write_json, write_text)
+from ..core import (NamedMaskError, Stage, in_the_way, locked, parse_json, progress, read_bytes, safe_join,
+                            settings_key, write_json, write_text)
 from ..data.decode import orientation_of, photo_size, turned
 from ..data.photos import content_hash
 from ..data.masks import MaskStore
@@ -25,15 +25,20 @@ from ..stages.archive import Archive, Entry
 
 # %% ../../nbs/app/exchange.ipynb #1fe6bc7a
 def release_cards(
-    what:str=None, # 'archive' (the lists), 'masks' (SelfMask's) or 'experts' (masks drawn again by experts); lists and SelfMask's masks without
+    what:str=None, # 'archive' (the lists), 'masks' (SelfMask's) or 'experts' (masks drawn again by experts)
 )->list: # Of `TeacherCard`
-    "What went into the published lists and masks: CLIP picked the photos, SelfMask made the masks (NamedMask, section 3)."
-    unstated = 'not stated for the weights; code MIT'
-    clip, *masks = [TeacherCard('CLIP ViT-L/14@336', 'retriever', 'image-text pairs', 'MIT', 'OpenAI; picked the photos'),
-                    TeacherCard('SelfMask, as released', 'features', 'nothing', unstated, 'made the masks; the checkpoint with the best IoU on DUTS-TE was kept'),
-                    TeacherCard('DINO ViT-S/8, DINO ViT-S/16, MoCo v2 and SwAV ResNet-50', 'features', 'nothing', "see each model's page", "SelfMask's first weights, and the voters on its pseudo-masks")]
+    """What went into the published lists and masks: CLIP picked the photos, SelfMask made the masks.
+
+    See NamedMask, section 3. Without `what` these are the cards of the lists and of SelfMask's masks.
+    """
+    clip = TeacherCard('CLIP ViT-L/14@336', 'retriever', 'image-text pairs', 'MIT', 'OpenAI; picked the photos')
+    selfmask = TeacherCard('SelfMask, as released', 'features', 'nothing', 'not stated for the weights; code MIT',
+                           'made the masks; the checkpoint with the best IoU on DUTS-TE was kept')
+    voters = TeacherCard('DINO ViT-S/8, DINO ViT-S/16, MoCo v2 and SwAV ResNet-50', 'features', 'nothing',
+                         "see each model's page", "SelfMask's first weights, and the voters on its pseudo-masks")
     expert = TeacherCard('DINO ResNet-50', 'expert', 'nothing', 'Apache-2.0', "the experts' first weights")
-    return {None: [clip, *masks], 'archive': [clip], 'masks': masks, 'experts': [clip, *masks, expert]}[what]
+    lists, masks = [clip], [selfmask, voters]
+    return {None: lists + masks, 'archive': lists, 'masks': masks, 'experts': [*lists, *masks, expert]}[what]
 
 # %% ../../nbs/app/exchange.ipynb #ed3ef0f0
 def read_lists(
@@ -41,8 +46,11 @@ def read_lists(
 )->dict:
     "The published lists of photos; a file of another kind is a `NamedMaskError`."
     lists = parse_json(read_bytes(file), file, dict)
-    if not lists or not all(isinstance(paths, list) and all(map(_is_text, [name, *paths])) for name, paths in lists.items()):
-        raise NamedMaskError(f"{file} does not hold lists of paths by name, as in {{\"cat\": [\"train/n02121808/n02121808_1.JPEG\"]}}: give the file that the published code reads.")
+    def is_list(name, paths): return isinstance(paths, list) and all(map(_is_text, [name, *paths]))
+    if not lists or not all(is_list(name, paths) for name, paths in lists.items()):
+        like = 'as in {"cat": ["train/n02121808/n02121808_1.JPEG"]}'
+        raise NamedMaskError(f"{file} does not hold lists of paths by name, {like}: "
+                             "give the file that the published code reads.")
     return lists
 
 def _is_text(value):
@@ -56,20 +64,24 @@ def relative_to_root(
     "The part of a published path that is the same on each machine."
     path = path.replace('\\', '/')
     if replace is None: return '/'.join(path.split('/')[-3:])
-    if not path.startswith(replace): raise NamedMaskError(f"The path {path!r} does not start with {replace!r}: say what all paths of the file start with.")
+    if not path.startswith(replace):
+        cure = "say what all paths of the file start with"
+        raise NamedMaskError(f"The path {path!r} does not start with {replace!r}: {cure}.")
     return path[len(replace):].lstrip('/')
 
 # %% ../../nbs/app/exchange.ipynb #4d01117b
 class _Header:
-    "Size and turn of a photo, from the head of its file."
-    def __init__(self, path): self.size, self.orientation = photo_size(path), orientation_of(path)   # (W, H), the right way up
+    "Size (W, H), the right way up, and turn of a photo, from the head of its file."
+    def __init__(self, path): self.size, self.orientation = photo_size(path), orientation_of(path)
     @property
-    def stored(self): return self.size[::-1] if self.orientation >= 5 else self.size                 # (W, H) as stored
-    def upright(self, mask): return turned(mask, self.orientation)                                   # as stored -> the right way up
+    def stored(self): return self.size[::-1] if self.orientation >= 5 else self.size     # (W, H) as stored
+    def upright(self, mask): return turned(mask, self.orientation)                       # from as it is stored
     def as_stored(self, mask): return turned(mask, self.orientation, back=True)
 
 # %% ../../nbs/app/exchange.ipynb #5dffb5e5
-def _few(what, items, n=3): return f"{what} {', '.join(map(str, items[:n]))}{f' and {len(items) - n:,} more' if len(items) > n else ''}"
+def _few(what, items, n=3):
+    more = f' and {len(items) - n:,} more' if len(items) > n else ''
+    return f"{what} {', '.join(map(str, items[:n]))}{more}"
 
 def _entry(name, rank, root, rel):
     path = safe_join(root, rel)
@@ -78,32 +90,36 @@ def _entry(name, rank, root, rel):
 
 def _wanted(lists, categories, replace):
     "(name, rank, relative path) of each photo of the lists."
-    return [(c.name, rank, rel) for c in categories for rank, rel in enumerate(dict.fromkeys(relative_to_root(p, replace) for p in lists[c.name]), 1)]
+    def distinct(paths): return dict.fromkeys(relative_to_root(path, replace) for path in paths)
+    return [(c.name, rank, rel) for c in categories for rank, rel in enumerate(distinct(lists[c.name]), 1)]
 
 def _there(root, rels):
-    "[relative path, size, time of the last change] of the files that exist: another list means other work. A path that leaves the folder ends it all."
-    out = []
+    """[relative path, size, time of the last change] of the files that exist: another list means other work.
+
+    A path that leaves the folder ends it all.
+    """
+    there = []
     for rel in dict.fromkeys(map(str, rels)):
-        try: s = safe_join(root, rel).stat()
+        try: stat = safe_join(root, rel).stat()
         except OSError: continue
-        out.append([rel, s.st_size, s.st_mtime_ns])
-    return out
+        there.append([rel, stat.st_size, stat.st_mtime_ns])
+    return there
 
 def _entries(wanted, root, quiet):
     "(entries, relative paths of photos that cannot be read)."
-    out, gone = [], []
+    entries, unreadable = [], []
     for name, rank, rel in progress(wanted, 'photos', quiet=quiet):
-        try: out.append(_entry(name, rank, root, rel))
-        except NamedMaskError: gone.append(rel)
-    return out, list(dict.fromkeys(gone))
+        try: entries.append(_entry(name, rank, root, rel))
+        except NamedMaskError: unreadable.append(rel)
+    return entries, list(dict.fromkeys(unreadable))
 
 # %% ../../nbs/app/exchange.ipynb #10c1153d
 def archive_from_release(
     file,             # The published JSON file: {name: [path, ...]}
     root,             # Your folder that the photos are in, the one with `train` in it
     folder,           # Where to keep the archive
-    names=None,       # The names in the order of their classes, as for `parse_names`; without, those of the file in its order
-    replace:str=None, # What the paths start with and `root` takes the place of; without, their last three parts are looked for
+    names=None,       # The names in the order of their classes, as for `parse_names`; without, those of the file
+    replace:str=None, # What the paths start with and `root` takes the place of; without, their last three parts count
     quiet:bool=False, # No progress and no warnings
     cards=None,       # `TeacherCard`s of what picked the photos; those of the release without
 )->Archive:
@@ -114,18 +130,18 @@ def archive_from_release(
     if absent := [c.name for c in categories if c.name not in lists]:
         raise NamedMaskError(_few(f"{file} has no list for", absent) + f": it has {', '.join(lists)}.")
     wanted = _wanted(lists, categories, replace)
-    there = _there(root, (rel for _, _, rel in wanted))            # photos that come, go or change later make it another import
+    there = _there(root, (rel for _, _, rel in wanted))     # photos that come, go or change make it another import
     if not there: raise _none_there(root, wanted)
-    stage = Stage(folder, dict(stage='retrieval', release=settings_key(file_lists), photos=settings_key(there), root=root, replace=replace,
-                               categories=[[c.name, list(c.prompts)] for c in categories]))
-    with locked(folder):                                           # one that is not ours is refused here
+    stage = Stage(folder, dict(stage='retrieval', release=settings_key(file_lists), photos=settings_key(there),
+                               root=root, replace=replace, categories=[[c.name, list(c.prompts)] for c in categories]))
+    with locked(folder):       # one that is not ours is refused here
         stage.open(keep=('edits.csv',))
         keep_cards(stage.folder, release_cards('archive') if cards is None else cards)
         if stage.done: return _told(Archive.open(folder), quiet)
-        with stage.working(): entries, gone = _entries(wanted, root, quiet)
+        with stage.working(): entries, missing = _entries(wanted, root, quiet)
         if not entries: raise _none_there(root, wanted)
-        warnings = _import_warnings(lists, categories, entries, gone, root, names)
-        write_text(stage.folder/'missing.txt', ''.join(f'{o}\n' for o in gone))
+        warnings = _import_warnings(lists, categories, entries, missing, root, names)
+        write_text(stage.folder/'missing.txt', ''.join(f'{rel}\n' for rel in missing))
         archive = Archive(folder, categories, entries, warnings)
         archive.save()
         stage.finish(kept={c.name: len(archive.kept(c.name)) for c in categories}, dropped={}, warnings=warnings)
@@ -133,22 +149,28 @@ def archive_from_release(
 
 # %% ../../nbs/app/exchange.ipynb #2433c375
 def _none_there(root, wanted):
-    gone = list(dict.fromkeys(rel for _, _, rel in wanted))
-    return NamedMaskError(_few(f"None of the {len(gone):,} photos is in {root}: it lacks", gone) + "; give the folder with train/ in it, or say what to --replace.")
+    missing = list(dict.fromkeys(rel for _, _, rel in wanted))
+    none = _few(f"None of the {len(missing):,} photos is in {root}: it lacks", missing)
+    return NamedMaskError(f"{none}; give the folder with train/ in it, or say what to --replace.")
 
 def _told(archive, quiet):
     "The archive, its warnings printed: also where it was made by an earlier call."
     if archive.warnings and not quiet: print(*archive.warnings, sep='\n')
     return archive
 
-def _import_warnings(lists, categories, entries, gone, root, names):
-    out, mine = [], {c.name for c in categories}
-    if gone: out.append(_few(f"Photos of the file that are not in {root} or cannot be read: {len(gone):,}, namely", gone) + " (all of them: missing.txt).")
-    if left := [n for n in lists if n not in mine]: out.append(_few("Names of the file that were not asked for:", left) + ".")
-    if names is None: out.append("The classes are numbered in the order of the file: give names to number them in an order of yours.")
-    both = [sha for sha, n in Counter(e.sha for e in entries).items() if n > 1]
-    if both: out.append(f"Photos under several names, with a line for each: {len(both):,}.")
-    return out
+def _import_warnings(lists, categories, entries, missing, root, names):
+    warnings, asked = [], {c.name for c in categories}
+    if missing:
+        lacks = f"Photos of the file that are not in {root} or cannot be read: {len(missing):,}, namely"
+        warnings.append(f"{_few(lacks, missing)} (all of them: missing.txt).")
+    if left := [name for name in lists if name not in asked]:
+        warnings.append(_few("Names of the file that were not asked for:", left) + ".")
+    if names is None:
+        warnings.append("The classes are numbered in the order of the file: "
+                        "give names to number them in an order of yours.")
+    several = [sha for sha, n in Counter(entry.sha for entry in entries).items() if n > 1]
+    if several: warnings.append(f"Photos under several names, with a line for each: {len(several):,}.")
+    return warnings
 
 def archive_to_release(
     archive,      # An `Archive`
@@ -156,13 +178,16 @@ def archive_to_release(
     root:str=None,# What the paths shall start with in place of the photos' folder, say '/data/ImageNet2012'
 ):
     "Write the photos that an archive keeps as the published code reads them; a file of yours is not replaced."
-    path_of = lambda e: str(e.path) if root is None else f"{str(root).rstrip('/')}/{e.rel}"
-    with locked(Path(file).parent, shared=True): write_json(file, {n: [path_of(e) for e in archive.kept(n)] for n in archive.names})
+    def path_of(entry): return str(entry.path) if root is None else f"{str(root).rstrip('/')}/{entry.rel}"
+    with locked(Path(file).parent, shared=True):
+        write_json(file, {name: [path_of(entry) for entry in archive.kept(name)] for name in archive.names})
 
 # %% ../../nbs/app/exchange.ipynb #e56ac404
 def _mask_name(path):
     "(split, folder/file.json) of a photo's mask, as the published code works it out."
-    if len(Path(path).parts) < 3: raise NamedMaskError(f"The photo {path} lies too near the root to have a mask file: it takes two folders above it, as in train/n02084071/x.JPEG.")
+    if len(Path(path).parts) < 3:
+        takes = "it takes two folders above it, as in train/n02084071/x.JPEG"
+        raise NamedMaskError(f"The photo {path} lies too near the root to have a mask file: {takes}.")
     split, wnid, name = Path(path).parts[-3:]
     return split, f"{wnid}/{name.replace('JPEG', 'json')}"
 
@@ -171,7 +196,9 @@ def _read_rle(path, size):
     try:
         if os.path.getsize(path) > 50_000_000: raise NamedMaskError("it has more than 50 MB: bring the file again.")
         mask = rle_decode(parse_json(read_bytes(path), 'the file'))
-        if mask.shape != size[::-1]: raise NamedMaskError(f"it is of {mask.shape[1]} x {mask.shape[0]} pixels and its photo of {size[0]} x {size[1]}: bring the mask of this photo.")
+        if mask.shape != size[::-1]:
+            sizes = f"of {mask.shape[1]} x {mask.shape[0]} pixels and its photo of {size[0]} x {size[1]}"
+            raise NamedMaskError(f"it is {sizes}: bring the mask of this photo.")
     except OSError as e: raise NamedMaskError(f"Cannot read the mask {path} ({e.strerror}): bring it again.") from e
     except NamedMaskError as e: raise NamedMaskError(f"Cannot read the mask {path}: {e}") from e
     return mask.astype(np.uint8)*255
@@ -186,35 +213,43 @@ def masks_from_release(
 )->MaskStore:
     "The published masks of an archive's photos; photos without one are counted, and train nothing."
     source, store = Path(source), MaskStore(folder)
-    if not source.is_dir(): raise NamedMaskError(f"There is no folder {source}: give the one that holds n02084071/n02084071_1.json.")
-    if os.path.realpath(folder) == os.path.realpath(archive.folder): raise NamedMaskError(f"The folder {folder} holds the archive: give the masks one of their own.")
-    there = _there(source, (_mask_name(e.path)[1] for e in archive.kept()))
-    if not there: raise NamedMaskError(_few(f"None of the photos has a mask in {source}: it lacks", list(dict.fromkeys(_mask_name(e.path)[1] for e in archive.kept()))) + ".")
-    stage = Stage(folder, dict(stage='saliency', release=str(source.resolve()), files=settings_key(there), archive=archive.key))
-    with locked(folder):                                           # one that is not ours is refused here
+    if not source.is_dir():
+        raise NamedMaskError(f"There is no folder {source}: give the one that holds n02084071/n02084071_1.json.")
+    if os.path.realpath(folder) == os.path.realpath(archive.folder):
+        raise NamedMaskError(f"The folder {folder} holds the archive: give the masks one of their own.")
+    wanted = list(dict.fromkeys(_mask_name(entry.path)[1] for entry in archive.kept()))
+    there = _there(source, wanted)
+    if not there: raise NamedMaskError(_few(f"None of the photos has a mask in {source}: it lacks", wanted) + ".")
+    if cards is None: cards = release_cards('experts' if 'pseudo_masks_experts' in str(source) else 'masks')
+    stage = Stage(folder, dict(stage='saliency', release=str(source.resolve()), files=settings_key(there),
+                               archive=archive.key))
+    with locked(folder):       # one that is not ours is refused here
         stage.open()
-        keep_cards(stage.folder, release_cards('experts' if 'pseudo_masks_experts' in str(source) else 'masks') if cards is None else cards)
+        keep_cards(stage.folder, cards)
         if not stage.done:
-            with stage.working(): gone = _take_masks(archive, source, store, quiet)
-            stage.finish(masks=len(store), missing=gone)
+            with stage.working(): missing = _take_masks(archive, source, store, quiet)
+            stage.finish(masks=len(store), missing=missing)
     return _missing_masks(stage, source, store, quiet)
 
 def _take_masks(archive, source, store, quiet):
     "Keep the masks of an archive's photos; returns the names of those that are not there."
-    gone = []
-    for e in progress(archive.kept(), 'masks', quiet=quiet):
-        name = _mask_name(e.path)[1]
+    missing = []
+    for entry in progress(archive.kept(), 'masks', quiet=quiet):
+        name = _mask_name(entry.path)[1]
         path = safe_join(source, name)
-        if e.sha in store: continue
-        if not os.path.exists(path): gone.append(name); continue
-        head = _Header(e.path)
-        store.save(e.sha, head.upright(_read_rle(path, head.stored)))
-    return list(dict.fromkeys(gone))
+        if entry.sha in store: continue
+        if not os.path.exists(path):
+            missing.append(name)
+            continue
+        head = _Header(entry.path)
+        store.save(entry.sha, head.upright(_read_rle(path, head.stored)))
+    return list(dict.fromkeys(missing))
 
 def _missing_masks(stage, source, store, quiet):
     "The store, the photos without a mask printed: also where it was made by an earlier call."
-    gone = stage.record.get('missing', [])
-    if gone and not quiet: print(_few(f"Photos without a mask in {source}: {len(gone):,}, namely", gone) + ".")
+    missing = stage.record.get('missing', [])
+    if missing and not quiet:
+        print(_few(f"Photos without a mask in {source}: {len(missing):,}, namely", missing) + ".")
     return store
 
 # %% ../../nbs/app/exchange.ipynb #a4838dd6
@@ -225,21 +260,28 @@ def masks_to_release(
     kind:str='selfmask',  # Or 'experts/voc2012': the benchmark belongs to the path
     quiet:bool=False,     # No progress
 )->int: # How many were written
-    "Write the masks of an archive's photos, one half and above as object, as the published code reads them; a file of yours is not replaced."
+    """Write the masks of an archive's photos, one half and above as object, as the published code reads them.
+
+    A file of yours is not replaced.
+    """
     entries = {}
-    for e in progress(archive.kept(), 'masks', quiet=quiet):
-        split, name = _mask_name(e.path)
-        if entries.setdefault((split, name), e).sha != e.sha: raise NamedMaskError(f"Two photos would share the mask file {name}, {e.path} is one: export them from separate archives.")
-    files = {f'{split}_pseudo_masks_{kind}/{name}': e for (split, name), e in entries.items() if e.sha in masks}
+    for entry in progress(archive.kept(), 'masks', quiet=quiet):
+        split, name = _mask_name(entry.path)
+        if entries.setdefault((split, name), entry).sha == entry.sha: continue
+        both = f"Two photos would share the mask file {name}, {entry.path} is one"
+        raise NamedMaskError(f"{both}: export them from separate archives.")
+    masked = {key: entry for key, entry in entries.items() if entry.sha in masks}
+    files = {f'{split}_pseudo_masks_{kind}/{name}': entry for (split, name), entry in masked.items()}
     with locked(root, shared=True) as own:
         for name in files: _refuse_taken(own, safe_join(root, name))
-        for name, e in progress(files.items(), 'masks', quiet=quiet):
-            head = _Header(e.path)
-            mask = head.as_stored(masks.load(e.sha, head.size)) >= 128
+        for name, entry in progress(files.items(), 'masks', quiet=quiet):
+            head = _Header(entry.path)
+            mask = head.as_stored(masks.load(entry.sha, head.size)) >= 128
             write_text(safe_join(root, name), json.dumps(rle_encode(mask)))
     return len(files)
 
 def _refuse_taken(own, path):
     "See, before anything is written, that a file of this name would not take the place of yours."
     real = os.path.join(os.path.realpath(path.parent), path.name)
-    if os.path.lexists(real) and Path(os.path.relpath(real, own.home)).as_posix() not in own.files: raise in_the_way(path)
+    if not os.path.lexists(real): return
+    if Path(os.path.relpath(real, own.home)).as_posix() not in own.files: raise in_the_way(path)

@@ -1,4 +1,4 @@
-"""Labels, overlays and a legend for new photos: one file or a whole folder, every size kept, stopped and continued at any moment; and a widget to look at them.
+"""Labels, overlays and a legend for new photos, and a widget to look at them.
 
 Docs: https://namedmask.github.io/namedmask/app.predict.html.md"""
 
@@ -30,9 +30,13 @@ def draw_legend(
     names,       # Names from label 1 on
     shown=None,  # Labels to list; None: those in `labels`
 )->Image.Image:
-    "A copy of `im` with a swatch and a name for each label, in the corner where it covers the fewest labelled pixels; no legend where none fits."
+    """A copy of `im` with a swatch and a name for each label, in the corner where it covers the fewest labelled pixels.
+
+    There is no legend where none fits.
+    """
     labels = np.asarray(labels)
-    ids = [i for i in (np.unique(labels).tolist() if shown is None else shown) if 1 <= i <= len(names)]
+    if shown is None: shown = np.unique(labels).tolist()
+    ids = [i for i in shown if 1 <= i <= len(names)]
     box = legend_box([names[i - 1] for i in ids], ids, max(9, min(im.size)//22))
     im = im.copy()
     if not ids or box.width > im.width*.7 or box.height > im.height*.7: return im
@@ -49,16 +53,16 @@ def legend_box(
 )->Image.Image:
     "A white box with one coloured swatch and one name a line."
     font, pad = text_font(size), max(2, size//4)
-    texts = [o if len(o) <= 24 else o[:23] + '…' for o in map(writable, names)]
-    w = max((int(font.getlength(o)) for o in texts), default=0)
+    texts = [text if len(text) <= 24 else text[:23] + '…' for text in map(writable, names)]
+    widest = max((int(font.getlength(text)) for text in texts), default=0)
     row = size + pad
-    out = Image.new('RGB', (w + size + 3*pad, row*len(texts) + pad), 'white')
-    draw, colours = ImageDraw.Draw(out), palette(max(256, 1 + max(ids, default=0)))
+    box = Image.new('RGB', (widest + size + 3*pad, row*len(texts) + pad), 'white')
+    draw, colours = ImageDraw.Draw(box), palette(max(256, 1 + max(ids, default=0)))
     for k, (text, i) in enumerate(zip(texts, ids)):
         y = pad + k*row
         draw.rectangle((pad, y, pad + size - 1, y + size - 1), fill=tuple(colours[i].tolist()))
         draw.text((2*pad + size, y + size//2), text, fill='black', font=font, anchor='lm')
-    return out
+    return box
 
 # %% ../../nbs/16_app.predict.ipynb #26f7db34
 class Claims:
@@ -80,18 +84,19 @@ class Claims:
         )->str:
         "The output name of a photo, without suffix, as a path below the output folder."
         source = os.path.join(root, rel)
-        had = self.name_of.get(source)
-        if had is not None and not self.taken(had): return had
-        name = next(o for o in _candidates(source, rel) if self._is_free(source, o))
+        before = self.name_of.get(source)
+        if before is not None and not self.taken(before): return before
+        name = next(candidate for candidate in _candidates(source, rel) if self._is_free(source, candidate))
         self.hold(source, name)
         return name
 
     def _is_free(self, source, name):
         folded = _folded(name)
         is_folder = any(folded + ending in self.folders for ending in _ENDINGS)
-        below_file = any(o.endswith(_ENDINGS) and o[:-4] in self.owner for o in _folders_of(folded))
+        below_file = any(folder.endswith(_ENDINGS) and folder[:-4] in self.owner for folder in _folders_of(folded))
         return self.owner.get(folded, source) == source and not is_folder and not below_file and not self.taken(name)
 
+# %% ../../nbs/16_app.predict.ipynb #cb3f5d3c
 _ENDINGS = ('.png', '.jpg')      # of labels and overlays
 
 def _folded(name):
@@ -105,16 +110,17 @@ def _folders_of(name):
 
 def _candidates(source, rel):
     "The names that a photo may have, best first; they never end."
-    parts = [o for o in PurePosixPath(Path(rel).as_posix()).parts if o not in ('..', '/', '.')]
+    parts = [part for part in PurePosixPath(Path(rel).as_posix()).parts if part not in ('..', '/', '.')]
     full, digest = '/'.join(parts), _digest(source)
-    for name in (full.removesuffix(PurePosixPath(full).suffix), full, f'{full}-{digest[:8]}', digest): yield _shortened(name)
+    bare = full.removesuffix(PurePosixPath(full).suffix)
+    for name in (bare, full, f'{full}-{digest[:8]}', digest): yield _shortened(name)
     for k in count(2): yield f'{digest}-{k}'
 
 def _digest(text): return hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:16]
 
 def _shortened(name, most=251):
-    "The name with a hash in place of what a file system would refuse: 255 bytes are allowed, and four go to the ending."
-    fits = lambda part: len(os.fsencode(part)) <= most
+    "The name with a hash in place of what a file system would refuse: it allows 255 bytes, and four go to the ending."
+    def fits(part): return len(os.fsencode(part)) <= most
     def cut(part):
         kept = part[:most - 9]
         while not fits(kept + 9*'-'): kept = kept[:-1]
@@ -130,11 +136,12 @@ def reduced(
     side:int, # Its longer side afterwards, at most
 )->tuple:     # (PIL image, labels of its size)
     "A photo and its labels at the size at which they are shown; never enlarged."
-    f = side/max(im.size)
-    if f >= 1: return im, labels
-    w, h = (max(1, round(n*f)) for n in im.size)
-    rows, columns = ((np.arange(n) + .5)*whole//n for n, whole in ((h, im.height), (w, im.width)))
-    return im.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=3), labels[np.ix_(rows.astype(int), columns.astype(int))]
+    factor = side/max(im.size)
+    if factor >= 1: return im, labels
+    w, h = (max(1, round(length*factor)) for length in im.size)
+    def centres(n, whole): return ((np.arange(n) + .5)*whole//n).astype(int)
+    small = im.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=3)
+    return small, labels[np.ix_(centres(h, im.height), centres(w, im.width))]
 
 def write_prediction(
     im,               # The photo, RGB
@@ -151,7 +158,8 @@ def write_prediction(
     save_labels(out/line['labels'], labels, ['background', *names])
     if overlay_as:
         small, small_labels = reduced(im, labels, OVERLAY_SIDE)
-        save_image(out/line['overlay'], draw_legend(overlay(small, small_labels, alpha), small_labels, names), quality=92)
+        coloured = draw_legend(overlay(small, small_labels, alpha), small_labels, names)
+        save_image(out/line['overlay'], coloured, quality=92)
     return line
 
 def areas(
@@ -160,16 +168,19 @@ def areas(
 )->dict:
     "Pixels of each name that is there, background included; a label that no name has is a `NamedMaskError`."
     labels, counts = np.asarray(labels), np.zeros(1 + len(names), np.int64)
-    if (largest := labels.max(initial=0)) > len(names): raise NamedMaskError(f"The segmenter gave the label {largest}, and has only {len(names)} names.")
-    step = max(1, 2**20//max(1, labels.shape[1]))                  # `bincount` takes eight bytes for each pixel
-    for start in range(0, len(labels), step): counts += np.bincount(labels[start:start + step].ravel(), minlength=len(counts))
+    if (largest := labels.max(initial=0)) > len(names):
+        raise NamedMaskError(f"The segmenter gave the label {largest}, and has only {len(names)} names.")
+    step = max(1, 2**20//max(1, labels.shape[1]))      # `bincount` takes eight bytes for each pixel
+    for start in range(0, len(labels), step):
+        counts += np.bincount(labels[start:start + step].ravel(), minlength=len(counts))
     pixels = {}
     for name, n in zip(['background', *names], counts.tolist()):
         if n: pixels[name] = pixels.get(name, 0) + n
     return pixels
 
 # %% ../../nbs/16_app.predict.ipynb #11a00001
-_RESULTS, _FOLDERS = ('predictions.jsonl', 'legend.json', 'legend.csv', 'legend.png'), ('labels', 'overlays')
+_RESULTS = ('predictions.jsonl', 'legend.json', 'legend.csv', 'legend.png')
+_FOLDERS = ('labels', 'overlays')
 
 def _refuse_taken(own):
     "See that nothing of yours has a name that the results cannot do without."
@@ -186,7 +197,9 @@ def _is_in_the_way(own, paths):
             if os.path.lexists(folder) and (os.path.islink(folder) or not os.path.isdir(folder)): return True
     return False
 
-def _results_of(name, overlay_as): return [f'labels/{name}.png'] + ([f'overlays/{name}.{overlay_as}'] if overlay_as else [])
+def _results_of(name, overlay_as):
+    overlays = [f'overlays/{name}.{overlay_as}'] if overlay_as else []
+    return [f'labels/{name}.png', *overlays]
 
 # %% ../../nbs/16_app.predict.ipynb #11a00005
 _CLIMBS = {'', '.', '..'}
@@ -198,7 +211,8 @@ def _is_line(line):
     w, h, *shares = numbers = [line.get('width'), line.get('height'), *pixels.values()]
     if set(map(type, numbers)) != {int} or min(numbers) < 1 or sum(shares) != w*h: return False
     name = _name_in(line)
-    if line['labels'] != f'labels/{name}.png' or line.get('overlay') not in (None, f'overlays/{name}.jpg', f'overlays/{name}.png'): return False
+    overlays = (None, f'overlays/{name}.jpg', f'overlays/{name}.png')
+    if line['labels'] != f'labels/{name}.png' or line.get('overlay') not in overlays: return False
     return '\0' not in name and _CLIMBS.isdisjoint(name.split('/'))
 
 def _name_in(line): return line['labels'][len('labels/'):-len('.png')]
@@ -207,7 +221,9 @@ def _known(ledger):
     "The last line of each photo, {source: line}."
     lines, users = {line['source']: line for line in ledger.read() if _is_line(line)}, {}
     for source, line in lines.items(): users.setdefault(_folded(line['labels']), []).append(source)
-    for source in (o for several in users.values() if len(several) > 1 for o in several): del lines[source]
+    for sources in users.values():
+        if len(sources) == 1: continue
+        for source in sources: del lines[source]
     return lines
 
 # %% ../../nbs/16_app.predict.ipynb #11a00008
@@ -225,9 +241,9 @@ class _Photo:
 
 def _photo(root, rel):
     path = os.path.join(root, rel)
-    try: s = os.stat(path)
+    try: stat = os.stat(path)
     except OSError as e: raise NamedMaskError(f"Cannot read {path}: {(e.strerror or str(e)).lower()}.") from e
-    return _Photo(root, rel, path, s.st_size, s.st_mtime_ns)
+    return _Photo(root, rel, path, stat.st_size, stat.st_mtime_ns)
 
 def _is_done(photo, line, how, files):
     "Is the line about this photo, made this way, with its files there?"
@@ -244,7 +260,10 @@ def _load(photo):
     photo.sha = photo.sha or content_hash(photo.path)
     return load_image(photo.path)
 
-def _too_large(photo): return NamedMaskError(f"Cannot label {photo.path}: there is not enough memory: make it smaller, or close other programs.")
+def _too_large(photo):
+    cure = "make it smaller, or close other programs"
+    return NamedMaskError(f"Cannot label {photo.path}: there is not enough memory: {cure}.")
+
 
 # %% ../../nbs/16_app.predict.ipynb #11a0000c
 _OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
@@ -272,8 +291,12 @@ class _Job:
             try:
                 photo, line = _photo(root, rel), self.known.get(path)
                 done = _is_done(photo, line, self.how, self.own.files)
-            except NamedMaskError as e: self.skips.add(path, str(e)); continue
-            if not done: todo.append(photo); continue
+            except NamedMaskError as e:
+                self.skips.add(path, str(e))
+                continue
+            if not done:
+                todo.append(photo)
+                continue
             self.lines[path] = {**line, **photo.identity()} if photo.sha else line
             if photo.sha: moved.append(self.lines[path])
         if moved: self.ledger.append(*moved)
@@ -292,7 +315,8 @@ class _Job:
 
     def _write(self, photo, im, labels):
         name = self.claims.claim(photo.root, photo.rel)
-        results = write_prediction(im, labels, self.names, self.own.folder, name, self.how['overlay'], self.how['alpha'])
+        overlay_as, alpha = self.how['overlay'], self.how['alpha']
+        results = write_prediction(im, labels, self.names, self.own.folder, name, overlay_as, alpha)
         line = dict(photo.identity(), how=self.how, **results)
         self.ledger.append(line)
         self.lines[photo.path] = line
@@ -308,7 +332,7 @@ class _Job:
 def predict_paths(
     segmenter,            # A `Labeller`, or what `as_labeller` understands
     sources,              # Photo, folder, `.txt` list, or several of these
-    out,                  # Output folder; gets labels/, overlays/, legend.json, legend.csv, legend.png, predictions.jsonl
+    out,                  # Output folder; gets labels/, overlays/, predictions.jsonl and the legend
     overlay:bool=True,    # Also write overlays
     overlay_as:str='jpg', # 'jpg' (small) or 'png' (exact)
     alpha:float=.5,       # Opacity of the overlays, 0 to 1
@@ -316,17 +340,23 @@ def predict_paths(
     device='auto',        # Where the network runs: auto, cpu, cuda, cuda:1 or mps; for a segmenter that can be moved
     batch_size:int=None,  # Photos of one size that go through the network together; without, as many as suit the device
 )->dict:
-    "Label all photos of `sources`; returns what `legend.json` holds, how many photos are 'new' and 'kept' from earlier runs, and a 'summary' of what was skipped."
-    if overlay_as not in ('jpg', 'png'): raise NamedMaskError(f"An overlay cannot be written as {overlay_as!r}: choose jpg or png.")
-    if not 0 <= alpha <= 1: raise NamedMaskError(f"The opacity of an overlay cannot be {alpha}: give a number from 0 to 1.")
+    """Label all photos of `sources`.
+
+    Returns what `legend.json` holds, how many photos are 'new' and 'kept' from earlier runs, and a 'summary' of what
+    was skipped.
+    """
+    if overlay_as not in ('jpg', 'png'):
+        raise NamedMaskError(f"An overlay cannot be written as {overlay_as!r}: choose jpg or png.")
+    if not 0 <= alpha <= 1:
+        raise NamedMaskError(f"The opacity of an overlay cannot be {alpha}: give a number from 0 to 1.")
     skips = Skips()
-    found = find_images(sources, skips.add, skips.pass_by)      # a source that does not exist ends it here
+    places = find_images(sources, skips.add, skips.pass_by)      # a source that does not exist ends it here
     segmenter = as_labeller(segmenter).to(device)
     how = dict(model=segmenter.key, overlay=overlay_as if overlay else None, alpha=alpha if overlay else None)
     with locked(out, shared=True) as own:
         _refuse_taken(own)
-        photos = {}
-        for root, rel in found: photos.setdefault(os.path.join(root, rel), (root, rel))    # all of them now: results may come among them
+        photos = {}      # all of them now: results may come among them
+        for root, rel in places: photos.setdefault(os.path.join(root, rel), (root, rel))
         job = _Job(segmenter, own, how, skips)
         job.label(job.keep_done(photos, quiet), batch_size, quiet)
         lines = [job.lines[path] for path in photos if path in job.lines]
@@ -335,27 +365,31 @@ def predict_paths(
     return dict(legend, new=job.new, kept=len(lines) - job.new, summary=skips.summary(len(lines)))
 
 def _nothing_done(skips):
-    (path, why), *others = skips.rows
-    return NamedMaskError(f"None of the {len(skips)} files could be labelled; the first: {path}: {why.removeprefix(f'Cannot read {path}: ').rstrip('.')}.")
+    path, why = skips.rows[0]
+    why = why.removeprefix(f'Cannot read {path}: ').rstrip('.')
+    return NamedMaskError(f"None of the {len(skips)} files could be labelled; the first: {path}: {why}.")
 
 # %% ../../nbs/16_app.predict.ipynb #06b992e3
 def _write_legend(own, names, model, lines, skips):
     "Write legend.json, legend.csv and legend.png, unless they say the same already; returns what legend.json holds."
-    colours = palette(max(256, 1 + len(names)))
-    legend = dict(key=_legend_key(own, names, model, lines, skips), model=model,
-                  names=[dict(label=i, name=o, colour='#%02x%02x%02x' % tuple(colours[i].tolist())) for i, o in enumerate(['background', *names])],
-                  photos=[dict(photo=o['source'], **{k: o[k] for k in ('labels', 'overlay', 'width', 'height', 'pixels')}) for o in lines],
-                  skipped=[dict(photo=p, why=w) for p, w in skips.rows], no_pictures=dict(skips.passed))
+    colours = ['#%02x%02x%02x' % tuple(rgb.tolist()) for rgb in palette(max(256, 1 + len(names)))]
+    def entry(line): return {k: line[k] for k in ('labels', 'overlay', 'width', 'height', 'pixels')}
+    legend = dict(
+        key=_legend_key(own, names, model, lines, skips), model=model,
+        names=[dict(label=i, name=name, colour=colours[i]) for i, name in enumerate(['background', *names])],
+        photos=[dict(photo=line['source'], **entry(line)) for line in lines],
+        skipped=[dict(photo=path, why=why) for path, why in skips.rows], no_pictures=dict(skips.passed))
     if _key_of(own) == legend['key']: return legend
     write_text(own.folder/'legend.csv', _table(legend['photos']))
     save_image(own.folder/'legend.png', legend_box(names, range(1, 1 + len(names)), 18))
-    write_text(own.folder/'legend.json', '{\n' + ',\n'.join(f'{json.dumps(k)}: {_in_lines(v)}' for k, v in legend.items()) + '\n}\n')
+    text = ',\n'.join(f'{json.dumps(k)}: {_in_lines(v)}' for k, v in legend.items())
+    write_text(own.folder/'legend.json', '{\n' + text + '\n}\n')
     return legend
 
 def _legend_key(own, names, model, lines, skips):
     "Changes when the legend does: the ledger only grows."
     size = os.path.getsize(own.folder/'predictions.jsonl') if 'predictions.jsonl' in own.files else 0
-    return settings_key([size, names, model, [o['source'] for o in lines], skips.rows, skips.passed])
+    return settings_key([size, names, model, [line['source'] for line in lines], skips.rows, skips.passed])
 
 def _key_of(own):
     "The key of the legend that lies there, whole; it is written last, and its key stands first."
@@ -366,14 +400,15 @@ def _key_of(own):
 def _in_lines(value):
     "JSON, of a list with a line for each element."
     if not isinstance(value, list): return json.dumps(value, ensure_ascii=False)
-    return '[' + ','.join('\n ' + json.dumps(o, ensure_ascii=False) for o in value) + ']'
+    return '[' + ','.join('\n ' + json.dumps(element, ensure_ascii=False) for element in value) + ']'
 
 def _table(photos):
     "The area of each name in each photo, as CSV."
     text = io.StringIO(newline='')
     rows = csv.writer(text)
     rows.writerow(['photo', 'labels', 'name', 'pixels', 'share'])
-    for o in photos:
-        whole = o['width']*o['height']
-        rows.writerows([o['photo'], o['labels'], name, n, f"{n/whole:.4f}"] for name, n in o['pixels'].items())
+    for photo in photos:
+        whole = photo['width']*photo['height']
+        start = photo['photo'], photo['labels']
+        rows.writerows([*start, name, n, f"{n/whole:.4f}"] for name, n in photo['pixels'].items())
     return text.getvalue()

@@ -22,21 +22,29 @@ from .predict import areas, reduced
 
 # %% ../../nbs/app/prediction_explorer.ipynb #59fed760
 class PredictionExplorer:
-    "Look at predictions: a photo, its labels at any opacity, each name on or off. Shows itself in a notebook; `picture()` and `figure()` work without one."
+    """Look at predictions: a photo, its labels at any opacity, each name on or off.
+
+    Shows itself in a notebook; `picture()` and `figure()` work without one.
+    """
     def __init__(self,
         segmenter,        # What `as_labeller` understands
         photos,           # Folder, list of paths, or list of PIL images
         alpha:float=.5,   # Opacity at the start, 0 to 1
         side:int=480,     # Longer side at which photos are shown, pixels
         ):
-        if not isinstance(photos, (list, tuple)): photos = [os.path.join(*o) for o in find_images(photos)]
+        if not isinstance(photos, (list, tuple)):
+            photos = [os.path.join(root, rel) for root, rel in find_images(photos)]
         if not photos: raise NamedMaskError("There is no photo to look at: give a folder or a list of photos.")
         self.segmenter, self.photos, self.alpha, self.side = segmenter, list(photos), alpha, side
         self.names = as_labeller(segmenter).names
-        self.shown, self.i, self._cache, self._widget, self._busy = set(range(1, 1 + len(self.names))), 0, OrderedDict(), None, False
+        self.shown, self.i = set(range(1, 1 + len(self.names))), 0
+        self._cache, self._widget, self._busy = OrderedDict(), None, False
 
     def at(self, i):
-        "Photo `i`, reduced for showing, with its labels: (PIL, uint8). Predicted when first asked for; the last 32 are kept."
+        """Photo `i`, reduced for showing, with its labels: (PIL, uint8).
+
+        It is predicted when first asked for; the last 32 are kept.
+        """
         if i not in self._cache:
             photo = self.photos[i]
             im = as_rgb(photo) if isinstance(photo, Image.Image) else load_image(photo)
@@ -48,13 +56,16 @@ class PredictionExplorer:
 @patch
 def select(self:PredictionExplorer, i:int):
     "Go to photo `i`."
-    if not 0 <= i < len(self.photos): raise NamedMaskError(f"There is no photo {i}: there are {len(self.photos)}, from 0 on.")
-    self.i = i; self._refresh()
+    if not 0 <= i < len(self.photos):
+        raise NamedMaskError(f"There is no photo {i}: there are {len(self.photos)}, from 0 on.")
+    self.i = i
+    self._refresh()
 
 @patch
 def set_alpha(self:PredictionExplorer, alpha:float):
     "Opacity of the colours, 0 (photo alone) to 1."
-    self.alpha = min(1., max(0., float(alpha))); self._refresh()
+    self.alpha = min(1., max(0., float(alpha)))
+    self._refresh()
 
 @patch
 def toggle(self:PredictionExplorer,
@@ -64,8 +75,10 @@ def toggle(self:PredictionExplorer,
     "Show or hide a name."
     if name not in self.names: raise NamedMaskError(f"There is no name {name!r}: there are {', '.join(self.names)}.")
     i = 1 + self.names.index(name)
-    on = i not in self.shown if on is None else on
-    (self.shown.add if on else self.shown.discard)(i); self._refresh()
+    if on is None: on = i not in self.shown
+    if on: self.shown.add(i)
+    else: self.shown.discard(i)
+    self._refresh()
 
 # %% ../../nbs/app/prediction_explorer.ipynb #55bba2bc
 @patch
@@ -78,13 +91,14 @@ def picture(self:PredictionExplorer)->Image.Image:
 def caption(self:PredictionExplorer)->str:
     "Which photo, and how much of it each name fills."
     im, labels = self.at(self.i)
-    found = [f'{k} {100*v/labels.size:.1f} %' for k, v in areas(labels, self.names).items() if k != 'background']
-    return f"{self._title(self.i)}: {', '.join(found) or 'nothing found'}"
+    pixels = areas(labels, self.names)
+    shares = [f'{name} {100*n/labels.size:.1f} %' for name, n in pixels.items() if name != 'background']
+    return f"{self._title(self.i)}: {', '.join(shares) or 'nothing found'}"
 
 @patch
 def _title(self:PredictionExplorer, i):
-    o = self.photos[i]
-    return f'photo {i}' if isinstance(o, Image.Image) else '/'.join(Path(o).parts[-2:])
+    photo = self.photos[i]
+    return f'photo {i}' if isinstance(photo, Image.Image) else '/'.join(Path(photo).parts[-2:])
 
 @patch
 def figure(self:PredictionExplorer, alphas=(0, .5, 1)):
@@ -92,8 +106,10 @@ def figure(self:PredictionExplorer, alphas=(0, .5, 1)):
     import matplotlib.pyplot as plt
     im, labels = self.at(self.i)
     fig, axs = plt.subplots(1, len(alphas), figsize=(2.4*len(alphas), 2.4), dpi=70, squeeze=False)
-    for ax, a in zip(axs[0], alphas):
-        ax.imshow(overlay(im, labels, a, shown=sorted(self.shown))); ax.axis('off'); ax.set_title(f'opacity {a}', fontsize=9)
+    for ax, alpha in zip(axs[0], alphas):
+        ax.imshow(overlay(im, labels, alpha, shown=sorted(self.shown)))
+        ax.axis('off')
+        ax.set_title(f'opacity {alpha}', fontsize=9)
     fig.suptitle(self.caption(), y=.04, fontsize=9)
     return fig
 
@@ -101,18 +117,27 @@ def figure(self:PredictionExplorer, alphas=(0, .5, 1)):
 @patch
 def _build(self:PredictionExplorer):
     import ipywidgets as w
-    self._pick = w.Dropdown(options=[(f'{i + 1}. {self._title(i)}', i) for i in range(len(self.photos))], value=self.i, description='photo')
+    photos = [(f'{i + 1}. {self._title(i)}', i) for i in range(len(self.photos))]
+    self._pick = w.Dropdown(options=photos, value=self.i, description='photo')
     self._slider = w.FloatSlider(self.alpha, min=0, max=1, step=.05, description='opacity', continuous_update=True)
-    self._buttons = []
-    for i, name in enumerate(self.names, 1):
-        b = w.ToggleButton(i in self.shown, description=name, tooltip=f'show or hide {name}', layout=w.Layout(width='auto'))
-        b.observe(lambda c, name=name: self.toggle(name, c['new']), 'value')
-        self._buttons.append(w.HBox([w.HTML(f'<span style="display:inline-block;width:1em;height:1em;background:rgb{tuple(palette(max(256, i + 1))[i].tolist())}"></span>'), b]))
-    self._image, self._text = w.Image(format='png', layout=w.Layout(max_width='100%', align_self='flex-start')), w.HTML()
-    self._pick.observe(lambda c: self.select(c['new']), 'value')
-    self._slider.observe(lambda c: self.set_alpha(c['new']), 'value')
-    rows = w.HBox(self._buttons, layout=w.Layout(flex_flow='row wrap'))
-    self._widget = w.VBox([w.HBox([self._pick, self._slider], layout=w.Layout(flex_flow='row wrap')), rows, self._image, self._text])
+    self._buttons = [self._name_button(i, name) for i, name in enumerate(self.names, 1)]
+    self._image = w.Image(format='png', layout=w.Layout(max_width='100%', align_self='flex-start'))
+    self._text = w.HTML()
+    self._pick.observe(lambda change: self.select(change['new']), 'value')
+    self._slider.observe(lambda change: self.set_alpha(change['new']), 'value')
+    rows = [w.HBox(row, layout=w.Layout(flex_flow='row wrap')) for row in ([self._pick, self._slider], self._buttons)]
+    self._widget = w.VBox([*rows, self._image, self._text])
+
+@patch
+def _name_button(self:PredictionExplorer, i, name):
+    "A swatch of the name's colour, and a button that shows or hides the name."
+    import ipywidgets as w
+    colour = tuple(palette(max(256, i + 1))[i].tolist())
+    swatch = w.HTML(f'<span style="display:inline-block;width:1em;height:1em;background:rgb{colour}"></span>')
+    button = w.ToggleButton(i in self.shown, description=name, tooltip=f'show or hide {name}',
+                            layout=w.Layout(width='auto'))
+    button.observe(lambda change: self.toggle(name, change['new']), 'value')
+    return w.HBox([swatch, button])
 
 @patch
 def _refresh(self:PredictionExplorer):
@@ -124,16 +149,19 @@ def _refresh(self:PredictionExplorer):
         self._pick.value, self._slider.value = self.i, self.alpha
         for i, row in enumerate(self._buttons, 1): row.children[1].value = i in self.shown
     finally: self._busy = False
-    try: pic, text = self.picture(), self.caption()
-    except NamedMaskError as e: pic, text = Image.new('RGB', (64, 64), '#ddd'), str(e)
-    f = io.BytesIO(); pic.save(f, 'PNG')
-    self._image.value, self._text.value = f.getvalue(), escape(text)
+    try: picture, text = self.picture(), self.caption()
+    except NamedMaskError as e: picture, text = Image.new('RGB', (64, 64), '#ddd'), str(e)
+    data = io.BytesIO()
+    picture.save(data, 'PNG')
+    self._image.value, self._text.value = data.getvalue(), escape(text)
 
 # %% ../../nbs/app/prediction_explorer.ipynb #1834c10f
 @patch(as_prop=True)
 def widget(self:PredictionExplorer):
     "The ipywidget; made when first asked for."
-    if self._widget is None: self._build(); self._refresh()
+    if self._widget is None:
+        self._build()
+        self._refresh()
     return self._widget
 
 @patch

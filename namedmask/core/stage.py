@@ -109,9 +109,9 @@ def map_stage(
     quiet=False,    # No progress bar
 )->bool: # Whether there was something to do; the stage is then finished by whoever knows what to note of it
     "Make what is missing of each photo, or continue where a run was interrupted."
+    stage.open()                       # what other settings made has gone before anything counts as there
     photos = list(photos)
     missing = [photo for photo in photos if not is_there(photo)]
-    stage.open()
     if stage.done and not missing: return False
     with stage.working():
         for _ in progress(work(missing), what, len(photos), len(photos) - len(missing), quiet=quiet): pass

@@ -21,7 +21,7 @@ from ..data.decode import WORK_SIDE, load_image
 from ..data.photos import content_hash
 from ..data.draw import load_labels
 from ..models.deeplab import encoder_norm, weights_key
-from ..data.samples import IGNORE, cut, place
+from ..data.samples import IGNORE, random_resized_crop, crop_window
 from ..models.batches import ArchiveDataset, Samples, training_dls
 from ..models.train import Optimiser, segmenter_learner
 from ..models.training import Job, build_network, train_stage
@@ -101,8 +101,8 @@ def cut_labels(
     at,              # (u, v): two numbers in [0,1), place along x and y
     flip:bool=False, # Mirror left and right
 )->np.ndarray: # (crop,crop) uint8, 255 where there is no photo
-    "The labels of the square that `samples.cut` cuts from the photo with the same numbers."
-    (x0, x1, ox, w), (y0, y1, oy, h) = (place(n, s, crop, u) for n, u in zip(size, at))
+    "The labels of the square that `samples.random_resized_crop` cuts from the photo with the same numbers."
+    (x0, x1, ox, w), (y0, y1, oy, h) = (crop_window(n, s, crop, u) for n, u in zip(size, at))
     fx, fy = labels.shape[1]/size[0], labels.shape[0]/size[1]
     out = np.full((crop, crop), IGNORE, np.uint8)
     out[oy:oy+h, ox:ox+w] = Image.fromarray(labels).resize((w, h), Image.Resampling.NEAREST, box=(x0*fx, y0*fy, x1*fx, y1*fy))
@@ -115,7 +115,7 @@ class TrueMaskDataset(ArchiveDataset):
         s, u, v, f = rng.random(4)
         im, flip = load_image(e.path, self.side or WORK_SIDE), f < self.flip
         s = (self.side/min(im.size) if self.side else 1.)*(self.scale[0] + s*(self.scale[1] - self.scale[0]))
-        x = cut(im, np.zeros(im.size[::-1], np.uint8), self.crop, s, (u, v), flip)[0]
+        x = random_resized_crop(im, np.zeros(im.size[::-1], np.uint8), self.crop, s, (u, v), flip)[0]
         return x, cut_labels(e.labels(), im.size, self.crop, s, (u, v), flip), e
 
 # %% ../../nbs/evaluate/ceiling.ipynb #e1d2ddc4

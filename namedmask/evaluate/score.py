@@ -35,17 +35,23 @@ def predict_labels(
     segmenter, # What `as_labeller` understands: a `Labeller`, or anything with `.names` and `.predict(PIL) -> labels`
     im,        # An RGB image
 )->np.ndarray:
-    "Labels of `im`, (H,W) uint8 (with more than 255 names uint16) at its own size: 0 background, then `segmenter.names` from 1 on."
+    """Labels of `im`, (H,W) uint8 (with more than 255 names uint16) at its own size.
+
+    0 is background, then come `segmenter.names` from 1 on.
+    """
     return as_labeller(segmenter).labels(im)
+
 
 # %% ../../nbs/evaluate/score.ipynb #0ab59600
 def _match(theirs, benchmark):
     "From a segmenter's labels to the benchmark's; names that the benchmark lacks become background."
     lacking = set(getattr(benchmark, 'lacking', ()))
-    if sorted(o for o in theirs if o not in lacking) != sorted(benchmark.names):
-        raise NamedMaskError(f"The segmenter knows {', '.join(theirs)} but the benchmark scores {', '.join(benchmark.names)}: open the benchmark with the segmenter's names.")
-    big = len(theirs) >= 255
-    lut = np.full(2 + len(theirs) if big else 256, 65535 if big else 255, np.uint16 if big else np.uint8); lut[0] = 0
+    if sorted(name for name in theirs if name not in lacking) != sorted(benchmark.names):
+        differ = f"knows {', '.join(theirs)} but the benchmark scores {', '.join(benchmark.names)}"
+        raise NamedMaskError(f"The segmenter {differ}: open the benchmark with the segmenter's names.")
+    if len(theirs) < 255: lut = np.full(256, 255, np.uint8)
+    else: lut = np.full(2 + len(theirs), 65535, np.uint16)
+    lut[0] = 0
     for i, name in enumerate(theirs, 1): lut[i] = 0 if name in lacking else 1 + benchmark.names.index(name)
     return lut
 
@@ -58,21 +64,29 @@ def count_photo(
     n:int,               # Classes, background included
     boundary:bool=False, # Count along the outlines as well
 )->dict:
-    "What an evaluation keeps of a photo: `cells`, the [true, predicted, pixels] that occur, and `ignored`; with `boundary` also `edge`, cells of the `BoundaryMatrix`."
-    one = ConfusionMatrix(n).update(pred, truth)
+    """What an evaluation keeps of a photo: `cells`, the [true, predicted, pixels] that occur, and `ignored`.
+
+    With `boundary` it has also `edge`, the cells of the `BoundaryMatrix`.
+    """
+    matrix = ConfusionMatrix(n).update(pred, truth)
     edge = dict(edge=_cells(BoundaryMatrix(n).update(pred, truth).matrix.counts)) if boundary else {}
-    return dict(ignored=one.ignored, cells=_cells(one.counts), **edge)
+    return dict(ignored=matrix.ignored, cells=_cells(matrix.counts), **edge)
 
 def is_sound(
     note,             # A line of an evaluation's notes; anything that JSON can hold
     n:int,            # Classes, background included
     boundary:bool=False, # Does it need the outlines' cells
 )->bool:
-    "Is it what `count_photo` made, with its `photo` and `seconds`? A torn or foreign line is not, and its photo is scored again."
-    whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0
-    cells = lambda v, n: isinstance(v, list) and all(isinstance(c, list) and len(c) == 3 and all(map(whole, c)) and max(c[:2]) < n for c in v)
-    return (isinstance(note, dict) and isinstance(note.get('photo'), str) and isinstance(note.get('seconds'), (int, float)) and whole(note.get('ignored'))
-            and cells(note.get('cells'), n) and (cells(note['edge'], n + 1) if 'edge' in note else not boundary))
+    """Is it what `count_photo` made, with its `photo` and `seconds`?
+
+    A torn or foreign line is not, and its photo is scored again.
+    """
+    def whole(v): return isinstance(v, int) and not isinstance(v, bool) and v >= 0
+    def is_cell(v, n): return isinstance(v, list) and len(v) == 3 and all(map(whole, v)) and max(v[:2]) < n
+    def are_cells(v, n): return isinstance(v, list) and all(is_cell(cell, n) for cell in v)
+    if not isinstance(note, dict) or not isinstance(note.get('photo'), str): return False
+    if not isinstance(note.get('seconds'), (int, float)) or not whole(note.get('ignored')): return False
+    return are_cells(note.get('cells'), n) and (are_cells(note['edge'], n + 1) if 'edge' in note else not boundary)
 
 def _cells(counts):
     at = counts.nonzero()
@@ -84,11 +98,14 @@ def add_cells(
     key:str='cells',   # Or 'edge', with n+1
 ):
     "The sum of the photos' matrices, (n,n), and their intersections and unions, (photos,n) each; whole numbers."
-    counts, inter, truth, pred = (np.zeros(s, np.int64) for s in ((n, n), *[(len(records), n)]*3))
-    if cells := [(k, *o) for k, r in enumerate(records) for o in r[key]]:
+    counts, inter, truth, pred = (np.zeros(shape, np.int64) for shape in ((n, n), *[(len(records), n)]*3))
+    if cells := [(k, *cell) for k, record in enumerate(records) for cell in record[key]]:
         k, i, j, px = np.array(cells).T
-        np.add.at(counts, (i, j), px); np.add.at(truth, (k, i), px); np.add.at(pred, (k, j), px)
-        right = i == j; inter[k[right], i[right]] = px[right]
+        np.add.at(counts, (i, j), px)
+        np.add.at(truth, (k, i), px)
+        np.add.at(pred, (k, j), px)
+        right = i == j
+        inter[k[right], i[right]] = px[right]
     return torch.from_numpy(counts), inter, truth + pred - inter
 
 # %% ../../nbs/evaluate/score.ipynb #10c00014
@@ -96,13 +113,17 @@ def contract_of(
     segmenter,        # What is scored
     supervision=None, # Who was taught with what (JSON), if it does not say
 )->dict:
-    "What a system says of itself, for JSON: `names`, `protocol`, `cards`, and the library's `version`; None where it says nothing."
+    """What a system says of itself, for JSON: `names`, `protocol`, `cards`, and the library's `version`.
+
+    What it does not say is None.
+    """
     system = as_labeller(segmenter)
     cards = system.cards
     if supervision: cards = supervision
-    elif cards is not None: cards = [c.as_dict() if hasattr(c, 'as_dict') else c for c in cards]
-    said = dict(names=system.names, protocol=system.protocol, cards=cards, version=__version__)
-    return json.loads(json.dumps(said, ensure_ascii=False, default=str))
+    elif cards is not None: cards = [card.as_dict() if hasattr(card, 'as_dict') else card for card in cards]
+    contract = dict(names=system.names, protocol=system.protocol, cards=cards, version=__version__)
+    return json.loads(json.dumps(contract, ensure_ascii=False, default=str))
+
 
 # %% ../../nbs/evaluate/score.ipynb #a391905b
 def stamp_of(
@@ -110,9 +131,9 @@ def stamp_of(
 ):
     "[size, time of change in ns, hash of the content] of a file; a key of anything else."
     if not isinstance(source, Path): return settings_key(source)
-    try: s = source.stat()
+    try: stat = source.stat()
     except OSError as e: raise NamedMaskError(f"Cannot read {source}: {(e.strerror or str(e)).lower()}.") from e
-    return [s.st_size, s.st_mtime_ns, content_hash(source)]
+    return [stat.st_size, stat.st_mtime_ns, content_hash(source)]
 
 def is_unchanged(
     stamp,  # From `stamp_of`
@@ -120,28 +141,34 @@ def is_unchanged(
 )->bool:
     "Is the source still what the stamp was made of?"
     if not isinstance(source, Path): return stamp == settings_key(source)
-    try: s = source.stat()
+    try: stat = source.stat()
     except OSError: return False
-    if not isinstance(stamp, list) or len(stamp) != 3 or stamp[0] != s.st_size: return False
-    return stamp[1] == s.st_mtime_ns or stamp[2] == content_hash(source)
+    if not isinstance(stamp, list) or len(stamp) != 3 or stamp[0] != stat.st_size: return False
+    return stamp[1] == stat.st_mtime_ns or stamp[2] == content_hash(source)
 
 def sources_of(
     benchmark, # As for `evaluate`
     stem:str,  # One of its photos
 )->list:
-    "What a photo's score depends on: the photo, its label file or what stands for it, and the table from ids to classes."
+    "What a photo's score depends on: the photo, its label file or what stands for it, the table from ids to classes."
     table = getattr(benchmark, 'lut', getattr(benchmark, 'table', None))
     label = benchmark.mask(stem) if hasattr(benchmark, 'mask') else None
-    return [Path(benchmark.photo(stem)), label, None if table is None else hashlib.sha256(table.tobytes()).hexdigest()[:16]]
+    digest = None if table is None else hashlib.sha256(table.tobytes()).hexdigest()[:16]
+    return [Path(benchmark.photo(stem)), label, digest]
 
+# %% ../../nbs/evaluate/score.ipynb #6f9bedd0
 def still_good(
     notes,     # `JsonLines` of an evaluation
     benchmark, # As for `evaluate`
     is_whole,  # note -> is it complete
 )->dict: # {photo: note}
-    "The notes whose files are as they were. Those of older releases, without stamps, count if no file is newer than the notes; they get stamps as soon as others are written beside them."
+    """The notes whose files are as they were.
+
+    Those of older releases, without stamps, count if no file is newer than the notes; they get stamps as soon as others
+    are written beside them.
+    """
     written = notes.path.stat().st_mtime_ns if notes.path.exists() else 0
-    last = {o['photo']: o for o in notes.read() if is_whole(o)}
+    last = {note['photo']: note for note in notes.read() if is_whole(note)}
     names_file = Path(getattr(benchmark, 'root', '.'))/'names.txt'
     good = {}
     for stem in benchmark.stems:
@@ -150,14 +177,15 @@ def still_good(
         if 'seen' not in note: same = not _newer([*sources, names_file], written)
         else: same = isinstance(seen, list) and len(seen) == len(sources) and all(map(is_unchanged, seen, sources))
         if same: good[stem] = note
-    if len(good) < len(benchmark.stems):
-        for stem, note in good.items():
-            if 'seen' not in note: notes.append(dict(note, seen=[stamp_of(o) for o in sources_of(benchmark, stem)]))
+    if len(good) == len(benchmark.stems): return good
+    for stem, note in good.items():
+        if 'seen' not in note: notes.append(dict(note, seen=[stamp_of(file) for file in sources_of(benchmark, stem)]))
     return good
 
 def _newer(sources, when):
     "Is one of the files newer than `when`, in ns, or gone?"
-    try: return any(o.stat().st_mtime_ns > when for o in sources if isinstance(o, Path) and (o.name != 'names.txt' or o.exists()))
+    def counts(source): return isinstance(source, Path) and (source.name != 'names.txt' or source.exists())
+    try: return any(file.stat().st_mtime_ns > when for file in sources if counts(file))
     except OSError: return True
 
 # %% ../../nbs/evaluate/score.ipynb #7cd402e1
@@ -165,7 +193,8 @@ def lacks_memory(
     e:BaseException,
 )->bool:
     "Does an error say that there is not enough memory? torch has errors of its own for that."
-    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
+    if isinstance(e, (MemoryError, torch.OutOfMemoryError)): return True
+    return isinstance(e, RuntimeError) and "can't allocate memory" in str(e)
 
 @contextmanager
 def scoring(
@@ -174,10 +203,12 @@ def scoring(
     "Turn whatever stops the scoring of one photo into a sentence that names it."
     try: yield
     except Exception as e:
-        kept = "a benchmark is scored whole, so take the photo out of it or put this right, then run the same command again; what was scored before is kept"
-        if lacks_memory(e): raise NamedMaskError(f"There is not enough memory to score {photo}: {kept}.") from e
-        if isinstance(e, NamedMaskError): raise NamedMaskError(f"{'' if str(photo) in str(e) else f'{photo}: '}{str(e).rstrip('.')}; {kept}.") from e
-        raise
+        cure = ("a benchmark is scored whole, so take the photo out of it or put this right, then run the same command "
+                "again; what was scored before is kept")
+        if lacks_memory(e): raise NamedMaskError(f"There is not enough memory to score {photo}: {cure}.") from e
+        if not isinstance(e, NamedMaskError): raise
+        which = '' if str(photo) in str(e) else f'{photo}: '
+        raise NamedMaskError(f"{which}{str(e).rstrip('.')}; {cure}.") from e
 
 # %% ../../nbs/evaluate/score.ipynb #10c00005
 def score(
@@ -191,28 +222,37 @@ def score(
 )->dict:
     "The result of `evaluate` for any source of labels."
     names, made_by = ['background', *benchmark.names], made_by or {}
-    stage = Stage(folder, dict(model=key, benchmark=_kept_of(benchmark.card) | getattr(benchmark, 'said_before', {}), **_order_of(made_by, benchmark))).open() if folder else None
+    stage = Stage(folder, _notes_key(key, benchmark, made_by)).open() if folder else None
     notes = JsonLines(stage.folder/'photos.jsonl') if stage else None
-    done = still_good(notes, benchmark, lambda o: is_sound(o, len(names), boundary)) if notes else {}
-    todo = [s for s in benchmark.stems if s not in done]
-    for stem in progress(todo, 'evaluation', total=len(benchmark.stems), done=len(benchmark.stems) - len(todo), quiet=quiet):
-        start, seen = time.time(), [stamp_of(o) for o in sources_of(benchmark, stem)] if notes else []
-        with scoring(benchmark.photo(stem)): counts = count_photo(predict(stem), benchmark.labels(stem), len(names), boundary)
+    done = still_good(notes, benchmark, lambda note: is_sound(note, len(names), boundary)) if notes else {}
+    todo, total = [stem for stem in benchmark.stems if stem not in done], len(benchmark.stems)
+    for stem in progress(todo, 'evaluation', total=total, done=total - len(todo), quiet=quiet):
+        start, seen = time.time(), [stamp_of(file) for file in sources_of(benchmark, stem)] if notes else []
+        with scoring(benchmark.photo(stem)):
+            counts = count_photo(predict(stem), benchmark.labels(stem), len(names), boundary)
         done[stem] = dict(photo=stem, seconds=round(time.time() - start, 4), **counts)
         if notes: notes.append(dict(done[stem], seen=seen))
-    cm, records = ConfusionMatrix(len(names), names), [done[s] for s in benchmark.stems]
-    cm.counts, cm.ignored = add_cells(records, cm.n)[0], sum(o['ignored'] for o in records)
-    result = dict(summary(cm, benchmark.card, records, made_by.get('cards'), key), made_by=made_by,
-                  lacking=list(getattr(benchmark, 'lacking', ())), skipped=list(getattr(benchmark, 'skipped', ())), notes=list(getattr(benchmark, 'notes', ())))
+    cm, records = ConfusionMatrix(len(names), names), [done[stem] for stem in benchmark.stems]
+    cm.counts, cm.ignored = add_cells(records, cm.n)[0], sum(record['ignored'] for record in records)
+    remarks = {k: list(getattr(benchmark, k, ())) for k in ('lacking', 'skipped', 'notes')}
+    result = dict(summary(cm, benchmark.card, records, made_by.get('cards'), key), made_by=made_by, **remarks)
     if stage: stage.finish(**{k: result[k] for k in ('miou', 'pixel_accuracy', 'photos')})
     return result
 
+def _notes_key(key, benchmark, made_by):
+    "What the notes of an evaluation depend on."
+    card = _kept_of(benchmark.card) | getattr(benchmark, 'said_before', {})
+    return dict(model=key, benchmark=card, **_order_of(made_by, benchmark))
+
 def _kept_of(card):
-    "The part of a card that notes depend on. The classes are part of it only where the names do not tell them: 'telly=television' may be another class tomorrow."
+    """The part of a card that notes depend on.
+
+    The classes are part of it only where the names do not tell them: 'telly=television' may be another class tomorrow.
+    """
     by_name = True
     names, classes = (list(card.get(k) or []) for k in ('names', 'classes'))
     if classes:
-        try: by_name = [class_number(o, classes) for o in names] == list(range(1, 1 + len(names)))
+        try: by_name = [class_number(name, classes) for name in names] == list(range(1, 1 + len(names)))
         except NamedMaskError: by_name = False
     return {k: v for k, v in card.items() if k != 'root' and (k != 'classes' or not by_name)}
 
@@ -224,17 +264,21 @@ def _order_of(made_by, benchmark):
 # %% ../../nbs/evaluate/score.ipynb #44a9068c
 def evaluate(
     segmenter,        # A `Labeller`, or what `as_labeller` understands
-    benchmark,        # A `VocBenchmark`, or anything with `.names`, `.stems`, `.photo(stem)`, `.labels(stem)`, `.card`, and if it has them `.mask(stem)`, `.lacking`, `.skipped`, `.notes`
+    benchmark,        # A `VocBenchmark`, or anything with `.names`, `.stems`, `.photo(stem)`, `.labels(stem)`, `.card`
     folder=None,      # Where to keep notes, so that an interrupted evaluation continues; None: keep none
     supervision=None, # Who was taught with what (JSON); default: what the segmenter's `.cards` or `.meta` say
     quiet:bool=False, # No progress bar
     boundary:bool=False, # Boundary IoU as well
 )->dict:
-    "Score `segmenter`: IoU by class, mIoU, accuracy, intervals, the matrix, counts, and the protocol it was measured with."
+    """Score `segmenter`: IoU by class, mIoU, accuracy, intervals, the matrix, counts, and the protocol of measurement.
+
+    If the benchmark has `.mask(stem)`, `.lacking`, `.skipped` and `.notes`, they are used too.
+    """
     system = as_labeller(segmenter)
-    lut, said = _match(system.names, benchmark), contract_of(system, supervision)
-    predict = lambda stem: relabel(system.labels(load_image(benchmark.photo(stem))), lut)
-    return score(predict, benchmark, system.key, folder, said, quiet, boundary)
+    lut, contract = _match(system.names, benchmark), contract_of(system, supervision)
+    def predict(stem): return relabel(system.labels(load_image(benchmark.photo(stem))), lut)
+    return score(predict, benchmark, system.key, folder, contract, quiet, boundary)
+
 
 # %% ../../nbs/evaluate/score.ipynb #05d2137a
 def summary(
@@ -244,34 +288,44 @@ def summary(
     supervision,        # Who was taught with what
     key:str='',         # `model_key` of what was scored
 )->dict:
-    "The result of an evaluation as one JSON object; `iou` follows `names` (background first), None for a class absent from both sides."
+    """The result of an evaluation as one JSON object.
+
+    `iou` follows `names` (background first), None for a class absent from both sides.
+    """
     iou = [_number(v) for v in cm.iou()]
-    return dict(benchmark=card.get('benchmark'), root=card.get('root'), miou=_number(cm.miou()), pixel_accuracy=_number(cm.pixel_accuracy()),
-                names=cm.names, iou=iou, classes_in_mean=sum(v is not None for v in iou), photos=len(records),
-                pixels=int(cm.counts.sum()), ignored_pixels=cm.ignored, confusion=cm.counts.tolist(), model=key,
-                seconds=round(sum(o['seconds'] for o in records), 2), protocol=dict(card, supervision=supervision), **intervals(records, cm.n), **edges(records, cm.n))
+    return dict(benchmark=card.get('benchmark'), root=card.get('root'), miou=_number(cm.miou()),
+                pixel_accuracy=_number(cm.pixel_accuracy()), names=cm.names, iou=iou,
+                classes_in_mean=sum(v is not None for v in iou), photos=len(records), pixels=int(cm.counts.sum()),
+                ignored_pixels=cm.ignored, confusion=cm.counts.tolist(), model=key,
+                seconds=round(sum(record['seconds'] for record in records), 2),
+                protocol=dict(card, supervision=supervision), **intervals(records, cm.n), **edges(records, cm.n))
 
 # %% ../../nbs/evaluate/score.ipynb #10c00007
 def intervals(
     records:list, # From `count_photo`
     n:int,        # Classes, background included
 )->dict:
-    "{'miou_ci': [low, high], 'iou_ci': the same for each class}: 95 % bootstrap over photos; {} for fewer than two photos, None for a class that is nowhere."
-    if len(records) < 2 or not all('cells' in o for o in records): return {}
+    """{'miou_ci': [low, high], 'iou_ci': the same for each class}: 95 % bootstrap over photos.
+
+    {} for fewer than two photos; None for a class that is nowhere.
+    """
+    if len(records) < 2 or not all('cells' in record for record in records): return {}
     draws = bootstrap_iou(*add_cells(records, n)[1:])
-    ends = lambda samples: [_number(v) for v in interval(samples)]
+    def ends(samples): return [_number(v) for v in interval(samples)]
     seen = ~np.isnan(draws)
     mean = np.where(seen, draws, 0).sum(1)/np.maximum(seen.sum(1), 1)
-    return dict(miou_ci=ends(mean[seen.any(1)]) if seen.any() else None, iou_ci=[ends(d) if s.any() else None for d, s in zip(draws.T, seen.T)])
+    by_class = [ends(of_class) if there.any() else None for of_class, there in zip(draws.T, seen.T)]
+    return dict(miou_ci=ends(mean[seen.any(1)]) if seen.any() else None, iou_ci=by_class)
 
 def edges(
     records:list, # From `count_photo`
     n:int,        # Classes, background included
 )->dict:
     "{'boundary_miou', 'boundary_iou': by class}, {} if the outlines were not counted."
-    if not records or not all('edge' in o for o in records): return {}
-    bm = BoundaryMatrix(n); bm.matrix.counts = add_cells(records, n + 1, 'edge')[0]
-    return dict(boundary_miou=_number(bm.miou()), boundary_iou=[_number(v) for v in bm.iou()])
+    if not records or not all('edge' in record for record in records): return {}
+    outlines = BoundaryMatrix(n)
+    outlines.matrix.counts = add_cells(records, n + 1, 'edge')[0]
+    return dict(boundary_miou=_number(outlines.miou()), boundary_iou=[_number(v) for v in outlines.iou()])
 
 # %% ../../nbs/evaluate/score.ipynb #10c00012
 def log_result(
@@ -284,22 +338,30 @@ def log_result(
 
 # %% ../../nbs/evaluate/score.ipynb #10c00010
 def evaluate_folder(
-    root,             # Folder of label PNGs, `<stem>.png`: 0 background, then the names from 1 on; as their photos are shown, not as they are stored
+    root,             # Folder of label PNGs, `<stem>.png`: 0 background, then the names from 1 on
     benchmark,        # As for `evaluate`
     names=None,       # Their names, in the order of the labels; default: the benchmark's
     supervision=None, # Who was taught with what (JSON)
     quiet:bool=False, # No progress bar
     boundary:bool=False, # Boundary IoU as well
 )->dict:
-    "The result of `evaluate` for predictions that lie in a folder; a `NamedMaskError` names the first that is missing."
+    """The result of `evaluate` for predictions in a folder; a `NamedMaskError` names the first that is missing.
+
+    The labels lie as their photos are shown, not as they are stored.
+    """
     names = list(names or benchmark.names)
-    files, lut = {s: Path(root)/f'{s}.png' for s in benchmark.stems}, _match(names, benchmark)
-    if missing := [f for f in files.values() if not f.exists()]:
-        raise NamedMaskError(f"{missing[0]} is missing, and {len(missing) - 1} more: predict all {len(files)} photos of the benchmark into {root}.")
-    predict = lambda stem: _relabelled(load_labels(files[stem]), lut)
-    key = settings_key([names, [(s, content_hash(f)) for s, f in files.items()]])
+    files, lut = {stem: Path(root)/f'{stem}.png' for stem in benchmark.stems}, _match(names, benchmark)
+    if missing := [file for file in files.values() if not file.exists()]:
+        gone = f"{missing[0]} is missing, and {len(missing) - 1} more"
+        raise NamedMaskError(f"{gone}: predict all {len(files)} photos of the benchmark into {root}.")
+    def predict(stem): return _relabelled(load_labels(files[stem]), lut)
+    key = settings_key([names, [(stem, content_hash(file)) for stem, file in files.items()]])
     return score(predict, benchmark, key, made_by=dict(names=names, cards=supervision), quiet=quiet, boundary=boundary)
 
 def _relabelled(labels, lut):
-    "Predicted labels as the benchmark's. One beyond the table gets its last entry, no class's number: an error wherever the truth is scored."
-    return relabel(labels if len(lut) > np.iinfo(labels.dtype).max else np.minimum(labels, len(lut) - 1), lut)
+    """Predicted labels as the benchmark's.
+
+    One beyond the table gets its last entry, no class's number: an error wherever the truth is scored.
+    """
+    if len(lut) <= np.iinfo(labels.dtype).max: labels = np.minimum(labels, len(lut) - 1)
+    return relabel(labels, lut)

@@ -21,12 +21,13 @@ from ..data.draw import load_labels
 from ..stages.names import parse_names
 
 # %% ../../nbs/evaluate/voc.ipynb #28c91fea
-VOC_NAMES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
-             'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+VOC_NAMES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable',
+             'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
 SYNONYMS = tuple(frozenset(words.split()) for words in (  # words for one thing, spelt as `letters` leaves them
-    'aeroplane airplane plane', 'motorbike motorcycle', 'bicycle bike', 'sofa couch', 'tvmonitor tv television monitor tvset',
-    'car automobile', 'diningtable dinnertable table', 'pottedplant plant houseplant', 'donut doughnut',
-    'cellphone mobilephone', 'hairdrier hairdryer', 'person people human', 'cow cattle'))
+    'aeroplane airplane plane', 'motorbike motorcycle', 'bicycle bike', 'sofa couch',
+    'tvmonitor tv television monitor tvset', 'car automobile', 'diningtable dinnertable table',
+    'pottedplant plant houseplant', 'donut doughnut', 'cellphone mobilephone', 'hairdrier hairdryer',
+    'person people human', 'cow cattle'))
 VOC_ALIASES = {word: name for same in SYNONYMS for name in same.intersection(VOC_NAMES) for word in same - {name}}
 
 def letters(
@@ -41,20 +42,22 @@ def class_number(
     title:str='The benchmark', # For the message
 )->int:
     "The number of a name's class; a `NamedMaskError` if it has none."
-    asked, known = [str(o) for o in (getattr(name, 'name', name), *getattr(name, 'prompts', ()))], list(known)
-    spelt = [letters(o) for o in known]
+    asked = [str(word) for word in (getattr(name, 'name', name), *getattr(name, 'prompts', ()))]
+    known = list(known)
+    spelt = [letters(word) for word in known]
     for word in asked:
         if word in known: return 1 + known.index(word)         # 'C++' before 'C', which have the same letters
         if letters(word) and letters(word) in spelt: return 1 + spelt.index(letters(word))
     for word in map(letters, asked):
-        same = [i for i, o in enumerate(spelt, 1) if any({word, o} <= words for words in SYNONYMS)]
+        same = [i for i, other in enumerate(spelt, 1) if any({word, other} <= words for words in SYNONYMS)]
         if len(same) == 1: return same[0]
     raise NamedMaskError(f"{title} has no class {asked[0]!r}: it has {_near(letters(asked[0]), spelt, known)}.")
 
 def _near(word, spelt, known):
     "The names most like `word`, or the first twenty."
-    near = [known[spelt.index(o)] for o in difflib.get_close_matches(word, spelt, 3)] or known[:20]
-    return ', '.join(near) + (f' and {len(known) - len(near)} more' if len(known) > len(near) else '')
+    near = [known[spelt.index(match)] for match in difflib.get_close_matches(word, spelt, 3)] or known[:20]
+    more = f' and {len(known) - len(near)} more' if len(known) > len(near) else ''
+    return ', '.join(near) + more
 
 # %% ../../nbs/evaluate/voc.ipynb #77fca85b
 def shared_names(
@@ -62,23 +65,32 @@ def shared_names(
     known,                     # The benchmark's names: class 1, 2, ...
     title:str='The benchmark', # For the message
 )->tuple: # (names that both have, their class numbers, names that the benchmark lacks)
-    "Which names can be scored. One class under two names is a `NamedMaskError`, and so are names of which the benchmark has none."
+    """Which names can be scored.
+
+    One class under two names is a `NamedMaskError`, and so are names of which the benchmark has none.
+    """
     numbers, lacking = {}, []
-    categories = parse_names(names)
-    for c in categories:
-        try: number = class_number(c, known, title)
-        except NamedMaskError as e: lacking.append(c.name); trouble = e; continue
-        if number in numbers: raise NamedMaskError(f"{numbers[number]!r} and {c.name!r} are one class of {title}, {known[number - 1]!r}: leave one of them out.")
-        numbers[number] = c.name
+    for category in parse_names(names):
+        try: number = class_number(category, known, title)
+        except NamedMaskError as e:
+            lacking.append(category.name)
+            trouble = e
+            continue
+        if number in numbers:
+            both = f"{numbers[number]!r} and {category.name!r} are one class of {title}, {known[number - 1]!r}"
+            raise NamedMaskError(f"{both}: leave one of them out.")
+        numbers[number] = category.name
     if not numbers and len(lacking) == 1: raise trouble
-    if not numbers: raise NamedMaskError(f"{title} has none of the names {', '.join(lacking)}: it has {_near('', [], list(known))}.")
+    if not numbers:
+        has = _near('', [], list(known))
+        raise NamedMaskError(f"{title} has none of the names {', '.join(lacking)}: it has {has}.")
     return list(numbers.values()), list(numbers), lacking
 
 def voc_id(
     name,            # A name, or something with `.name` and `.prompts`
     known=VOC_NAMES, # The benchmark's names, from id 1 on
 )->int:
-    "VOC's id (1 to 20) of a name in any of its usual spellings: 'tv/monitor', 'TV monitor' and 'television' are all 20."
+    "VOC's id (1 to 20) of a name in any usual spelling: 'tv/monitor', 'TV monitor' and 'television' are all 20."
     return class_number(name, known, 'VOC' if tuple(known) == VOC_NAMES else 'The benchmark')
 
 # %% ../../nbs/evaluate/voc.ipynb #9c36551d
@@ -94,10 +106,13 @@ def names_of(
 )->tuple:
     "The names of the ids 1, 2, ..., a line each."
     names = tuple(lines_of(file))
-    if not 0 < len(set(names)) == len(names) <= most:
-        raise NamedMaskError(f"{file} needs 1 to {most} different names, one a line, and has {len(names)} lines, {len(set(names))} of them different.")
-    if any(letters(o) == 'background' for o in names):
-        raise NamedMaskError(f"{file} names the background: its first line names id 1, and id 0 is the background without a line, so take that line out.")
+    different = len(set(names))
+    if not 0 < different == len(names) <= most:
+        has = f"has {len(names)} lines, {different} of them different"
+        raise NamedMaskError(f"{file} needs 1 to {most} different names, one a line, and {has}.")
+    if any(letters(name) == 'background' for name in names):
+        why = "its first line names id 1, and id 0 is the background without a line, so take that line out"
+        raise NamedMaskError(f"{file} names the background: {why}.")
     return names
 
 def folder_name(root)->str: # 'voc', also for '.' and 'voc/..'
@@ -107,7 +122,7 @@ def folder_name(root)->str: # 'voc', also for '.' and 'voc/..'
 def folder_names(
     root, # Folder of a benchmark
 )->tuple:
-    "The names of the ids 1, 2, ... in its label pictures: the lines of `names.txt`, or VOC's twenty where there is no such file."
+    "The names of the ids 1, 2, ... in its label pictures: the lines of `names.txt`, or VOC's twenty."
     file = Path(root)/'names.txt'
     return names_of(file) if file.exists() else VOC_NAMES
 
@@ -116,13 +131,15 @@ def voc_lut(
     names,           # Names in the segmenter's order
     known=VOC_NAMES, # The benchmark's names, from id 1 on
 )->np.ndarray:
-    "(256,) uint8: from a pixel of a VOC mask to the position of its class in `names` plus one; 0 stays 0, all else is 255."
+    "(256,) uint8: from a pixel of a VOC mask to the place of its class in `names`, from 1; 0 stays 0, all else is 255."
     lut, seen = np.full(256, 255, np.uint8), {}
     lut[0] = 0
     for i, name in enumerate(names, 1):
-        v = voc_id(name, known)
-        if v in seen: raise NamedMaskError(f"{seen[v]!r} and {getattr(name, 'name', name)!r} are one {'VOC ' if known == VOC_NAMES else ''}class: leave one of them out.")
-        seen[v], lut[v] = getattr(name, 'name', name), i
+        number, word = voc_id(name, known), getattr(name, 'name', name)
+        if number in seen:
+            both = f"{seen[number]!r} and {word!r} are one {'VOC ' if known == VOC_NAMES else ''}class"
+            raise NamedMaskError(f"{both}: leave one of them out.")
+        seen[number], lut[number] = word, i
     return lut
 
 # %% ../../nbs/evaluate/voc.ipynb #10c00017
@@ -151,14 +168,16 @@ def checked_ids(
     meaning:str,        # What ids there are, for the message
 )->np.ndarray:
     "The same ids; a `NamedMaskError` if some of them are strange."
-    if not strange[np.iinfo(ids.dtype).max] and (ids + ids.dtype.type(1)).max() <= strange.argmax(): return ids   # 0, 1, 2, ... and the largest number, which becomes 0: nearly always, and quick
+    # Nearly always there are 0, 1, 2, ... and the largest number, which becomes 0: that is seen quickly.
+    if not strange[np.iinfo(ids.dtype).max] and (ids + ids.dtype.type(1)).max() <= strange.argmax(): return ids
     odd = relabel(ids, strange[:256] if ids.dtype == np.uint8 else strange)
     if not odd.any(): return ids
     values, counts = np.unique(ids[odd > 0], return_counts=True)
     order = np.argsort(-counts, kind='stable')
     shares = [f'{values[i]} ({100*counts[i]/ids.size:.1f} %)' for i in order[:4]] + ['...']*(len(order) > 4)
-    raise NamedMaskError(f"{file} holds the id{'s'*(len(order) > 1)} {', '.join(shares)} of its pixels, which no name has: {meaning}; "
-                         "number the masks so, or bring the list of names that they were made with.")
+    holds = f"holds the id{'s'*(len(order) > 1)} {', '.join(shares)} of its pixels, which no name has"
+    cure = "number the masks so, or bring the list of names that they were made with"
+    raise NamedMaskError(f"{file} {holds}: {meaning}; {cure}.")
 
 def meaning_of(
     known,           # The names, from id 1 on
@@ -167,30 +186,42 @@ def meaning_of(
 )->str:
     "Which ids there are, in words."
     names = f'1 is {known[0]}' if len(known) == 1 else f'1 to {len(known)} are {known[0]} to {known[-1]}'
-    return f"for {where} 0 is the background, {names}, and {' and '.join(map(str, void))} {'is' if len(void) == 1 else 'are'} not scored"
+    unscored = f"{' and '.join(map(str, void))} {'is' if len(void) == 1 else 'are'} not scored"
+    return f"for {where} 0 is the background, {names}, and {unscored}"
 
 # %% ../../nbs/evaluate/voc.ipynb #0826123b
 def check_labels(
-    benchmark,    # With `.stems`, `.ids_of(stem)`, `.mask(stem)`, and `.void`, the id that is not scored and could stand for objects, or None
+    benchmark,    # With `.stems`, `.ids_of(stem)`, `.mask(stem)` and `.void`
     most:int=200, # How many label files to read; None for all
 )->list: # Notes: sentences for whoever reads the result
-    "Read label files and refuse ids without a name, and a set of masks in which 255 stands for the objects."
+    """Read label files and refuse ids without a name, and a set of masks in which 255 stands for the objects.
+
+    `.void` is the id that is not scored and could stand for objects, or None.
+    """
     stems, void = benchmark.stems, benchmark.void
     step = 1 if most is None else max(1, -(-len(stems)//most))
     named = unscored = filled = 0
-    bare = []                                                    # masks with 0 and the unscored id only
+    bare = []      # masks with 0 and the unscored id only
     for stem in stems[::step]:
         ids = benchmark.ids_of(stem)
         if void is None: continue
         counts = np.bincount(ids.ravel(), minlength=void + 1)
         objects = int(counts.sum() - counts[0] - counts[void])
-        named, unscored, filled = named + objects, unscored + int(counts[void]), filled + bool(objects or counts[void])
+        named += objects
+        unscored += int(counts[void])
+        filled += bool(objects or counts[void])
         if counts[void] and not objects and counts[0]: bare.append(stem)
+    some = f"{len(bare)} of {filled} masks"
     if 2*len(bare) > filled:
-        raise NamedMaskError(f"255 is the only id beside 0 in {len(bare)} of {filled} masks, first in {benchmark.mask(bare[0])}: it means that a pixel is not scored, "
-                             "so no object would be; give the object's pixels the number of its name, and leave out photos of which nothing is to be scored.")
-    notes = [f'255, which is not scored, is the only id beside 0 in {len(bare)} of {filled} masks'] if bare else []
-    if unscored > named: notes.append(f'{100*unscored/(named + unscored):.0f} % of what is not background is 255, which is not scored')
+        why = "it means that a pixel is not scored, so no object would be"
+        cure = ("give the object's pixels the number of its name, and leave out photos of which nothing is to be "
+                "scored")
+        first = benchmark.mask(bare[0])
+        raise NamedMaskError(f"255 is the only id beside 0 in {some}, first in {first}: {why}; {cure}.")
+    notes = [f'255, which is not scored, is the only id beside 0 in {some}'] if bare else []
+    if unscored > named:
+        percent = f'{100*unscored/(named + unscored):.0f} %'
+        notes.append(f'{percent} of what is not background is 255, which is not scored')
     return notes
 
 # %% ../../nbs/evaluate/voc.ipynb #d6002d4c
@@ -203,19 +234,24 @@ def upright(
     (W, H), turn = _header(photo)
     stored, shown = (W, H), (H, W) if turn >= 5 else (W, H)
     size = labels.shape[::-1]
-    unlike = lambda other: abs(np.log(size[0]*other[1]/(size[1]*other[0])))
+    def unlike(other): return abs(np.log(size[0]*other[1]/(size[1]*other[0])))
     as_stored = unlike(stored) <= unlike(shown) if scaled else size == stored
     if not (scaled or as_stored or size == shown):
-        raise NamedMaskError(f"{photo} and its labels differ in size, {W} x {H} and {size[0]} x {size[1]} pixels: bring the labels of this photo.")
+        sizes = f"{W} x {H} and {size[0]} x {size[1]} pixels"
+        raise NamedMaskError(f"{photo} and its labels differ in size, {sizes}: bring the labels of this photo.")
     return turned(labels, turn) if as_stored else labels
 
 # %% ../../nbs/evaluate/voc.ipynb #ad57c22b
 class VocBenchmark:
-    "Photos of a VOC split with their labels mapped to `names`; iterates `(path, labels)`, labels (H,W) uint8 at native size."
+    """Photos of a VOC split with their labels mapped to `names`.
+
+    It iterates `(path, labels)`, labels (H,W) uint8 at native size. A `names.txt` in the folder names the ids if they are
+    not VOC's. VOC's usual renamings are known; names that it lacks are set apart.
+    """
     void = 255
     def __init__(self,
-        root,              # Folder with JPEGImages, SegmentationClass and ImageSets/Segmentation; `names.txt` in it names the ids if they are not VOC's
-        names,             # Names in the segmenter's order, as for `parse_names`; VOC's usual renamings are known, those it lacks are set apart; None for all
+        root,              # Folder with JPEGImages, SegmentationClass and ImageSets/Segmentation
+        names,             # Names in the segmenter's order, as for `parse_names`; None for all
         split:str='val',   # Which list of ImageSets/Segmentation
         ):
         self.root, self.split = voc_root(root), split
@@ -226,7 +262,8 @@ class VocBenchmark:
     def _set_names(self, names): # None for all
         self.known = folder_names(self.root)
         self.title = 'VOC' if self.known == VOC_NAMES else f'{folder_name(self.root)}/names.txt'
-        self.names, numbers, self.lacking = shared_names(names if names is not None else self._all_names(), self.known, self.title)
+        if names is None: names = self._all_names()
+        self.names, numbers, self.lacking = shared_names(names, self.known, self.title)
         self.lut = voc_lut([self.known[n - 1] for n in numbers], self.known)
         self.strange = strange_table([*range(len(self.known) + 1), self.void])
 
@@ -235,8 +272,11 @@ class VocBenchmark:
     def mask(self, stem)->Path: return self.root/'SegmentationClass'/f'{stem}.png'
     def ids_of(self, stem)->np.ndarray:
         "The ids of the label file, as it lies there."
-        return checked_ids(load_labels(self.mask(stem)), self.strange, self.mask(stem), meaning_of(self.known, self.title))
-    def labels(self, stem)->np.ndarray: return relabel(upright(self.ids_of(stem).astype(np.uint8, copy=False), self.photo(stem)), self.lut)
+        mask = self.mask(stem)
+        return checked_ids(load_labels(mask), self.strange, mask, meaning_of(self.known, self.title))
+    def labels(self, stem)->np.ndarray:
+        ids = self.ids_of(stem).astype(np.uint8, copy=False)
+        return relabel(upright(ids, self.photo(stem)), self.lut)
     def check(self): # Every label file; the first that is wrong is a `NamedMaskError`
         self.notes = check_labels(self, None)
     def __len__(self): return len(self.stems)
@@ -246,17 +286,23 @@ class VocBenchmark:
     @cached_property
     def card(self)->dict:
         "What was scored and how, for the result."
-        n = len(self.names)
-        voc = self.known == VOC_NAMES
-        what = f'{n} of the {len(self.known)} names in {folder_name(self.root)}/names.txt' if not voc else \
-               'the 21-class VOC figure' if n == 20 else f'{n} of the 20 VOC names: not comparable with the 21-class VOC figure'
-        return dict(benchmark='voc', root=str(self.root), split=self.split, photos=len(self), names=['background', *self.names], what=what + lacking_text(self.lacking),
+        n, voc = len(self.names), self.known == VOC_NAMES
+        if not voc: what = f'{n} of the {len(self.known)} names in {folder_name(self.root)}/names.txt'
+        elif n == 20: what = 'the 21-class VOC figure'
+        else: what = f'{n} of the 20 VOC names: not comparable with the 21-class VOC figure'
+        classes = [self.known[int((self.lut == i).argmax()) - 1] for i in range(1, n + 1)]
+        sizes = [(stem, self.mask(stem).stat().st_size) for stem in self.stems]
+        lacking = dict(lacking=self.lacking) if self.lacking else {}
+        return dict(benchmark='voc', root=str(self.root), split=self.split, photos=len(self),
+                    names=['background', *self.names], what=what + lacking_text(self.lacking),
                     background=f"{'VOC' if voc else 'the'} background stays class 0 and is scored",
-                    classes=['background', *(self.known[int((self.lut == i).argmax()) - 1] for i in range(1, n + 1))],
-                    ignored=f"255 and all {'VOC ' if voc else ''}classes outside the names", resolution='native', matrix='one over the whole split',
+                    classes=['background', *classes],
+                    ignored=f"255 and all {'VOC ' if voc else ''}classes outside the names",
+                    resolution='native', matrix='one over the whole split',
                     mean='over the classes with a pixel in truth or prediction, background included',
-                    masks=settings_key([(s, self.mask(s).stat().st_size) for s in self.stems]), **(dict(lacking=self.lacking) if self.lacking else {}))
+                    masks=settings_key(sizes), **lacking)
 
+# %% ../../nbs/evaluate/voc.ipynb #86dce5f2
 def lacking_text(
     names, # Names of the system that a benchmark lacks
 )->str:
@@ -269,10 +315,13 @@ def voc_root(
 )->Path:
     "The folder with JPEGImages, SegmentationClass and ImageSets in it; a `NamedMaskError` names what is missing."
     root = Path(root)
-    if not root.is_dir(): raise NamedMaskError(f"There is no folder {root}: give the VOC2012 folder that has JPEGImages in it.")
-    root = next((o for o in (root, root/'VOC2012', root/'VOCdevkit'/'VOC2012') if (o/'JPEGImages').is_dir()), root)
+    if not root.is_dir():
+        raise NamedMaskError(f"There is no folder {root}: give the VOC2012 folder that has JPEGImages in it.")
+    places = root, root/'VOC2012', root/'VOCdevkit'/'VOC2012'
+    root = next((place for place in places if (place/'JPEGImages').is_dir()), root)
     for sub in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
-        if not (root/sub).is_dir(): raise NamedMaskError(f"{root} has no folder {sub}: give the VOC2012 folder that has it.")
+        if not (root/sub).is_dir():
+            raise NamedMaskError(f"{root} has no folder {sub}: give the VOC2012 folder that has it.")
     return root
 
 def voc_stem(
@@ -282,15 +331,20 @@ def voc_stem(
     inside = f"/{entry.lstrip('/')}".rpartition('/JPEGImages/')[2]
     return inside.lstrip('/').removesuffix('.jpg')
 
+def _may_follow(word):
+    "VOC's lists have 1 or -1 after a name, those of SBD the label's path."
+    return word.lstrip('-').isdigit() or '/' in word
+
 def read_voc_list(
     root:Path, # What `voc_root` returned
     file:Path, # A list of photos
 )->list:
     "The names of the photos in a list, each once; a line that leads out of the folder is a `NamedMaskError`."
     lines = [line.split() for line in lines_of(file)]
-    for first, *rest in lines:      # VOC's lists have 1 or -1 after a name, those of SBD the label's path
-        if rest and not (len(rest) == 1 and (rest[0].lstrip('-').isdigit() or '/' in rest[0])):
-            raise NamedMaskError(f"The list {file} has a line with several words, {' '.join([first, *rest])[:60]!r}: it needs one photo's name a line, without blanks.")
+    for words in lines:
+        if len(words) == 1 or len(words) == 2 and _may_follow(words[1]): continue
+        several = f"The list {file} has a line with several words, {' '.join(words)[:60]!r}"
+        raise NamedMaskError(f"{several}: it needs one photo's name a line, without blanks.")
     stems = list(dict.fromkeys(voc_stem(line[0]) for line in lines))
     for stem in stems: safe_join(root/'JPEGImages', f'{stem}.jpg')
     if not stems: raise NamedMaskError(f"The list {file} is empty: it needs the names of the photos, one a line.")
@@ -301,12 +355,13 @@ def voc_stems(
     split:str='val', # Which list
 )->list:
     "Names without suffix of a split's photos, in its order; a `NamedMaskError` names the first file that is missing."
-    lst = root/'ImageSets'/'Segmentation'/f'{split}.txt'
-    if not lst.exists():
-        have = ', '.join(sorted(o.stem for o in lst.parent.glob('*.txt'))) or 'no list at all'
-        raise NamedMaskError(f"The list {lst} is missing: there is {have}.")
-    stems = read_voc_list(root, lst)
+    file = root/'ImageSets'/'Segmentation'/f'{split}.txt'
+    if not file.exists():
+        have = ', '.join(sorted(other.stem for other in file.parent.glob('*.txt'))) or 'no list at all'
+        raise NamedMaskError(f"The list {file} is missing: there is {have}.")
+    stems = read_voc_list(root, file)
     for stem in stems:
-        for f in (root/'JPEGImages'/f'{stem}.jpg', root/'SegmentationClass'/f'{stem}.png'):
-            if not f.exists(): raise NamedMaskError(f"{f} is missing, though {lst} lists it: restore it, or take it off the list.")
+        for listed in (root/'JPEGImages'/f'{stem}.jpg', root/'SegmentationClass'/f'{stem}.png'):
+            if listed.exists(): continue
+            raise NamedMaskError(f"{listed} is missing, though {file} lists it: restore it, or take it off the list.")
     return stems

@@ -55,7 +55,7 @@ class Painted:
         is_whole = read_json(folder/'world.json') == world.settings and _painted(folder, stems)
         return folder if is_whole else write_world(world, folder, quiet=True)   # all rows ask for it: write it once
     def benchmark(self, lab, split): return VocBenchmark(self.scenes(lab, split or 'test', self.n_test), lab.names)
-    def archive_rule(self, teachers)->dict: return dict(near=-1, votes=0)
+    def archive_rule(self, teachers)->dict: return dict(max_hamming=-1, votes=0)
     def told(self, lab)->dict: return dict(scenes=self.n_scenes, test=self.n_test)
     def agrees(self, lab, line, file)->bool: return True
 

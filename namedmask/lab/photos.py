@@ -36,9 +36,9 @@ class Photographed:
                              "(namedmask ceiling trains one from labelled photos).")
     def benchmark(self, lab, split): return self.scored
     def archive_rule(self, teachers)->dict:
-        from namedmask.stages.diversity import Looks
+        from namedmask.stages.diversity import ImageEmbedder
         is_asked = teachers.votes or teachers.alike < 1
-        looks = Looks(teachers.features()[0]) if is_asked else None
+        looks = ImageEmbedder(teachers.features()[0]) if is_asked else None
         return dict(looks=looks, votes=teachers.votes, alike=teachers.alike)
 
 # %% ../../nbs/lab/photos.ipynb #e1280cbc

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from ..core import Ctx, NamedMaskError, atomic_path, locked, remove_own, write_json
-from ..core.settings import takes
+from ..core.settings import renamed, takes
 from ..teachers.sets import get_teachers
 from ..stages.names import parse_names
-from ..stages.diversity import Looks
+from ..stages.diversity import ImageEmbedder
 from ..stages.build import build_archive
 from .report import clock, write_report
 from .record import STAGES, read_run
@@ -108,7 +108,7 @@ def _index_stage(step, retriever, options):
 def _archive_stage(step, categories, index, retriever, embedder):
     s = step.settings
     def work():
-        return build_archive(index, retriever, categories, s['n'], step.out/'archive', near=s['near'], looks=embedder, votes=s['votes'],
+        return build_archive(index, retriever, categories, s['n'], step.out/'archive', max_hamming=s['near'], looks=embedder, votes=s['votes'],
                              copies=s['copies'], alike=s['alike'], quiet=step.quiet, warn=False)
     archive = step('archive', work, _counts)
     step.warn(*archive.warnings)
@@ -208,7 +208,7 @@ def fit(
     **options, # Of `FitSettings` and `WorkSettings`
 )->Run:
     "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
-    options = FitOptions(**options)
+    options = FitOptions(**renamed(options, near='max_hamming'))
     check_given(images, names, teachers, options)
     request = _Request(images, names, out, teachers, options)
     with locked(out), _continue_hint(options.quiet):
@@ -258,7 +258,7 @@ def _as_written_today(settings):
 def _parts(settings, teachers, saliency, revision):
     "(the networks that a run begins with, their cards); the cards come without the weights."
     wants_eyes = settings['votes'] or settings['alike'] < 1 or settings['nothing']
-    embedder = Looks(teachers.features()[0]) if wants_eyes else None
+    embedder = ImageEmbedder(teachers.features()[0]) if wants_eyes else None
     parts = dict(retriever=teachers.retriever(), detector=make_detector(teachers, saliency, revision), looks=embedder,
                  init=teachers.student_init(settings['student']['encoder']))
     expert = teachers.student(settings['experts']['encoder'].removeprefix('tu-'))[1] if settings['experts'] else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from .. import __version__
 from ..core import REVISION, NamedMaskError, Settings
-from ..core.settings import BELOW_1, Rule, is_number, or_none, setting
+from ..core.settings import BELOW_1, Rule, is_number, or_none, renamed, setting
 from ..stages.names import parse_names
 
 # %% ../../nbs/runs/settings.ipynb #c2176e54
@@ -88,7 +88,7 @@ class FitSettings(_Asked):
     experts:bool = setting(True) # Train an expert for each name (NamedMask, section 3.3): True, False, or settings as for the student
     expert_iterations:int = asked(None, '--expert-iterations', "an expert's training steps", 1) # Training steps of each expert; those of its settings by default
     groups:dict = setting(None) # group -> names that share one expert; each name its own by default
-    near:int = asked(16, 'near', 'the differing bits of near-duplicates', -1, 63) # Photos whose difference hashes differ in at most so many of 256 bits are near-duplicates
+    max_hamming:int = asked(16, 'max_hamming', 'the differing bits of near-duplicates', -1, 63) # Photos whose difference hashes differ in at most so many of 256 bits are near-duplicates
     votes:int = asked(None, '--votes', 'the photos that are asked', 0) # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
     nothing:int = asked(None, '--nothing', 'the photos of nothing', 0) # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); a quarter of the archives' photos with the offline teachers, with the others none
     unlabelled:str = setting(None) # Folder, `.txt` list, or several: photos that a first student labels for the second, scenes of the kind that you want to segment (`unlabelled.label_photos`)
@@ -136,7 +136,7 @@ def run_settings(
     "The settings of a run as JSON."
     from namedmask.stages.experts import make_groups
     from namedmask.stages.unlabelled import check_names
-    told, categories, defaults = FitSettings(**asked), parse_names(names), defaults_of(revision)
+    told, categories, defaults = FitSettings(**renamed(asked, near='max_hamming')), parse_names(names), defaults_of(revision)
     student, experts = _network_settings(told, teachers, recipe, defaults['base'], revision)
     if told.groups: make_groups([c.name for c in categories], told.groups)
     if told.unlabelled: check_names(categories)
@@ -144,7 +144,7 @@ def run_settings(
     usual = _usual(teachers, defaults, n*len(categories))
     chosen = {name: usual[name] if told[name] is None else told[name] for name in usual}
     return {'images': _sources(images), 'unlabelled': _sources(told.unlabelled) if told.unlabelled else None,
-            'names': {c.name: list(c.prompts) for c in categories}, 'teachers': teachers.name, 'n': n, 'near': told.near, 'votes': chosen['votes'],
+            'names': {c.name: list(c.prompts) for c in categories}, 'teachers': teachers.name, 'n': n, 'near': told.max_hamming, 'votes': chosen['votes'],
             'saliency': told.saliency if isinstance(told.saliency, str) else told.saliency.settings,
             'experts': experts.as_dict() if experts else None, 'groups': told.groups or None, 'student': student.as_dict(), 'seed': told.seed,
             'copies': defaults['copies'], 'nothing': chosen['nothing'], 'alike': chosen['alike'], 'sure': chosen['sure'],

@@ -48,8 +48,8 @@ _EDIT_COLUMNS = ('action', 'name', 'root', 'path', 'sha', 'width', 'height')
 
 def _write_csv(path, columns, rows):
     "UTF-8 with a mark at the start, so that spreadsheets read letters like é right."
-    with atomic_path(path) as tmp, open(tmp, 'w', encoding='utf-8-sig', errors='surrogateescape', newline='') as f:
-        table = csv.writer(f, lineterminator='\n')
+    with atomic_path(path) as tmp, open(tmp, 'w', encoding='utf-8-sig', errors='surrogateescape', newline='') as file:
+        table = csv.writer(file, lineterminator='\n')
         table.writerow(columns)
         table.writerows(rows)
 
@@ -57,11 +57,11 @@ def _read_csv(path, columns):
     "Yield the values of `columns` for each line of a table; a spreadsheet may have put semicolons."
     check_regular(path)
     try:
-        with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='') as f:
-            head = f.readline()
-            f.seek(0)
+        with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='') as file:
+            head = file.readline()
+            file.seek(0)
             delimiter = ';' if head.count(';') > head.count(',') else ','
-            yield from _pick_columns(csv.reader(f, delimiter=delimiter), columns, path)
+            yield from _pick_columns(csv.reader(file, delimiter=delimiter), columns, path)
     except OSError as e:
         raise NamedMaskError(f"Cannot read {path}: {(e.strerror or str(e)).lower()}; run `namedmask fit` again.") from e
     except csv.Error as e:

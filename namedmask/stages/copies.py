@@ -15,14 +15,14 @@ from .retrieval import unit
 
 # %% ../../nbs/stages/copies.ipynb #8d050835
 _ALIKE = .7        # cosine that the vectors of copies have at least; measured above
-_FULL = 128        # set bits of two hashes together, from which on `near` bits may differ
+_FULL = 128        # set bits of two hashes together, from which on `max_hamming` bits may differ
 # How copies are told: as above, or as up to version 0.1, by the number of differing bits alone.
 COPIES = ('confirmed', 'hash')
 
 class _Hashes:
     "Difference hashes of photos, and how many bits of two of them may differ."
-    def __init__(self, texts, near, relative):
-        self.near, self.relative = near, relative
+    def __init__(self, texts, max_hamming, relative):
+        self.max_hamming, self.relative = max_hamming, relative
         texts = [text if len(text) == 64 else '' for text in texts]
         packed = np.frombuffer(bytes.fromhex(''.join(text or '0'*64 for text in texts)), np.uint8).reshape(-1, 32)
         self.nibbles = np.stack([packed >> 4, packed & 15], -1).reshape(-1, 64).astype(np.uint8)
@@ -33,8 +33,8 @@ class _Hashes:
 
     def reach(self):
         "For each photo the most bits that may differ from any other: the other has at most so many set bits more."
-        if not self.relative: return np.full(len(self.set_bits), self.near)
-        return np.minimum(self.near, 2*self.near*self.set_bits//(_FULL - self.near))
+        if not self.relative: return np.full(len(self.set_bits), self.max_hamming)
+        return np.minimum(self.max_hamming, 2*self.max_hamming*self.set_bits//(_FULL - self.max_hamming))
 
     def close(self, one, others):
         "Which of the others are within the limit of a photo, and in how many bits they differ."
@@ -42,17 +42,17 @@ class _Hashes:
         return (self._close_few if one_by_one else self._close_many)(one, others)
 
     def _close_few(self, one, others):
-        mine, near, close = self.bits[one], self.near, []
+        mine, max_hamming, close = self.bits[one], self.max_hamming, []
         for other in others:
             theirs = self.bits[other]
             differ = (mine ^ theirs).bit_count()
-            if differ > near: continue
-            if self.relative and differ > near*(mine.bit_count() + theirs.bit_count())//_FULL: continue
+            if differ > max_hamming: continue
+            if self.relative and differ > max_hamming*(mine.bit_count() + theirs.bit_count())//_FULL: continue
             close.append((other, differ))
         return close
 
     def _close_many(self, one, others):
-        others, limit = np.frombuffer(others, np.int32), self.near
+        others, limit = np.frombuffer(others, np.int32), self.max_hamming
         differ = np.bitwise_count(self.words[others] ^ self.words[one]).sum(1)
         if self.relative: limit = np.minimum(limit, limit*(self.set_bits[one] + self.set_bits[others])//_FULL)
         close = differ <= limit
@@ -84,12 +84,12 @@ def _same_pieces(hashes, members, reach):
 
 def _levels(hashes):
     "(photos, how many bits may differ): together they hold any two photos within reach of each other, and their limit."
-    reach, near, there = hashes.reach(), hashes.near, hashes.there
-    if near < 0: return []
-    if not hashes.relative: return [(there, near)]
+    reach, max_hamming, there = hashes.reach(), hashes.max_hamming, hashes.there
+    if max_hamming < 0: return []
+    if not hashes.relative: return [(there, max_hamming)]
     lightest = np.maximum(0, hashes.set_bits - reach)                   # set bits of the lightest hash within reach
-    least = np.minimum(near, 2*near*lightest//(_FULL - near))           # and its own reach
-    steps = sorted({0, *(round(near*.8**k) for k in range(20))})        # 0, 1, 2, 3, 4, 5, 7, 8, 10, 13, 16
+    least = np.minimum(max_hamming, 2*max_hamming*lightest//(_FULL - max_hamming))           # and its own reach
+    steps = sorted({0, *(round(max_hamming*.8**k) for k in range(20))})        # 0, 1, 2, 3, 4, 5, 7, 8, 10, 13, 16
     return [(there[(reach[there] > below) & (least[there] <= step)], step)
             for below, step in zip([-1, *steps], steps)]
 
@@ -107,11 +107,11 @@ def _groups(hashes):
     return start, groups[np.argsort(photos, kind='stable')]
 
 # %% ../../nbs/stages/copies.ipynb #982e5961
-def _copies(photos, near, vectors=None):
+def _copies(photos, max_hamming, vectors=None):
     """{place: (place of the earlier photo that it repeats, how alike they are)}.
     A photo that repeats none is remembered.
     `vectors`: of the index, by the photos' rows, to confirm what the hashes say; None believes the hashes alone."""
-    hashes = _Hashes([photo.dhash for photo in photos], near, vectors is not None)
+    hashes = _Hashes([photo.dhash for photo in photos], max_hamming, vectors is not None)
     start, groups = (numbers.tolist() for numbers in _groups(hashes))
     rows = np.array([photo.row for photo in photos])
     of_sha, of_group, repeats = {}, {}, {}                              # the first two remember photos
@@ -158,9 +158,9 @@ def _by_best_rank(scores, rows):
     _, first = np.unique(row, return_index=True)
     return row[np.sort(first)].tolist()
 
-def _repeats(index, scores, rows, near, copies):
+def _repeats(index, scores, rows, max_hamming, copies):
     "{row: (photo that it repeats, how alike)} over all candidates, in the order of their best rank; and {row: Photo}."
     photos = list(index.photos(_by_best_rank(scores, rows)))
-    repeats = _copies(photos, near, index.vectors if copies == 'confirmed' else None)
+    repeats = _copies(photos, max_hamming, index.vectors if copies == 'confirmed' else None)
     of_row = {photo.row: photo for photo in photos}
     return {photos[i].row: (photos[original], how) for i, (original, how) in repeats.items()}, of_row

@@ -40,8 +40,8 @@ def object_boxes(
 # %% ../../nbs/11_stages.copypaste.ipynb #d9845587
 def _paste_(canvas, labels, src, src_labels, fg, box, offset):
     "Copy the pixels `fg` in `box` of a source onto `canvas` and `labels`, in place."
-    (t, l, b, r), (y, x) = box, offset
-    cut, to = (slice(t, b+1), slice(l, r+1)), (slice(y, y+b-t+1), slice(x, x+r-l+1))
+    (top, left, bottom, right), (y, x) = box, offset
+    cut, to = (slice(top, bottom+1), slice(left, right+1)), (slice(y, y+bottom-top+1), slice(x, x+right-left+1))
     mask = fg[cut]
     canvas[(..., *to)] = torch.where(mask, src[(..., *cut)], canvas[(..., *to)])
     labels[to] = torch.where(mask, src_labels[cut], labels[to])
@@ -57,8 +57,8 @@ def copy_paste(
 ):
     "A new `(canvas, labels)` with the object of `src` on it (NamedMask, section 3.3); the inputs stay as they are."
     fg = foreground(src_labels, ignore_index)
-    t, l, b, r = box = object_boxes(fg[None])[0].tolist()
-    (y, x), (H, W), h, w = offset, labels.shape, b-t+1, r-l+1
+    top, left, bottom, right = box = object_boxes(fg[None])[0].tolist()
+    (y, x), (H, W), h, w = offset, labels.shape, bottom-top+1, right-left+1
     if h and not (0 <= y <= H-h and 0 <= x <= W-w):
         raise NamedMaskError(f"An object of {h}x{w} pixels at offset ({y}, {x}) leaves the {H}x{W} canvas: "
                              f"choose a row in 0..{H-h} and a column in 0..{W-w}, or a smaller object.")

@@ -69,12 +69,12 @@ def uncertain_near_border(
     "A soft map from a hard mask: nearer to .5 close to the border and where `soft` does not agree."
     import cv2
     if mask.all() or not mask.any(): return mask.astype(np.float32)
-    d_in  = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-    d_out = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    near = np.minimum((d_in + d_out)/max(rho*np.sqrt(mask.size), 1), 1)
+    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    far = np.minimum((inside + outside)/max(rho*np.sqrt(mask.size), 1), 1)        # from the border: 0 to 1
     agree = np.where(mask, soft, 1 - soft)
-    out = .5 + np.where(mask, .5, -.5)*near*agree
-    return np.where(mask, np.maximum(out, .502), np.minimum(out, .498)).astype(np.float32)
+    softened = .5 + np.where(mask, .5, -.5)*far*agree
+    return np.where(mask, np.maximum(softened, .502), np.minimum(softened, .498)).astype(np.float32)
 
 # %% ../../nbs/stages/outline.ipynb #2a96ef14
 from .refinement import bilateral_solver, dense_crf, pamr

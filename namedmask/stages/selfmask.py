@@ -26,7 +26,7 @@ from ..data.photos import entry_photo
 from ..teachers.cards import SUPERVISION, TeacherCard
 from ..teachers.timm import TimmFeatures
 from ..models.deeplab import encoder_norm
-from ..data.samples import TensorLabels, cut
+from ..data.samples import TensorLabels, random_resized_crop
 from ..data.augment import Blur, ColourJitter, GaussianBlur, Jitter
 from ..models.batches import ArchiveDL, ArchiveDataset, NormalizeBytes, SeedBatch
 from ..models.train import PolySchedule, in_precision
@@ -198,7 +198,7 @@ class MaskedPhotos(ArchiveDataset):
         s, u, v, f = rng.random(4)
         im = entry_photo(e, WORK_SIDE).resize((self.crop,)*2, Image.BILINEAR, reducing_gap=3)
         soft = self.masks.load(e.sha, im.size)
-        x, m, _ = cut(im, soft, self.crop, self.scale[0] + s*(self.scale[1]-self.scale[0]), (0, 0) if self.corner else (u, v), f < self.flip)
+        x, m, _ = random_resized_crop(im, soft, self.crop, self.scale[0] + s*(self.scale[1]-self.scale[0]), (0, 0) if self.corner else (u, v), f < self.flip)
         return x, (m >= 128).astype(np.uint8)
 
     def __getitem__(self, i):

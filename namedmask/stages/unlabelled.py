@@ -111,7 +111,9 @@ def _photos_of(sources, without, quiet):
 def _labelled(segmenter, photos, maps, label, skipped):
     "Photos whose label map lies in `maps`, and those of which `skipped` says why not."
     load = partial(entry_photo, short_side=WORK_SIDE)
-    for seen in run_batches(segmenter.model, photos, lambda logits, size: label(logits), load=load, side=segmenter.meta.get('side'), flip=True):
+    seen_photos = run_batches(segmenter.model, photos, load=load, side=segmenter.meta.get('side'), flip=True,
+                              take=lambda logits, size: label(logits))
+    for seen in seen_photos:
         if seen.error: skipped.append((str(seen.photo.path), str(seen.error)))
         else: maps.save(seen.photo.sha, seen.value)
         yield seen.photo

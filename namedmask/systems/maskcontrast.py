@@ -26,7 +26,7 @@ from ..core import Ctx, Named, NamedMaskError, Settings, Stage, progress, read_j
 from ..core.settings import SHARE, number, one_of, pair, part, setting, whole
 from ..models.batches import ArchiveDataset, ArchiveDL, NormalizeBytes, SeedBatch
 from ..data.augment import ColourJitter, Jitter
-from ..data.samples import TensorLabels, cut
+from ..data.samples import TensorLabels, random_resized_crop
 from ..models.deeplab import encoder_norm, weights_key
 from ..models.train import in_precision
 from ..models.training import Job, Network, build_network, save_tensors, train_stage
@@ -58,7 +58,7 @@ class TwoViews(ArchiveDataset):
         size, right, down, mirror = rng.random(4)
         least, most = self.scale
         scale = self.crop/(min(im.size)*(least + size*(most - least))**.5)
-        pixels, mask, _ = cut(im, soft, self.crop, scale, (right, down), mirror < self.flip)
+        pixels, mask, _ = random_resized_crop(im, soft, self.crop, scale, (right, down), mirror < self.flip)
         return pixels, mask >= 128
 
     def __getitem__(self, i):

@@ -378,7 +378,7 @@ def context_archive(
 ): # `Archive`
     "Photos of the context's names."
     names = list(context_names(teachers))
-    return build_archive(index, clip_of(teachers), names, n, folder, near=-1, votes=0, warn=False, quiet=quiet)
+    return build_archive(index, clip_of(teachers), names, n, folder, max_hamming=-1, votes=0, warn=False, quiet=quiet)
 
 # %% ../../nbs/systems/reco.ipynb #37136934
 @dataclass(frozen=True)

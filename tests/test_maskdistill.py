@@ -115,7 +115,7 @@ def test_paste_best_first_no_overlap():
     assert paste([(.5, 7, m[2]), (.8, 6, m[1]), (.9, 5, m[0])], (1, 6)).tolist() == [[5, 5, 0, 0, 7, 7]]
     assert paste([], (1, 6)).sum() == 0
 
-def _rcnn(k=2): return mask_rcnn('test_resnet', k, side=64, channels=16, hidden=32, anchors=(8, 16, 32, 64, 128), seed=0, **md._SMALL_RCNN)
+def _rcnn(k=2): return mask_rcnn('test_resnet', k, side=64, channels=16, hidden=32, anchors=(8, 16, 32, 64, 128), seed=0, **md.RCNN['mini'].more)
 
 def test_detector_learns_from_label_maps_and_skips_empty_ones():
     model = TrainedDetector(_rcnn()).train()

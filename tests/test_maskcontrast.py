@@ -128,7 +128,7 @@ def test_interrupted_training_gives_the_same_weights(photos, tmp_path, monkeypat
 def test_what_is_there_is_read(photos, tmp_path, monkeypatch):
     entries, masks = photos
     net = train_maskcontrast(entries, masks, tmp_path, TINY, device='cpu', quiet=True)
-    monkeypatch.setattr(mc, 'fit_resumably', lambda *a, **k: pytest.fail('trained again'))
+    monkeypatch.setattr('namedmask.models.training.fit_resumably', lambda *a, **k: pytest.fail('trained again'))
     again = train_maskcontrast(entries, masks, tmp_path, {**TINY, 'side': 64}, device='cpu', quiet=True)     # the size of prediction is no matter of training
     assert weights_key(again.state_dict()) == weights_key(net.state_dict()) and not again.training
 
@@ -207,7 +207,7 @@ def test_mixed_precision_only_where_asked_for(monkeypatch):
     "On a GPU that is pretended: the callbacks that a learner gets."
     added = []
     monkeypatch.setattr(mc, 'Learner', lambda *a, **kw: NS(add_cb=added.append))
-    monkeypatch.setattr(mc, 'MixedPrecision', lambda **kw: 'mixed')
+    monkeypatch.setattr('namedmask.models.train.MixedPrecision', lambda **kw: 'mixed')
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: True)
     for device, precision in (('cuda', 'auto'), ('cuda', 'float32'), ('cpu', 'auto')):
         s = maskcontrast_settings({**TINY, 'precision': precision})

@@ -3,7 +3,7 @@ import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from types import SimpleNamespace as NS
 from namedmask.systems import maskdistill as md
-from namedmask.core import NamedMaskError
+from namedmask.core import Ctx, NamedMaskError
 from namedmask.evaluate.score import model_key
 from namedmask.data.masks import MaskStore
 from namedmask.data.photos import content_hash
@@ -115,7 +115,7 @@ def test_paste_best_first_no_overlap():
     assert paste([(.5, 7, m[2]), (.8, 6, m[1]), (.9, 5, m[0])], (1, 6)).tolist() == [[5, 5, 0, 0, 7, 7]]
     assert paste([], (1, 6)).sum() == 0
 
-def _rcnn(k=2): return mask_rcnn('test_resnet', k, side=64, channels=16, hidden=32, anchors=(8, 16, 32, 64, 128), seed=0, **md._SMALL_RCNN)
+def _rcnn(k=2): return mask_rcnn('test_resnet', k, side=64, channels=16, hidden=32, anchors=(8, 16, 32, 64, 128), seed=0, **md.RCNN['mini'].more)
 
 def test_detector_learns_from_label_maps_and_skips_empty_ones():
     model = TrainedDetector(_rcnn()).train()
@@ -180,12 +180,12 @@ def test_the_chain_continues_where_it_was(entries, tmp_path, monkeypatch):
     assert len(maps) == 12 and all(len(np.unique(m)) == 2 for m in maps) and {int(m.max()) for m in maps} == {1, 2, 3}
     def stop(*a, **k): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(md, 'fit_resumably', stop)
+        m.setattr('namedmask.models.training.fit_resumably', stop)
         with pytest.raises(KeyboardInterrupt): train_maskdistill(entries, 3, (f, f), tmp_path/'b', TINY, device='cpu', quiet=True)
     with monkeypatch.context() as m:                                         # what is there is neither mined nor clustered again
         m.setattr(md, 'object_vectors', stop); m.setattr(AttentionDetector, 'maps', stop)
         assert model_key(train_maskdistill(entries, 3, (f, f), tmp_path/'b', TINY, device='cpu', quiet=True)) == model_key(whole)
-        m.setattr(md, 'fit_resumably', stop)
+        m.setattr('namedmask.models.training.fit_resumably', stop)
         assert model_key(train_maskdistill(entries, 3, (f, f), tmp_path/'b', TINY, device='cpu', quiet=True)) == model_key(whole)
         with pytest.raises(KeyboardInterrupt): train_maskdistill(entries, 2, (f, f), tmp_path/'b', TINY, device='cpu', quiet=True)     # other clusters
     with pytest.raises(NamedMaskError, match='2 to 254'): train_maskdistill(entries, 300, (f, f), tmp_path/'b', TINY)
@@ -212,7 +212,7 @@ def test_label_maps_of_other_settings_are_not_taken(entries, tmp_path):
     masks = MaskStore(tmp_path/'masks')
     for e in entries: masks.save(e.sha, np.full((72, 96), 255, np.uint8))
     cluster = {e.sha: 1 for e in entries}
-    make = lambda key: md._label_maps(entries, masks, cluster, None, None, 2, tmp_path/'labels', key, True)
+    make = lambda key: md._label_maps(Ctx(tmp_path/'labels', quiet=True), entries, masks, cluster, None, None, 2, key)
     make('one')
     for f in (tmp_path/'labels').glob('.namedmask.*'): f.unlink()
     Image.fromarray(np.full((72, 96), 2, np.uint8)).save(tmp_path/'labels'/f'{entries[0].sha}.png')
@@ -227,7 +227,7 @@ def test_damaged_clusters_are_a_sentence(entries, tmp_path, content):
     masks = MaskStore(tmp_path/'masks')
     for e in entries: masks.save(e.sha, np.full((72, 96), 255, np.uint8))
     s = maskdistill_settings(TINY)
-    make = lambda: md._found_clusters(entries, masks, vit(), s, 2, tmp_path/'clusters', 0, True)
+    make = lambda: md._found_clusters(Ctx(tmp_path/'clusters', quiet=True), entries, masks, vit(), s.crop_side, 2)
     stage, cluster = make()
     assert set(cluster.values()) <= {1, 2} and make()[1] == cluster
     (tmp_path/'clusters'/'clusters.json').write_text(content)
@@ -239,5 +239,6 @@ def test_precision_of_the_student(entries, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(md, 'Stage', lambda folder, settings, before=(): seen.append((settings, before)) or (_ for _ in ()).throw(KeyboardInterrupt))
     for precision in ('auto', 'float32'):
-        with pytest.raises(KeyboardInterrupt): md._student_of([], {}, .2, None, [], tmp_path, 'k', 0, 1., None, True, precision)
+        settings = maskdistill_settings(dict(TINY, precision=precision))
+        with pytest.raises(KeyboardInterrupt): md._student_of(Ctx(tmp_path), [], settings, None, [], 'k')
     assert 'precision' not in seen[0][0] and seen[1][0] == {**seen[0][0], 'precision': 'float32'} and seen[1][1] == (() if torch.cuda.is_available() else (seen[0][0],))

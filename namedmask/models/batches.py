@@ -137,7 +137,8 @@ def draw(self:ArchiveDataset, rng):
     size, right, down, mirror = rng.random(4)
     im, soft = self.pictures(entry)
     released = dict(corner=corner_of(rng.random()), mask_filter=Image.NEAREST) if self.as_released else {}
-    x, mask, padding = random_resized_crop(im, soft, self.crop, self.scale_of(im, size), (right, down), mirror < self.flip, **released)
+    x, mask, padding = random_resized_crop(im, soft, self.crop, self.scale_of(im, size), (right, down),
+                                           mirror < self.flip, **released)
     y = label_map(mask, self.label_of(entry), self.band, self.ignore_index)
     np.putmask(y, padding, self.ignore_index)
     return x, y, entry
@@ -164,8 +165,8 @@ def draw_labelled(self:ArchiveDataset, rng):
     entry = photos[rng.integers(len(photos))]
     size, right, down, mirror = rng.random(4)
     im, labels = self.labelled_pictures(entry)
-    x, labels, padding = random_resized_crop(im, labels, self.crop, self.scale_of(im, size), (right, down), mirror < self.flip,
-                             mask_filter=Image.NEAREST)
+    x, labels, padding = random_resized_crop(im, labels, self.crop, self.scale_of(im, size), (right, down),
+                                             mirror < self.flip, mask_filter=Image.NEAREST)
     y = labels.astype(label_type(self.ignore_index))
     y[(labels == IGNORE) | padding] = self.ignore_index
     return x, y, entry

@@ -22,27 +22,33 @@ def choose_saliency(
     saliency='auto',# As for `fit`
     before=None,    # What an earlier call of the same run took
 )->tuple: # (what 'auto' stands for, sentences for the user)
-    "The published predictor for a set that asks for it (`TeacherSet.saliency`) where its weights are there, else the spectral vote; a run keeps what it began with."
+    """The published predictor for a set that asks for it (`TeacherSet.saliency`), else the spectral vote.
+    The predictor is taken where its weights are there; a run keeps what it began with."""
     if saliency != 'auto' or teachers.saliency != 'selfmask': return saliency, []
     from namedmask.stages.predictor import _RELEASE, published_selfmask
     file = published_selfmask()
     if (before or ('selfmask' if file.is_file() else 'spectral')) == 'selfmask': return 'selfmask', []
-    what = "The masks are by the spectral vote, not by SelfMask's published predictor: "
-    if file.is_file(): return 'spectral', [what + f"the run began with it. The predictor is in {file} now: say --saliency selfmask to take it."]
-    return 'spectral', [what + f"its weights are not there. Bring {file.name} from {_RELEASE}, put it at {file}, and say --saliency selfmask."]
+    if file.is_file():
+        why = f"the run began with it. The predictor is in {file} now: say --saliency selfmask to take it."
+    else:
+        why = (f"its weights are not there. Bring {file.name} from {_RELEASE}, put it at {file}, "
+               "and say --saliency selfmask.")
+    return 'spectral', [f"The masks are by the spectral vote, not by SelfMask's published predictor: {why}"]
 
 def _saliency_before(out, teachers):
     "'selfmask' or 'spectral' if a run of the same teachers in this folder took it."
-    s = read_run(out).get('settings', {})
-    return s['saliency'] if s.get('teachers') == teachers.name and s.get('saliency') in ('selfmask', 'spectral') else None
+    settings = read_run(out).get('settings', {})
+    if settings.get('teachers') != teachers.name: return None
+    return settings['saliency'] if settings.get('saliency') in ('selfmask', 'spectral') else None
 
 # %% ../../nbs/runs/detectors.ipynb #4e041d2c
 def make_detector(
     teachers,           # A `TeacherSet`
-    saliency='auto',    # 'auto', 'evidence', 'spectral', 'tokencut', 'selfmask' (the published predictor), or a detector
+    saliency='auto',    # 'auto', 'evidence', 'spectral', 'tokencut', 'selfmask' (published weights), or a detector
     revision:int=None,  # Of what is called 'paper' (`detectors.paper_masks`); the present one without
 ):
-    "The saliency detector over the set's feature models; 'auto' takes what the set asks for (`choose_saliency`), or else evidence where the models have a classifier."
+    """The saliency detector over the set's feature models.
+    'auto' takes what the set asks for (`choose_saliency`), or else evidence where the models have a classifier."""
     from namedmask.stages.detectors import REVISION, EvidenceDetector, SpectralDetector, TokenCutDetector, paper_masks
     check_saliency(saliency)
     if callable(saliency): return saliency
@@ -52,15 +58,20 @@ def make_detector(
         from namedmask.stages.predictor import SelfMaskDetector
         return SelfMaskDetector(refine_side=teachers.refine_side, **handed_on)
     if saliency == 'auto' and teachers.detector: return teachers.detector()
-    features, common = teachers.features(), dict(side=teachers.side, refine=teachers.refine, refine_side=teachers.refine_side, **handed_on)
-    known = all(hasattr(f, 'class_logits') for f in features)
-    if saliency == 'evidence' and not known: raise NamedMaskError(f"The teachers {teachers.name!r} have no classifier to give evidence: say --saliency spectral.")
-    if saliency == 'tokencut': return TokenCutDetector(features, **common, centre=(teachers.spectral or {}).get('centre', True))
-    if known and saliency != 'spectral': return EvidenceDetector(features, **common)
-    return SpectralDetector(features, **common, **(teachers.spectral or {}))
+    common = dict(side=teachers.side, refine=teachers.refine, refine_side=teachers.refine_side, **handed_on)
+    features, spectral = teachers.features(), teachers.spectral or {}
+    have_classifier = all(hasattr(model, 'class_logits') for model in features)
+    if saliency == 'evidence' and not have_classifier:
+        raise NamedMaskError(f"The teachers {teachers.name!r} have no classifier to give evidence: "
+                             "say --saliency spectral.")
+    if saliency == 'tokencut': return TokenCutDetector(features, **common, centre=spectral.get('centre', True))
+    if have_classifier and saliency != 'spectral': return EvidenceDetector(features, **common)
+    return SpectralDetector(features, **common, **spectral)
 
 # %% ../../nbs/runs/detectors.ipynb #9c2e51a1
-_CLASSES = dict(EvidenceDetector='detectors', SpectralDetector='detectors', TokenCutDetector='detectors', SelfMaskDetector='predictor')   # and their modules
+# Detectors, and the modules that they stand in
+_CLASSES = dict(EvidenceDetector='detectors', SpectralDetector='detectors', TokenCutDetector='detectors',
+                SelfMaskDetector='predictor')
 
 def _rebuilt(teachers, settings):
     "A detector of the library from its settings; None where they do not say enough."
@@ -69,7 +80,8 @@ def _rebuilt(teachers, settings):
     from namedmask.stages.detectors import Detector
     make = getattr(import_module(f'namedmask.stages.{_CLASSES[name]}'), name)
     takes = {*signature(make).parameters, *signature(Detector).parameters}
-    known = {k: v for k, v in settings.items() if k in takes and (name, k) != ('TokenCutDetector', 'source')}
+    known = {field: value for field, value in settings.items() if field in takes}
+    if name == 'TokenCutDetector': known.pop('source', None)      # written down in another form than it is given
     if name != 'SelfMaskDetector': return make(teachers.features(), **known)
     if cards[0].get('name') != 'SelfMask, published': return None                  # its weights are nobody knows where
     file = Path(cards[0]['source'].partition(';')[0])
@@ -81,5 +93,5 @@ def detector_again(
 ): # The detector, or None
     "The detector that has these settings, if it can be made of the set's teachers and the published weights."
     for make in (teachers.detector, partial(_rebuilt, teachers, settings)):
-        found = make and make()
-        if found is not None and settings_key(found.settings) == settings_key(settings): return found
+        detector = make and make()
+        if detector is not None and settings_key(detector.settings) == settings_key(settings): return detector

@@ -12,30 +12,33 @@ from pathlib import Path
 from ..core import NamedMaskError, read_json
 
 # %% ../../nbs/runs/record.ipynb #13a00002
-STAGES = ('index', 'archive', 'nothing', 'saliency', 'experts', 'first', 'labels', 'student')   # 'nothing', 'first' and 'labels' only where they are asked for
+# 'nothing', 'first' and 'labels' only where they are asked for
+STAGES = ('index', 'archive', 'nothing', 'saliency', 'experts', 'first', 'labels', 'student')
 
-def _is_whole(o): return isinstance(o, int) and not isinstance(o, bool)
-def _is_number(o): return isinstance(o, (int, float)) and not isinstance(o, bool)
-def _is_text(o): return isinstance(o, str)
-def _is_object(o): return isinstance(o, dict)
-def _are_texts(o): return isinstance(o, list) and all(map(_is_text, o))
-def _are_words(o): return isinstance(o, dict) and len(o) > 0 and all(map(_are_texts, o.values()))
-def _or_none(fits): return lambda o: o is None or fits(o)
+def _is_whole(value): return isinstance(value, int) and not isinstance(value, bool)
+def _is_number(value): return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_text(value): return isinstance(value, str)
+def _is_object(value): return isinstance(value, dict)
+def _are_texts(value): return isinstance(value, list) and all(map(_is_text, value))
+def _are_words(value): return isinstance(value, dict) and len(value) > 0 and all(map(_are_texts, value.values()))
+def _or_none(fits): return lambda value: value is None or fits(value)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number, sure=_is_number, sure_background=_is_number,
-                 unlabelled=_or_none(_are_texts), experts=_or_none(_is_object), groups=_or_none(_are_words),
-                 saliency=lambda o: isinstance(o, (str, dict)))
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number,
+                 sure=_is_number, sure_background=_is_number, unlabelled=_or_none(_are_texts),
+                 experts=_or_none(_is_object), groups=_or_none(_are_words),
+                 saliency=lambda value: isinstance(value, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,
-               teachers=lambda o: isinstance(o, list) and all(map(_is_object, o)))
+               teachers=lambda value: isinstance(value, list) and all(map(_is_object, value)))
 
 def _damaged(record):
     "What in the record of a run is missing, or of another kind than what `fit` writes."
     if 'settings' not in record: return ['settings']
     settings = record['settings'] if _is_object(record['settings']) else {}
-    missing = [f'settings.{k}' for k in _NEEDED if k not in settings]
-    odd = [k for k, fits in _RECORD.items() if k in record and not fits(record[k])]
-    return odd + missing + [f'settings.{k}' for k, fits in _SETTINGS.items() if k in settings and not fits(settings[k])]
+    odd = [name for name, fits in _RECORD.items() if name in record and not fits(record[name])]
+    missing = [f'settings.{name}' for name in _NEEDED if name not in settings]
+    odd_settings = [name for name, fits in _SETTINGS.items() if name in settings and not fits(settings[name])]
+    return [*odd, *missing, *(f'settings.{name}' for name in odd_settings)]
 
 def read_run(
     folder, # A run's folder

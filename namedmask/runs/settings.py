@@ -18,24 +18,34 @@ from ..core.settings import BELOW_1, Rule, is_number, or_none, renamed, setting
 from ..stages.names import parse_names
 
 # %% ../../nbs/runs/settings.ipynb #c2176e54
+_PACKAGES = ('torch', 'torchvision', 'timm', 'fastai', 'open_clip_torch', 'segmentation-models-pytorch', 'onnxruntime',
+             'numpy')
+
 def versions()->dict:
     "What the result was computed with."
     from importlib.metadata import PackageNotFoundError, version
-    def of(p):
-        try: return version(p)
+    def of(package):
+        try: return version(package)
         except PackageNotFoundError: return None
-    found = {p: of(p) for p in ('torch', 'torchvision', 'timm', 'fastai', 'open_clip_torch', 'segmentation-models-pytorch', 'onnxruntime', 'numpy')}
-    return {'namedmask': __version__, 'python': platform.python_version(), **{k: v for k, v in found.items() if v},
+    installed = {package: of(package) for package in _PACKAGES}
+    return {'namedmask': __version__, 'python': platform.python_version(),
+            **{package: number for package, number in installed.items() if number},
             'machine': f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores'}
 
 # %% ../../nbs/runs/settings.ipynb #13a00021
 _DEFAULTS = (     # what, up to which revision it was what, and what it is since
-    ('copies', 1, 'hash', 'confirmed'), # who says that two photos are one picture: the difference hash alone, or the embeddings as well
-    ('nothing', 2, 0, None),            # photos of nothing; None: as many as go with the teachers
-    ('alike', 2, 1., None),             # the part of a name's photos that may look much alike; None: that of the teachers
-    ('sure_background', 3, .7, .97),    # how probable background must be to be a label of an unlabelled photo (`unlabelled.sure_labels`)
-    ('sure', 3, 0., None),              # the probability that a name must reach somewhere in a photo; None: that of the teachers
-    ('base', 1, 'small', None),         # the settings that a dict with some of them starts from; None: those that go with the teachers or the recipe
+    # who says that two photos are one picture: the difference hash alone, or the embeddings as well
+    ('copies', 1, 'hash', 'confirmed'),
+    # photos of nothing; None: as many as go with the teachers
+    ('nothing', 2, 0, None),
+    # the part of a name's photos that may look much alike; None: that of the teachers
+    ('alike', 2, 1., None),
+    # how probable background must be to be a label of an unlabelled photo (`unlabelled.sure_labels`)
+    ('sure_background', 3, .7, .97),
+    # the probability that a name must reach somewhere in a photo; None: that of the teachers
+    ('sure', 3, 0., None),
+    # the settings that a dict with some of them starts from; None: those that go with the teachers or the recipe
+    ('base', 1, 'small', None),
 )
 
 def defaults_of(
@@ -51,9 +61,12 @@ def revision_of(
     "Which revision of the defaults a run has."
     if not before or defaults == 'new': return REVISION, []
     revision = before.get('revision', 1)
-    if revision > REVISION: raise NamedMaskError(f"The run was made by a later namedmask (revision {revision} of the defaults, and this one knows {REVISION}): bring namedmask up to date.")
+    if revision > REVISION:
+        raise NamedMaskError(f"The run was made by a later namedmask (revision {revision} of the defaults, "
+                             f"and this one knows {REVISION}): bring namedmask up to date.")
     if revision == REVISION: return REVISION, []
-    return revision, [f"this run keeps the defaults of revision {revision}, with which it was begun; --defaults new moves it to revision {REVISION} and does again what that changes."]
+    return revision, [f"this run keeps the defaults of revision {revision}, with which it was begun; "
+                      f"--defaults new moves it to revision {REVISION} and does again what that changes."]
 
 # %% ../../nbs/runs/settings.ipynb #92717412
 SURE = or_none(BELOW_1, BELOW_1.words)
@@ -76,39 +89,70 @@ class _Asked(Settings):
     "Settings that a user says: messages are in the words of the command line."
     @classmethod
     def _complaint(cls, f, value, rule):
-        if f.name == 'sure': return f"{value!r} is no probability that a name could have to reach: say --sure with {rule.words}."
+        if f.name == 'sure':
+            return f"{value!r} is no probability that a name could have to reach: say --sure with {rule.words}."
         return f"{value!r} will not do for {f.metadata['about']}: say {f.metadata['say']} with {rule.words}."
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FitSettings(_Asked):
     "What `fit` can be told besides photos, names, a folder and teachers. The command line has the same options."
-    n:int = asked(None, '--n', 'the photos of each name', 1) # Photos for each name; 100, with the paper's teachers 500
-    student:str = setting(None) # small or paper, in Python also a dict with some settings; by default those that go with the teachers
-    iterations:int = asked(None, '--iterations', "the student's training steps", 1) # Training steps of the student; those of its settings by default
-    experts:bool = setting(True) # Train an expert for each name (NamedMask, section 3.3): True, False, or settings as for the student
-    expert_iterations:int = asked(None, '--expert-iterations', "an expert's training steps", 1) # Training steps of each expert; those of its settings by default
-    groups:dict = setting(None) # group -> names that share one expert; each name its own by default
-    max_hamming:int = asked(16, 'max_hamming', 'the differing bits of near-duplicates', -1, 63) # Photos whose difference hashes differ in at most so many of 256 bits are near-duplicates
-    votes:int = asked(None, '--votes', 'the photos that are asked', 0) # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
-    nothing:int = asked(None, '--nothing', 'the photos of nothing', 0) # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`); a quarter of the archives' photos with the offline teachers, with the others none
-    unlabelled:str = setting(None) # Folder, `.txt` list, or several: photos that a first student labels for the second, scenes of the kind that you want to segment (`unlabelled.label_photos`)
-    alike:float = setting(None) # The largest part of a name's photos that may look much alike (`diversity.too_many_alike`); .3 with the offline teachers, with the others 1 (any)
-    sure:float = setting(None, SURE) # The probability that a name must reach somewhere in a photo to be given in it (`infer.keep_sure`); .9 with the offline teachers, with the others 0 (any). Only predictions change
-    saliency:str = setting('auto') # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or auto: with the paper's teachers selfmask where its weights are, spectral where not (`detectors.choose_saliency`); in Python also a detector
-    recipe:str = setting(None) # A published configuration (`recipes.recipe`), whose names, n, student and experts hold where none are given: voc2012, coco2017, coca, cityscapes, imagenet-s50 (300, 919), or voc2012-small and so on
-    seed:int = asked(0, '--seed', 'the seed', 0, 2**32 - 1) # The same seed gives the same result
+    # Photos for each name; 100, with the paper's teachers 500
+    n:int = asked(None, '--n', 'the photos of each name', 1)
+    # small or paper, in Python also a dict with some settings; by default those that go with the teachers
+    student:str = setting(None)
+    # Training steps of the student; those of its settings by default
+    iterations:int = asked(None, '--iterations', "the student's training steps", 1)
+    # Train an expert for each name (NamedMask, section 3.3): True, False, or settings as for the student
+    experts:bool = setting(True)
+    # Training steps of each expert; those of its settings by default
+    expert_iterations:int = asked(None, '--expert-iterations', "an expert's training steps", 1)
+    # group -> names that share one expert; each name its own by default
+    groups:dict = setting(None)
+    # Photos whose difference hashes differ in at most so many of 256 bits are near-duplicates
+    max_hamming:int = asked(16, 'max_hamming', 'the differing bits of near-duplicates', -1, 63)
+    # Nearest photos asked whether a photo looks like its name; 20, with the paper's teachers 0
+    votes:int = asked(None, '--votes', 'the photos that are asked', 0)
+    # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`);
+    # a quarter of the archives' photos with the offline teachers, with the others none
+    nothing:int = asked(None, '--nothing', 'the photos of nothing', 0)
+    # Folder, `.txt` list, or several: photos that a first student labels for the second,
+    # scenes of the kind that you want to segment (`unlabelled.label_photos`)
+    unlabelled:str = setting(None)
+    # The largest part of a name's photos that may look much alike (`diversity.too_many_alike`);
+    # .3 with the offline teachers, with the others 1 (any)
+    alike:float = setting(None)
+    # The probability that a name must reach somewhere in a photo to be given in it (`infer.keep_sure`);
+    # .9 with the offline teachers, with the others 0 (any). Only predictions change
+    sure:float = setting(None, SURE)
+    # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or
+    # auto: with the paper's teachers selfmask where its weights are, spectral where not (`detectors.choose_saliency`);
+    # in Python also a detector
+    saliency:str = setting('auto')
+    # A published configuration (`recipes.recipe`), whose names, n, student and experts hold where none are given:
+    # voc2012, coco2017, coca, cityscapes, imagenet-s50 (300, 919), or voc2012-small and so on
+    recipe:str = setting(None)
+    # The same seed gives the same result
+    seed:int = asked(0, '--seed', 'the seed', 0, 2**32 - 1)
 
 # %% ../../nbs/runs/settings.ipynb #92717413
 @dataclass(frozen=True, eq=False, repr=False)
 class WorkSettings(_Asked):
     "How a run is made; the result is the same."
-    parallel:str = setting('auto') # Experts trained at the same time: a number, or auto for as many as there is room for; the result is the same (`refine.experts_at_once`)
-    device:str = setting('auto') # Where networks are trained: auto (a GPU where there is one), cpu, cuda or mps
-    defaults:str = setting('run') # run: a run keeps the defaults that it was begun with; new: it gets those of this version
-    batch_size:int = asked(32, '--batch-size', 'the photos at a time', 1) # Photos at a time while indexing
-    workers:int = asked(2, '--workers', 'the threads that decode photos', 1) # Threads that decode photos while indexing
-    report:bool = setting(True) # Write report.html
-    quiet:bool = setting(False) # Say nothing
+    # Experts trained at the same time: a number, or auto for as many as there is room for;
+    # the result is the same (`refine.experts_at_once`)
+    parallel:str = setting('auto')
+    # Where networks are trained: auto (a GPU where there is one), cpu, cuda or mps
+    device:str = setting('auto')
+    # run: a run keeps the defaults that it was begun with; new: it gets those of this version
+    defaults:str = setting('run')
+    # Photos at a time while indexing
+    batch_size:int = asked(32, '--batch-size', 'the photos at a time', 1)
+    # Threads that decode photos while indexing
+    workers:int = asked(2, '--workers', 'the threads that decode photos', 1)
+    # Write report.html
+    report:bool = setting(True)
+    # Say nothing
+    quiet:bool = setting(False)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FitOptions(WorkSettings, FitSettings):
@@ -128,7 +172,9 @@ def _sources(given): # As for `fit`
     return [str(Path(p).expanduser().resolve()) for p in each]
 
 def run_settings(
-    images, names, teachers, # As for `fit`
+    images,            # These three: as for `fit`
+    names,
+    teachers,
     revision=REVISION, # Of the defaults
     recipe=None,       # A `recipes.Recipe`, whose networks a dict with some settings starts from
     **asked,           # Of `FitSettings`, but recipe
@@ -136,7 +182,8 @@ def run_settings(
     "The settings of a run as JSON."
     from namedmask.stages.experts import make_groups
     from namedmask.stages.unlabelled import check_names
-    told, categories, defaults = FitSettings(**renamed(asked, near='max_hamming')), parse_names(names), defaults_of(revision)
+    told, categories = FitSettings(**renamed(asked, near='max_hamming')), parse_names(names)
+    defaults = defaults_of(revision)
     student, experts = _network_settings(told, teachers, recipe, defaults['base'], revision)
     if told.groups: make_groups([c.name for c in categories], told.groups)
     if told.unlabelled: check_names(categories)
@@ -144,24 +191,28 @@ def run_settings(
     usual = _usual(teachers, defaults, n*len(categories))
     chosen = {name: usual[name] if told[name] is None else told[name] for name in usual}
     return {'images': _sources(images), 'unlabelled': _sources(told.unlabelled) if told.unlabelled else None,
-            'names': {c.name: list(c.prompts) for c in categories}, 'teachers': teachers.name, 'n': n, 'near': told.max_hamming, 'votes': chosen['votes'],
+            'names': {c.name: list(c.prompts) for c in categories}, 'teachers': teachers.name, 'n': n,
+            'near': told.max_hamming, 'votes': chosen['votes'],
             'saliency': told.saliency if isinstance(told.saliency, str) else told.saliency.settings,
-            'experts': experts.as_dict() if experts else None, 'groups': told.groups or None, 'student': student.as_dict(), 'seed': told.seed,
-            'copies': defaults['copies'], 'nothing': chosen['nothing'], 'alike': chosen['alike'], 'sure': chosen['sure'],
+            'experts': experts.as_dict() if experts else None, 'groups': told.groups or None,
+            'student': student.as_dict(), 'seed': told.seed, 'copies': defaults['copies'],
+            'nothing': chosen['nothing'], 'alike': chosen['alike'], 'sure': chosen['sure'],
             'sure_background': defaults['sure_background']}
 
 def _network_settings(told, teachers, recipe, base, revision):
     "(of the student, of the experts or None)."
     from namedmask.stages.distil import Student
     from namedmask.stages.experts import Expert
-    student_base, expert_base = (base or (getattr(recipe, k) if recipe else teachers.recipe) for k in ('student', 'experts'))
-    student = Student.of(teachers.recipe if told.student is None else told.student, student_base, revision, iterations=told.iterations)
+    def base_of(network): return base or (getattr(recipe, network) if recipe else teachers.recipe)
+    student = teachers.recipe if told.student is None else told.student
+    student = Student.of(student, base_of('student'), revision, iterations=told.iterations)
     if told.experts is False: return student, None
     experts = teachers.recipe if told.experts is True else told.experts
-    return student, Expert.of(experts, expert_base, revision, n_iters=told.expert_iterations)
+    return student, Expert.of(experts, base_of('experts'), revision, n_iters=told.expert_iterations)
 
 def _usual(teachers, defaults, photos):
     "What goes with the teachers where nothing is said. `photos`: how many all archives have."
-    ours = dict(nothing=round(teachers.nothing*photos), alike=teachers.alike) if defaults['nothing'] is None else {}
+    nothing, alike = defaults['nothing'], defaults['alike']
+    if nothing is None: nothing, alike = round(teachers.nothing*photos), teachers.alike
     sure = teachers.sure if defaults['sure'] is None else defaults['sure']
-    return {'votes': teachers.votes, 'nothing': defaults['nothing'], 'alike': defaults['alike'], **ours, 'sure': sure}
+    return {'votes': teachers.votes, 'nothing': nothing, 'alike': alike, 'sure': sure}

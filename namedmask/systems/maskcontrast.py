@@ -1,4 +1,4 @@
-"""Where the object is, a saliency mask says. What it is, a network learns by pulling together the pixels of one object seen twice, and pushing apart those of different photos. Then each photo's object is one point, and the points are clustered.
+"""Saliency masks say where the object is; a network learns from two views what it is; the objects are clustered.
 
 Docs: https://namedmask.github.io/namedmask/systems/maskcontrast.html.md"""
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
+from fastcore.basics import patch
 from fastai.basics import Adam, Callback, DataLoaders, Learner, SGD, default_device
 from fastai.vision.core import TensorImage
 from .clustering import RunningPCA, closest_centre, nearest, open_photo
@@ -38,6 +39,7 @@ from ..teachers.sets import get_teachers
 class TwoViews(ArchiveDataset):
     "Photos with their masks, each once an epoch, as two random squares; item i depends on (seed, i) only."
     n_inp = 2
+
     def __init__(self,
         entries,         # Objects with .path and .sha
         masks,           # `MaskStore` with a soft mask for each .sha; photos without one are left out
@@ -53,25 +55,33 @@ class TwoViews(ArchiveDataset):
 
     def view(self, rng, im, soft):
         "One square: (pixels (crop, crop, 3) uint8, object (crop, crop) bool)."
-        a, u, v, f = rng.random(4)
-        area = self.scale[0] + a*(self.scale[1] - self.scale[0])
-        x, m, _ = random_resized_crop(im, soft, self.crop, self.crop/(min(im.size)*area**.5), (u, v), f < self.flip)
-        return x, m >= 128
+        size, right, down, mirror = rng.random(4)
+        least, most = self.scale
+        scale = self.crop/(min(im.size)*(least + size*(most - least))**.5)
+        pixels, mask, _ = random_resized_crop(im, soft, self.crop, scale, (right, down), mirror < self.flip)
+        return pixels, mask >= 128
 
     def __getitem__(self, i):
-        rng, k, why = rng_of(self.seed, 'sample', i), len(self.entries), 'the object fills almost nothing or almost all of them'
-        order = rng_of(self.seed, 'epoch', i//k).permutation(k)
+        rng, n = rng_of(self.seed, 'sample', i), len(self.entries)
+        why = 'the object fills almost nothing or almost all of them'
+        order = rng_of(self.seed, 'epoch', i//n).permutation(n)
         for j in range(10):
-            try: im, soft = self.pictures(self.entries[order[(i + j) % k]])
-            except NamedMaskError as e: why = e; continue                # a photo that has gone: take the next
+            try: im, soft = self.pictures(self.entries[order[(i + j) % n]])
+            except NamedMaskError as e:                # a photo that has gone: take the next
+                why = e
+                continue
             for _ in range(3):
-                (x, m), (x2, m2) = self.view(rng, im, soft), self.view(rng, im, soft)
-                if all(self.share[0] < o.mean() < self.share[1] for o in (m, m2)): return (*map(_pixels, (x, x2)), *map(_object, (m, m2)))
+                views = self.view(rng, im, soft), self.view(rng, im, soft)
+                if all(self.share[0] < mask.mean() < self.share[1] for _, mask in views): return _sample(*views)
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
 
-def _pixels(x): return TensorImage(torch.from_numpy(x).permute(2, 0, 1).contiguous())
-def _object(m): return TensorLabels(torch.from_numpy(m.astype(np.uint8)))
+def _sample(*views):
+    "The pixels of both views, then their masks."
+    pixels = [TensorImage(torch.from_numpy(x).permute(2, 0, 1).contiguous()) for x, _ in views]
+    return (*pixels, *(TensorLabels(torch.from_numpy(mask.astype(np.uint8))) for _, mask in views))
 
+
+# %% ../../nbs/systems/maskcontrast.ipynb #a60062e4
 @dataclass(frozen=True, eq=False, repr=False)
 class Views(Settings):
     "How two squares are cut from a photo (MaskContrast, section 4.1)."
@@ -99,9 +109,9 @@ def contrast_dls(
     train = make(n_iters*how.batch_size, seed=seed, cache=2**29//max(1, workers))
     valid = make(how.batch_size, seed=seed_of(seed, 'look'))
     to_net = NormalizeBytes.from_stats(mean, std, cuda=device.type == 'cuda')
-    changes, kw = [SeedBatch(seed), ColourJitter(**how.jitter), to_net], dict(bs=how.batch_size, device=device)
-    return DataLoaders(ArchiveDL(train, start=start, num_workers=workers, after_batch=changes, **kw),
-                       ArchiveDL(valid, num_workers=0, after_batch=[to_net], **kw), device=device)
+    changes, both = [SeedBatch(seed), ColourJitter(**how.jitter), to_net], dict(bs=how.batch_size, device=device)
+    return DataLoaders(ArchiveDL(train, start=start, num_workers=workers, after_batch=changes, **both),
+                       ArchiveDL(valid, num_workers=0, after_batch=[to_net], **both), device=device)
 
 # %% ../../nbs/systems/maskcontrast.ipynb #b2cf86b8
 def prototypes(
@@ -123,9 +133,10 @@ def contrast_loss(
     B, on = len(q), mask.bool()
     owner = torch.arange(B, device=q.device).view(-1, 1, 1).expand(on.shape)[on]
     if not len(owner): return q.sum()*0
-    v = F.normalize(q, dim=1).permute(0, 2, 3, 1)[on]                                          # (N, D)
+    vectors = F.normalize(q, dim=1).permute(0, 2, 3, 1)[on]                                    # (N, D)
     share = torch.bincount(owner, minlength=B + len(queue))/len(owner)
-    return F.cross_entropy(v @ torch.cat([keys, queue]).T/T, owner, weight=1/torch.log(1.02 + share).to(v.dtype))
+    weight = 1/torch.log(1.02 + share).to(vectors.dtype)
+    return F.cross_entropy(vectors @ torch.cat([keys, queue]).T/T, owner, weight=weight)
 
 # %% ../../nbs/systems/maskcontrast.ipynb #c8e7d367
 def balanced_bce(
@@ -162,29 +173,33 @@ class MaskContrast(nn.Module):
 class FollowAndQueue(Callback):
     "After each step: the copy follows, and the batch's prototypes enter the queue in the place of the oldest."
     def __init__(self, momentum:float=.999, step:int=1): self.momentum, self.step = momentum, step
-    def after_step(self):
-        m, (_, _, k), mask = self.learn.model, self.learn.pred, self.learn.yb[1]
-        with torch.no_grad():
-            torch._foreach_lerp_(list(m.key.parameters()), list(m.query.parameters()), 1 - self.momentum)
-            new = prototypes(*_thinned(self.step, _plain(k).float(), _plain(mask)))
-            m.queue[(m.at + torch.arange(len(new), device=new.device)) % len(m.queue)] = new
-            m.at.copy_((m.at + len(new)) % len(m.queue))
 
-def _plain(t): return t.as_subclass(torch.Tensor)
-def _thinned(step, *maps): return [o[..., ::step, ::step] for o in maps]
+    def after_step(self):
+        net, (_, _, vectors), mask = self.learn.model, self.learn.pred, self.learn.yb[1]
+        with torch.no_grad():
+            torch._foreach_lerp_(list(net.key.parameters()), list(net.query.parameters()), 1 - self.momentum)
+            newest = prototypes(*_thinned(self.step, _plain(vectors).float(), _plain(mask)))
+            places = (net.at + torch.arange(len(newest), device=newest.device)) % len(net.queue)
+            net.queue[places] = newest
+            net.at.copy_((net.at + len(newest)) % len(net.queue))
+
+def _plain(tensor): return tensor.as_subclass(torch.Tensor)
+def _thinned(step, *maps): return [each[..., ::step, ::step] for each in maps]
 
 def maskcontrast_loss(
     model,         # `MaskContrast`: its queue
     out,           # What it gives
-    mask, mask2,   # (B, H, W) objects of query and key
-    T:float=.5, step:int=1, # Temperature; every how many pixels along each side
+    mask,          # (B, H, W) objects of the query
+    mask2,         # (B, H, W) objects of the key
+    T:float=.5,    # Temperature
+    step:int=1,    # Every how many pixels along each side
 )->torch.Tensor:
     "Contrast plus saliency (MaskContrast, section 3)."
-    q, z, k = (_plain(o).float() for o in out)
+    query, logits, key = (_plain(tensor).float() for tensor in out)
     mask = _plain(mask)
-    keys = prototypes(*_thinned(step, k, _plain(mask2)))
-    some = mask*(keys.abs().sum(1) > 0).view(-1, 1, 1)                   # a photo whose key shows no object has nothing to be compared with
-    return contrast_loss(*_thinned(step, q, some), keys, model.queue, T) + balanced_bce(z, mask)
+    keys = prototypes(*_thinned(step, key, _plain(mask2)))
+    has_key = (keys.abs().sum(1) > 0).view(-1, 1, 1)     # without an object in its key, a photo has nothing to be like
+    return contrast_loss(*_thinned(step, query, mask*has_key), keys, model.queue, T) + balanced_bce(logits, mask)
 
 # %% ../../nbs/systems/maskcontrast.ipynb #d7817dc2
 _COLOURS = dict(p=.8, brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.2)
@@ -211,36 +226,47 @@ class MaskContrastTraining(Views, Network, Named):
     def __post_init__(self):
         super().__post_init__()
         if self.precision not in ('auto', 'float32'):
-            raise NamedMaskError(f"There is no precision {self.precision!r} of MaskContrast: say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
+            raise NamedMaskError(f"There is no precision {self.precision!r} of MaskContrast: "
+                                 "say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
 
+_MILD_COLOURS = dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05)
 _QUICK = dict(batch_size=32, opt='adam', wd=1e-4, step=4, warmup=20, workers=0, precision='auto')
 MASKCONTRAST = {
     'paper': MaskContrastTraining(jitter=_COLOURS),
-    'small': MaskContrastTraining(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, crop=192, epochs=10., lr=1e-3, encoder_lr_ratio=.1,
-                                  momentum=.99, side=320, jitter=_COLOURS, **_QUICK),
-    'mini': MaskContrastTraining(encoder='test_resnet', channels=64, crop=64, epochs=12., lr=2e-3, encoder_lr_ratio=.5, momentum=.98, side=96,
-                                 jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), **_QUICK)}
+    'small': MaskContrastTraining(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, crop=192, epochs=10.,
+                                  lr=1e-3, encoder_lr_ratio=.1, momentum=.99, side=320, jitter=_COLOURS, **_QUICK),
+    'mini': MaskContrastTraining(encoder='test_resnet', channels=64, crop=64, epochs=12., lr=2e-3, encoder_lr_ratio=.5,
+                                 momentum=.98, side=96, jitter=_MILD_COLOURS, **_QUICK)}
 MaskContrastTraining.presets = MASKCONTRAST
 
 def maskcontrast_settings(
-    settings='paper', # A name of `MASKCONTRAST`, or a dict with some of the keys; 'base' in it names the one to start from
+    settings='paper', # A name of `MASKCONTRAST`, or a dict with some of the keys, and 'base': where they start from
 )->MaskContrastTraining:
     "The same as `MaskContrastTraining.of`."
     return MaskContrastTraining.of(settings)
 
+
+# %% ../../nbs/systems/maskcontrast.ipynb #d7817dc3
 def maskcontrast_learner(
     dls,           # From `contrast_dls`
     model,         # `MaskContrast`
     settings,      # As for `MaskContrastTraining.of`
 )->Learner:
-    "A fastai `Learner`: contrast plus saliency; encoder and decoder as two groups; on a GPU bfloat16 or float16, unless the precision is 'float32'."
+    """A fastai `Learner`: contrast plus saliency; encoder and decoder as two groups.
+    On a GPU it works with bfloat16 or float16, unless the precision is 'float32'."""
     how = MaskContrastTraining.of(settings)
-    split = lambda m: [list(m.query.encoder.parameters()), [p for n, p in m.query.named_parameters() if not n.startswith('encoder.')]]
-    opt = partial(SGD, mom=.9, decouple_wd=False) if how.opt == 'sgd' else partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False)
-    learn = Learner(dls, model, loss_func=partial(maskcontrast_loss, model, T=how.T, step=how.step), splitter=split,
-                    lr=how.lr, wd=how.wd, wd_bn_bias=True, opt_func=opt, cbs=[FollowAndQueue(how.momentum, how.step)])
+    sgd = partial(SGD, mom=.9, decouple_wd=False)
+    adam = partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False)
+    learn = Learner(dls, model, loss_func=partial(maskcontrast_loss, model, T=how.T, step=how.step), splitter=_split,
+                    lr=how.lr, wd=how.wd, wd_bn_bias=True, opt_func=sgd if how.opt == 'sgd' else adam,
+                    cbs=[FollowAndQueue(how.momentum, how.step)])
     learn.start_rates = [how.lr*how.encoder_lr_ratio, how.lr]
     return in_precision(learn, how.precision)
+
+def _split(model):
+    "The parameters of the encoder, and all others; the copy that follows has none that train."
+    head = [p for name, p in model.query.named_parameters() if not name.startswith('encoder.')]
+    return [list(model.query.encoder.parameters()), head]
 
 # %% ../../nbs/systems/maskcontrast.ipynb #fdcdc9fd
 def mask_cards(
@@ -251,16 +277,20 @@ def mask_cards(
     try:
         about = read_json(file, {}, dict).get('settings', {}).get('cards', [])
         return [TeacherCard(**c, allow_masks=c['supervision'] == 'masks') for c in about]
-    except (AttributeError, TypeError, KeyError) as e: raise NamedMaskError(f"{file} does not say who made the masks ({e}): make them again, or restore it from a copy.") from e
+    except (AttributeError, TypeError, KeyError) as e:
+        raise NamedMaskError(f"{file} does not say who made the masks ({e}): "
+                             "make them again, or restore it from a copy.") from e
 
 def maskcontrast_stage(entries, masks, settings, init, cards, folder, seed:int=0)->Stage:
     "The stage of one training; its key says what the weights depend on."
     settings, shas = MaskContrastTraining.of(settings), [e.sha for e in entries if e.sha in masks]
-    told = dict(photos=masks.key_in_order(shas), n=len(shas), init=weights_key(init), cards=[c.as_dict() for c in cards], seed=seed, **settings.in_key())
+    told = dict(photos=masks.key_in_order(shas), n=len(shas), init=weights_key(init),
+                cards=[card.as_dict() for card in cards], seed=seed, **settings.in_key())
     in_full = {'jitter': settings.jitter.only(Jitter)}                      # as older versions wrote it
     if settings.precision == 'auto': return Stage.of(folder, 'maskcontrast', 1, **told, before=(in_full,))
     stage = Stage.of(folder, 'maskcontrast', 1, **told)
-    alike = () if torch.cuda.is_available() else (stage.settings, {**stage.settings, **in_full})   # without a GPU it was float32 before
+    # Without a GPU it was float32 before
+    alike = () if torch.cuda.is_available() else (stage.settings, {**stage.settings, **in_full})
     exact = {**stage.settings, 'precision': settings.precision}
     return Stage(folder, exact, before=({**exact, **in_full}, *alike))
 
@@ -280,23 +310,27 @@ def train_maskcontrast(
 ): # -> the network, in evaluation mode; `.cards` says what it learnt from, `.settings` how
     "Train the pixel vectors, or continue, or read what is there."
     from safetensors.torch import load_file
-    ctx, settings, (state, card) = Ctx.of(folder, seed=seed, **how), MaskContrastTraining.of(settings), init or (None, None)
+    ctx, settings = Ctx.of(folder, seed=seed, **how), MaskContrastTraining.of(settings)
+    state, card = init or (None, None)
     cards = list(dict.fromkeys([*([card] if card else []), *mask_cards(masks)]))
     stage = maskcontrast_stage(entries, masks, settings, state, cards, folder, seed)
     net = embedding_net(settings, state, seed)
     train_stage(ctx, stage, _FILE, partial(_contrast_job, ctx, stage, entries, masks, settings, net))
     net.load_state_dict(load_file(stage.folder/_FILE))
-    net.cards, net.settings = [replace(predictor_card(cards, 'MaskContrast', str(folder)), role='pixel vectors'), *cards], settings
+    own_card = replace(predictor_card(cards, 'MaskContrast', str(folder)), role='pixel vectors')
+    net.cards, net.settings = [own_card, *cards], settings
     return net.to(ctx.device or 'cpu').eval()
 
+
+# %% ../../nbs/systems/maskcontrast.ipynb #fdcdc9fe
 _FILE = 'model.safetensors'
 
 def _contrast_job(ctx, stage, entries, masks, settings, net):
     "The network and the one that follows it, the loss and the pairs of views."
     n_iters = max(1, int(settings.epochs*stage.settings['n']/settings.batch_size))
     model = MaskContrast(net, settings.queue, ctx.seed).to(ctx.device or default_device())
-    dls = partial(contrast_dls, entries, masks, n_iters=n_iters, seed=ctx.seed, norm=encoder_norm(settings.encoder), device=ctx.device,
-                  workers=settings.workers, **settings.only(Views))
+    dls = partial(contrast_dls, entries, masks, n_iters=n_iters, seed=ctx.seed, norm=encoder_norm(settings.encoder),
+                  device=ctx.device, workers=settings.workers, **settings.only(Views))
     def learner(start): return maskcontrast_learner(dls(start=start), model, settings)
     return Job(model, learner, partial(save_tensors, stage.folder/_FILE, net), n_iters, 'MaskContrast',
                lambda losses: dict(iterations=n_iters), warmup=settings.warmup)
@@ -311,19 +345,23 @@ class MaskContrastClusterer:
         threshold:float=.5, # Probability above which a pixel is object
         seed:int=0,      # Of k-means
         ):
-        self.net, self.k, self.n_clusters, self.side, self.threshold, self.seed = net, k, k + 1, side or net.settings['side'], threshold, seed
+        self.net, self.k, self.n_clusters = net, k, k + 1
+        self.side, self.threshold, self.seed = side or net.settings['side'], threshold, seed
         self.cards, self.mean = net.cards, None
 
     @property
     def protocol(self)->dict:
-        return dict(prompts='no name is used', background='where the predicted saliency is not above the threshold', resolution=f'{self.side} x {self.side}',
-                    resizing='photos squashed to a square, labels enlarged by nearest neighbour', thresholds=f'saliency {self.threshold}, as published', crf=False, transfer='name-and-image')
+        return dict(prompts='no name is used', background='where the predicted saliency is not above the threshold',
+                    resolution=f'{self.side} x {self.side}',
+                    resizing='photos squashed to a square, labels enlarged by nearest neighbour',
+                    thresholds=f'saliency {self.threshold}, as published', crf=False, transfer='name-and-image')
 
     def look(self, im)->tuple: # ((D,) vector or None if there is no object, (side, side) bool)
         "The point of a photo and its object."
         out = forward(self.net, im.resize((self.side, self.side), Image.BILINEAR, reducing_gap=3))
-        mask = out[-1].sigmoid() > self.threshold
-        return (prototypes(out[None, :-1], mask[None])[0].numpy() if mask.any() else None), mask.numpy()
+        vectors, mask = out[:-1], out[-1].sigmoid() > self.threshold
+        point = prototypes(vectors[None], mask[None])[0].numpy() if mask.any() else None
+        return point, mask.numpy()
 
     def fit(self,
         photos,           # Paths, PIL images or entries
@@ -331,11 +369,15 @@ class MaskContrastClusterer:
         ):
         "Find the clusters of the photos' points. Returns itself."
         from sklearn.cluster import MiniBatchKMeans
-        found = [p for o in progress(list(photos), 'objects', quiet=quiet) if (p := self.look(open_photo(o))[0]) is not None]
-        if len(found) < max(2, self.k): raise NamedMaskError(f"Only {len(found)} photos show an object, too few for {self.k} clusters: give more photos, or train longer.")
-        points = np.stack(found)
+        points = [self.look(open_photo(photo))[0] for photo in progress(list(photos), 'objects', quiet=quiet)]
+        points = [point for point in points if point is not None]
+        if len(points) < max(2, self.k):
+            raise NamedMaskError(f"Only {len(points)} photos show an object, too few for {self.k} clusters: "
+                                 "give more photos, or train longer.")
+        points = np.stack(points)
         self.mean, self.W = RunningPCA().add(points).whitening(32)
-        self.centres = MiniBatchKMeans(self.k, batch_size=1000, n_init=3, random_state=self.seed).fit((points - self.mean) @ self.W).cluster_centers_.astype(np.float32)
+        kmeans = MiniBatchKMeans(self.k, batch_size=1000, n_init=3, random_state=self.seed)
+        self.centres = kmeans.fit((points - self.mean) @ self.W).cluster_centers_.astype(np.float32)
         return self
 
     def clusters(self,
@@ -345,29 +387,34 @@ class MaskContrastClusterer:
         if self.mean is None: raise NamedMaskError("These clusters are not fitted yet: call fit(photos) first.")
         from namedmask.data.decode import as_rgb
         point, mask = self.look(as_rgb(im))
-        c = 0 if point is None else 1 + closest_centre((point - self.mean)[None] @ self.W, self.centres)[0]
-        return nearest(mask.astype(np.int64)*c, im.size)
+        if point is None: cluster = 0
+        else: cluster = 1 + closest_centre((point - self.mean)[None] @ self.W, self.centres)[0]
+        return nearest(mask.astype(np.int64)*cluster, im.size)
 
-    @property
-    def key(self)->str:
-        "Changes when network, settings or clusters do."
-        arrays = [] if self.mean is None else [hashlib.sha256(a.tobytes()).hexdigest() for a in (self.mean, self.W, self.centres)]
-        return settings_key(['maskcontrast', weights_key(self.net.state_dict()), self.net.spec, self.k, self.side, self.threshold, self.seed, arrays])
+
+# %% ../../nbs/systems/maskcontrast.ipynb #fe28f544
+@patch(as_prop=True)
+def key(self:MaskContrastClusterer)->str:
+    "Changes when network, settings or clusters do."
+    fitted = [] if self.mean is None else [self.mean, self.W, self.centres]
+    hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in fitted]
+    return settings_key(['maskcontrast', weights_key(self.net.state_dict()), self.net.spec, self.k, self.side,
+                         self.threshold, self.seed, hashes])
 
 # %% ../../nbs/systems/maskcontrast.ipynb #98ce7bbd
 def image_init(
     teachers, # Name of a set of teachers, or a `TeacherSet`
 )->tuple:     # (settings' name, (state dict, card))
     "Start weights that know no text: those that a method without an image-text model may have."
-    t = get_teachers(teachers)
-    if t.name == 'mini':
+    teachers = get_teachers(teachers)
+    if teachers.name == 'mini':
         from namedmask.mini.models import MINI_RESNET, mini_features
-        f = mini_features(MINI_RESNET)
-    elif t.name == 'paper':
+        features = mini_features(MINI_RESNET)
+    elif teachers.name == 'paper':
         from namedmask.systems.clustering import BACKBONES
-        f = BACKBONES['MoCo v2']()
-    else: return 'small', t.student_init(t.encoder)
-    return t.name, (f._load().state_dict(), f.card)
+        features = BACKBONES['MoCo v2']()
+    else: return 'small', teachers.student_init(teachers.encoder)
+    return teachers.name, (features._load().state_dict(), features.card)
 
 def maskcontrast_of(
     teachers,         # Name of a set of teachers, or a `TeacherSet`
@@ -375,9 +422,10 @@ def maskcontrast_of(
     entries,          # Unlabelled photos to train on: an archive, or objects with .path and .sha
     masks,            # `MaskStore` of their saliency masks
     folder,           # Where the network goes
-    photos=None,      # Photos that the clusters are fitted to; published: those of the evaluation split; without, the entries
+    photos=None,      # What the clusters are fitted to; published: the evaluation split; without, the entries
     settings:dict=None, # What differs from the set's own settings
-    seed:int=0, quiet:bool=False,
+    seed:int=0,
+    quiet:bool=False, # No progress bar
 )->MaskContrastClusterer:
     "The row of the comparison: trained, clustered, to be named by `match_clusters`."
     base, init = image_init(teachers)

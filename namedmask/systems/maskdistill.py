@@ -1,4 +1,4 @@
-"""A self-supervised transformer's own attention gives one mask for each photo; crops of the masks are clustered; a detector may clean them up; and a segmenter learns the result. The strongest method without names in the paper's table.
+"""A transformer's attention gives a mask for each photo; the objects are clustered; a segmenter learns the result.
 
 Docs: https://namedmask.github.io/namedmask/systems/maskdistill.html.md"""
 
@@ -25,7 +25,7 @@ from ..core.settings import SHARE, number, pair, part, setting, whole
 from ..stages.distil import STUDENTS
 from ..evaluate.score import model_key
 from ..evaluate.ceiling import true_mask_dls
-from ..data.decode import as_rgb, WORK_SIDE, load_image
+from ..data.decode import as_rgb, WORK_SIDE
 from ..data.draw import load_labels, save_labels
 from .maskcontrast import image_init, mask_cards
 from ..stages.detectors import Detector
@@ -48,11 +48,11 @@ def mass_kept(
     share=.5,    # Of the sum of the positive ones
 )->np.ndarray:   # (N,) bool
     "The largest scores that together hold `share` of the mass."
-    v = np.maximum(a, 0)
-    order = np.argsort(v, kind='stable')
-    out = np.zeros(len(v), bool)
-    out[order] = np.cumsum(v[order]) > (1 - share)*v.sum()
-    return out
+    positive = np.maximum(a, 0)
+    order = np.argsort(positive, kind='stable')
+    kept = np.zeros(len(positive), bool)
+    kept[order] = np.cumsum(positive[order]) > (1 - share)*positive.sum()
+    return kept
 
 def mined(
     q,         # (heads, d) queries of the class token; None: score places by how many others they are unlike
@@ -66,14 +66,16 @@ def mined(
     "One object mask from the attention of a transformer's last block."
     from scipy.ndimage import label
     if centre: k = k - k.mean(1, keepdims=True)
-    G = np.einsum('hnd,hmd->nm', k, k, optimize=True)
-    a = (G <= 0).sum(0).astype(float) if q is None else np.einsum('hd,hnd->n', q[:heads], k[:heads])/min(heads, len(q))
+    alike = np.einsum('hnd,hmd->nm', k, k, optimize=True)
+    if q is None: a = (alike <= 0).sum(0).astype(float)
+    else: a = np.einsum('hd,hnd->n', q[:heads], k[:heads])/min(heads, len(q))
     a = a*mass_kept(a, mass)
-    P = np.argsort(-a, kind='stable')[:max(1, int(top*len(a)))]
-    S = P[G[P[0], P] > 0]
-    parts, _ = label((G[S].sum(0) > 0).reshape(grid))
-    seed = np.unravel_index(P[0], grid)
-    return (parts == parts[seed]) if parts[seed] else np.indices(grid).sum(0) < 0, a.reshape(grid), seed
+    places = np.argsort(-a, kind='stable')[:max(1, int(top*len(a)))]
+    sources = places[alike[places[0], places] > 0]
+    parts, _ = label((alike[sources].sum(0) > 0).reshape(grid))
+    seed = np.unravel_index(places[0], grid)
+    mask = parts == parts[seed] if parts[seed] else np.zeros(grid, bool)
+    return mask, a.reshape(grid), seed
 
 # %% ../../nbs/systems/maskdistill.ipynb #6306e3d8
 @torch.no_grad()
@@ -82,21 +84,30 @@ def last_queries_keys(
     x,   # (1, 3, H, W) normalised, H and W multiples of its patch
 )->tuple: # q (heads, d) of the class token or None, k (heads, h*w, d), (h, w)
     "What the last block asks and answers with."
-    got, attn, me = [], vit.blocks[-1].attn, get_ident()
-    hook = attn.qkv.register_forward_hook(lambda m, i, o: got.append(o) if get_ident() == me else None)      # photos of other threads pass here too
+    outputs, attn, thread = [], vit.blocks[-1].attn, get_ident()
+    def keep(module, inputs, output):
+        if get_ident() == thread: outputs.append(output)             # photos of other threads pass here too
+    hook = attn.qkv.register_forward_hook(keep)
     try: vit.forward_features(x)
     finally: hook.remove()
-    q, k, _ = got[0][0].unflatten(-1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3).float()           # (heads, tokens, d) each
-    n, patch = vit.num_prefix_tokens, vit.patch_embed.patch_size[0]
+    qkv = outputs[0][0].unflatten(-1, (3, attn.num_heads, -1))
+    q, k, _ = qkv.permute(1, 2, 0, 3).float()                         # (heads, tokens, d) each
+    before, patch = vit.num_prefix_tokens, vit.patch_embed.patch_size[0]
     q = q[:, 0].cpu().numpy() if vit.cls_token is not None else None
-    return q, k[:, n:].cpu().numpy(), (x.shape[-2]//patch, x.shape[-1]//patch)
+    return q, k[:, before:].cpu().numpy(), (x.shape[-2]//patch, x.shape[-1]//patch)
 
 # %% ../../nbs/systems/maskdistill.ipynb #4c62ea12
 def _normalised(features, im, patch, device=None):
     "(1, 3, H, W): the photo as the network wants it, zeros at the right and below to whole patches."
-    mean, std = (torch.tensor(o).view(3, 1, 1) for o in (features.mean, features.std))
-    x = ((torch.from_numpy(np.asarray(as_rgb(im)).copy()).permute(2, 0, 1)/255 - mean)/std)[None]
+    x = _pixels(as_rgb(im), features.mean, features.std)[None]
     return F.pad(x, (0, -x.shape[-1] % patch, 0, -x.shape[-2] % patch)).to(device or 'cpu')
+
+def _pixels(im, mean, std):
+    "(3, H, W): a photo's normalised pixels."
+    mean, std = (torch.tensor(colours).view(3, 1, 1) for colours in (mean, std))
+    return (torch.from_numpy(np.asarray(im).copy()).permute(2, 0, 1)/255 - mean)/std
+
+def _best_device(): return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 class AttentionDetector(Detector):
     "MaskDistill's first step as a saliency detector: one mask from the attention of a self-supervised transformer."
@@ -104,34 +115,43 @@ class AttentionDetector(Detector):
     def __init__(self,
         features:TimmFeatures, # A vision transformer; published: DINO ViT-S/16
         side:int=640,          # Shorter side at which it sees a photo, pixels
-        heads:int=5, mass:float=.5, top:float=.4, # See `mined`
+        heads:int=5,           # These three: see `mined`
+        mass:float=.5,
+        top:float=.4,
         centre:bool=None,      # Subtract the photo's mean key; without, only if the transformer has no class token
         refine=None,           # A key of `outline.REFINERS`; published: none
         device=None,           # A GPU where there is one
         ):
-        if not features.is_vit: raise NamedMaskError(f"{features.name} has no attention: MaskDistill needs a vision transformer.")
+        if not features.is_vit:
+            raise NamedMaskError(f"{features.name} has no attention: MaskDistill needs a vision transformer.")
         super().__init__([features], refine, side)
-        bare = features._args.get('class_token') is False
-        self.how, self.device, self._vit = dict(heads=heads, mass=mass, top=top, centre=bare if centre is None else centre), device or ('cuda' if torch.cuda.is_available() else 'cpu'), None
+        no_class_token = features._args.get('class_token') is False
+        self.how = dict(heads=heads, mass=mass, top=top, centre=no_class_token if centre is None else centre)
+        self.device, self._vit = device or _best_device(), None
 
     @property
     def vit(self):
         if self._vit is None: self._vit = self.features[0]._load().to(self.device).eval()
         return self._vit
+
     @property
     def settings(self)->dict:
-        weights = weights_of(self.features[0]) if getattr(self.features[0], 'file', None) else ''
-        return dict(super().settings, **self.how, net=[self.features[0].name, str(self.features[0]._args)], **({'weights': weights} if weights else {}))
+        features = self.features[0]
+        weights = weights_of(features) if getattr(features, 'file', None) else ''
+        told = dict(super().settings, **self.how, net=[features.name, str(features._args)])
+        return dict(told, weights=weights) if weights else told
 
     def maps(self, im):
         im = im.resize(fit_size(im.size, self.side), Image.BILINEAR, reducing_gap=3)
-        return *last_queries_keys(self.vit, _normalised(self.features[0], im, self.features[0].stride, self.device)), im.size
+        x = _normalised(self.features[0], im, self.features[0].stride, self.device)
+        return *last_queries_keys(self.vit, x), im.size
+
     def coarse(self, maps)->dict:
         q, k, grid, (w, h) = maps
-        mask, a, seed = mined(q, k, grid, **self.how)
-        p = self.features[0].stride
-        full = mask.repeat(p, 0).repeat(p, 1)[:h, :w]                    # nearest neighbour, without the padding
-        return dict(attention=a, seed=seed, grid=mask, coarse=full.astype(np.float64))
+        mask, attention, seed = mined(q, k, grid, **self.how)
+        stride = self.features[0].stride
+        full = mask.repeat(stride, 0).repeat(stride, 1)[:h, :w]          # nearest neighbour, without the padding
+        return dict(attention=attention, seed=seed, grid=mask, coarse=full.astype(np.float64))
 
 # %% ../../nbs/systems/maskdistill.ipynb #2e6c1eb3
 def box_of(
@@ -147,18 +167,20 @@ def object_vectors(
     masks,                  # `MaskStore` with a mask for each
     features:TimmFeatures,  # What sees the crops; published: DINO ViT-S/8
     side:int=None,          # Size to which a crop is squashed; None: its own, padded to whole patches
-    device=None, quiet:bool=False,
+    device=None,            # A GPU where there is one
+    quiet:bool=False,       # No progress bar
 )->np.ndarray: # (N, D) float32
     "The vector of each photo's object: what the network says of its box alone."
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    net, out = features._load().to(device).eval(), []
-    for e in progress(entries, 'objects', quiet=quiet):
-        im = entry_photo(e, WORK_SIDE)
-        mask = masks.load(e.sha, im.size) >= 128
+    device = device or _best_device()
+    net, vectors = features._load().to(device).eval(), []
+    patch = features.stride if features.is_vit else 1
+    for entry in progress(entries, 'objects', quiet=quiet):
+        im = entry_photo(entry, WORK_SIDE)
+        mask = masks.load(entry.sha, im.size) >= 128
         crop = im.crop(box_of(mask)) if mask.any() else im
         if side: crop = crop.resize((side, side), Image.BILINEAR)
-        out.append(net(_normalised(features, crop, features.stride if features.is_vit else 1, device))[0].float().cpu().numpy())
-    return np.stack(out)
+        vectors.append(net(_normalised(features, crop, patch, device))[0].float().cpu().numpy())
+    return np.stack(vectors)
 
 def cluster_objects(
     vectors,    # (N, D)
@@ -169,9 +191,9 @@ def cluster_objects(
     from scipy.cluster.vq import whiten
     from sklearn.cluster import MiniBatchKMeans
     if len(vectors) < k: raise NamedMaskError(f"{len(vectors)} objects cannot make {k} clusters: give more photos.")
-    v = vectors[:, vectors.std(0) > 0]
-    v = whiten(v)
-    return MiniBatchKMeans(k, batch_size=1000, n_init=3, random_state=seed).fit_predict(v/np.linalg.norm(v, axis=1, keepdims=True))
+    white = whiten(vectors[:, vectors.std(0) > 0])
+    kmeans = MiniBatchKMeans(k, batch_size=1000, n_init=3, random_state=seed)
+    return kmeans.fit_predict(white/np.linalg.norm(white, axis=1, keepdims=True))
 
 # %% ../../nbs/systems/maskdistill.ipynb #3bc66748
 @dataclass(frozen=True)
@@ -184,20 +206,21 @@ class LabelledPhoto:
 
     @property
     def name(self): return self.plain[0]     # label maps hold several; no stage after this one asks for a single one
+
     def labels(self, size=None)->np.ndarray: # size: (W, H), nearest neighbour
         "(H, W) uint8."
-        lab = load_labels(self.file)
-        return lab if size is None else np.array(Image.fromarray(lab).resize(size, Image.NEAREST))
+        labels = load_labels(self.file)
+        return labels if size is None else np.array(Image.fromarray(labels).resize(size, Image.NEAREST))
 
 def paste(
     objects,   # (score, label, (H, W) bool mask), in any order
     shape,     # (H, W)
 )->np.ndarray: # (H, W) uint8
     "A label map: the highest score first; an object that meets one already there is left out."
-    out = np.zeros(shape, np.uint8)
-    for _, label, mask in sorted(objects, key=lambda o: -o[0]):
-        if not out[mask].any(): out[mask] = label
-    return out
+    labels = np.zeros(shape, np.uint8)
+    for _, label, mask in sorted(objects, key=lambda scored: -scored[0]):
+        if not labels[mask].any(): labels[mask] = label
+    return labels
 
 # %% ../../nbs/systems/maskdistill.ipynb #0d8002eb
 class TimmPyramid(nn.Module):
@@ -209,10 +232,13 @@ class TimmPyramid(nn.Module):
         from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
         self.body = timm.create_model(encoder, features_only=True, out_indices=(1, 2, 3, 4))
         if init is not None:
-            want = [k for k in self.body.state_dict() if not k.endswith('num_batches_tracked')]
-            if absent := [k for k in want if k not in init]: raise NamedMaskError(f"The weights do not fit the encoder {encoder}: {absent[0]} is missing.")
-            self.body.load_state_dict({k: init[k] for k in want}, strict=False)
-        self.fpn, self.out_channels = FeaturePyramidNetwork(self.body.feature_info.channels(), channels, LastLevelMaxPool()), channels
+            wanted = [name for name in self.body.state_dict() if not name.endswith('num_batches_tracked')]
+            absent = [name for name in wanted if name not in init]
+            if absent: raise NamedMaskError(f"The weights do not fit the encoder {encoder}: {absent[0]} is missing.")
+            self.body.load_state_dict({name: init[name] for name in wanted}, strict=False)
+        self.fpn = FeaturePyramidNetwork(self.body.feature_info.channels(), channels, LastLevelMaxPool())
+        self.out_channels = channels
+
     def forward(self, x): return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(self.body(x))))
 
 def mask_rcnn(
@@ -223,7 +249,8 @@ def mask_rcnn(
     hidden:int=1024,  # Width of the box head
     anchors=(32, 64, 128, 256, 512), # Pixels, one size a level
     init=None,        # State dict of the encoder
-    seed:int=0, **kw, # More for torchvision's `MaskRCNN`
+    seed:int=0,
+    **kwargs,         # More for torchvision's `MaskRCNN`
 )->nn.Module:
     "torchvision's Mask R-CNN over a timm encoder; pixels come normalised."
     from torchvision.models.detection import MaskRCNN
@@ -232,29 +259,38 @@ def mask_rcnn(
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MaskRCNN(TimmPyramid(encoder, channels, init), rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in anchors), ((.5, 1., 2.),)*5), min_size=side, max_size=int(side*1333/800),
-                        image_mean=[0.]*3, image_std=[1.]*3, box_head=TwoMLPHead(channels*49, hidden), box_predictor=FastRCNNPredictor(hidden, k + 1),
-                        mask_head=MaskRCNNHeads(channels, (channels,)*4, 1), mask_predictor=MaskRCNNPredictor(channels, channels, k + 1), **kw)
+        # In this order: each part draws its random weights from the same generator
+        pyramid = TimmPyramid(encoder, channels, init)
+        anchor_generator = AnchorGenerator(tuple((size,) for size in anchors), ((.5, 1., 2.),)*5)
+        heads = dict(box_head=TwoMLPHead(channels*49, hidden), box_predictor=FastRCNNPredictor(hidden, k + 1),
+                     mask_head=MaskRCNNHeads(channels, (channels,)*4, 1),
+                     mask_predictor=MaskRCNNPredictor(channels, channels, k + 1))
+        return MaskRCNN(pyramid, rpn_anchor_generator=anchor_generator, min_size=side, max_size=int(side*1333/800),
+                        image_mean=[0.]*3, image_std=[1.]*3, **heads, **kwargs)
 
 # %% ../../nbs/systems/maskdistill.ipynb #3745507c
 class TrainedDetector(nn.Module):
     "Mask R-CNN that takes a batch of squares and label maps, and gives the sum of its losses."
-    def __init__(self, rcnn): super().__init__(); self.rcnn = rcnn
+    def __init__(self, rcnn):
+        super().__init__()
+        self.rcnn = rcnn
+
     def forward(self,
         x, # (B, 3, H, W) normalised
         y, # (B, H, W): 0, the object's label, or 255
         ):
-        x, y = (o.as_subclass(torch.Tensor) for o in (x, y))
-        targets = [_target(o) for o in y]
-        some = [i for i, t in enumerate(targets) if t]
-        return sum(self.rcnn([x[i] for i in some], [targets[i] for i in some]).values()) if some else x.sum()*0
+        x, y = x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)
+        targets = [_target(labels) for labels in y]
+        some = [i for i, target in enumerate(targets) if target]
+        if not some: return x.sum()*0
+        return sum(self.rcnn([x[i] for i in some], [targets[i] for i in some]).values())
 
 def _target(y):
     "The one object of a label map as torchvision wants it; None if it is not there."
     mask = (y > 0) & (y != IGNORE)
     if mask.sum() < 4: return None
-    l, t, r, b = box_of(mask.cpu().numpy())
-    return dict(boxes=torch.tensor([[l, t, r, b]], dtype=torch.float32, device=y.device), labels=y[mask][:1].long(), masks=mask[None].to(torch.uint8))
+    box = torch.tensor([box_of(mask.cpu().numpy())], dtype=torch.float32, device=y.device)
+    return dict(boxes=box, labels=y[mask][:1].long(), masks=mask[None].to(torch.uint8))
 
 class WithTargets(Callback):
     "Give the model the label maps too: it computes its own loss."
@@ -263,7 +299,8 @@ class WithTargets(Callback):
 def detector_learner(dls, model, lr, wd=1e-4):
     "A fastai `Learner` for `TrainedDetector`, Adam."
     from fastai.basics import Adam, Learner
-    learn = Learner(dls, model, loss_func=lambda loss, y: loss, lr=lr, wd=wd, opt_func=partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False), cbs=[WithTargets()])
+    adam = partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False)
+    learn = Learner(dls, model, loss_func=lambda loss, y: loss, lr=lr, wd=wd, opt_func=adam, cbs=[WithTargets()])
     learn.start_rates = [lr]
     return learn
 
@@ -275,12 +312,12 @@ def detected(
     least:float=.9, # Score from which objects are kept; the best one is kept in any case (MaskDistill: .9)
 )->list: # [(score, label, (H, W) bool mask), ...]
     "What a detector is sure of in a photo."
-    mean, std = (torch.tensor(o).view(3, 1, 1) for o in norm)
-    x = (torch.from_numpy(np.asarray(im).copy()).permute(2, 0, 1)/255 - mean)/std
+    x = _pixels(im, *norm)
     out = rcnn.eval()([x.to(next(rcnn.parameters()).device)])[0]
-    keep = [i for i, s in enumerate(out['scores'].tolist()) if s >= least or i == 0]     # the scores come in falling order
-    found = [(out['scores'][i].item(), out['labels'][i].item(), (out['masks'][i, 0] >= .5).cpu().numpy()) for i in keep]
-    return [o for o in found if o[2].any()]
+    scores, labels = out['scores'].tolist(), out['labels'].tolist()
+    sure = [i for i, score in enumerate(scores) if score >= least or i == 0]     # the scores come in falling order
+    objects = [(scores[i], labels[i], (out['masks'][i, 0] >= .5).cpu().numpy()) for i in sure]
+    return [(score, label, mask) for score, label, mask in objects if mask.any()]
 
 # %% ../../nbs/systems/maskdistill.ipynb #ecb24430
 def ohem_loss(
@@ -329,9 +366,11 @@ class RcnnTraining(Named):
 
 RCNN = {
     'paper': RcnnTraining(),
-    'mini': RcnnTraining(encoder='test_resnet', side=96, channels=32, hidden=128, anchors=(8, 16, 32, 64, 128), n_iters=200, crop=96, scale=(.7, 1.1), lr=2e-3,
-                         more=dict(rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100, rpn_pre_nms_top_n_test=100, rpn_post_nms_top_n_test=50,
-                                   box_batch_size_per_image=32, rpn_batch_size_per_image=64, box_detections_per_img=5))}
+    'mini': RcnnTraining(encoder='test_resnet', side=96, channels=32, hidden=128, anchors=(8, 16, 32, 64, 128),
+                         n_iters=200, crop=96, scale=(.7, 1.1), lr=2e-3, more=dict(
+                             rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100, rpn_pre_nms_top_n_test=100,
+                             rpn_post_nms_top_n_test=50, box_batch_size_per_image=32, rpn_batch_size_per_image=64,
+                             box_detections_per_img=5))}
 RcnnTraining.presets = RCNN
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -340,7 +379,9 @@ class PlainStudent(Training):
     what = 'MaskDistill student'
     iterations:int = setting(30_000, whole(1))
 
-def _plain_student(name, **changes): return PlainStudent(**{k: STUDENTS[name][k] for k in PlainStudent.known()} | changes)
+def _plain_student(name, **changes):
+    "The settings of a student of the library, as far as a plain one has them."
+    return PlainStudent(**{field: STUDENTS[name][field] for field in PlainStudent.known()} | changes)
 
 # %% ../../nbs/systems/maskdistill.ipynb #c7a21b02
 @dataclass(frozen=True, eq=False, repr=False)
@@ -354,16 +395,18 @@ class MaskDistill(Named):
     refine:str = setting(None)                             # How a mined mask is refined: a key of `outline.REFINERS`
     crop_side:int = setting(None)                          # Size to which an object's box is squashed; None: its own
     detector:RcnnTraining = setting(RCNN['paper'])         # None: the student learns from the mined masks
-    ohem:float = setting(.2, SHARE)                        # Part of the pixels, the hardest, that the student learns from
+    ohem:float = setting(.2, SHARE)                        # Part of the pixels, the hardest, that are learnt from
     precision:str = setting('float32')                     # 'auto' or 'float32' on a GPU
-    student:PlainStudent = setting(_plain_student('paper', iterations=30_000, crop=512, scale=(.75, 1.25), freeze=.45, jitter=_COLOURS))
+    student:PlainStudent = setting(_plain_student('paper', iterations=30_000, crop=512, scale=(.75, 1.25), freeze=.45,
+                                                  jitter=_COLOURS))
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, 'student', PlainStudent(**self.student))
         if self.detector is not None: object.__setattr__(self, 'detector', RcnnTraining(**self.detector))
         if self.precision not in ('auto', 'float32'):
-            raise NamedMaskError(f"There is no precision {self.precision!r} of MaskDistill: say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
+            raise NamedMaskError(f"There is no precision {self.precision!r} of MaskDistill: "
+                                 "say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
 
     @classmethod
     def of(cls, given=None, base=None, revision=REVISION, **changes): # As for `Named.of`
@@ -371,81 +414,106 @@ class MaskDistill(Named):
         said = dict(base=given) if isinstance(given, str) else {**(given or {}), **changes}
         if isinstance(given, cls) and not changes: return given
         name = said.get('base') or base or cls.usual
-        if said.get('student'): said['student'] = PlainStudent.of({**cls.preset(name, revision).student, **said['student']})
-        if said.get('detector') is not None: said['detector'] = RcnnTraining.of({**RcnnTraining.preset(name, revision), **said['detector']})
+        if said.get('student'):
+            said['student'] = PlainStudent.of({**cls.preset(name, revision).student, **said['student']})
+        if said.get('detector') is not None:
+            said['detector'] = RcnnTraining.of({**RcnnTraining.preset(name, revision), **said['detector']})
         return super().of(said, base, revision)
 
 MASKDISTILL = {
     'paper': MaskDistill(),
-    'mini': MaskDistill(side=128, refine='grabcut', crop_side=64, detector=None, precision='auto', student=_plain_student('mini', iterations=600))}
+    'mini': MaskDistill(side=128, refine='grabcut', crop_side=64, detector=None, precision='auto',
+                        student=_plain_student('mini', iterations=600))}
 MaskDistill.presets = MASKDISTILL
 
 def maskdistill_settings(
-    settings='paper', # A name of `MASKDISTILL`, or a dict with some of the keys; 'base' in it names the one to start from; 'student' and 'detector' may hold some of theirs
+    # A name of `MASKDISTILL`, or a dict with some of the keys; 'base' in it names the one to start from;
+    # 'student' and 'detector' may hold some of theirs
+    settings='paper',
 )->MaskDistill:
     "The same as `MaskDistill.of`."
     return MaskDistill.of(settings)
 
 # %% ../../nbs/systems/maskdistill.ipynb #6bacd07e
-def _found_clusters(entries, masks, features, s, k, folder, seed, quiet):
-    "{sha: 1..k}, kept in `folder`."
-    told = dict(stage='maskdistill-clusters', version=1, photos=masks.key_in_order([e.sha for e in entries]), features=features.card.as_dict(), net=str(features._args), crop_side=s['crop_side'], k=k, seed=seed)
-    weights = weights_of(features)
-    stage = Stage(folder, dict(told, **({'weights': weights} if weights else {})), before=(told,) if weights else ()).open()
+def _found_clusters(ctx, entries, masks, features, crop_side, k):
+    "{sha: 1..k}, kept in a folder."
+    stage = _cluster_stage(ctx, entries, masks, features, crop_side, k).open()
+    file = stage.folder/'clusters.json'
     if not stage.done:
         with stage.working():
-            found = cluster_objects(object_vectors(entries, masks, features, s['crop_side'], quiet=quiet), k, seed)
-            write_json(stage.folder/'clusters.json', {e.sha: int(c) + 1 for e, c in zip(entries, found)})
-            stage.finish(objects=len(found))
-    cluster = read_json(stage.folder/'clusters.json', {}, dict)
-    if not all(type(cluster.get(e.sha)) is int and 1 <= cluster[e.sha] <= k for e in entries):
-        raise NamedMaskError(f"{stage.folder/'clusters.json'} does not hold a cluster from 1 to {k} for each photo: delete its folder and run again.")
-    return stage, cluster
+            vectors = object_vectors(entries, masks, features, crop_side, quiet=ctx.quiet)
+            clusters = cluster_objects(vectors, k, ctx.seed)
+            write_json(file, {entry.sha: int(cluster) + 1 for entry, cluster in zip(entries, clusters)})
+            stage.finish(objects=len(clusters))
+    cluster_of = read_json(file, {}, dict)
+    for sha in (entry.sha for entry in entries):
+        if type(cluster_of.get(sha)) is not int or not 1 <= cluster_of[sha] <= k:
+            raise NamedMaskError(f"{file} does not hold a cluster from 1 to {k} for each photo: "
+                                 "delete its folder and run again.")
+    return stage, cluster_of
 
-def _trained_detector(ctx, entries, masks, cluster, settings, k, init, key):
+def _cluster_stage(ctx, entries, masks, features, crop_side, k):
+    "The stage of the clusters; older versions did not say with which weights the crops were seen."
+    told = dict(stage='maskdistill-clusters', version=1, photos=masks.key_in_order([entry.sha for entry in entries]),
+                features=features.card.as_dict(), net=str(features._args), crop_side=crop_side, k=k, seed=ctx.seed)
+    weights = weights_of(features)
+    if not weights: return Stage(ctx.folder, told)
+    return Stage(ctx.folder, dict(told, weights=weights), before=(told,))
+
+
+# %% ../../nbs/systems/maskdistill.ipynb #6bacd07f
+def _trained_detector(ctx, entries, masks, cluster_of, settings, k, init, key):
     "Mask R-CNN trained on masks and clusters: (stage, network in evaluation mode)."
     from safetensors.torch import load_file
-    stage = Stage.of(ctx.folder, 'maskdistill-detector', 1, clusters=key, settings=settings, init=weights_key(init), seed=ctx.seed)
-    rcnn = mask_rcnn(settings.encoder, k, settings.side, settings.channels, settings.hidden, settings.anchors, init, ctx.seed, **settings.more)
-    train_stage(ctx, stage, _FILE, partial(_detector_job, ctx, entries, masks, cluster, settings, k, rcnn))
+    stage = Stage.of(ctx.folder, 'maskdistill-detector', 1, clusters=key, settings=settings, init=weights_key(init),
+                     seed=ctx.seed)
+    rcnn = mask_rcnn(settings.encoder, k, settings.side, settings.channels, settings.hidden, settings.anchors, init,
+                     ctx.seed, **settings.more)
+    train_stage(ctx, stage, _FILE, partial(_detector_job, ctx, entries, masks, cluster_of, settings, k, rcnn))
     rcnn.load_state_dict(load_file(stage.folder/_FILE))
     return stage, rcnn.eval()
 
 _FILE = 'model.safetensors'
 
-def _detector_job(ctx, entries, masks, cluster, settings, k, rcnn):
+def _detector_job(ctx, entries, masks, cluster_of, settings, k, rcnn):
     "Mask R-CNN, its losses and its samples."
-    model = TrainedDetector(rcnn)
-    dls = partial(training_dls, entries, masks, lambda e: cluster[e.sha], n_iters=settings.n_iters, seed=ctx.seed, norm=encoder_norm(settings.encoder),
-                  names=['background', *map(str, range(1, k + 1))], batch_size=settings.batch_size, crop=settings.crop, scale=settings.scale,
-                  jitter=_COLOURS, blur=dict(p=0.))
+    model, names = TrainedDetector(rcnn), ['background', *map(str, range(1, k + 1))]
+    dls = partial(training_dls, entries, masks, lambda entry: cluster_of[entry.sha], n_iters=settings.n_iters,
+                  seed=ctx.seed, norm=encoder_norm(settings.encoder), names=names, batch_size=settings.batch_size,
+                  crop=settings.crop, scale=settings.scale, jitter=_COLOURS, blur=dict(p=0.))
     def learner(start): return detector_learner(dls(start=start), model, settings.lr)
     return Job(model, learner, partial(save_tensors, ctx.folder/_FILE, rcnn), settings.n_iters, 'Mask R-CNN',
                lambda losses: dict(iterations=settings.n_iters), warmup=20)
 
-def _label_maps(entries, masks, cluster, rcnn, s, k, folder, key, quiet):
+def _label_maps(ctx, entries, masks, cluster_of, rcnn, detector, k, key):
     "A label map for each photo: `LabelledPhoto`s."
-    stage = Stage(folder, dict(stage='maskdistill-labels', version=1, key=key, least=s and s['least']))
-    same = bool(stage.record)                                            # the maps that are there were made with these settings
+    stage = Stage(ctx.folder, dict(stage='maskdistill-labels', version=1, key=key, least=detector and detector.least))
+    same = bool(stage.record)               # the maps that are there were made with these settings
     stage.open()
     ours = owned_files(stage.folder)
-    plain, out = tuple(f'cluster {i}' for i in range(1, k + 1)), []
+    plain = tuple(f'cluster {i}' for i in range(1, k + 1))
+    photos = [LabelledPhoto(Path(entry.path), stage.folder/f'{entry.sha}.png', entry.sha, plain) for entry in entries]
     with stage.working():
-        for e in progress(entries, 'label maps', quiet=quiet):
-            out.append(LabelledPhoto(Path(e.path), stage.folder/f'{e.sha}.png', e.sha, plain))
-            if out[-1].file.exists() and (same or out[-1].file.name in ours): continue
-            im = entry_photo(e, WORK_SIDE)
-            own = np.uint8(masks.load(e.sha, im.size) >= 128)*np.uint8(cluster[e.sha])
-            found = detected(rcnn, im, encoder_norm(s['encoder']), s['least']) if rcnn is not None else []
-            save_labels(out[-1].file, paste(found, own.shape) if found else own)     # a photo in which the detector sees nothing keeps its mined mask
-        stage.finish(photos=len(out))
-    return stage, out
+        for entry, photo in zip(progress(entries, 'label maps', quiet=ctx.quiet), photos):
+            if photo.file.exists() and (same or photo.file.name in ours): continue
+            save_labels(photo.file, _labels_of(entry, masks, cluster_of, rcnn, detector))
+        stage.finish(photos=len(photos))
+    return stage, photos
+
+def _labels_of(entry, masks, cluster_of, rcnn, detector):
+    "What the detector sees in a photo; where there is none, or it sees nothing, the mined mask."
+    im = entry_photo(entry, WORK_SIDE)
+    mined_labels = np.uint8(masks.load(entry.sha, im.size) >= 128)*np.uint8(cluster_of[entry.sha])
+    objects = detected(rcnn, im, encoder_norm(detector.encoder), detector.least) if rcnn is not None else []
+    return paste(objects, mined_labels.shape) if objects else mined_labels
 
 # %% ../../nbs/systems/maskdistill.ipynb #53554f8f
 def train_maskdistill(
     entries,          # Unlabelled photos: objects with .path and .sha
     k:int,            # Clusters: as many as names (at most 254)
-    features,         # (what mines, what sees the crops): two `TimmFeatures`, the first a vision transformer; published: DINO ViT-S/16 and ViT-S/8
+    # (what mines, what sees the crops): two `TimmFeatures`, the first a vision transformer;
+    # published: DINO ViT-S/16 and ViT-S/8
+    features,
     folder,           # All steps go here; an interrupted run is continued
     settings='paper', # As for `MaskDistill.of`
     init=None,        # (state dict of the student's encoder, its card); None: random weights
@@ -453,17 +521,21 @@ def train_maskdistill(
 )->Segmenter: # Its names are 'cluster 1' ... 'cluster k'
     "Mine, cluster, clean up, distil; or read what is there."
     if not 2 <= k < IGNORE: raise NamedMaskError(f"{k} clusters: MaskDistill here makes 2 to 254.")
-    ctx, settings, (state, card) = Ctx.of(folder, **how), MaskDistill.of(settings), init or (None, None)
-    miner = AttentionDetector(features[0], settings.side, settings.heads, settings.mass, settings.top, refine=settings.refine, device=ctx.device)
-    masks = make_masks(entries, miner, ctx.folder/'masks', quiet=ctx.quiet)
-    entries = list({e.sha: e for e in entries if e.sha in masks}.values())
-    last, cluster = _found_clusters(entries, masks, features[1], settings, k, ctx.folder/'clusters', ctx.seed, ctx.quiet)
+    ctx, settings = Ctx.of(folder, **how), MaskDistill.of(settings)
+    (miner, viewer), (state, card) = features, init or (None, None)
+    attention = AttentionDetector(miner, settings.side, settings.heads, settings.mass, settings.top,
+                                  refine=settings.refine, device=ctx.device)
+    masks = make_masks(entries, attention, ctx.folder/'masks', quiet=ctx.quiet)
+    entries = list({entry.sha: entry for entry in entries if entry.sha in masks}.values())
+    last, cluster_of = _found_clusters(ctx.at('clusters'), entries, masks, viewer, settings.crop_side, k)
     detector, rcnn = settings.detector, None
     if detector:
         first = state if detector.encoder == settings.student.encoder else None
-        last, rcnn = _trained_detector(replace(ctx.at('detector'), device=None), entries, masks, cluster, detector, k, first, last.key)
-    last, photos = _label_maps(entries, masks, cluster, rcnn, detector, k, ctx.folder/'labels', last.key, ctx.quiet)
-    cards = list(dict.fromkeys([*([card] if card else []), *mask_cards(masks), replace(features[1].card, role='crop features')]))
+        detector_ctx = replace(ctx.at('detector'), device=None)
+        last, rcnn = _trained_detector(detector_ctx, entries, masks, cluster_of, detector, k, first, last.key)
+    last, photos = _label_maps(ctx.at('labels'), entries, masks, cluster_of, rcnn, detector, k, last.key)
+    own_card = [card] if card else []
+    cards = list(dict.fromkeys([*own_card, *mask_cards(masks), replace(viewer.card, role='crop features')]))
     return _student_of(ctx.at('student'), photos, settings, state, cards, last.key)
 
 # %% ../../nbs/systems/maskdistill.ipynb #c7a21b03
@@ -476,27 +548,31 @@ def _student_of(ctx, photos, settings, init, cards, key):
 def _student_stage(ctx, settings, init, cards, key):
     "The student's stage; without a GPU a student of float32 is what a student of any precision was before."
     student = settings.student.in_key()
-    told = dict(stage='maskdistill-student', version=1, labels=key, student=student, ohem=settings.ohem, init=weights_key(init),
-                cards=[c.as_dict() for c in cards], seed=ctx.seed)
-    older = [] if student['blur'] else [{**told, 'student': {**student, 'blur': {'sigma': [.1, 2.]}}}]      # the usual blur, as it was written before
+    told = dict(stage='maskdistill-student', version=1, labels=key, student=student, ohem=settings.ohem,
+                init=weights_key(init), cards=[card.as_dict() for card in cards], seed=ctx.seed)
+    blur_in_full = {**student, 'blur': {'sigma': [.1, 2.]}}               # the usual blur, as it was written before
+    older = [] if student['blur'] else [{**told, 'student': blur_in_full}]
     if settings.precision == 'auto': return Stage(ctx.folder, told, before=older)
-    exact = [{**inputs, 'precision': settings.precision} for inputs in (told, *older)]
-    return Stage(ctx.folder, exact[0], before=(*exact[1:], *(() if torch.cuda.is_available() else (told, *older))))
+    exact, *exact_older = [{**inputs, 'precision': settings.precision} for inputs in (told, *older)]
+    alike = () if torch.cuda.is_available() else (told, *older)
+    return Stage(ctx.folder, exact, before=(*exact_older, *alike))
 
 def _student_job(ctx, stage, photos, settings, init, cards):
     "The student's network, the loss of its hardest pixels and its samples."
     how, plain = settings.student, list(photos[0].plain)
     model = build_network(how, len(plain) + 1, init, ctx.seed)
-    dls = partial(true_mask_dls, photos, n_iters=how.iterations, seed=ctx.seed, names=['background', *plain], norm=encoder_norm(how.encoder),
-                  device=ctx.device, **how.only(Samples))
+    dls = partial(true_mask_dls, photos, n_iters=how.iterations, seed=ctx.seed, names=['background', *plain],
+                  norm=encoder_norm(how.encoder), device=ctx.device, **how.only(Samples))
     def learner(start):
         learn = segmenter_learner(dls(start=start), model, **{**how.only(Optimiser), 'precision': settings.precision})
         learn.loss_func = partial(ohem_loss, share=settings.ohem)
         return learn
     def save():
-        about = dict(names=plain, side=how.side, supervision=[c.as_dict() for c in cards], student=how.as_dict(), seed=ctx.seed, key=stage.key)
+        about = dict(names=plain, side=how.side, supervision=[card.as_dict() for card in cards],
+                     student=how.as_dict(), seed=ctx.seed, key=stage.key)
         save_segmenter(stage.folder, model, about)
-    return Job(model, learner, save, how.iterations, 'MaskDistill', lambda losses: dict(iterations=how.iterations, photos=len(photos)))
+    def result(losses): return dict(iterations=how.iterations, photos=len(photos))
+    return Job(model, learner, save, how.iterations, 'MaskDistill', result)
 
 # %% ../../nbs/systems/maskdistill.ipynb #0761121c
 class MaskDistillClusterer:
@@ -505,14 +581,20 @@ class MaskDistillClusterer:
         segmenter:Segmenter, # From `train_maskdistill`
         settings:dict,       # Its full settings
         cards,               # `TeacherCard`s of all that it learnt from
-        ): self.segmenter, self.settings, self.cards, self.n_clusters, self.key = segmenter, settings, list(cards), len(segmenter.names) + 1, model_key(segmenter)
+        ):
+        self.segmenter, self.settings, self.cards = segmenter, settings, list(cards)
+        self.n_clusters, self.key = len(segmenter.names) + 1, model_key(segmenter)
 
     @property
     def protocol(self)->dict:
-        s, d = self.settings, self.settings['detector']
-        side = s['student']['side']
-        return dict(prompts='no name is used', background='a class of the student: where no mask was mined', resolution=f'shorter side {side}' if side else 'native', resizing='aspect kept, scores enlarged bilinearly',
-                    thresholds=f"attention mass {s['mass']}, top {s['top']} of the places, as published; " + (f"Mask R-CNN's score {d['least']}, as published" if d else 'no Mask R-CNN: the student learns from the mined masks'),
+        mass, top, detector = (self.settings[name] for name in ('mass', 'top', 'detector'))
+        side = self.settings['student']['side']
+        cleaned = 'no Mask R-CNN: the student learns from the mined masks'
+        if detector: cleaned = f"Mask R-CNN's score {detector['least']}, as published"
+        return dict(prompts='no name is used', background='a class of the student: where no mask was mined',
+                    resolution=f'shorter side {side}' if side else 'native',
+                    resizing='aspect kept, scores enlarged bilinearly',
+                    thresholds=f"attention mass {mass}, top {top} of the places, as published; {cleaned}",
                     crf=False, transfer='name-and-image')
 
     def clusters(self,
@@ -533,15 +615,19 @@ def maskdistill_of(
     entries,          # Unlabelled photos: an archive, or objects with .path and .sha
     folder,           # All steps go here
     settings:dict=None, # What differs from the set's own settings
-    seed:int=0, quiet:bool=False,
+    seed:int=0,
+    quiet:bool=False,   # No progress bar
 )->MaskDistillClusterer:
     "The row of the comparison: trained, to be named by `match_clusters`."
-    t = get_teachers(teachers)
-    vits = [f for f in t.features() if getattr(f, 'is_vit', False)]
-    if not vits: raise NamedMaskError(f"The teachers {t.name} have no vision transformer, and MaskDistill mines its masks from one's attention: use teachers mini or paper.")
-    base, init = image_init(t)
-    s = maskdistill_settings({'base': base if base in MASKDISTILL else 'paper', **(settings or {})})
+    teachers = get_teachers(teachers)
+    transformers = [features for features in teachers.features() if getattr(features, 'is_vit', False)]
+    if not transformers:
+        raise NamedMaskError(f"The teachers {teachers.name} have no vision transformer, and MaskDistill mines its "
+                             "masks from one's attention: use teachers mini or paper.")
+    base, init = image_init(teachers)
+    settings = {'base': base if base in MASKDISTILL else 'paper', **(settings or {})}
     entries = list(entries.kept() if hasattr(entries, 'kept') else entries)
-    pair = dino_features() if t.name == 'paper' else (vits[0], vits[0])
-    made = train_maskdistill(entries, len(names), pair, folder, {'base': base if base in MASKDISTILL else 'paper', **(settings or {})}, init, seed, quiet=quiet)
-    return MaskDistillClusterer(made, s, [init[1], replace(pair[0].card, role='attention masks'), replace(pair[1].card, role='crop features')])
+    miner, viewer = dino_features() if teachers.name == 'paper' else (transformers[0], transformers[0])
+    segmenter = train_maskdistill(entries, len(names), (miner, viewer), folder, settings, init, seed=seed, quiet=quiet)
+    cards = [init[1], replace(miner.card, role='attention masks'), replace(viewer.card, role='crop features')]
+    return MaskDistillClusterer(segmenter, MaskDistill.of(settings), cards)

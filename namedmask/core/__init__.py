@@ -1,17 +1,18 @@
-"Small things every stage leans on: clear errors, files that are whole or absent, folders that are ours, locks, seeds, stages that continue."
+"Small things every stage leans on: errors, files that are whole or absent, folders of ours, locks, seeds, stages."
 from namedmask.core.bars import progress
 from namedmask.core.claims import LOCK, RECORD, claim, in_the_way
 from namedmask.core.errors import NamedMaskError, explain_write, is_probability
-from namedmask.core.files import (JsonLines, atomic_path, check_regular, parse_json, read_bytes, read_json, read_lines, write_json,
-    write_text)
+from namedmask.core.files import (JsonLines, atomic_path, check_regular, parse_json, read_bytes, read_json, read_lines,
+    write_json, write_text)
 from namedmask.core.locks import PATIENCE, end_with_parent, locked
-from namedmask.core.owned import (OurFiles, OwnFolder, empty_own, is_ours, own_folder, owned_files, refuse_foreign, remove_own,
-    sweep)
+from namedmask.core.owned import (OurFiles, OwnFolder, empty_own, is_ours, own_folder, owned_files, refuse_foreign,
+    remove_own, sweep)
 from namedmask.core.paths import cache_dir, safe_join, slug
 from namedmask.core.seeds import rng_of, seed_of
 from namedmask.core.stage import Stage, full_settings, settings_key
 
-__all__ = ['JsonLines', 'LOCK', 'NamedMaskError', 'OurFiles', 'OwnFolder', 'PATIENCE', 'RECORD', 'Stage', 'atomic_path', 'cache_dir',
-    'check_regular', 'claim', 'empty_own', 'end_with_parent', 'explain_write', 'full_settings', 'in_the_way', 'is_ours',
-    'is_probability', 'locked', 'own_folder', 'owned_files', 'parse_json', 'progress', 'read_bytes', 'read_json', 'read_lines',
-    'refuse_foreign', 'remove_own', 'rng_of', 'safe_join', 'seed_of', 'settings_key', 'slug', 'sweep', 'write_json', 'write_text']
+__all__ = ['JsonLines', 'LOCK', 'NamedMaskError', 'OurFiles', 'OwnFolder', 'PATIENCE', 'RECORD', 'Stage',
+    'atomic_path', 'cache_dir', 'check_regular', 'claim', 'empty_own', 'end_with_parent', 'explain_write',
+    'full_settings', 'in_the_way', 'is_ours', 'is_probability', 'locked', 'own_folder', 'owned_files',
+    'parse_json', 'progress', 'read_bytes', 'read_json', 'read_lines', 'refuse_foreign', 'remove_own',
+    'rng_of', 'safe_join', 'seed_of', 'settings_key', 'slug', 'sweep', 'write_json', 'write_text']

@@ -14,7 +14,9 @@ import numpy as np
 # %% ../../nbs/core/seeds.ipynb #163839e4
 def rng_of(*parts)->np.random.Generator:
     "A generator that depends only on `parts` (whole numbers or strings), say a seed and the number of a sample."
-    return np.random.default_rng([int(p) if not isinstance(p, str) else int(hashlib.sha256(p.encode()).hexdigest()[:8], 16) for p in parts])
+    return np.random.default_rng([_number(p) if isinstance(p, str) else int(p) for p in parts])
+
+def _number(word): return int(hashlib.sha256(word.encode()).hexdigest()[:8], 16)
 
 def seed_of(*parts)->int:
     "One 63-bit seed that depends only on `parts`, for `torch.manual_seed`."

@@ -19,7 +19,8 @@ from .owned import empty_own
 # %% ../../nbs/core/stage.ipynb #7487a1cc
 def settings_key(settings)->str:  # Anything JSON can hold
     "Sixteen hex digits that change when anything in `settings` does."
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False, default=str).encode('utf-8', 'backslashreplace')).hexdigest()[:16]
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:16]
 
 # %% ../../nbs/core/stage.ipynb #7487a1d1
 def full_settings(
@@ -31,8 +32,11 @@ def full_settings(
     "All settings: those of the named set, changed by what is given; an unknown name or key is a `NamedMaskError`."
     given = dict(base=given) if isinstance(given, str) else dict(given)
     base = given.pop('base', base)
-    if not isinstance(base, str) or base not in table: raise NamedMaskError(f"There are no {what} settings called {base!r}: choose one of {', '.join(table)}.")
-    if odd := set(given) - set(table[base]): raise NamedMaskError(f"Unknown {what} settings {', '.join(sorted(odd))}: choose among {', '.join(table[base])}.")
+    if not isinstance(base, str) or base not in table:
+        raise NamedMaskError(f"There are no {what} settings called {base!r}: choose one of {', '.join(table)}.")
+    unknown = sorted(set(given) - set(table[base]))
+    if unknown:
+        raise NamedMaskError(f"Unknown {what} settings {', '.join(unknown)}: choose among {', '.join(table[base])}.")
     return {**table[base], **given}
 
 # %% ../../nbs/core/stage.ipynb #a4975b1c
@@ -45,21 +49,21 @@ class Stage:
         ):
         self.folder, self.settings, self.key = Path(folder), settings, settings_key(settings)
         self.file = self.folder/'stage.json'
-        older = {settings_key(o): o for o in before}
+        older = {settings_key(settings): settings for settings in before}
         present = read_json(self.file, {}, dict).get('key')
         if isinstance(present, str) and present in older: self.key, self.settings = present, older[present]
 
     @property
     def record(self)->dict:
         "What `stage.json` holds for this key; empty if there is none."
-        r = read_json(self.file, {}, dict)
-        return r if r.get('key') == self.key else {}
+        record = read_json(self.file, {}, dict)
+        return record if record.get('key') == self.key else {}
 
     @property
     def done(self)->bool: return bool(self.record.get('done'))
 
     def open(self, keep=()):  # Names in the folder that stay even when the settings have changed
-        "Make the folder ready: continue where the key is the same; where it is another, delete what earlier settings made."
+        "Make the folder ready: continue where the key is the same, else delete what earlier settings made."
         with locked(self.folder) as own:
             if not self.record:
                 self._refuse_another_kind()
@@ -69,15 +73,16 @@ class Stage:
 
     def _refuse_another_kind(self):
         "An index does not take the place of an archive, even though both are ours."
-        there = read_json(self.file, {}, dict).get('settings')
-        if isinstance(there, dict) and there.get('stage') != self.settings.get('stage'):
+        present = read_json(self.file, {}, dict).get('settings')
+        if isinstance(present, dict) and present.get('stage') != self.settings.get('stage'):
             raise NamedMaskError(f"{self.folder} holds the results of another stage of a run: choose another folder.")
 
-    def _write(self, **kw): write_json(self.file, {**self.record, 'key': self.key, 'settings': self.settings, **kw})
+    def _write(self, **fields):
+        write_json(self.file, {**self.record, 'key': self.key, 'settings': self.settings, **fields})
 
     @contextmanager
     def working(self):
-        "Hold the folder's lock during the block, and count its seconds; they add up over interrupted runs that end with an error."
+        "Hold the folder's lock during the block, and count its seconds; they add up over runs that end with an error."
         with locked(self.folder):
             start, before = time.time(), self.record.get('seconds', 0.)
             try: yield self

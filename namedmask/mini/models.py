@@ -240,7 +240,7 @@ class Ema(Callback):
             rise = .5 - .5*math.cos(math.pi*model.step.item()/self.n_iters)     # a cosine (DINO, section 3.2)
             keep = 1 - (1 - self.momentum)*(1 - rise)
             torch._foreach_lerp_(list(model.teacher.parameters()), list(model.student.parameters()), 1 - keep)
-            for told, said in zip(model.teacher.buffers(), model.student.buffers()): told.copy_(said)
+            for target, source in zip(model.teacher.buffers(), model.student.buffers()): target.copy_(source)
             answer = self.learn.pred[1].flatten(0, 1).mean(0, keepdim=True)
             model.centre.lerp_(answer, 1 - self.centre_momentum)
             model.step += 1

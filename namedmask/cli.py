@@ -17,9 +17,11 @@ from typing import Annotated
 # %% ../nbs/cli.ipynb #cd9bad07
 def split_sources(given)->list: # What stood after each --images
     "A flat list of folders and files; commas separate, except in the name of something that exists."
-    out = []
-    for g in given or []: out += [g] if os.path.exists(g) else [o.strip() for o in g.split(',') if o.strip()]
-    return out
+    sources = []
+    for text in given or []:
+        if os.path.exists(text): sources.append(text)
+        else: sources += [part.strip() for part in text.split(',') if part.strip()]
+    return sources
 
 def check_out(folder): # Where a command is going to write
     "Refuse a folder that holds something and is not ours, before anything is loaded or computed."
@@ -34,17 +36,22 @@ Folder  = Annotated[str, {'opt': False}]
 
 def fit(
     images:Sources=None,    # Folder of photos, or a .txt list of them; may be given several times
-    names:str=None,         # "cat,dog,tv=television|tv monitor", with commas between the names, or a file with a name a line; needed, unless --recipe has them
+    # "cat,dog,tv=television|tv monitor", with commas between the names, or a file with a name a line;
+    # needed, unless --recipe has them
+    names:str=None,
     out:Needed=None,        # The run's folder: new, empty or a run's; the same command again continues there
     teachers:str='offline', # offline (no download), paper (CLIP, DINO) or mini (for the mini world)
-    unlabelled:Several=None,# Folder of photos that a first student labels for the second: scenes of the kind that you want to segment; may be given several times
+    # Folder of photos that a first student labels for the second: scenes of the kind that you want to segment;
+    # may be given several times
+    unlabelled:Several=None,
     experts:bool=True,      # Leave out the experts
     report:bool=True,       # Leave out the report
     **options,              # Of `runs.settings.FitOptions`
 ):
     "From names and a folder of photos to a segmenter. Stopped or killed, the same command continues."
     from namedmask.runs import pipeline
-    pipeline.fit(split_sources(images), names, out, teachers=teachers, unlabelled=split_sources(unlabelled) or None, experts=experts, report=report, **options)
+    pipeline.fit(split_sources(images), names, out, teachers=teachers, unlabelled=split_sources(unlabelled) or None,
+                 experts=experts, report=report, **options)
 
 # %% ../nbs/cli.ipynb #14a00002
 def skipped_text(
@@ -56,14 +63,17 @@ def skipped_text(
     "What was left out: a summary, then a line each for the first."
     shown = [f'  {path}: {why.removeprefix(f"Cannot read {path}: ")}' for path, why in skipped[:most]]
     if len(skipped) > most: shown.append(f"  and {len(skipped) - most:,} more{f': {where}' if where else ''}")
-    return '\n'.join(filter(None, [summary and summary[:1].upper() + summary[1:] + '.', *shown]))
+    if summary: shown.insert(0, summary[:1].upper() + summary[1:] + '.')
+    return '\n'.join(shown)
 
 # %% ../nbs/cli.ipynb #d2ab40da
 def predict(
     run:Folder,             # The run's folder, a segmenter's, or a .safetensors file that `convert` made
     sources:Annotated[str, {'opt': False, 'nargs': '+'}], # Photos, folders or .txt lists
     out:Needed=None,        # Where labels and overlays go; files of yours in it stay as they are
-    sure:float=None,        # The probability that a name must reach somewhere in a photo to be given in it; by default what the run says. Higher: fewer false names, fewer true ones
+    # The probability that a name must reach somewhere in a photo to be given in it; by default what the run says.
+    # Higher: fewer false names, fewer true ones
+    sure:float=None,
     device:str='auto',      # Where the network runs: auto (a GPU where there is one), cpu, cuda or mps
     quiet:bool=False,       # No progress bar
 ):
@@ -71,14 +81,19 @@ def predict(
     from namedmask.runs.run import find_segmenter
     from namedmask.app.predict import predict_paths
     done = predict_paths(find_segmenter(run, device, sure), split_sources(sources), out, quiet=quiet, device=device)
-    skipped, n = [(o['photo'], o['why']) for o in done['skipped']], len(done['photos'])
-    if skipped or done['summary']: print(skipped_text(skipped, done['summary'], where=f'{out}/legend.json'), file=sys.stderr)
-    if not quiet: print(f"{n:,} photo{'s' if n > 1 else ''}, {done['new']:,} of them new. Labels and overlays are in {out}.")
+    skipped = [(row['photo'], row['why']) for row in done['skipped']]
+    if skipped or done['summary']:
+        print(skipped_text(skipped, done['summary'], where=f'{out}/legend.json'), file=sys.stderr)
+    if quiet: return
+    n = len(done['photos'])
+    photos = f"{n:,} photo{'s' if n > 1 else ''}"
+    print(f"{photos}, {done['new']:,} of them new. Labels and overlays are in {out}.")
 
 # %% ../nbs/cli.ipynb #60e1189b
 def evaluate(
     run:Folder,             # The run's folder
-    benchmark:str='voc',    # Which: voc, coco, coca, cityscapes, cityscapes-19, imagenet-s50 (300, 919), ecssd, duts, dut-omron, or folder
+    # Which: voc, coco, coca, cityscapes, cityscapes-19, imagenet-s50 (300, 919), ecssd, duts, dut-omron, or folder
+    benchmark:str='voc',
     root:Needed=None,       # Its folder; `namedmask benchmark --list` says what is in it
     split:str=None,         # Which part of it; by default the one that is usually scored
     naive:bool=False,       # Also the naive baseline: each photo named by the retriever, and its saliency mask
@@ -93,13 +108,16 @@ def evaluate(
     from namedmask.runs.scores import evaluate_run, result_text
     from namedmask.runs.report import write_report
     run = Run(run)
-    print(result_text(evaluate_run(run, root, benchmark, split, naive=naive, masks=masks, labels=labels, quiet=quiet, device=device)))
+    result = evaluate_run(run, root, benchmark, split, naive=naive, masks=masks, labels=labels, quiet=quiet,
+                          device=device)
+    print(result_text(result))
     if report: write_report(run)
 
 # %% ../nbs/cli.ipynb #9017d30d
 def naive(
     run:Folder,             # The run's folder; its teachers and names are used
-    benchmark:str='voc',    # Which: voc, coco, coca, cityscapes, cityscapes-19, imagenet-s50 (300, 919), ecssd, duts, dut-omron, or folder
+    # Which: voc, coco, coca, cityscapes, cityscapes-19, imagenet-s50 (300, 919), ecssd, duts, dut-omron, or folder
+    benchmark:str='voc',
     root:Needed=None,       # Its folder
     split:str=None,         # Which part of it; by default the one that is usually scored
     quiet:bool=False,       # No progress bar
@@ -110,7 +128,8 @@ def naive(
     print(result_text(evaluate_run(Run(run), root, benchmark, split, student=False, naive=True, quiet=quiet)))
 
 def benchmark(
-    kind:Annotated[str, {'opt': False, 'nargs': '?'}]=None, # Which: voc, coco, coca, cityscapes, cityscapes-19, imagenet-s50 (300, 919), ecssd, duts, dut-omron, or folder
+    # Which: voc, coco, coca, cityscapes, cityscapes-19, imagenet-s50 (300, 919), ecssd, duts, dut-omron, or folder
+    kind:Annotated[str, {'opt': False, 'nargs': '?'}]=None,
     list:bool=False,        # Say of each what it needs and where it comes from
     root:str=None,          # Its folder
     split:str=None,         # Which part of it; by default the one that is usually scored
@@ -120,22 +139,30 @@ def benchmark(
     from namedmask.evaluate.benchmarks.base import BENCHMARKS
     from namedmask.evaluate.benchmarks.registry import benchmark_list, kind_of, open_benchmark
     from namedmask.core import NamedMaskError
-    if list: print(benchmark_list(kind)); return
-    if kind is None: raise NamedMaskError(f"Say which benchmark, {', '.join(BENCHMARKS)}, and its folder with --root; --list says what each needs.")
-    if root is None: raise NamedMaskError(f"Give the folder of {kind_of(kind)} with --root; `namedmask benchmark {kind_of(kind)} --list` says what should be in it.")
-    found = open_benchmark(kind, root, names, split)
-    if hasattr(found, 'check'): found.check()
-    print(f"{found!r}\n{found.card['what']}")
+    if list:
+        print(benchmark_list(kind))
+        return
+    if kind is None:
+        raise NamedMaskError(f"Say which benchmark, {', '.join(BENCHMARKS)}, and its folder with --root; "
+                             "--list says what each needs.")
+    if root is None:
+        raise NamedMaskError(f"Give the folder of {kind_of(kind)} with --root; "
+                             f"`namedmask benchmark {kind_of(kind)} --list` says what should be in it.")
+    opened = open_benchmark(kind, root, names, split)
+    if hasattr(opened, 'check'): opened.check()
+    print(f"{opened!r}\n{opened.card['what']}")
 
 # %% ../nbs/cli.ipynb #7ab1e000
 def table(
-    files:Annotated[str, {'opt': False, 'nargs': '*'}]=None, # Files of JSON lines to print as one table; without, the comparison is run
+    # Files of JSON lines to print as one table; without, the comparison is run
+    files:Annotated[str, {'opt': False, 'nargs': '*'}]=None,
     teachers:str='mini',    # Whose comparison: mini (the painted world; nothing else is needed), offline or paper
     systems:str=None,       # Some rows, commas between them; all that run with the teachers by default
     list:bool=False,        # Only say which rows there are
     seeds:int=3,            # How many: 0, 1, 2, ...
     out:str='runs/table',   # Scenes, weights and results; the same command again continues there
-    images:Annotated[str, {'action': 'append'}]=None, # Folder of unlabelled photos, unless the teachers are mini; may be given several times
+    # Folder of unlabelled photos, unless the teachers are mini; may be given several times
+    images:Several=None,
     benchmark:str='voc',    # What is scored on: see `namedmask benchmark --list`
     root:str=None,          # Its folder
     names:str=None,         # Some of its names, commas between them; all by default
@@ -149,13 +176,15 @@ def table(
 ):
     "Every row of the comparison, one protocol card each, as a Markdown table."
     if not files and not list: check_out(out)
-    from namedmask.systems import table as t
-    if files: print(t.print_table(split_sources(files), metric, mixed)); return
-    if list: print(t.system_list(teachers)); return
-    labs = t.labs_for(teachers, out, seeds, split_sources(images), benchmark, root, names, split=split, transfer=transfer,
-                      iterations=iterations, systems=systems, metric=metric, as_released=as_released)
-    t.run_table(labs, systems, t.results_file(out), quiet=quiet)
-    print(t.print_table([t.results_file(out)], metric, mixed))
+    from namedmask.systems.table import labs_for, print_table, results_file, run_table, system_list
+    if files: print(print_table(split_sources(files), metric, mixed))
+    elif list: print(system_list(teachers))
+    else:
+        labs = labs_for(teachers, out, seeds, split_sources(images), benchmark, root, names, split=split,
+                        transfer=transfer, iterations=iterations, systems=systems, metric=metric,
+                        as_released=as_released)
+        run_table(labs, systems, results_file(out), quiet=quiet)
+        print(print_table([results_file(out)], metric, mixed))
 
 # %% ../nbs/cli.ipynb #1309c73b
 def ceiling(
@@ -170,8 +199,8 @@ def ceiling(
     "The supervised ceiling: the same student trained with true masks, for comparison only."
     from namedmask.runs.run import Run
     from namedmask.runs.scores import ceiling_run, result_text
-    found = ceiling_run(Run(run), photos, masks, root, split, quiet=quiet, device=device)
-    print(result_text(found) if found else f'The ceiling is in {Path(run)/"ceiling"}.')
+    result = ceiling_run(Run(run), photos, masks, root, split, quiet=quiet, device=device)
+    print(result_text(result) if result else f'The ceiling is in {Path(run)/"ceiling"}.')
 
 # %% ../nbs/cli.ipynb #57a2a6cc
 def sheet(
@@ -207,15 +236,17 @@ def index(
     from namedmask.stages.index import build_index
     from namedmask.runs.settings import whole_number
     from namedmask.teachers.sets import get_teachers
-    whole_number('batch_size', batch_size), whole_number('workers', workers)
+    whole_number('batch_size', batch_size)
+    whole_number('workers', workers)
     sources = split_sources(images)
-    find_images(sources)                    # a folder that is not there, or one that is not ours, is told before anything is loaded
+    find_images(sources)        # a folder that is not there, or one that is not ours, is told before anything is loaded
     own_folder(out)
-    done = build_index(sources, get_teachers(teachers).retriever(), out, batch_size=batch_size, workers=workers, quiet=quiet)
-    print(f'{len(done):,} photos in {out}')
+    retriever = get_teachers(teachers).retriever()
+    built = build_index(sources, retriever, out, batch_size=batch_size, workers=workers, quiet=quiet)
+    print(f'{len(built):,} photos in {out}')
     skips = Skips()
-    for path, why in done.skipped: skips.add(path, why)
-    if skips.rows: print(skipped_text(skips.rows, skips.summary(len(done))), file=sys.stderr)
+    for path, why in built.skipped: skips.add(path, why)
+    if skips.rows: print(skipped_text(skips.rows, skips.summary(len(built))), file=sys.stderr)
 
 # %% ../nbs/cli.ipynb #906ea8e8
 def convert(
@@ -223,7 +254,8 @@ def convert(
     out:Folder,             # A folder for a segmenter, or a path that ends in .safetensors
     names:str=None,         # The segmenter's names in the order of its classes: "aeroplane,bicycle,bird"
     benchmark:str=None,     # Or the benchmark whose names they are: voc2012, coco2017, coca, cityscapes_object
-    supervision:str=None,   # What the network learnt from, where the file does not tell: nothing, image-text pairs, image labels or masks
+    # What the network learnt from, where the file does not tell: nothing, image-text pairs, image labels or masks
+    supervision:str=None,
 ):
     "Make a published checkpoint into a file of ours; one that does not fit is refused with the names that are in the way."
     from namedmask.core import check_regular
@@ -231,11 +263,13 @@ def convert(
     check_out(out)
     from namedmask.app.convert import convert
     meta = convert(file, out, names, benchmark, supervision)
-    print(f"{meta['source']['layout']}{', ' + str(len(meta['names'])) + ' names' if 'names' in meta else ''}: {out}")
+    named = f", {len(meta['names'])} names" if 'names' in meta else ''
+    print(f"{meta['source']['layout']}{named}: {out}")
     for card in meta['supervision']: print(f"  {card['name']} was supervised with {card['supervision']}")
 
 # %% ../nbs/cli.ipynb #4bf490e8
 def _names_of(names, benchmark):
+    "The names that are given, or those of a benchmark."
     if benchmark is None or names is not None: return names
     from namedmask.app.convert import benchmark_names
     return benchmark_names(benchmark)
@@ -246,14 +280,16 @@ def import_archive(
     out:Needed=None,        # Where the archive goes
     names:str=None,         # The names in the order of their classes
     benchmark:str=None,     # Or the benchmark whose names they are
-    replace:str=None,       # What the paths start with and the root takes the place of; by default their last three parts are looked for
+    # What the paths start with and the root takes the place of; by default their last three parts are looked for
+    replace:str=None,
     masks:str=None,         # Also the masks: a folder like ImageNet2012/train_pseudo_masks_selfmask
     masks_out:str=None,     # Where the masks go
     quiet:bool=False,       # Say nothing
 ):
     "Read a published list of photos, and their masks, into an archive of ours."
     from namedmask.core import NamedMaskError, check_regular
-    if (masks is None) != (masks_out is None): raise NamedMaskError("The masks need two folders: say both --masks and --masks-out.")
+    if (masks is None) != (masks_out is None):
+        raise NamedMaskError("The masks need two folders: say both --masks and --masks-out.")
     check_regular(file)
     check_out(out)
     if masks: check_out(masks_out)
@@ -276,24 +312,32 @@ def export_archive(
     from namedmask.app.exchange import archive_to_release, masks_to_release
     from namedmask.runs.run import Run
     from namedmask.stages.archive import Archive
-    only = (Path(run)/'manifest.csv').exists()
-    archive = Archive.open(run) if only else Run(run).archive
-    if archive is None or (masks_out and only): raise NamedMaskError(f"There {'is no archive' if archive is None else 'are no masks'} in {run}: give the folder of a run that has got so far.")
+    is_archive = (Path(run)/'manifest.csv').exists()
+    archive = Archive.open(run) if is_archive else Run(run).archive
+    if archive is None or (masks_out and is_archive):
+        missing = 'is no archive' if archive is None else 'are no masks'
+        raise NamedMaskError(f"There {missing} in {run}: give the folder of a run that has got so far.")
     archive_to_release(archive, out, root)
     if masks_out:
         masks = Run(run).masks if kind == 'selfmask' else Run(run).final_masks
-        if masks is None: raise NamedMaskError(f"The run {run} has no masks yet: run the same `namedmask fit` again to finish it.")
+        if masks is None:
+            raise NamedMaskError(f"The run {run} has no masks yet: run the same `namedmask fit` again to finish it.")
         print(f'{masks_to_release(masks, archive, masks_out, kind, quiet=quiet):,} masks in {masks_out}')
     print(f'{len(archive.kept()):,} photos in {out}')
 
 # %% ../nbs/cli.ipynb #131ea9ef
-COMMANDS = {f.__name__.replace('_', '-'): f for f in (fit, predict, evaluate, naive, benchmark, table, ceiling, sheet, report, index, convert, import_archive, export_archive)}
+_FUNCTIONS = (fit, predict, evaluate, naive, benchmark, table, ceiling, sheet, report, index, convert, import_archive,
+              export_archive)
+COMMANDS = {f.__name__.replace('_', '-'): f for f in _FUNCTIONS}
 
 def usage()->str:
     "What `namedmask --help` prints."
     lines = [f'  {name:14} {f.__doc__.splitlines()[0]}' for name, f in COMMANDS.items()]
-    return '\n'.join(['usage: namedmask COMMAND ...', '', 'From a list of names and a folder of unlabelled photos to a small semantic segmenter.', '',
-                      'commands:', *lines, '', 'namedmask COMMAND --help shows the options of a command; namedmask --version the version.'])
+    return '\n'.join([
+        'usage: namedmask COMMAND ...', '',
+        'From a list of names and a folder of unlabelled photos to a small semantic segmenter.', '',
+        'commands:', *lines, '',
+        'namedmask COMMAND --help shows the options of a command; namedmask --version the version.'])
 
 def nearest(
     word:str, # What was said
@@ -301,11 +345,12 @@ def nearest(
 )->str:
     "A hint at the one that was perhaps meant, or at all of them."
     known = list(known)
-    alike = [k for k in known if k.startswith(word)] or difflib.get_close_matches(word, known, 1, .5)
+    alike = [name for name in known if name.startswith(word)] or difflib.get_close_matches(word, known, 1, .5)
     return f'did you mean {alike[0]}?' if alike else f"say one of {', '.join(known)}."
 
 # %% ../nbs/cli.ipynb #14a00010
-class Misspelt(Exception): "An option that there is not."
+class Misspelt(Exception):
+    "An option that there is not."
 
 def _with_settings(f):
     "The same command; what `fit` takes beside its own options are settings."
@@ -325,14 +370,16 @@ def _parser(f):
 
 def _with_dashes(argv, parser):
     "The arguments with dashes in the options' names; an option that there is not is `Misspelt`."
-    out, known = [], [o for o in parser._option_string_actions if o not in ('--pdb', '--xtra')]
+    known = [option for option in parser._option_string_actions if option not in ('--pdb', '--xtra')]
+    words = []
     for i, word in enumerate(argv):
-        if word == '--': return out + argv[i:]
+        if word == '--': return words + argv[i:]
         name, equals, value = word.partition('=')
         name = name.replace('_', '-') if name.startswith('--') else name
-        if re.match(r'-[^\d.]', name) and name not in known: raise Misspelt(f"There is no option {word}: {nearest(name, known)}")
-        out.append(name + equals + value if name in known else word)
-    return out
+        is_option = re.match(r'-[^\d.]', name)
+        if is_option and name not in known: raise Misspelt(f"There is no option {word}: {nearest(name, known)}")
+        words.append(name + equals + value if name in known else word)
+    return words
 
 # %% ../nbs/cli.ipynb #846ccd5b
 def main(
@@ -340,13 +387,17 @@ def main(
 )->int:        # The exit code
     "The command `namedmask`."
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ('-h', '--help', 'help'): print(usage()); return 0
+    if not argv or argv[0] in ('-h', '--help', 'help'):
+        print(usage())
+        return 0
     if argv[0] == '--version':
         from namedmask import __version__
-        print(f'namedmask {__version__}'); return 0
+        print(f'namedmask {__version__}')
+        return 0
     command = argv[0].replace('_', '-')
     if command not in COMMANDS:
-        print(f"namedmask: there is no command {argv[0]!r}: {nearest(command, COMMANDS)}", file=sys.stderr); return 2
+        print(f"namedmask: there is no command {argv[0]!r}: {nearest(command, COMMANDS)}", file=sys.stderr)
+        return 2
     return run_command(COMMANDS[command], argv[1:])
 
 def run_command(f, argv)->int:
@@ -354,11 +405,13 @@ def run_command(f, argv)->int:
     parser = _parser(f)
     try: args = vars(parser.parse_args(_with_dashes(argv, parser)))
     except Misspelt as e: return _told(e)
-    from namedmask.core import NamedMaskError          # not before the help has been printed: it takes numpy a while to load
-    for k in ('pdb', 'xtra'): args.pop(k, None)
+    from namedmask.core import NamedMaskError          # after the help has been printed: numpy takes a while to load
+    for name in ('pdb', 'xtra'): args.pop(name, None)
     import warnings
     warnings.simplefilter('ignore', FutureWarning)     # of libraries to their developers
-    os.environ.setdefault('GOMP_SPINCOUNT', '20000')   # OpenMP's threads wait a little and then sleep: beside another busy process a training step took 1.5 s instead of 3.2 s
+    # OpenMP's threads wait a little and then sleep:
+    # beside another busy process a training step took 1.5 s instead of 3.2 s
+    os.environ.setdefault('GOMP_SPINCOUNT', '20000')
     try: f(**args)
     except NamedMaskError as e: return _told(e)
     except KeyboardInterrupt: return 130

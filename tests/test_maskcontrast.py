@@ -206,7 +206,7 @@ def test_precision_is_a_setting_that_older_keys_do_not_name(photos, tmp_path, mo
 def test_mixed_precision_only_where_asked_for(monkeypatch):
     "On a GPU that is pretended: the callbacks that a learner gets."
     added = []
-    monkeypatch.setattr(mc, 'Learner', lambda *a, **kw: NS(add_cb=added.append))
+    monkeypatch.setattr(mc, 'Learner', lambda dls, *a, **kw: NS(dls=dls, add_cb=added.append))
     monkeypatch.setattr('namedmask.models.train.MixedPrecision', lambda **kw: 'mixed')
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: True)
     for device, precision in (('cuda', 'auto'), ('cuda', 'float32'), ('cpu', 'auto')):

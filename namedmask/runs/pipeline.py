@@ -1,4 +1,4 @@
-"""All stages in a row: names and a folder of photos in, a segmenter and a report out; killed at any moment, it continues.
+"""All stages in a row: names and a folder of photos in, a segmenter and a report out; a killed run continues.
 
 Docs: https://namedmask.github.io/namedmask/runs/pipeline.html.md"""
 
@@ -30,22 +30,27 @@ from .finished import _answer, _asked, _state, folder_state
 class _Steps:
     "Runs the stages one after the other, says a line for each, and writes down what is finished and what they warn of."
     def __init__(self, ctx, record, state):
-        self.ctx, self.out, self.record, self.state, self.said, self.quiet = ctx, ctx.folder, record, state, [], ctx.quiet
+        self.ctx, self.out, self.quiet = ctx, ctx.folder, ctx.quiet
+        self.record, self.state, self.said = record, state, []
 
     @property
     def settings(self): return self.record['settings']
 
-    def save(self, **kw):
-        self.record.update(kw)
+    def save(self, **fields):
+        self.record.update(fields)
         write_json(self.out/'run.json', self.record)
 
     def say(self, text):
         if not self.quiet: print(text, flush=True)
+
+    def add(self, text):
+        "Say a line under that of the stage, now and when the run is asked for again."
+        self.said.append(f'           {text}')
+        self.say(self.said[-1])
+
     def warn(self, *texts):
         self.record['warnings'] += texts
-        for text in texts:
-            self.said.append(f'           note: {text}')
-            self.say(self.said[-1])
+        for text in texts: self.add(f'note: {text}')
 
     def stage(self, name): return read_stage(self.out, name, _groups(self.settings))
 
@@ -54,16 +59,19 @@ class _Steps:
         before, start = self.stage(name), time.time()
         result = work()
         after, text = self.stage(name), tell(result)
-        kept = before.get('done') and before.get('key') == after.get('key') and (before.get('seconds') == after.get('seconds') or after.get('embedded') == 0)
+        same = before.get('done') and before.get('key') == after.get('key')
+        kept = same and (before.get('seconds') == after.get('seconds') or after.get('embedded') == 0)
         self._note(name, after.get('key'))
         self.said.append(f'{name:10} {text}  (kept)')
         self.say(f"{name:10} {text}  ({'kept' if kept else clock(time.time() - start)})")
         return result
 
     def _note(self, name, key):
-        "Write down that a stage is finished; if it is another one than before, those that come after it count no longer."
+        "Write down that a stage is finished; if it is another one than before, those after it count no longer."
         stages = self.record['stages']
-        if stages.get(name) != key: stages = {s: stages[s] for s in STAGES[:STAGES.index(name)] if s in stages}
+        if stages.get(name) != key:
+            earlier = STAGES[:STAGES.index(name)]
+            stages = {stage: stages[stage] for stage in earlier if stage in stages}
         self.save(stages={**stages, name: key})
         if self.state: self.state['stages'][name] = folder_state(self.out/name)
 
@@ -73,15 +81,18 @@ class _Steps:
 
 # %% ../../nbs/runs/pipeline.ipynb #13a00040
 def _cards(retriever, looks, detector, student, expert=None):
-    "The cards of a run's teachers, each once for each part it has; the student's is the last. `expert`: of the experts' first weights."
+    """The cards of a run's teachers, each once for each part it has; the student's is the last.
+    `expert`: of the experts' first weights."""
     opinion = [replace(looks.card, role='second opinion')] if looks else []
     finder = getattr(detector, 'cards', None) or [getattr(detector, 'card', None)]
     first = [replace(expert, role='expert')] if expert not in (None, student) else []
-    return [c if isinstance(c, dict) else c.as_dict() for c in (retriever.card, *opinion, *finder, *first, student) if c is not None]
+    cards = [card for card in (retriever.card, *opinion, *finder, *first, student) if card is not None]
+    return [card if isinstance(card, dict) else card.as_dict() for card in cards]
 
 # %% ../../nbs/runs/pipeline.ipynb #147cf470
 def _archive_stages(step, categories, parts, options):
-    "Index, archive and photos of nothing. `parts` gives up the retriever and the second opinion, so that their memory is free afterwards."
+    """Index, archive and photos of nothing.
+    `parts` gives up the retriever and the second opinion, so that their memory is free afterwards."""
     from namedmask.models.infer import free_memory
     from namedmask.stages.detectors import release
     retriever, embedder = parts.pop('retriever'), parts.pop('looks')
@@ -106,28 +117,33 @@ def _index_stage(step, retriever, options):
     return index
 
 def _archive_stage(step, categories, index, retriever, embedder):
-    s = step.settings
+    settings = step.settings
     def work():
-        return build_archive(index, retriever, categories, s['n'], step.out/'archive', max_hamming=s['near'], looks=embedder, votes=s['votes'],
-                             copies=s['copies'], alike=s['alike'], quiet=step.quiet, warn=False)
+        return build_archive(index, retriever, categories, settings['n'], step.out/'archive',
+                             max_hamming=settings['near'], looks=embedder, votes=settings['votes'],
+                             copies=settings['copies'], alike=settings['alike'], quiet=step.quiet, warn=False)
     archive = step('archive', work, _counts)
     step.warn(*archive.warnings)
     return archive
 
 def _counts(archive, most=12):
     "How many photos each name has, the first names."
-    return ', '.join(f'{name} {len(archive.kept(name))}' for name in archive.names[:most]) + (' …' if len(archive.names) > most else '')
+    counts = ', '.join(f'{name} {len(archive.kept(name))}' for name in archive.names[:most])
+    return f'{counts} …' if len(archive.names) > most else counts
 
 def _nothing_stage(step, index, retriever, archive, embedder):
     "Photos that no name fits, to train on; none unless the run asks for some."
     from namedmask.stages.nothing import find_nothing
     n = step.settings['nothing']
     if not n: return []
-    def work(): return find_nothing(index, retriever, archive, step.out/'nothing', n, looks=embedder, seed=step.ctx.seed, quiet=step.quiet)
-    photos = step('nothing', work, lambda made: f'{len(made.train):,} photos that no name fits, {len(made.held):,} set aside')
+    def work():
+        return find_nothing(index, retriever, archive, step.out/'nothing', n, looks=embedder, seed=step.ctx.seed,
+                            quiet=step.quiet)
+    def tell(made): return f'{len(made.train):,} photos that no name fits, {len(made.held):,} set aside'
+    photos = step('nothing', work, tell)
     if len(photos.train) < n:
-        step.warn(f"only {len(photos.train)} photos were found that fit no name, not {n}: the student learns from fewer when to say nothing; "
-                  "give more photos that show none of the names.")
+        step.warn(f"only {len(photos.train)} photos were found that fit no name, not {n}: "
+                  "the student learns from fewer when to say nothing; give more photos that show none of the names.")
     return photos.train
 
 # %% ../../nbs/runs/pipeline.ipynb #147cf471
@@ -137,7 +153,8 @@ def _note_skipped(step, skipped):
     if not skipped:
         remove_own(file)
         return
-    rows = [[str(text).encode('utf-8', 'backslashreplace').decode() for text in row] for row in (('path', 'reason'), *skipped)]
+    def writable(text): return str(text).encode('utf-8', 'backslashreplace').decode()
+    rows = [[writable(text) for text in row] for row in (('path', 'reason'), *skipped)]
     with atomic_path(file) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f: csv.writer(f).writerows(rows)
     were = 's were' if len(skipped) > 1 else ' was'
     step.warn(f"{len(skipped)} file{were} skipped, the first: {skipped[0][1]} (all of them: skipped.csv)")
@@ -165,37 +182,45 @@ def _expert_stage(step, teachers, archive, masks, parallel):
     from namedmask.stages.refine import refine_masks
     settings, groups = step.settings['experts'], step.settings['groups']
     first = teachers.student_init(settings['encoder'])
-    def work(): return refine_masks(archive, masks, groups, first, settings, step.out/'experts', parallel=parallel, **step.ctx.how())
+    def work():
+        return refine_masks(archive, masks, groups, first, settings, step.out/'experts', parallel=parallel,
+                            **step.ctx.how())
     return step('experts', work, lambda masks: f'{len(masks):,} masks')
 
+
+# %% ../../nbs/runs/pipeline.ipynb #ae7b5786
 def _student_stage(step, archive, nothing, masks, init, cards):
     from namedmask.stages.distil import distil
     settings, asked = step.settings['student'], step.settings['sure']
     def taught(stage, labelled=None, sure=0.):
         def work():
-            return distil(archive, masks, settings, init, step.out/stage, sure=sure, cards=cards, nothing=nothing, labelled=labelled, **step.ctx.how())
-        return step(stage, work, lambda student: f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations")
+            return distil(archive, masks, settings, init, step.out/stage, sure=sure, cards=cards, nothing=nothing,
+                          labelled=labelled, **step.ctx.how())
+        def tell(student): return f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations"
+        return step(stage, work, tell)
     labelled = _labels_stage(step, taught('first'), archive, nothing) if step.settings['unlabelled'] else None
     student = taught('student', labelled, asked)
     sure = student.meta.get('sure', 0.)
     if sure < asked:
-        step.warn(f"a name was to reach a probability of {asked:g} somewhere in a photo (--sure), but the student is not that sure of its own "
-                  f"archive photos: {sure:.2g} is asked; more iterations make it surer.")
+        step.warn(f"a name was to reach a probability of {asked:g} somewhere in a photo (--sure), "
+                  f"but the student is not that sure of its own archive photos: {sure:.2g} is asked; "
+                  "more iterations make it surer.")
     return student
 
 def _labels_stage(step, first, archive, nothing):
     "The first student labels the photos that nobody has labelled."
     from namedmask.stages.nothing import NothingPhotos
     from namedmask.stages.unlabelled import label_photos
-    aside = NothingPhotos(step.out/'nothing').held if step.settings['nothing'] else []           # no training sees these
-    known = {e.sha for e in (*archive.kept(), *nothing, *aside)}
+    settings = step.settings
+    aside = NothingPhotos(step.out/'nothing').held if settings['nothing'] else []           # no training sees these
+    known = {photo.sha for photo in (*archive.kept(), *nothing, *aside)}
     def work():
-        return label_photos(first, step.settings['unlabelled'], step.out/'labels', sure_background=step.settings['sure_background'],
-                            without=known, quiet=step.quiet)
+        return label_photos(first, settings['unlabelled'], step.out/'labels', without=known, quiet=step.quiet,
+                            sure_background=settings['sure_background'])
     labelled = step('labels', work, lambda made: f'{len(made.photos):,} photos labelled by the first student')
     if labelled.skipped:
-        step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: {labelled.skipped[0][1]} "
-                  "(all of them: labels/skipped.csv)")
+        step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: "
+                  f"{labelled.skipped[0][1]} (all of them: labels/skipped.csv)")
     return labelled
 
 # %% ../../nbs/runs/pipeline.ipynb #f9c147c9
@@ -207,7 +232,8 @@ def fit(
     teachers='offline', # 'offline', 'paper', 'mini' (the mini world's) or a `TeacherSet`
     **options, # Of `FitSettings` and `WorkSettings`
 )->Run:
-    "Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report. Continues what is there."
+    """Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report.
+    Continues what is there."""
     options = FitOptions(**renamed(options, near='max_hamming'))
     check_given(images, names, teachers, options)
     request = _Request(images, names, out, teachers, options)
@@ -233,17 +259,27 @@ def _completed(request, revision):
     name = told.pop('recipe')
     if name: told.update(filled(name, told['names'], told['n'], told['student'], told['experts'], teachers.name))
     told['saliency'], notes = choose_saliency(teachers, told['saliency'], _saliency_before(request.out, teachers))
-    settings = run_settings(request.images, told.pop('names'), teachers, revision, recipe(name) if name else None, **told)
+    published = recipe(name) if name else None
+    settings = run_settings(request.images, told.pop('names'), teachers, revision, published, **told)
     return settings, teachers, told['saliency'], notes
 
 def _begun(before, settings, revision, out):
     "The record of a run that begins or goes on; what is finished with other settings does not count."
-    old = _as_written_today({**defaults_of(before.get('revision', 1)), **before['settings']}) if before else {}
-    same = before and before.get('revision', 1) == revision and _plain(settings) == {name: old.get(name) for name in settings}
-    stages = {s: read_stage(out, s, _groups(settings)).get('key') for s in STAGES if same and _is_present(out, before, s)}
-    return {'settings': settings, 'revision': revision, 'versions': versions(), 'teachers': [], 'warnings': [], 'stages': stages}
+    present = STAGES if before and _goes_on(before, settings, revision) else ()
+    present = [stage for stage in present if _is_present(out, before, stage)]
+    stages = {stage: read_stage(out, stage, _groups(settings)).get('key') for stage in present}
+    return {'settings': settings, 'revision': revision, 'versions': versions(), 'teachers': [], 'warnings': [],
+            'stages': stages}
 
-def _plain(settings): return json.loads(json.dumps(settings))
+def _goes_on(before, settings, revision):
+    "Has the run been begun with these settings?"
+    old_revision = before.get('revision', 1)
+    old = _as_written_today({**defaults_of(old_revision), **before['settings']})
+    return old_revision == revision and _plain(settings) == {name: old.get(name) for name in settings}
+
+def _plain(settings):
+    "Settings as they look when they have been written down and read again."
+    return json.loads(json.dumps(settings))
 
 def _as_written_today(settings):
     "The settings of an older run; those of its networks may have been spelled in another way."
@@ -268,21 +304,23 @@ def _parts(settings, teachers, saliency, revision):
 def _say_false_names(step, quiet):
     "A line on the photos of nothing that were set aside, if there are some."
     run = Run(step.out)
-    found = run.false_names(quiet)
-    if not found and run.nothing and run.nothing.held: step.warn("the photos of nothing that were set aside are not there any more, so false names are not counted.")
-    if not found: return
-    if step.state: step.state['stages']['nothing'] = folder_state(step.out/'nothing')        # the figures have been added to it
-    step.said.append(f"           names on {found['share']:.0%} of {found['photos']} photos that no name fits, on {found['area']:.1%} of their area")
-    step.say(step.said[-1])
+    figures = run.false_names(quiet)
+    if not figures and run.nothing and run.nothing.held:
+        step.warn("the photos of nothing that were set aside are not there any more, so false names are not counted.")
+    if not figures: return
+    if step.state: step.state['stages']['nothing'] = folder_state(step.out/'nothing')    # the figures are new in it
+    step.add(f"names on {figures['share']:.0%} of {figures['photos']} photos that no name fits, "
+             f"on {figures['area']:.1%} of their area")
 
 def _say_estimate(step, run, quiet):
     "A line on how good the names are likely to be."
-    known = {name: o['estimate'] for name, o in (run.estimate(quiet=quiet) or {}).items() if o['estimate'] is not None}
-    if not known: return
-    best_first = sorted(known, key=known.get, reverse=True)
-    step.said.append('           estimated without labels: ' + ', '.join(f'{name} {known[name]:.2f}' for name in best_first[:12]) + (' …' if len(known) > 12 else '')
-                     + f" (0 to 1, no IoU; look at {best_first[-1]} first)")
-    step.say(step.said[-1])
+    estimates = {name: row['estimate'] for name, row in (run.estimate(quiet=quiet) or {}).items()}
+    estimates = {name: estimate for name, estimate in estimates.items() if estimate is not None}
+    if not estimates: return
+    best_first = sorted(estimates, key=estimates.get, reverse=True)
+    shown = ', '.join(f'{name} {estimates[name]:.2f}' for name in best_first[:12])
+    if len(estimates) > 12: shown += ' …'
+    step.add(f'estimated without labels: {shown} (0 to 1, no IoU; look at {best_first[-1]} first)')
 
 def _fit(request, asked):
     "The stages of a run, one after the other."
@@ -317,7 +355,9 @@ def _finished(step, run, options):
 # %% ../../nbs/runs/pipeline.ipynb #56b3ee08
 @contextmanager
 def _continue_hint(quiet):
+    "Say to whoever stops a run that it can be continued."
+    hint = '\nStopped. What is finished is kept: the same command continues here.'
     try: yield
     except KeyboardInterrupt:
-        if not quiet: print('\nStopped. What is finished is kept: the same command continues here.', file=sys.stderr, flush=True)
+        if not quiet: print(hint, file=sys.stderr, flush=True)
         raise

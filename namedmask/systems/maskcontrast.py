@@ -424,11 +424,11 @@ def maskcontrast_of(
     folder,           # Where the network goes
     photos=None,      # What the clusters are fitted to; published: the evaluation split; without, the entries
     settings:dict=None, # What differs from the set's own settings
-    seed:int=0,
-    quiet:bool=False, # No progress bar
+    **how,            # More of `Ctx`: seed, quiet
 )->MaskContrastClusterer:
     "The row of the comparison: trained, clustered, to be named by `match_clusters`."
-    base, init = image_init(teachers)
+    ctx, (base, init) = Ctx.of(folder, **how), image_init(teachers)
     entries = list(entries.kept() if hasattr(entries, 'kept') else entries)
-    net = train_maskcontrast(entries, masks, folder, {'base': base, **(settings or {})}, init, seed, quiet=quiet)
-    return MaskContrastClusterer(net, len(names), seed=seed).fit(entries if photos is None else photos, quiet)
+    net = train_maskcontrast(entries, masks, folder, {'base': base, **(settings or {})}, init, **ctx.how())
+    clusterer = MaskContrastClusterer(net, len(names), seed=ctx.seed)
+    return clusterer.fit(entries if photos is None else photos, ctx.quiet)

@@ -247,16 +247,16 @@ def mask_rcnn(
     side:int=800,     # Shorter side at which photos are seen
     channels:int=256, # Width of pyramid and mask head
     hidden:int=1024,  # Width of the box head
-    anchors=(32, 64, 128, 256, 512), # Pixels, one size a level
     init=None,        # State dict of the encoder
     seed:int=0,
-    **kwargs,         # More for torchvision's `MaskRCNN`
+    **more,           # anchors: pixels, one size a level; more for torchvision's `MaskRCNN`
 )->nn.Module:
     "torchvision's Mask R-CNN over a timm encoder; pixels come normalised."
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+    anchors = more.pop('anchors', (32, 64, 128, 256, 512))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # In this order: each part draws its random weights from the same generator
@@ -266,7 +266,7 @@ def mask_rcnn(
                      mask_head=MaskRCNNHeads(channels, (channels,)*4, 1),
                      mask_predictor=MaskRCNNPredictor(channels, channels, k + 1))
         return MaskRCNN(pyramid, rpn_anchor_generator=anchor_generator, min_size=side, max_size=int(side*1333/800),
-                        image_mean=[0.]*3, image_std=[1.]*3, **heads, **kwargs)
+                        image_mean=[0.]*3, image_std=[1.]*3, **heads, **more)
 
 # %% ../../nbs/systems/maskdistill.ipynb #3745507c
 class TrainedDetector(nn.Module):
@@ -467,8 +467,8 @@ def _trained_detector(ctx, entries, masks, cluster_of, settings, k, init, key):
     from safetensors.torch import load_file
     stage = Stage.of(ctx.folder, 'maskdistill-detector', 1, clusters=key, settings=settings, init=weights_key(init),
                      seed=ctx.seed)
-    rcnn = mask_rcnn(settings.encoder, k, settings.side, settings.channels, settings.hidden, settings.anchors, init,
-                     ctx.seed, **settings.more)
+    rcnn = mask_rcnn(settings.encoder, k, settings.side, settings.channels, settings.hidden, init, ctx.seed,
+                     anchors=settings.anchors, **settings.more)
     train_stage(ctx, stage, _FILE, partial(_detector_job, ctx, entries, masks, cluster_of, settings, k, rcnn))
     rcnn.load_state_dict(load_file(stage.folder/_FILE))
     return stage, rcnn.eval()

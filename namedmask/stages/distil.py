@@ -1,4 +1,4 @@
-"""One network learns all names at once from the archives and their rough masks. It sees no teacher's features and no true mask, and can still come out better than the masks it learned from.
+"""One network learns all names at once from the archives and their rough masks, and can come out better than these.
 
 Docs: https://namedmask.github.io/namedmask/stages.distil.html.md"""
 
@@ -36,7 +36,8 @@ class Student(Training):
     max_objects:int = setting(2, whole(1))      # Objects in a sample, drawn from 1 to this; 1: no copy-paste
     band:tuple = setting(None, BAND)            # (lo, hi): soft values in between are ignored
     ema:float = setting(0., BELOW_1, unsaid=True) # Decay of the average of the weights; 0: none
-    nothing_share:float = setting(0., BELOW_1, unsaid=True) # Part of the canvases that are photos of nothing; 0: as their number says
+    # Part of the canvases that are photos of nothing; 0: as their number says
+    nothing_share:float = setting(0., BELOW_1, unsaid=True)
 
     def in_key(self):
         "Older runs did not name the decoder, which was always the same."
@@ -44,13 +45,14 @@ class Student(Training):
         return {name: value for name, value in super().in_key().items() if always.get(name, 'another') != value}
 
 STUDENTS = {
+    # Changes of colour are half the paper's, for a short training
     'small': Student(encoder='tf_efficientnet_lite0', output_stride=16, head='smp', iterations=400, crop=192,
                      lr=1e-3, encoder_lr_ratio=1/30, freeze_bn=True, scale=(.3, 1.), band=(.25, .75), side=320,
-                     jitter=dict(brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.1), # half the paper's, for a short training
+                     jitter=dict(brightness=.4, contrast=.4, saturation=.4, hue=.1, grey=.1),
                      blur=dict(p=.3, sigma=(.1, 1.))),
     'paper': Student(),
-    'mini': Student(encoder='test_resnet', channels=64, head='smp', iterations=800, crop=64, lr=4e-3, encoder_lr_ratio=.25,
-                    scale=(.5, 1.1), band=(.25, .75), max_objects=3, blur=dict(p=0.), side=64,
+    'mini': Student(encoder='test_resnet', channels=64, head='smp', iterations=800, crop=64, lr=4e-3,
+                    encoder_lr_ratio=.25, scale=(.5, 1.1), band=(.25, .75), max_objects=3, blur=dict(p=0.), side=64,
                     jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05)),
 }
 Student.presets = STUDENTS
@@ -58,7 +60,8 @@ Student.revised = {2: {'paper': dict(side='native', precision='float32')}, 3: {'
 
 # %% ../../nbs/12_stages.distil.ipynb #1ac123cc
 def student_settings(
-    student='small', # A name of `STUDENTS`, or a dict with the settings that differ from those of `base`; 'base' in it names another one
+    # A name of `STUDENTS`, or a dict with the settings that differ from those of `base`; 'base' in it names another one
+    student='small',
     base='small',    # Where a dict starts from: the recipe of the teachers in use (`TeacherSet.recipe`)
     revision:int=REVISION, # Of the presets
     **changes,       # More settings to change; None stands for "as it is" where a setting cannot be None
@@ -73,16 +76,18 @@ def class_ids(
     "Class ids 1, 2, ... in the given order; 0 is background."
     names = list(names)
     if not names: raise NamedMaskError("There is no name to learn: give at least one.")
-    if len(names) > 65_535: raise NamedMaskError(f"{len(names)} names are more than the 65535 that a 16-bit label can hold: split them into several runs.")
-    twice = {o for o in names if names.count(o) > 1}
+    if len(names) > 65_535:
+        raise NamedMaskError(f"{len(names)} names are more than the 65535 that a 16-bit label can hold: "
+                             "split them into several runs.")
+    twice = {name for name in names if names.count(name) > 1}
     if twice: raise NamedMaskError(f"The name {sorted(twice)[0]!r} is there twice: give each name once.")
-    return {o: i for i, o in enumerate(names, 1)}
+    return {name: i for i, name in enumerate(names, 1)}
 
 # %% ../../nbs/12_stages.distil.ipynb #f1c512c6
 def read_workers(
     device=None, # torch device; fastai's default without
 )->int:
-    "How many processes read photos: none for a CPU; for a GPU one less than there are cores, 16 at most as in the paper."
+    "How many processes read photos: none for a CPU; for a GPU one less than there are cores, at most 16 (the paper's)."
     device = torch.device(device) if device else default_device()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     return max(0, min(16, cores - 1)) if device.type == 'cuda' else 0
@@ -90,8 +95,14 @@ def read_workers(
 # %% ../../nbs/12_stages.distil.ipynb #f5dabbbb
 class WithNothing:
     "A `MaskStore` and photos that show none of the names, whose masks are empty."
-    def __init__(self, masks, nothing): self.masks, self.nothing = masks, {p.sha for p in nothing} # The store; the photos
+    def __init__(self,
+        masks,   # The store
+        nothing, # The photos
+        ):
+        self.masks, self.nothing = masks, {photo.sha for photo in nothing}
+
     def __contains__(self, sha): return sha in self.nothing or sha in self.masks
+
     def load(self, sha, size=None):
         if sha not in self.nothing: return self.masks.load(sha, size)
         return np.zeros((size or (1, 1))[::-1], np.uint8)
@@ -111,14 +122,16 @@ def student_dls(
     others, work = divided(more, OtherPhotos, Ctx)
     nothing, labelled = others.get('nothing', ()), others.get('labelled')
     device, workers = work.get('device'), work.get('workers')
+    if workers is None: workers = read_workers(device)
     photos, apart = list(archive.kept()), dict(nothing=tuple(nothing), nothing_share=how.nothing_share)
     if nothing: masks = WithNothing(masks, nothing)
     if not how.nothing_share: photos, apart = [*photos, *nothing], {}
     ignore_index = ignore_index or ignore_for(len(ids))
     paste = CopyPaste(how.max_objects, ignore_index, how.as_released)
-    return training_dls(photos, masks, lambda e: ids.get(e.name, 0), n_iters=how.iterations, seed=seed, start=start, names=['background', *ids],
-                        norm=encoder_norm(how.encoder), band=how.band, ignore_index=ignore_index, batch_tfms=(paste,), device=device,
-                        workers=read_workers(device) if workers is None else workers, labelled=labelled, **apart, **how.only(Samples))
+    return training_dls(photos, masks, lambda photo: ids.get(photo.name, 0), n_iters=how.iterations, seed=seed,
+                        start=start, names=['background', *ids], norm=encoder_norm(how.encoder), band=how.band,
+                        ignore_index=ignore_index, batch_tfms=(paste,), device=device, workers=workers,
+                        labelled=labelled, **apart, **how.only(Samples))
 
 # %% ../../nbs/12_stages.distil.ipynb #63817991
 def _split_init(init):
@@ -132,22 +145,24 @@ def _ledger(archive, masks, cards): return cards_of(archive, masks) if cards is 
 
 # %% ../../nbs/12_stages.distil.ipynb #3ad05812
 def student_stage(
-    archive, masks, # As for `distil`
-    settings,       # As for `Student.of`
-    init,           # As for `distil`
-    folder,         # The stage's folder
+    archive,  # As for `distil`
+    masks,    # As for `distil`
+    settings, # As for `Student.of`
+    init,     # As for `distil`
+    folder,   # The stage's folder
     seed:int=0,
-    cards=None,     # As for `distil`
-    **others,       # nothing and labelled, as for `distil`
+    cards=None, # As for `distil`
+    **others, # nothing and labelled, as for `distil`
 )->Stage:
     "The stage of a student, with the key that says what its weights depend on."
     others = OtherPhotos(**others)
     (state, card), cards = _split_init(init), _ledger(archive, masks, cards)
-    settings, shas = Student.of(settings), [e.sha for e in archive.kept()]
-    more = {'nothing': settings_key([p.sha for p in others.nothing])} if others.nothing else {}
+    settings, shas = Student.of(settings), [photo.sha for photo in archive.kept()]
+    more = {'nothing': settings_key([photo.sha for photo in others.nothing])} if others.nothing else {}
     if others.labelled is not None: more['labelled'] = others.labelled
-    return Stage.of(folder, 'distillation', 2, student=settings, seed=seed, names=list(class_ids(archive.names)), archive=archive, masks=masks.key(shas),
-                    init=weights_key(state) or None, cards=settings_key([*map(_as_dict, cards), card]), **more, before=_older(settings))
+    return Stage.of(folder, 'distillation', 2, student=settings, seed=seed, names=list(class_ids(archive.names)),
+                    archive=archive, masks=masks.key(shas), init=weights_key(state) or None,
+                    cards=settings_key([*map(_as_dict, cards), card]), **more, before=_older(settings))
 
 def _older(settings):
     "The settings as older versions wrote them, where they wrote a blur that is the usual one."
@@ -172,25 +187,34 @@ def _student_job(ctx, stage, lesson, settings, init):
     def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
     def save():
         ledger = [*lesson.cards, *([card] if card else [])]
-        save_segmenter(ctx.folder, model, dict(names=names, side=settings.side, supervision=ledger, student=settings.as_dict(), seed=ctx.seed, key=stage.key))
+        save_segmenter(ctx.folder, model, dict(names=names, side=settings.side, supervision=ledger,
+                                               student=settings.as_dict(), seed=ctx.seed, key=stage.key))
     def result(losses):
         counts = dict(nothing=len(lesson.others.nothing)) if lesson.others.nothing else {}
         if lesson.others.labelled is not None: counts['labelled'] = len(lesson.others.labelled.photos)
         last = losses[-20:]
-        return dict(iterations=settings.iterations, photos=len(lesson.archive.kept()), **counts, loss=round(float(sum(last)/len(last)), 5))
+        return dict(iterations=settings.iterations, photos=len(lesson.archive.kept()), **counts,
+                    loss=round(float(sum(last)/len(last)), 5))
     return Job(model, learner, save, settings.iterations, 'student', result, ema=settings.ema)
 
 # %% ../../nbs/12_stages.distil.ipynb #22b10058
 def distil(
     archive,     # `Archive`: `.names` in the given order, `.kept()`, `.key`
     masks,       # `MaskStore` with a soft pseudo-mask for each kept photo
-    settings,    # A name of `STUDENTS`, or a dict of settings that differ from 'small', or from the one that 'base' in it names
+    # A name of `STUDENTS`, or a dict of settings that differ from 'small', or from the one that 'base' in it names
+    settings,
     init,        # Start weights of the encoder: `(state dict, TeacherCard)`, a state dict, or None for random ones
     folder,      # Where the student, its checkpoint and its losses go
     seed:int=0,  # Same seed, same student (on the CPU, with the same number of threads)
     *,
-    sure:float=0., # The probability that a name must reach somewhere in a photo (`infer.keep_sure`), but no more than nine of ten archive photos reach for their own; the training does not depend on it
-    **more,      # nothing: photos that show none of the names (`nothing.find_nothing`), background as a whole. labelled: photos that an earlier student has labelled (`unlabelled.label_photos`), half of the samples. cards: `TeacherCard`s of the teachers before; those that lie with archive and masks without. Of `Ctx`: quiet, every_s, workers, device, callbacks
+    # The probability that a name must reach somewhere in a photo (`infer.keep_sure`), but no more than
+    # nine of ten archive photos reach for their own; the training does not depend on it
+    sure:float=0.,
+    # nothing: photos that show none of the names (`nothing.find_nothing`), background as a whole.
+    # labelled: photos that an earlier student has labelled (`unlabelled.label_photos`), half of the samples.
+    # cards: `TeacherCard`s of the teachers before; those that lie with archive and masks without.
+    # Of `Ctx`: quiet, every_s, workers, device, callbacks
+    **more,
 )->Segmenter:
     "Train a student on all archives (NamedMask, section 3.3), or continue, or load the one that is there."
     settings, seed = Student.of(settings), check_seed(seed)
@@ -198,14 +222,16 @@ def distil(
     others, how = divided(more, OtherPhotos, Ctx)
     others = OtherPhotos(**{**others, 'nothing': tuple(others.get('nothing', ()))})
     ctx = Ctx.of(folder, seed=seed, **how)
-    stage = student_stage(archive, masks, settings, init, ctx.folder, seed, cards, nothing=others.nothing, labelled=others.labelled)
+    stage = student_stage(archive, masks, settings, init, ctx.folder, seed, cards, nothing=others.nothing,
+                          labelled=others.labelled)
     lesson = Lesson(archive, masks, others, [*map(_as_dict, cards)])
     train_stage(ctx, stage, 'segmenter.json', partial(_student_job, ctx, stage, lesson, settings, init))
     return _asking(load_segmenter(stage.folder, ctx.device), stage.folder, archive, sure)
 
 # %% ../../nbs/12_stages.distil.ipynb #22b1005a
 def _asking(segmenter, folder, archive, sure, most=100):
-    "The student with the `sure` that is asked for, or what nine of ten of its own archive photos reach, if that is less; written down beside its weights."
+    """The student with the `sure` that is asked for, or with what nine of ten of its own archive photos reach, if less.
+    It is written down beside its weights."""
     if segmenter.meta.get('asked', 0.) == sure: return segmenter
     reached = _own_peaks(segmenter, archive, most) if sure else []
     nine_of_ten = np.quantile(reached, .1).item() if reached else 1.
@@ -216,7 +242,8 @@ def _own_peaks(segmenter, archive, most):
     "The highest probability of its own name in each of some archive photos."
     each = max(1, most//len(archive.names))
     def some(kept): return kept[::max(1, len(kept)//each)]             # from the best to the last
-    entries = [e for name in archive.names for e in some(archive.kept(name))]
+    entries = [entry for name in archive.names for entry in some(archive.kept(name))]
     def peaks(logits, size): return logits.softmax(0).amax((1, 2)).cpu().numpy()
-    seen = segmenter.segment_all(entries, take=peaks, load=lambda e: load_image(e.path), sure=0.)
-    return [float(photo.value[1 + archive.names.index(photo.photo.name)]) for photo in seen if photo.value is not None]
+    photos = segmenter.segment_all(entries, take=peaks, load=lambda entry: load_image(entry.path), sure=0.)
+    place = {name: i for i, name in enumerate(archive.names, 1)}
+    return [float(seen.value[place[seen.photo.name]]) for seen in photos if seen.value is not None]

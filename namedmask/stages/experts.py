@@ -1,4 +1,4 @@
-"""One small network for each name learns what the masks of its archive have in common, and draws them again: what many photos agree on stays, the slips of single masks go.
+"""A small network for each name learns what the masks of its archive have in common, and draws them again.
 
 Docs: https://namedmask.github.io/namedmask/stages.experts.html.md"""
 
@@ -28,6 +28,7 @@ from .outline import REFINERS, refine
 
 # %% ../../nbs/10_stages.experts.ipynb #539cb4b6
 BAND = or_none(pair("two numbers from 0 to 1, the smaller one first", least=0, most=1))
+_REFINER = one_of(f"one of {', '.join(map(repr, REFINERS))}", *REFINERS)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Expert(Training):
@@ -39,7 +40,7 @@ class Expert(Training):
     workers:int = setting(4, whole(0), in_key=False) # Processes that read photos
     flip:bool = setting(False, YES_NO)         # It draws the mirrored photo as well, and the mean counts
     mix:float = setting(0., SHARE)             # Part of the old mask in the new one
-    refine:str = setting(None, one_of(f"one of {', '.join(map(repr, REFINERS))}", *REFINERS)) # How the new mask is brought to the photo's pixels
+    refine:str = setting(None, _REFINER)        # How the new mask is brought to the photo's pixels
     empty:float = setting(.002, number(0))     # A new mask with a smaller part of the photo counts as none
     full:float = setting(.98, number(0))       # And one with a larger part
     unsure:float = setting(.9, number(0))      # And one that is undecided on a larger part
@@ -47,11 +48,12 @@ class Expert(Training):
 
 EXPERTS = {
     'paper': Expert(),
-    'small': Expert(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, head='smp', n_iters=60, crop=192, scale=(.25, 1.),
-                    lr=2e-3, encoder_lr_ratio=.3, freeze=.5, freeze_bn=True, band=(.35, .65), jitter=dict(p=.5, hue=.1, grey=.1),
-                    blur=dict(p=.2, sigma=(.1, 1.)), side=288, mix=.5, workers=0),
+    'small': Expert(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, head='smp', n_iters=60, crop=192,
+                    scale=(.25, 1.), lr=2e-3, encoder_lr_ratio=.3, freeze=.5, freeze_bn=True, band=(.35, .65),
+                    jitter=dict(p=.5, hue=.1, grey=.1), blur=dict(p=.2, sigma=(.1, 1.)), side=288, mix=.5, workers=0),
     'mini': Expert(encoder='test_resnet', channels=64, head='smp', n_iters=160, batch_size=16, crop=64, scale=(.7, 1.3),
-                   lr=4e-3, encoder_lr_ratio=.5, band=(.35, .65), blur=dict(p=0.), side=64, flip=True, mix=.5, refine='grabcut', workers=0,
+                   lr=4e-3, encoder_lr_ratio=.5, band=(.35, .65), blur=dict(p=0.), side=64, flip=True, mix=.5,
+                   refine='grabcut', workers=0,
                    jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05))}
 Expert.presets = EXPERTS
 Expert.revised = {2: {'paper': dict(side='native', precision='float32', binary=True, empty=0., full=1., unsure=1.)}}
@@ -63,7 +65,7 @@ def check_seed(seed)->int:
     raise NamedMaskError(f"The seed is {seed!r}: it has to be a whole number from 0 to {2**32 - 1}.")
 
 def expert_settings(
-    settings='small', # A name of `EXPERTS`, or a dictionary with some of the keys; 'base' in it names the one to start from
+    settings='small', # A name of `EXPERTS`, or a dictionary with some of the keys, and 'base': where they start from
     base='small',     # The one to start from where none is named: that of the teachers in use (`TeacherSet.recipe`)
     revision:int=REVISION, # Of the presets
     **changes,        # More settings to change; None stands for "as it is" where a setting cannot be None
@@ -77,15 +79,20 @@ def make_groups(
     groups=None, # {group: [names]} for names that share an expert; the others get one each
 )->dict: # {group: [names]}, every name in exactly one
     "Which expert is in charge of which names."
-    groups = {g: list(ns) for g, ns in (groups or {}).items()}
-    told = [n for ns in groups.values() for n in ns]
-    odd, twice = [n for n in told if n not in names], sorted({n for n in told if told.count(n) > 1})
-    if odd: raise NamedMaskError(f"The expert groups hold {', '.join(map(repr, odd))}, which is not among the names {', '.join(names)}: correct the groups.")
+    groups = {group: list(members) for group, members in (groups or {}).items()}
+    told = [name for members in groups.values() for name in members]
+    odd = [name for name in told if name not in names]
+    if odd:
+        raise NamedMaskError(f"The expert groups hold {', '.join(map(repr, odd))}, which is not among the names "
+                             f"{', '.join(names)}: correct the groups.")
+    twice = sorted({name for name in told if told.count(name) > 1})
     if twice: raise NamedMaskError(f"The name {twice[0]!r} is in two expert groups: leave it in one.")
-    rest = [n for n in names if n not in told]
-    clash = [n for n in rest if n in groups]
-    if clash: raise NamedMaskError(f"An expert group is called {clash[0]!r} like a name that is not in it: give it another name.")
-    return {**groups, **{n: [n] for n in rest}}
+    rest = [name for name in names if name not in told]
+    clash = [name for name in rest if name in groups]
+    if clash:
+        raise NamedMaskError(f"An expert group is called {clash[0]!r} like a name that is not in it: "
+                             "give it another name.")
+    return {**groups, **{name: [name] for name in rest}}
 
 # %% ../../nbs/10_stages.experts.ipynb #d9a5c524
 def group_names(
@@ -95,19 +102,24 @@ def group_names(
     seed:int=0,
 )->dict: # {group: [names]}, for `make_groups`
     "Names into `k` groups by k-means on their text vectors (NamedMask, section 3.3)."
-    names = [getattr(n, 'name', n) for n in names]
-    if not 1 <= k <= len(names): raise NamedMaskError(f"{len(names)} names cannot be put into {k} groups: say 1 to {len(names)}.")
-    if len(text) != len(names): raise NamedMaskError(f"{len(text)} text vectors for {len(names)} names: embed each name once, in the same order.")
-    if k == len(names): return {n: [n] for n in names}
+    names = [getattr(name, 'name', name) for name in names]
+    if not 1 <= k <= len(names):
+        raise NamedMaskError(f"{len(names)} names cannot be put into {k} groups: say 1 to {len(names)}.")
+    if len(text) != len(names):
+        raise NamedMaskError(f"{len(text)} text vectors for {len(names)} names: "
+                             "embed each name once, in the same order.")
+    if k == len(names): return {name: [name] for name in names}
     from sklearn.cluster import KMeans
-    lab = KMeans(k, n_init=10, random_state=seed).fit_predict(np.asarray(text, np.float64))
-    groups = [[n for n, l in zip(names, lab) if l == j] for j in dict.fromkeys(lab)]
-    return {g[0] if len(g) == 1 else f'{g[0]} and {len(g)-1} more': g for g in groups}
+    labels = KMeans(k, n_init=10, random_state=seed).fit_predict(np.asarray(text, np.float64))
+    groups = [[name for name, label in zip(names, labels) if label == group] for group in dict.fromkeys(labels)]
+    return {group[0] if len(group) == 1 else f'{group[0]} and {len(group)-1} more': group for group in groups}
 
 # %% ../../nbs/10_stages.experts.ipynb #df781aa4
 def _kept(archive): return list(archive.kept()) if hasattr(archive, 'kept') else list(archive)
 
-def _names(archive, entries): return list(getattr(archive, 'names', None) or dict.fromkeys(e.name for e in entries))
+def _names(archive, entries):
+    "The names of an archive, or those that its entries have."
+    return list(getattr(archive, 'names', None) or dict.fromkeys(entry.name for entry in entries))
 
 def expert_folder(
     folder, # Of all experts
@@ -118,12 +130,18 @@ def expert_folder(
     return Path(folder)/(name if name != 'masks' else f"masks-{settings_key(group)[:6]}")
 
 def expert_stage(
-    group:str, entries, masks, init, settings:dict, folder, seed:int=0,
+    group:str, # Of names
+    entries,   # The photos of the group
+    masks,     # Their soft masks
+    init,      # State dict of the encoder, or None for random weights
+    settings,  # As for `Expert.of`
+    folder,    # Of all experts
+    seed:int=0,
 )->Stage:
     "The stage of one expert; it starts afresh when its photos, masks, settings or first weights have changed."
-    settings, shas = Expert.of(settings), [e.sha for e in entries]
-    return Stage.of(expert_folder(folder, group), 'expert', 3, group=group, photos=masks.key_in_order(shas), n=len(shas),
-                    init=weights_key(init), seed=seed, **settings.in_key())
+    settings, shas = Expert.of(settings), [entry.sha for entry in entries]
+    return Stage.of(expert_folder(folder, group), 'expert', 3, group=group, photos=masks.key_in_order(shas),
+                    n=len(shas), init=weights_key(init), seed=seed, **settings.in_key())
 
 # %% ../../nbs/10_stages.experts.ipynb #c3db7b8b
 def train_expert(
@@ -136,17 +154,18 @@ def train_expert(
     **how,         # More of `Ctx`
 )->Path: # Folder of the trained network
     "Train one binary network on positives only (NamedMask, section 3.3), or continue where it was interrupted."
-    ctx, out = Ctx.of(stage.folder, seed=seed, **how), stage.folder/'model'
+    ctx = Ctx.of(stage.folder, seed=seed, **how)
     job = partial(_expert_job, ctx, stage.settings['group'], entries, masks, init, Expert.of(settings))
     train_stage(ctx, stage, 'model/segmenter.json', job, last=False)
-    return out
+    return stage.folder/'model'
 
 def _expert_job(ctx, group, entries, masks, init, settings):
     "The network of one expert, its loss and its samples."
     seed = seed_of(ctx.seed, 'expert', group)
     model = build_network(settings, 2, init, seed)
-    dls = partial(training_dls, entries, masks, lambda e: 1, n_iters=settings.n_iters, names=['background', group], seed=seed, device=ctx.device,
-                  norm=encoder_norm(settings.encoder), band=settings.band, workers=settings.workers, **settings.only(Samples))
+    dls = partial(training_dls, entries, masks, lambda entry: 1, n_iters=settings.n_iters, names=['background', group],
+                  seed=seed, device=ctx.device, norm=encoder_norm(settings.encoder), band=settings.band,
+                  workers=settings.workers, **settings.only(Samples))
     def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
     def save(): save_segmenter(ctx.folder/'model', model, dict(names=[group], side=settings.side))
     return Job(model, learner, save, settings.n_iters, f'expert {group}')
@@ -157,8 +176,8 @@ def redraw(
     im,            # PIL image
     old,           # uint8 HxW soft mask
     settings,      # As for `Expert.of`: side, flip, mix, refine, empty, full, unsure, binary and precision count
-)->tuple: # (soft mask uint8 HxW of the size of the old one, with side='native' of the photo's; record: dict with status, iou, share before and after)
-    "A new soft mask for one photo."
+)->tuple: # (soft mask uint8 HxW, record: dict with status, iou, share before and after)
+    "A new soft mask for one photo, of the size of the old one; with side='native', of the photo's."
     settings = Expert.of(settings)
     seen = forward(model, im, **_seeing(settings))
     return drawn_from(_take_bytes(settings.binary)(seen, im.size), im, im.size, old, settings)
@@ -187,9 +206,12 @@ def drawn_from(
     status = _status(new, how)
     if how.mix: new = np.round((1-how.mix)*new + how.mix*old.astype(np.float32)).astype(np.uint8)
     if how.refine: new = _sharpened(new, im, how)
-    a, b = old >= 128, new >= 128
-    iou = (a & b).sum()/max(1, (a | b).sum())
-    return (new if status == 'new' else old), dict(status=status, iou=round(float(iou), 4), before=round(float(a.mean()), 4), after=round(float(b.mean()), 4))
+    before, after = old >= 128, new >= 128
+    iou = (before & after).sum()/max(1, (before | after).sum())
+    record = dict(status=status, iou=round(float(iou), 4), before=_share(before), after=_share(after))
+    return (new if status == 'new' else old), record
+
+def _share(mask): return round(float(mask.mean()), 4)
 
 def _at(mask, size, how=Image.BILINEAR): return np.asarray(Image.fromarray(mask).resize(tuple(size), how))
 
@@ -209,13 +231,16 @@ def _sharpened(new, im, how):
 # %% ../../nbs/10_stages.experts.ipynb #2161e64a
 def refined(
     folder,     # Of one expert, or of all
-)->list: # One dict for each photo: name, sha, status ('new', 'empty', 'full', 'unsure', 'unreadable'), iou of old and new mask, before, after (share of object), why (it was not readable)
-    "The records of the masks that were drawn again."
+)->list: # A dict for each photo
+    """The records of the masks that were drawn again.
+    Each has name, sha, status ('new', 'empty', 'full', 'unsure', 'unreadable'), iou of old and new mask,
+    before and after (the object's share), and why a photo was not readable."""
     folder = Path(folder)
     files = [folder/'refined.jsonl'] if (folder/'refined.jsonl').exists() else sorted(folder.glob('*/refined.jsonl'))
     return [record for file in files for record in JsonLines(file).read() if _is_record(record)]
 
 def _is_record(record):
+    "Is a line of such a file whole?"
     texts = all(isinstance(record.get(name), str) for name in ('name', 'sha', 'status'))
     return texts and is_number(record.get('iou'), 0, 1)
 
@@ -228,22 +253,25 @@ def redraw_masks(
     settings:Expert,
 ):
     "Let a trained expert draw the masks of all its photos again, those that an interrupted run has left."
-    drawn, records = {r['sha'] for r in refined(stage.folder)}, JsonLines(stage.folder/'refined.jsonl')
-    todo = [e for e in entries if e.sha not in drawn or e.sha not in store]
-    if not todo: return
+    drawn = {record['sha'] for record in refined(stage.folder)}
+    missing = [entry for entry in entries if entry.sha not in drawn or entry.sha not in store]
+    if not missing: return
+    records = JsonLines(stage.folder/'refined.jsonl')
     model = load_segmenter(stage.folder/'model', ctx.device or 'auto').model
     load = partial(entry_photo, short_side=None if settings.side == 'native' else WORK_SIDE)
-    seen = run_batches(model, todo, _take_bytes(settings.binary), load=load, keep_image=bool(settings.refine), **_seeing(settings))
-    for photo in progress(seen, f"masks by expert {stage.settings['group']}", len(entries), len(entries)-len(todo), quiet=ctx.quiet):
-        soft, record = _redrawn(photo, masks.load(photo.photo.sha), settings)
-        store.save(photo.photo.sha, soft)
-        records.append(dict(name=photo.photo.name, sha=photo.photo.sha, **record))
+    photos = run_batches(model, missing, _take_bytes(settings.binary), load=load, keep_image=bool(settings.refine),
+                         **_seeing(settings))
+    what, done = f"masks by expert {stage.settings['group']}", len(entries) - len(missing)
+    for seen in progress(photos, what, len(entries), done, quiet=ctx.quiet):
+        entry = seen.photo
+        soft, record = _redrawn(seen, masks.load(entry.sha), settings)
+        store.save(entry.sha, soft)
+        records.append(dict(name=entry.name, sha=entry.sha, **record))
 
 def _redrawn(seen, old, settings):
     "(soft mask, record) of a photo as `run_batches` gives it."
     if not seen.error: return drawn_from(seen.value, seen.image, seen.size, old, settings)
-    share = round(float((old >= 128).mean()), 4)
-    return old, dict(status='unreadable', iou=1., before=share, after=None, why=str(seen.error))
+    return old, dict(status='unreadable', iou=1., before=_share(old >= 128), after=None, why=str(seen.error))
 
 # %% ../../nbs/10_stages.experts.ipynb #1b2d51d3
 def _complete(ctx, stage, entries, masks, init, settings, store=None):
@@ -252,9 +280,10 @@ def _complete(ctx, stage, entries, masks, init, settings, store=None):
     if store is None or _drawn(stage, entries, store): return
     with stage.working(): redraw_masks(ctx, stage, entries, masks, store, settings)
     free_memory()
-    records = {r['sha']: r for r in refined(stage.folder)}.values()
-    unreadable = sum(r['status'] == 'unreadable' for r in records)
-    stage.finish(photos=len(records), kept_old=sum(r['status'] != 'new' for r in records),
-                 iou_old_new=round(float(np.mean([r['iou'] for r in records])), 4), **({'unreadable': unreadable} if unreadable else {}))
+    records = {record['sha']: record for record in refined(stage.folder)}.values()
+    statuses = [record['status'] for record in records]
+    iou = round(float(np.mean([record['iou'] for record in records])), 4)
+    unreadable = {'unreadable': statuses.count('unreadable')} if 'unreadable' in statuses else {}
+    stage.finish(photos=len(records), kept_old=len(records) - statuses.count('new'), iou_old_new=iou, **unreadable)
 
 def _drawn(stage, entries, store): return stage.done and all(e.sha in store for e in entries)

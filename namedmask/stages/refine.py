@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from fastai.callback.core import Callback
-from ..core import Ctx, NamedMaskError, explain_write, locked, own_folder, progress, read_json, read_lines, remove_own, write_json
+from ..core import (Ctx, NamedMaskError, explain_write, locked, own_folder, progress, read_json, read_lines,
+    remove_own, write_json)
 from ..data.masks import MaskStore
 from ..teachers.cards import cards_of, keep_cards
 from .experts import Expert, _complete, _drawn, _kept, _names, check_seed, expert_stage, make_groups
@@ -29,14 +30,19 @@ def experts_at_once(
 )->int: # 1: one after the other, in this process
     "How many experts are trained side by side."
     if parallel != 'auto':
-        if not str(parallel).isdigit() or int(parallel) < 1: raise NamedMaskError(f"{parallel!r} is no number of experts at once: say parallel='auto' or a number from 1.")
+        if not str(parallel).isdigit() or int(parallel) < 1:
+            raise NamedMaskError(f"{parallel!r} is no number of experts at once: "
+                                 "say parallel='auto' or a number from 1.")
         return max(1, min(int(parallel), n))
     import torch
     settings = Expert.of(settings)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     room = cores//MOST_THREADS
-    if torch.cuda.is_available(): room = min(room, int(torch.cuda.mem_get_info()[0]/(2e9 + 8e3*settings.batch_size*settings.crop**2)))
-    return max(1, min(room, n)) if settings.n_iters >= 30 else 1       # shorter ones are over before a second process is up
+    if torch.cuda.is_available():
+        bytes_of_one = 2e9 + 8e3*settings.batch_size*settings.crop**2
+        room = min(room, int(torch.cuda.mem_get_info()[0]/bytes_of_one))
+    if settings.n_iters < 30: return 1       # they are over before a second process is up
+    return max(1, min(room, n))
 
 # %% ../../nbs/stages/refine.ipynb #c00963cb
 _Photo = namedtuple('_Photo', 'name path sha')
@@ -53,8 +59,10 @@ def _worker(job):
     job = Path(job)
     told = read_json(job/'job.json')
     torch.set_num_threads(told['threads'])
-    ctx = Ctx.of(told['folder'], seed=told['seed'], every_s=told['every_s'], device=told['device'], quiet=True, callbacks=(_Tell(),))
-    settings, masks, store = Expert.of(told['settings']), MaskStore(told['masks']), told['store'] and MaskStore(told['store'])
+    ctx = Ctx.of(told['folder'], seed=told['seed'], every_s=told['every_s'], device=told['device'], quiet=True,
+                 callbacks=(_Tell(),))
+    settings, masks = Expert.of(told['settings']), MaskStore(told['masks'])
+    store = told['store'] and MaskStore(told['store'])
     init = load_file(job/'init.safetensors') if told['init'] else None
     if store: _share(store, told['word'], [sha for photos in told['groups'].values() for _, _, sha in photos])
     for i, (group, photos) in enumerate(told['groups'].items()):
@@ -104,24 +112,30 @@ _worker(job)
 '''
 
 def _start_worker(job, threads):
-    "A worker process whose output goes into a pipe and whose errors go into a file; it leads a group of processes of its own."
-    path = os.pathsep.join(filter(None, [str(Path(sys.modules['namedmask'].__file__).parents[1]), os.environ.get('PYTHONPATH')]))
-    with open(job/'errors.txt', 'a') as err:
-        return subprocess.Popen([sys.executable, '-c', _WATCHED, str(job), str(os.getpid())], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err,
-                                start_new_session=True, env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': str(threads)})
+    """A worker process whose output goes into a pipe and whose errors go into a file.
+    It leads a group of processes of its own."""
+    library = str(Path(sys.modules['namedmask'].__file__).parents[1])
+    path = os.pathsep.join(filter(None, [library, os.environ.get('PYTHONPATH')]))
+    command = [sys.executable, '-c', _WATCHED, str(job), str(os.getpid())]
+    env = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': str(threads)}
+    with open(job/'errors.txt', 'a') as errors:
+        return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                                start_new_session=True, env=env)
 
-def _end_worker(p):
+def _end_worker(worker):
     "Kill a worker and what it has started."
-    try: os.killpg(p.pid, signal.SIGKILL)
-    except (AttributeError, ProcessLookupError, PermissionError): p.kill()
-    p.wait(); p.stdin.close(); p.stdout.close()
+    try: os.killpg(worker.pid, signal.SIGKILL)
+    except (AttributeError, ProcessLookupError, PermissionError): worker.kill()
+    worker.wait()
+    worker.stdin.close()
+    worker.stdout.close()
 
 def _listen(workers, lines):
     "Put each line that a worker prints into the queue `lines`, and None when it has ended."
-    def hear(p):
-        for line in p.stdout: lines.put(line.strip())
+    def hear(worker):
+        for line in worker.stdout: lines.put(line.strip())
         lines.put(None)
-    for p in workers: threading.Thread(target=hear, args=(p,), daemon=True).start()
+    for worker in workers: threading.Thread(target=hear, args=(worker,), daemon=True).start()
 
 def _follow(workers, bar, job):
     "Show the steps of all workers until they have ended; one that fails ends the others."
@@ -132,36 +146,47 @@ def _follow(workers, bar, job):
         if line is None: alive -= 1
         elif line == 'step': bar.update()
         elif line.startswith('error '): raise NamedMaskError(json.loads(line[6:]))
-    codes = [p.wait() for p in workers]
-    if any(codes):
-        raise NamedMaskError(f"A process that trained experts ended with code {[c for c in codes if c][0]} ({' '.join((job/'errors.txt').read_text(errors='replace').split())[-300:] or 'no message'}): "
-                             "run the same command again, with parallel=1 if memory was short; what was finished is kept.")
+    codes = [worker.wait() for worker in workers]
+    failed = [code for code in codes if code]
+    if failed:
+        message = ' '.join((job/'errors.txt').read_text(errors='replace').split())[-300:] or 'no message'
+        raise NamedMaskError(f"A process that trained experts ended with code {failed[0]} ({message}): run the same "
+                             "command again, with parallel=1 if memory was short; what was finished is kept.")
 
 # %% ../../nbs/stages/refine.ipynb #5579dde9
-def _side_by_side(ctx, k, todo, masks, init, settings, threads, store):
-    "Complete the experts `todo`, {group: (Stage, entries)}, in `k` processes."
-    from safetensors.torch import save_file
-    word = _announce(store, [e.sha for _, entries in todo.values() for e in entries]) if store is not None else None
+def _side_by_side(ctx, k, missing, masks, init, settings, threads, store):
+    "Complete the experts `missing`, {group: (Stage, entries)}, in `k` processes."
+    shared = _announce(store, [entry.sha for _, entries in missing.values() for entry in entries])
     with _job_folder(ctx.folder) as job:
-        groups = {group: [(e.name, str(e.path), e.sha) for e in entries] for group, (_, entries) in todo.items()}
-        folders = dict(folder=str(ctx.folder), masks=str(masks.folder), store=None if store is None else str(store.folder))
-        device = None if ctx.device is None else str(ctx.device)
-        write_json(job/'job.json', dict(folders, groups=groups, settings=settings.as_dict(), seed=ctx.seed, every_s=ctx.every_s,
-                                        threads=threads, init=init is not None, word=word, device=device))
-        if init is not None: save_file({name: v.detach().cpu().contiguous() for name, v in init.items()}, job/'init.safetensors')
-        done, workers = sum(_steps(stage) for stage, _ in todo.values()), []
+        _write_job(ctx, job, missing, masks, init, settings, threads, shared)
+        done, workers = sum(_steps(stage) for stage, _ in missing.values()), []
         try:
             workers += (_start_worker(job, threads) for _ in range(k))
-            what, steps = f'{len(todo)} experts, {k} at a time', settings.n_iters*len(todo)
+            what, steps = f'{len(missing)} experts, {k} at a time', settings.n_iters*len(missing)
             with progress(None, what, steps, done, 'step', ctx.quiet) as bar: _follow(workers, bar, job)
         finally:
             for worker in workers: _end_worker(worker)
 
+def _write_job(ctx, job, missing, masks, init, settings, threads, shared):
+    "Write what the workers have to know. `shared`: what `_announce` says."
+    from safetensors.torch import save_file
+    groups = {group: [(entry.name, str(entry.path), entry.sha) for entry in entries]
+              for group, (_, entries) in missing.items()}
+    write_json(job/'job.json', dict(
+        shared, folder=str(ctx.folder), masks=str(masks.folder), groups=groups, settings=settings.as_dict(),
+        seed=ctx.seed, every_s=ctx.every_s, threads=threads, init=init is not None,
+        device=None if ctx.device is None else str(ctx.device)))
+    if init is not None:
+        tensors = {name: weight.detach().cpu().contiguous() for name, weight in init.items()}
+        save_file(tensors, job/'init.safetensors')
+
 def _announce(store, shas):
-    "Write into the record of the masks what the workers are going to make; returns the word in the names of their half-written files."
+    """Write into the record of the masks what the workers are going to make.
+    Returns what they are told of it: the folder, and the word in the names of their half-written files."""
+    if store is None: return dict(store=None, word=None)
     own = own_folder(store.folder)
     for sha in shas: own.claim(_name_of(store, sha))
-    return own.temporary()
+    return dict(store=str(store.folder), word=own.temporary())
 
 @contextmanager
 def _job_folder(folder):
@@ -186,14 +211,14 @@ def _alive(pid):
 def _clear_job(job):
     "Delete what a job has written into its folder, and the folder if nothing else is in it."
     for pattern in ('job.json', 'init.safetensors', 'errors.txt', 'taken-*', '.job.*.tmp.json'):
-        for p in job.glob(pattern): p.unlink(missing_ok=True)
+        for file in job.glob(pattern): file.unlink(missing_ok=True)
     try: job.rmdir()
     except OSError: pass
 
 def _steps(stage):
     "How many steps an earlier run has done and kept."
-    f = stage.folder/'losses.csv'
-    return len(read_lines(f)) - 1 if f.exists() else 0
+    file = stage.folder/'losses.csv'
+    return len(read_lines(file)) - 1 if file.exists() else 0
 
 # %% ../../nbs/stages/refine.ipynb #b54cd73a
 @contextmanager
@@ -208,22 +233,28 @@ def _threads(n):
 def _all_experts(ctx, archive, masks, groups, init, settings, parallel, store=None):
     "Complete all experts: {group: (Stage, entries)}."
     import torch
-    settings, kept = Expert.of(settings), _kept(archive)
+    settings = Expert.of(settings)
     ctx = replace(ctx, seed=check_seed(ctx.seed))
     _clear_old_jobs(ctx.folder)           # also where no expert is left to be trained
-    photos = {group: [e for e in kept if e.name in names and e.sha in masks] for group, names in make_groups(_names(archive, kept), groups).items()}
     experts = {group: (expert_stage(group, entries, masks, init, settings, ctx.folder, ctx.seed).open(), entries)
-               for group, entries in photos.items() if entries}     # a name may have no photo
-    todo = {group: (stage, entries) for group, (stage, entries) in experts.items() if not _is_complete(stage, entries, store)}
-    shas = [e.sha for _, entries in todo.values() for e in entries]
+               for group, entries in _photos_of_groups(archive, masks, groups).items()}
+    missing = {group: expert for group, expert in experts.items() if not _is_complete(*expert, store)}
+    shas = [entry.sha for _, entries in missing.values() for entry in entries]
     threads = min(MOST_THREADS, torch.get_num_threads())
     can_share = isinstance(masks, MaskStore) and len(set(shas)) == len(shas)
-    k = experts_at_once(len(todo), settings, parallel) if can_share else 1
-    if k > 1: _side_by_side(ctx, k, todo, masks, init, settings, threads, store)
+    k = experts_at_once(len(missing), settings, parallel) if can_share else 1
+    if k > 1: _side_by_side(ctx, k, missing, masks, init, settings, threads, store)
     else:
         with _threads(threads):
-            for stage, entries in todo.values(): _complete(ctx, stage, entries, masks, init, settings, store)
+            for stage, entries in missing.values(): _complete(ctx, stage, entries, masks, init, settings, store)
     return experts
+
+def _photos_of_groups(archive, masks, groups):
+    "{group: its photos that have a mask}; a name may have no photo."
+    kept = _kept(archive)
+    photos = {group: [entry for entry in kept if entry.name in names and entry.sha in masks]
+              for group, names in make_groups(_names(archive, kept), groups).items()}
+    return {group: entries for group, entries in photos.items() if entries}
 
 def _is_complete(stage, entries, store):
     "Is the expert trained, and have its masks been drawn, where they are wanted?"
@@ -240,7 +271,9 @@ def train_experts(
     settings='small',  # See `Expert.of`; a dictionary changes 'small' where it names no 'base'
     folder='experts',  # One folder for each expert goes here
     seed:int=0,
-    **how,             # More of `Ctx`; parallel: experts at the same time, a number, or 'auto' (`experts_at_once`); the weights do not depend on it
+    # More of `Ctx`; parallel: experts at the same time, a number, or 'auto' (`experts_at_once`);
+    # the weights do not depend on it
+    **how,
 )->dict: # {group: (Stage, entries, folder of the trained network)}
     "Train every expert that is not trained yet."
     parallel, state = how.pop('parallel', 'auto'), init[0] if isinstance(init, tuple) else init
@@ -249,17 +282,28 @@ def train_experts(
 
 # %% ../../nbs/stages/refine.ipynb #8f479601
 def refine_masks(
-    archive, masks, groups=None, init=None, settings='small', folder='experts', seed:int=0, # As for `train_experts`
-    **how, # As for `train_experts`; cards: `TeacherCard`s of what the old masks come from; those that lie with archive and masks without
+    archive,           # All these: as for `train_experts`
+    masks,
+    groups=None,
+    init=None,
+    settings='small',
+    folder='experts',
+    seed:int=0,
+    # As for `train_experts`; cards: `TeacherCard`s of what the old masks come from;
+    # those that lie with archive and masks without
+    **how,
 )->MaskStore: # In `folder/masks`: a soft mask for each photo that had one, and the cards of all that it comes from
-    "Train the experts and let each draw the masks of its own photos again. Continues after an interruption; does again only what depends on a change."
+    """Train the experts and let each draw the masks of its own photos again.
+    Continues after an interruption; does again only what depends on a change."""
     store, cards, parallel = MaskStore(Path(folder)/'masks'), how.pop('cards', None), how.pop('parallel', 'auto')
-    state, own = init if isinstance(init, tuple) else (init, None)
+    state, own_card = init if isinstance(init, tuple) else (init, None)
     ctx = Ctx.of(folder, seed=seed, **how)
     with locked(store.folder):
-        keep_cards(store.folder, [*(cards_of(archive, masks) if cards is None else cards), *([own] if own else [])])
+        if cards is None: cards = cards_of(archive, masks)
+        keep_cards(store.folder, [*cards, own_card] if own_card else cards)
         experts = _all_experts(ctx, archive, masks, groups, state, settings, parallel, store)
-        used = {e.sha for _, entries in experts.values() for e in entries}
-        for sha in [sha for sha in store if sha not in used]: remove_own(store.path(sha))    # photos that have left the archive
+        used = {entry.sha for _, entries in experts.values() for entry in entries}
+        unused = [sha for sha in store if sha not in used]             # of photos that have left the archive
+        for sha in unused: remove_own(store.path(sha))
     return store
 

@@ -1,4 +1,4 @@
-"""A network that learned from crowds of rough masks where the object of a photo is: a vision transformer whose queries each propose a mask, and a score that says which of them to believe.
+"""A network learns from crowds of rough masks where the object of a photo is: queries propose masks, a score picks one.
 
 Docs: https://namedmask.github.io/namedmask/stages.selfmask.html.md"""
 
@@ -36,17 +36,21 @@ def patch_tokens(
     vit, # timm vision transformer made with `dynamic_img_size`
     x,   # (B, 3, H, W) normalised float; H and W multiples of the patch
 )->tuple: # ((B, h*w, d) tokens behind the last LayerNorm, (h, w))
-    "The patch tokens of the last layer, without class token; the position embedding is stretched bicubic, without antialiasing."
+    """The patch tokens of the last layer, without class token.
+    The position embedding is stretched bicubic, without antialiasing."""
     from timm.layers import resample_abs_pos_embed
-    t = vit.patch_embed(x)
-    B, h, w, d = t.shape
-    n = vit.num_prefix_tokens
-    first = [o.expand(B, -1, -1) for o in (vit.cls_token, vit.reg_token) if o is not None]
-    pos = resample_abs_pos_embed(vit.pos_embed, (h, w), vit.patch_embed.grid_size, 0 if vit.no_embed_class else n, antialias=False)
-    t = torch.cat([*first, t.flatten(1, 2) + pos], 1) if vit.no_embed_class else torch.cat([*first, t.flatten(1, 2)], 1) + pos
-    t = vit.norm_pre(vit.pos_drop(t))
-    for block in vit.blocks: t = block(t)
-    return vit.fc_norm(vit.norm(t))[:, n:], (h, w)    # timm has the LayerNorm in one of the two places, the other does nothing
+    patches = vit.patch_embed(x)
+    B, h, w, _ = patches.shape
+    before = vit.num_prefix_tokens
+    first = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
+    places = resample_abs_pos_embed(vit.pos_embed, (h, w), vit.patch_embed.grid_size,
+                                    0 if vit.no_embed_class else before, antialias=False)
+    if vit.no_embed_class: tokens = torch.cat([*first, patches.flatten(1, 2) + places], 1)
+    else: tokens = torch.cat([*first, patches.flatten(1, 2)], 1) + places
+    tokens = vit.norm_pre(vit.pos_drop(tokens))
+    for block in vit.blocks: tokens = block(tokens)
+    # timm has the LayerNorm in one of the two places, the other does nothing
+    return vit.fc_norm(vit.norm(tokens))[:, before:], (h, w)
 
 # %% ../../nbs/08_stages.selfmask.ipynb #0985980b
 class DecoderLayer(nn.Module):
@@ -72,25 +76,33 @@ class DecoderLayer(nn.Module):
         return self.norm3(q + self.linear2(F.relu(self.linear1(q))))
 
 # %% ../../nbs/08_stages.selfmask.ipynb #e9b562fe
-_VIT_ARGS = ('img_size', 'patch_size', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'class_token', 'global_pool')  # sizes only: a file's header may say them
+# Sizes only: a file's header may say them
+_VIT_ARGS = ('img_size', 'patch_size', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'class_token', 'global_pool')
 
 def _vit(name, model_args, seed):
     "A timm vision transformer with random weights, for photos of any size."
     import timm
+    cannot, model_args = f"Cannot build SelfMask over {name!r}", model_args or {}
     if not isinstance(name, str) or set(name) & set(':/') or not timm.is_model(name.partition('.')[0]):
-        raise NamedMaskError(f"Cannot build SelfMask over {name!r}: it is none of timm's own models; name a vision transformer of timm, vit_small_patch8_224 say.")
-    if odd := sorted(set(model_args or {}) - set(_VIT_ARGS)):
-        raise NamedMaskError(f"Cannot build SelfMask over {name!r} with {', '.join(map(str, odd))}: only {', '.join(_VIT_ARGS)} may differ from timm's own.")
+        raise NamedMaskError(f"{cannot}: it is none of timm's own models; "
+                             "name a vision transformer of timm, vit_small_patch8_224 say.")
+    if odd := sorted(set(model_args) - set(_VIT_ARGS)):
+        raise NamedMaskError(f"{cannot} with {', '.join(map(str, odd))}: "
+                             f"only {', '.join(_VIT_ARGS)} may differ from timm's own.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, 'encoder'))
-        try: vit = timm.create_model(name.partition('.')[0], num_classes=0, dynamic_img_size=True, **(model_args or {}))
-        except (RuntimeError, ValueError, KeyError, TypeError) as e: raise NamedMaskError(f"Cannot build SelfMask over {name!r} ({e}): name a vision transformer of timm, vit_small_patch8_224 say.") from e
+        try: vit = timm.create_model(name.partition('.')[0], num_classes=0, dynamic_img_size=True, **model_args)
+        except (RuntimeError, ValueError, KeyError, TypeError) as e:
+            raise NamedMaskError(f"{cannot} ({e}): name a vision transformer of timm, vit_small_patch8_224 say.") from e
     if type(vit).__name__ != 'VisionTransformer' or vit.pos_embed is None:
-        raise NamedMaskError(f"Cannot build SelfMask over {name!r}: it needs a plain vision transformer with a position embedding, vit_small_patch8_224 say.")
+        raise NamedMaskError(f"{cannot}: it needs a plain vision transformer with a position embedding, "
+                             "vit_small_patch8_224 say.")
     return vit
 
+
+# %% ../../nbs/08_stages.selfmask.ipynb #e9b562ff
 class SelfMask(nn.Module):
-    "The predictor of SelfMask (section 3.2): queries that read the tokens of a photo, a mask and an objectness for each."
+    "The predictor of SelfMask (section 3.2): queries read the tokens of a photo; each has a mask and an objectness."
     def __init__(self,
         encoder='vit_small_patch8_224', # timm name of a vision transformer
         model_args=None,  # What differs from timm's own, say dict(img_size=96, depth=3)
@@ -104,7 +116,8 @@ class SelfMask(nn.Module):
         self.encoder = _vit(encoder, model_args, seed)
         d, heads = self.encoder.embed_dim, heads or self.encoder.blocks[0].attn.num_heads
         mean, std = norm or encoder_norm(encoder)
-        self.spec = dict(encoder=encoder, model_args=dict(model_args or {}), n_queries=n_queries, layers=layers, heads=heads, norm=[list(mean), list(std)])
+        self.spec = dict(encoder=encoder, model_args=dict(model_args or {}), n_queries=n_queries, layers=layers,
+                         heads=heads, norm=[list(mean), list(std)])
         self.patch = self.encoder.patch_embed.patch_size[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, 'decoder'))
@@ -117,18 +130,18 @@ class SelfMask(nn.Module):
 @patch
 def forward(self:SelfMask,
     x, # (B, 3, H, W) normalised float
-)->tuple: # masks (B, layers, n, 2*ceil(H/patch), 2*ceil(W/patch)) in [0, 1]; objectness (B, layers, n) before the sigmoid
-    "Masks and objectness of every query, as every layer of the decoder has them."
+)->tuple: # masks (B, layers, n, 2*ceil(H/patch), 2*ceil(W/patch)) in [0, 1]; objectness (B, layers, n), unbounded
+    "Masks and objectness (before the sigmoid) of every query, as every layer of the decoder has them."
     x = F.pad(x, (0, -x.shape[-1] % self.patch, 0, -x.shape[-2] % self.patch))
     memory, (h, w) = patch_tokens(self.encoder, x)
-    e = self.queries.expand(len(x), -1, -1)
-    q, held = torch.zeros_like(e), []
+    who = self.queries.expand(len(x), -1, -1)
+    q, of_layers = torch.zeros_like(who), []
     for layer in self.decoder:
-        q = layer(q, e, memory)
-        held.append(self.norm(q))
-    q = torch.stack(held, 1)                                                       # (B, layers, n, d)
-    z = torch.einsum('blqd,bpd->blqp', q, memory).flatten(1, 2).unflatten(2, (h, w))
-    masks = F.interpolate(z, scale_factor=2, mode='bilinear').sigmoid()
+        q = layer(q, who, memory)
+        of_layers.append(self.norm(q))
+    q = torch.stack(of_layers, 1)                                                  # (B, layers, n, d)
+    logits = torch.einsum('blqd,bpd->blqp', q, memory).flatten(1, 2).unflatten(2, (h, w))
+    masks = F.interpolate(logits, scale_factor=2, mode='bilinear').sigmoid()
     return masks.unflatten(1, q.shape[1:3]), self.objectness(q).squeeze(-1)
 
 # %% ../../nbs/08_stages.selfmask.ipynb #08b97237
@@ -138,19 +151,19 @@ def gathered(
 )->torch.Tensor: # (B, h, w)
     "`U'g`, where U enlarges bilinearly from the grid to the pixels: sums over the pixels become sums over the grid."
     with torch.enable_grad():
-        z = torch.zeros(len(g), 1, *size, device=g.device, requires_grad=True)
-        up = F.interpolate(z, g.shape[-2:], mode='bilinear')
-        return torch.autograd.grad(up, z, g[:, None])[0][:, 0]
+        grid = torch.zeros(len(g), 1, *size, device=g.device, requires_grad=True)
+        enlarged = F.interpolate(grid, g.shape[-2:], mode='bilinear')
+        return torch.autograd.grad(enlarged, grid, g[:, None])[0][:, 0]
 
 def dice_loss(
     p, # (B, ..., h, w) masks in [0, 1]
     g, # (B, H, W) float, 0 or 1: the pseudo-masks
 )->torch.Tensor: # (B, ...), 0 for equal masks, almost 1 for masks that do not meet
     "`1 - (2Σpg + 1)/(Σp + Σg + 1)` over the pixels of `g`, to whose size `p` is enlarged (SelfMask, section 3.2)."
-    many = (len(g), *[1]*(p.ndim - 3), *p.shape[-2:])
-    G, one = (gathered(o, p.shape[-2:]).view(many) for o in (g, torch.ones_like(g)))
-    pg, p, g = (p*G).sum((-2, -1)), (p*one).sum((-2, -1)), g.sum((-2, -1)).view(many[:-2])
-    return 1 - (2*pg + 1)/(p + g + 1)
+    shape = (len(g), *[1]*(p.ndim - 3), *p.shape[-2:])
+    target, ones = (gathered(pixels, p.shape[-2:]).view(shape) for pixels in (g, torch.ones_like(g)))
+    both, of_p, of_g = (p*target).sum((-2, -1)), (p*ones).sum((-2, -1)), g.sum((-2, -1)).view(shape[:-2])
+    return 1 - (2*both + 1)/(of_p + of_g + 1)
 
 # %% ../../nbs/08_stages.selfmask.ipynb #328d6594
 def ranking_loss(
@@ -169,17 +182,18 @@ def selfmask_loss(
     target, # (B, H, W): 1 on the object, 0 elsewhere
     as_released=False, # See `ranking_loss`
 )->torch.Tensor:
-    "Dice of all queries plus ranking, summed over the layers of the decoder, mean over the photos whose mask is not empty."
-    masks, objectness = (o.as_subclass(torch.Tensor).float() for o in out)
-    g = target.as_subclass(torch.Tensor).float()
-    dice = dice_loss(masks, g)
+    "Dice of all queries plus ranking, summed over the decoder's layers; the mean over the photos with a mask."
+    masks, objectness = (tensor.as_subclass(torch.Tensor).float() for tensor in out)
+    target = target.as_subclass(torch.Tensor).float()
+    dice = dice_loss(masks, target)
     rank = ranking_loss(objectness.sigmoid(), dice.detach(), as_released)
-    some = (g.sum((-2, -1)) > 0).float()
-    return ((dice.sum((1, 2)) + rank.sum(1))*some).sum()/some.sum().clamp(min=1)
+    has_object = (target.sum((-2, -1)) > 0).float()
+    return ((dice.sum((1, 2)) + rank.sum(1))*has_object).sum()/has_object.sum().clamp(min=1)
 
 # %% ../../nbs/08_stages.selfmask.ipynb #e3fb5c16
 class MaskedPhotos(ArchiveDataset):
-    "Photos with their pseudo-masks, each once an epoch, squeezed to a square and augmented; item i depends on (seed, i) only."
+    """Photos with their pseudo-masks, each once an epoch, squeezed to a square and augmented.
+    Item i depends on (seed, i) only."""
     def __init__(self,
         entries,          # Objects with .path and .sha
         masks,            # `MaskStore` with a soft mask for each .sha; photos without one are left out
@@ -193,20 +207,24 @@ class MaskedPhotos(ArchiveDataset):
         super().__init__(entries, masks, lambda e: 1, n, crop=side, scale=scale, seed=seed, flip=flip)
         self.corner = corner
 
-    def draw(self, rng, e):
+    def draw(self, rng, entry):
         "(pixels (side, side, 3) uint8, mask (side, side) uint8 of 0 and 1)."
-        s, u, v, f = rng.random(4)
-        im = entry_photo(e, WORK_SIDE).resize((self.crop,)*2, Image.BILINEAR, reducing_gap=3)
-        soft = self.masks.load(e.sha, im.size)
-        x, m, _ = random_resized_crop(im, soft, self.crop, self.scale[0] + s*(self.scale[1]-self.scale[0]), (0, 0) if self.corner else (u, v), f < self.flip)
-        return x, (m >= 128).astype(np.uint8)
+        size, right, down, mirror = rng.random(4)
+        im = entry_photo(entry, WORK_SIDE).resize((self.crop,)*2, Image.BILINEAR, reducing_gap=3)
+        soft = self.masks.load(entry.sha, im.size)
+        least, most = self.scale
+        place = (0, 0) if self.corner else (right, down)
+        pixels, mask, _ = random_resized_crop(im, soft, self.crop, least + size*(most-least), place, mirror < self.flip)
+        return pixels, (mask >= 128).astype(np.uint8)
 
     def __getitem__(self, i):
-        rng, k = rng_of(self.seed, 'sample', i), len(self.entries)
-        order = rng_of(self.seed, 'epoch', i//k).permutation(k)
-        for j in range(10):                                              # a photo that has gone: take the next
-            try: x, y = self.draw(rng, self.entries[order[(i + j) % k]])
-            except NamedMaskError as e: why = e; continue
+        rng, n = rng_of(self.seed, 'sample', i), len(self.entries)
+        order = rng_of(self.seed, 'epoch', i//n).permutation(n)
+        for j in range(10):
+            try: x, y = self.draw(rng, self.entries[order[(i + j) % n]])
+            except NamedMaskError as e:                      # a photo that has gone: take the next
+                why = e
+                continue
             return TensorImage(torch.from_numpy(x).permute(2, 0, 1)), TensorLabels(torch.from_numpy(y))
         raise NamedMaskError(f"Ten photos in a row gave no sample ({why}).")
 
@@ -218,7 +236,7 @@ class SquareSamples(Settings):
     batch_size:int = setting(8, whole(1))
     side:int = setting(224, whole(16))              # Side of a sample, pixels
     scale:tuple = setting((.1, 1.), pair(above=0))  # Range of the random scale factor
-    corner:bool = setting(False, YES_NO)            # Put the scaled photo into the upper left corner, as the release does
+    corner:bool = setting(False, YES_NO)            # The scaled photo lies in the upper left corner, as in the release
     jitter:Jitter = part(Jitter, "a dictionary with some of brightness, contrast, saturation, hue, p and grey")
     blur:Blur = part(Blur, "a dictionary with p and sigma")
 
@@ -233,7 +251,8 @@ def selfmask_dls(
     device=None,
     **how,       # Of `SquareSamples`; workers: processes that read photos
 )->DataLoaders: # x: TensorImage (B, 3, side, side) normalised float, y: TensorLabels (B, side, side), 0 or 1
-    "fastai `DataLoaders` of photos and pseudo-masks. `valid` holds one batch of other samples of the same photos: to look at, not to measure."
+    """fastai `DataLoaders` of photos and pseudo-masks.
+    `valid` holds one batch of other samples of the same photos: to look at, not to measure."""
     workers = how.pop('workers', 0)
     how, (mean, std) = SquareSamples(**how), norm or encoder_norm('')
     device = torch.device(device) if device else default_device()
@@ -241,15 +260,17 @@ def selfmask_dls(
     train, valid = make(n_iters*how.batch_size, seed=seed), make(how.batch_size, seed=seed_of(seed, 'look'))
     to_net = NormalizeBytes.from_stats(mean, std, cuda=device.type == 'cuda')
     changes = [SeedBatch(seed), ColourJitter(**how.jitter), GaussianBlur(**how.blur), to_net]
-    kw = dict(bs=how.batch_size, device=device)
-    return DataLoaders(ArchiveDL(train, start=start, num_workers=workers, after_batch=changes, **kw),
-                       ArchiveDL(valid, num_workers=0, after_batch=[to_net], **kw), device=device)
+    both = dict(bs=how.batch_size, device=device)
+    return DataLoaders(ArchiveDL(train, start=start, num_workers=workers, after_batch=changes, **both),
+                       ArchiveDL(valid, num_workers=0, after_batch=[to_net], **both), device=device)
 
 # %% ../../nbs/08_stages.selfmask.ipynb #8e6fc765
 class PolyToZero(PolySchedule):
     "The poly schedule without a floor; it comes after `fit_resumably`'s own."
     order = 61
-    def __init__(self, lrs, n_iters, start=0, warmup=0): super().__init__(lrs, n_iters, start, floor=0., warmup=warmup)
+
+    def __init__(self, lrs, n_iters, start=0, warmup=0):
+        super().__init__(lrs, n_iters, start, floor=0., warmup=warmup)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PredictorOptimiser(Settings):
@@ -264,17 +285,22 @@ def selfmask_learner(
     dls,      # From `selfmask_dls`
     model,    # `SelfMask`
     as_released:bool=False, # See `ranking_loss`
-    cbs=(), path=None,
+    cbs=(),   # More callbacks
+    path=None,
     **how,    # Of `PredictorOptimiser`
 )->Learner:
     "A fastai `Learner`: dice plus ranking, AdamW, encoder and the rest as two groups; bfloat16 or float16 on a GPU."
     how = PredictorOptimiser(**how)
-    split = lambda m: [list(m.encoder.parameters()), [p for n, p in m.named_parameters() if not n.startswith('encoder.')]]
     adamw = partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=True)
-    learn = Learner(dls, model, loss_func=partial(selfmask_loss, as_released=as_released), opt_func=adamw, splitter=split,
-                    lr=how.lr, wd=how.wd, wd_bn_bias=True, path=path, cbs=list(cbs))
+    learn = Learner(dls, model, loss_func=partial(selfmask_loss, as_released=as_released), opt_func=adamw,
+                    splitter=_split, lr=how.lr, wd=how.wd, wd_bn_bias=True, path=path, cbs=list(cbs))
     learn.start_rates = [how.lr*how.encoder_lr_ratio, how.lr]
     return in_precision(learn, how.precision)
+
+def _split(model):
+    "The parameters of the encoder, and all others."
+    head = [p for name, p in model.named_parameters() if not name.startswith('encoder.')]
+    return [list(model.encoder.parameters()), head]
 
 
 # %% ../../nbs/08_stages.selfmask.ipynb #455e2274
@@ -291,22 +317,25 @@ class SelfMaskTraining(PredictorOptimiser, SquareSamples, Named):
 
 SELFMASK = {
     'paper': SelfMaskTraining(),
-    'mini': SelfMaskTraining(n_queries=10, layers=3, side=96, scale=(.5, 1.), batch_size=16, lr=1e-3, encoder_lr_ratio=.3, warmup=20, workers=0,
-                             jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05), blur=dict(p=0.))}
+    'mini': SelfMaskTraining(n_queries=10, layers=3, side=96, scale=(.5, 1.), batch_size=16, lr=1e-3,
+                             encoder_lr_ratio=.3, warmup=20, workers=0, blur=dict(p=0.),
+                             jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05))}
 SelfMaskTraining.presets, SelfMaskTraining.revised = SELFMASK, {2: {'paper': dict(precision='float32')}}
 
 def selfmask_settings(
-    settings='paper', # 'paper', 'mini', or a dictionary with some of their keys; 'base' in it names the one to start from, 'paper' without
+    settings='paper', # 'paper', 'mini', or a dictionary with some of their keys, and 'base': where they start from
     revision:int=REVISION, # Of the presets
 )->SelfMaskTraining:
     "The same as `SelfMaskTraining.of`."
     return SelfMaskTraining.of(settings, revision=revision)
 
 # %% ../../nbs/08_stages.selfmask.ipynb #cb9a95a7
+_DINO = 'https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth'
+
 def dino_vits8()->TimmFeatures:
     "DINO's ViT-S/8, the encoder that SelfMask starts from; its weights are fetched when they are first used."
-    return TimmFeatures('vit_small_patch8_224', url='https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth',
-                        supervision='nothing', licence='Apache-2.0', label='DINO ViT-S/8')
+    return TimmFeatures('vit_small_patch8_224', url=_DINO, supervision='nothing', licence='Apache-2.0',
+                        label='DINO ViT-S/8')
 
 def selfmask_over(
     features:TimmFeatures, # A vision transformer with its weights
@@ -314,15 +343,19 @@ def selfmask_over(
     **kwargs,              # n_queries, layers, heads
 )->SelfMask:
     "A SelfMask whose encoder is that transformer; everything else starts from random numbers."
-    args = {k: v for k, v in features._args.items() if k not in ('num_classes', 'dynamic_img_size')}
+    args = {name: value for name, value in features._args.items() if name not in ('num_classes', 'dynamic_img_size')}
     model = SelfMask(features.name.partition('.')[0], args, norm=(features.mean, features.std), seed=seed, **kwargs)
     if features.card.source != 'random numbers': model.encoder.load_state_dict(features._load().state_dict())
     return model
 
 def predictor_card(
     cards, # `TeacherCard`s of all that it learned from
-    name='SelfMask', source='trained here', sha256='', licence='as its teachers',
+    name='SelfMask',
+    source='trained here',
+    sha256='',
+    licence='as its teachers',
 )->TeacherCard:
     "The card of a predictor: as strongly supervised as the strongest of its teachers."
-    most = max((c.supervision for c in cards), key=SUPERVISION.index, default='nothing')
-    return TeacherCard(name, 'saliency', most, licence, source, sha256, allow_masks=any(c.allow_masks for c in cards))
+    strongest = max((card.supervision for card in cards), key=SUPERVISION.index, default='nothing')
+    allow_masks = any(card.allow_masks for card in cards)
+    return TeacherCard(name, 'saliency', strongest, licence, source, sha256, allow_masks=allow_masks)

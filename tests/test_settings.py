@@ -7,6 +7,8 @@ from namedmask.core.settings import SHARE, divided, number, one_of, or_none, pai
 from namedmask.stages.distil import STUDENTS, Student
 from namedmask.stages.experts import EXPERTS, Expert
 from namedmask.stages.selfmask import SELFMASK, SelfMaskTraining
+from namedmask.systems.maskcontrast import MaskContrastTraining
+from namedmask.systems.maskdistill import MaskDistill, RcnnTraining
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Inner(Settings):
@@ -66,6 +68,21 @@ def test_the_librarys_presets_survive_a_file(table):
 @pytest.mark.parametrize('kind', [Student, Expert, SelfMaskTraining])
 def test_the_papers_settings_are_the_defaults(kind):
     assert dict(kind.presets['paper']) == dict(kind()) and all('rule' in f.metadata for f in fields(kind))
+
+KEYS = {   # (class, preset): its key in revision 1 and today; another key means that every result is made again
+    ('Student', 'small'): ('253b0cb786f48d37', 'bb0091e36bb10635'), ('Student', 'paper'): ('a5876df5865e705e', 'a21f50728ff489ce'),
+    ('Student', 'mini'): ('504918d50e3109b1', '504918d50e3109b1'), ('Expert', 'paper'): ('69ff559961cd9314', 'e7b77f85d6590dfa'),
+    ('Expert', 'small'): ('a15138c35d9262e9', 'a15138c35d9262e9'), ('Expert', 'mini'): ('59cf0c7d8b923757', '59cf0c7d8b923757'),
+    ('SelfMaskTraining', 'paper'): ('d32a525ab5f6704c', 'a564fa4cfeefffa9'), ('SelfMaskTraining', 'mini'): ('627531e954e74016', '627531e954e74016'),
+    ('MaskContrastTraining', 'paper'): ('48707ebd4ed2625e', '48707ebd4ed2625e'), ('MaskContrastTraining', 'small'): ('69c97876d9776ff2', '69c97876d9776ff2'),
+    ('MaskContrastTraining', 'mini'): ('c00098687ef23854', 'c00098687ef23854'), ('MaskDistill', 'paper'): ('d6fcd979783a69bb', 'd6fcd979783a69bb'),
+    ('MaskDistill', 'mini'): ('f0d5e67a32b51c60', 'f0d5e67a32b51c60'), ('RcnnTraining', 'paper'): ('57c5a32a3e39cd5c', '57c5a32a3e39cd5c'),
+    ('RcnnTraining', 'mini'): ('9f0fa517b3f42cb0', '9f0fa517b3f42cb0'),
+}
+
+@pytest.mark.parametrize('kind', [Student, Expert, SelfMaskTraining, MaskContrastTraining, MaskDistill, RcnnTraining])
+def test_presets_keep_their_keys(kind):
+    assert {(kind.__name__, name): (kind.preset(name, 1).key(), kind.preset(name).key()) for name in kind.presets}.items() <= KEYS.items()
 
 def test_arguments_for_several_classes():
     assert divided(dict(lr=1, p=.2), Toy, Inner) == [dict(lr=1), dict(p=.2)]

@@ -1,8 +1,11 @@
 "Inputs that failed once, as they lie in the shared folder: each gives what its README expects. Skipped where the folder is absent."
-import json, os, shutil, subprocess, sys
+import json, os, shutil, subprocess, sys, threading, traceback
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
+from multiprocessing.connection import Client, Listener
 import numpy as np
 import pytest
-from helpers import ROOT, STUDENT, shared, toy_fit, write_photos
+from helpers import ROOT, STUDENT, register, shared, toy_fit, write_photos
 
 pytestmark = pytest.mark.skipif(shared('cases') is None, reason='the shared cases are not here')
 NM = f'{sys.executable} {ROOT/"tests"/"nm_with_toys.py"}'
@@ -14,14 +17,46 @@ def run_folder(tmp_path_factory):
     toy_fit(photos, root/'run', names='dog=red,cat=green', n=3, experts=False, student=dict(STUDENT, iterations=1))
     return root
 
+def answer(folder, args):
+    "What the command `namedmask` says, complains about and ends with, in a folder; the toy teachers are in the place of those that are not named."
+    from namedmask.cli import main
+    register()
+    if args and args[0] in ('fit', 'index') and '--teachers' not in args: args = [*args, '--teachers', 'toy']
+    said, complaints = StringIO(), StringIO()
+    with chdir(folder), redirect_stdout(said), redirect_stderr(complaints):
+        try: code = main(args)
+        except SystemExit as e: code = e.code
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    return said.getvalue(), complaints.getvalue(), code
+
+def serve(listener):
+    "Answer the commands that nm_with_toys.py sends, until it sends none."
+    while True:
+        with listener.accept() as client:
+            asked = client.recv()
+            if asked is None: return
+            client.send(answer(*asked))
+
+@pytest.fixture(scope='module')
+def server():
+    "Where commands are answered: in a thread of this process, since each of its own would import torch again."
+    with Listener(family='AF_UNIX') as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield listener.address
+        with Client(listener.address) as last: last.send(None)
+        thread.join(20)
+
 @pytest.fixture
-def case(tmp_path, run_folder):
+def case(tmp_path, run_folder, server):
     "Runs a case's own script in a copy of its folder: (the folder, what came out, exit code)."
     def of(name):
         folder = tmp_path/name
         shutil.copytree(shared('cases', name), folder)
         for path in [folder, *folder.rglob('*')]: path.chmod(0o755 if path.is_dir() else 0o644)
-        env = {**os.environ, 'RUN': str(run_folder/'run'), 'NM': NM, 'PHOTOS': str(run_folder/'photos'), 'PYTHONPATH': f'{ROOT/"tests"}:{ROOT}',
+        env = {**os.environ, 'RUN': str(run_folder/'run'), 'NM': NM, 'NM_SERVER': server, 'PHOTOS': str(run_folder/'photos'), 'PYTHONPATH': f'{ROOT/"tests"}:{ROOT}',
                'PATH': f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'}
         done = subprocess.run(['sh', 'run.sh'], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
         assert 'Traceback' not in done.stderr, done.stderr

@@ -6,7 +6,8 @@ from filelock import FileLock
 from helpers import EXPERT, ROOT, STUDENT, ColourDetector, toy_fit
 
 HOME = Path('/tmp/namedmask-0.1')      # its records hold this path
-SAME = dict(names='bird=red,boat=green', n=4, groups={'things': ['bird', 'boat']}, student=dict(STUDENT, channels=32), experts=dict(EXPERT, channels=32))
+NET = dict(channels=32, encoder='mobilenetv3_small_050')
+SAME = dict(names='bird=red,boat=green', n=4, groups={'things': ['bird', 'boat']}, student=dict(STUDENT, **NET), experts=dict(EXPERT, **NET))
 
 @pytest.fixture
 def old():
@@ -76,7 +77,7 @@ def test_a_torn_student_is_trained_again_from_what_is_there(old):
 def test_other_settings_remove_only_what_was_made(old):
     (old/'run'/'student'/'notes.md').write_text('my thoughts on this student')
     before = contents(old/'run', RECORDS)
-    toy_fit(old/'photos', old/'run', **dict(SAME, student=dict(STUDENT, channels=32, iterations=7)))
+    toy_fit(old/'photos', old/'run', **dict(SAME, student=dict(STUDENT, **{**NET, 'iterations': 7})))
     after = contents(old/'run', RECORDS)
     assert after['student/notes.md'] == before['student/notes.md']
     assert {k for k in before if after.get(k) != before[k]} == {'student/model.safetensors', 'student/segmenter.json', 'student/losses.csv'}

@@ -1,6 +1,6 @@
 "The pipeline: what is re-run and what is kept, bad input, full disks, and the report."
-import errno, json, os, re, shutil, subprocess, sys, threading
-from contextlib import contextmanager
+import errno, io, json, os, re, shutil, subprocess, sys, threading
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 import numpy as np
 import pytest
@@ -499,10 +499,13 @@ run = fit({photos!r}, 'red,green', {out!r}, teachers='toy', n=2, student={studen
 print('heavy:', *sorted({{'torch', 'fastai', 'timm', 'cv2', 'sklearn'}} & set(sys.modules)))
 """
 
-def ask(photos, out, report=True, change=''):
-    "`fit` in a process of its own: what it said."
-    code = ASK.format(photos=str(photos), out=str(out), student=FAST['student'], report=report)
-    if change: code = code.replace(*change)
+def ask(photos, out, apart=False):
+    "What `fit` said: in this process, or in one of its own that has imported nothing yet."
+    code = ASK.format(photos=str(photos), out=str(out), student=FAST['student'], report=True)
+    if not apart:
+        said = io.StringIO()
+        with redirect_stdout(said): exec(code, {})
+        return said.getvalue()
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(helpers.ROOT/'tests'), str(helpers.ROOT)])}
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -516,7 +519,7 @@ def test_a_finished_run_is_answered_without_torch(photos, tmp_path):
     first = ask(mine, out)
     assert 'heavy: ' in first and not answered(first)
     before = written(out, '**/*.*')
-    again = ask(mine, out)
+    again = ask(mine, out, apart=True)
     assert answered(again) and [l.split('  (')[0] for l in again.splitlines()[:4]] == [l.split('  (')[0] for l in first.splitlines() if l.startswith(('index', 'archive', 'saliency', 'student'))]
     assert {k for k, v in written(out, '**/*.*').items() if before.get(k) != v} <= {Path('.namedmask.jsonl'), Path('.namedmask.lock')}
     helpers.write_photos(mine, 1, start=70)

@@ -431,14 +431,14 @@ def test_the_released_corner_does_not_move_what_is_cut(tmp_path):
     "A photo larger than the square in one direction: cut along it as before, in a corner across it."
     im = Image.fromarray(np.arange(90*30*3, dtype=np.uint32).astype(np.uint8).reshape(30, 90, 3))
     soft = np.full((30, 90), 255, np.uint8)
-    (a, _, pad), (b, _, corner) = (cut(im, soft, 48, 1., (.3, .6), corner=c) for c in (None, (True, True)))
+    (a, _, pad), (b, _, corner) = (random_resized_crop(im, soft, 48, 1., (.3, .6), corner=c) for c in (None, (True, True)))
     assert (~pad).any(0).all() and (~corner).any(0).all() and not corner[-30:].any()
     assert (a[(~pad).any(1)] == b[-30:]).all()
 
 def test_masks_as_released_are_resized_to_the_nearest_pixel():
     im, soft = Image.new('RGB', (40, 40)), np.zeros((40, 40), np.uint8)
     soft[::2] = 255
-    soft_values = [set(np.unique(cut(im, soft, 32, .8, (0, 0), **kw)[1])) for kw in ({}, {'mask_filter': Image.NEAREST})]
+    soft_values = [set(np.unique(random_resized_crop(im, soft, 32, .8, (0, 0), **kw)[1])) for kw in ({}, {'mask_filter': Image.NEAREST})]
     assert len(soft_values[0]) > 2 and soft_values[1] == {0, 255}
 
 def test_precision_is_a_setting(tmp_path, monkeypatch):

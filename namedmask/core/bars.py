@@ -26,5 +26,7 @@ def progress(
                 mininterval=.1 if live else 30, smoothing=.1)
 
 def _is_live():
-    try: return sys.stderr.isatty() or get_ipython().__class__.__name__ == 'ZMQInteractiveShell'  # noqa: a notebook's shell
+    "Does somebody look on, in a terminal or in a notebook?"
+    if sys.stderr.isatty(): return True
+    try: return get_ipython().__class__.__name__ == 'ZMQInteractiveShell'  # noqa: a notebook's shell
     except NameError: return False

@@ -18,7 +18,8 @@ OPEN_FOLDERS = {}   # path of a folder, as given and resolved -> its `OwnFolder`
 
 def in_the_way(path)->NamedMaskError: # A file of yours where one of ours should go
     "The sentence for a name that a foreign file has taken."
-    return NamedMaskError(f"{path} is in the way: it is not one of our files, so it is not replaced; move it, or choose another folder.")
+    return NamedMaskError(f"{path} is in the way: it is not one of our files, so it is not replaced; "
+                          "move it, or choose another folder.")
 
 # %% ../../nbs/core/claims.ipynb #78e56bee
 def owner_of(path):
@@ -29,7 +30,8 @@ def owner_of(path):
     own = _nearest(path) or _nearest(real)
     if own is None: return None
     if not real.startswith(own.home + os.sep):
-        raise NamedMaskError(f"{path} lies behind a link that leads out of {own.folder}: nothing is written there; remove the link, or choose another folder.")
+        raise NamedMaskError(f"{path} lies behind a link that leads out of {own.folder}: nothing is written there; "
+                             "remove the link, or choose another folder.")
     return own, Path(os.path.relpath(real, own.home)).as_posix()
 
 def _nearest(path):

@@ -38,10 +38,13 @@ def parse_json(
 ):
     "JSON from outside; one that is broken, too deep or of another kind is a `NamedMaskError`."
     try: value = json.loads(text)
-    except RecursionError as e: raise NamedMaskError(f"{what} is nested too deeply to be one of our files: restore it from a copy.") from e
-    except ValueError as e: raise NamedMaskError(f"{what} is not valid JSON ({e}): delete it or restore it from a copy.") from e
+    except RecursionError as e:
+        raise NamedMaskError(f"{what} is nested too deeply to be one of our files: restore it from a copy.") from e
+    except ValueError as e:
+        raise NamedMaskError(f"{what} is not valid JSON ({e}): delete it or restore it from a copy.") from e
     if kind is not None and not isinstance(value, kind):
-        raise NamedMaskError(f"{what} holds {_KINDS.get(type(value), 'a number or nothing')} where {_KINDS[kind]} belongs: restore it from a copy.")
+        present = _KINDS.get(type(value), 'a number or nothing')
+        raise NamedMaskError(f"{what} holds {present} where {_KINDS[kind]} belongs: restore it from a copy.")
     return value
 
 def read_json(
@@ -56,7 +59,8 @@ def read_json(
 def read_lines(path)->list:  # A text file
     "The lines of a UTF-8 text file. Only a line feed ends a line: U+2028 and its like may stand in a file's name."
     try: text = read_bytes(path).decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise NamedMaskError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
+    except UnicodeDecodeError as e:
+        raise NamedMaskError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
     return [line.removesuffix('\r') for line in text.removesuffix('\n').split('\n')] if text else []
 
 # %% ../../nbs/core/files.ipynb #1e0f7b2d
@@ -88,11 +92,13 @@ def write_json(path, obj):
 # %% ../../nbs/core/files.ipynb #0b69539e
 class JsonLines:
     "A file of JSON objects, one a line, that grows at its end and outlives a crash in the middle of a line."
-    def __init__(self, path): self.path, self.skipped, self._ready = Path(path), 0, False
+    def __init__(self, path):
+        self.path, self.skipped, self._ready = Path(path), 0, False
 
     def read(self)->list:
         "All whole lines; what is no JSON object is passed over, and counted in `skipped`."
-        lines = [o for o in read_bytes(self.path).split(b'\n') if o.strip()] if os.path.lexists(self.path) else []
+        content = read_bytes(self.path) if os.path.lexists(self.path) else b''
+        lines = [line for line in content.split(b'\n') if line.strip()]
         objects, self.skipped = _all_at_once(lines), 0
         if objects is not None: return objects
         objects = []
@@ -111,7 +117,8 @@ class JsonLines:
                 f.write(text.encode('utf-8', 'backslashreplace'))
 
     def _make_ready(self):
-        if self.path.is_symlink(): raise NamedMaskError(f"{self.path} is a link to another file, to which nothing is added: remove the link.")
+        if self.path.is_symlink():
+            raise NamedMaskError(f"{self.path} is a link to another file, to which nothing is added: remove the link.")
         if self.path.name != RECORD: claim(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         check_regular(self.path)
@@ -131,7 +138,7 @@ def _whole_lines(f, block=1 << 16):
     while end:
         start = max(0, end - piece)
         f.seek(start)
-        at = f.read(end - start).rfind(b'\n')
-        if at >= 0: return start + at + 1
+        line_feed = f.read(end - start).rfind(b'\n')
+        if line_feed >= 0: return start + line_feed + 1
         end, piece = start, block
     return 0

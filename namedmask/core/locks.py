@@ -17,6 +17,7 @@ from .owned import own_folder, sweep
 # %% ../../nbs/core/locks.ipynb #2c7b70f1
 _HELD = {}     # resolved folder -> the thread of this process that has its lock
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
 def end_with_parent(
     every:float=.2, # Seconds between two looks
 ):
@@ -34,9 +35,11 @@ def locked(
     folder,       # A folder of ours, made if it does not exist
     shared=False, # As for `own_folder`
 ):                # Yields the `OwnFolder`
-    "Keep other processes and threads out of a folder while the block runs; what killed processes left half-written is deleted first."
+    "Keep other processes and threads out of a folder during the block; what killed ones left half-written goes first."
     own = own_folder(folder, shared)
-    if _HELD.get(own.home) == threading.get_ident(): yield own; return
+    if _HELD.get(own.home) == threading.get_ident():
+        yield own
+        return
     lock = _take(own)
     _HELD[own.home] = threading.get_ident()
     try:
@@ -51,12 +54,19 @@ def _take(own):
     "The lock of a folder; None on a file system without locks."
     from filelock import FileLock, Timeout
     path = own.folder/LOCK
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
-        raise NamedMaskError(f"{path} is in the way: it is not the library's lock, which is an empty file; move it, or choose another folder.")
+    foreign = os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size)
+    if foreign:
+        raise NamedMaskError(f"{path} is in the way: it is not the library's lock, which is an empty file; "
+                             "move it, or choose another folder.")
     lock = FileLock(path, timeout=PATIENCE, fallback_to_soft=False)    # a soft lock would outlive a killed process
     try: lock.acquire()
-    except Timeout as e: raise NamedMaskError(f"Another process is working in {own.folder}: wait for it, or choose another folder.") from e
+    except Timeout as e:
+        busy = f"Another process is working in {own.folder}: wait for it, or choose another folder."
+        raise NamedMaskError(busy) from e
     except OSError as e:
-        if e.errno in _NO_LOCKS: return print(f"note: the file system of {own.folder} has no locks: start no second command on this folder while one runs.", file=sys.stderr)
-        with explain_write(path): raise
+        if e.errno not in _NO_LOCKS:
+            with explain_write(path): raise
+        print(f"note: the file system of {own.folder} has no locks: "
+              "start no second command on this folder while one runs.", file=sys.stderr)
+        return None
     return lock

@@ -15,9 +15,10 @@ from .files import JsonLines, read_json
 from .paths import stays_inside
 
 # %% ../../nbs/core/old_folders.ipynb #556d3db4
-_OLD_STAGE = ('stage.json', '.lock', 'cards.json', 'notes.json', 'index.db', 'index.db-*', 'vectors-*.f16', 'vectors.npy', 'manifest.csv', 'edits.csv', '*.npz',
-              'checkpoint.pt', 'losses.csv', 'model.safetensors', 'segmenter.json', 'selfmask.safetensors', 'refined.jsonl', 'photos.jsonl',
-              'counts.jsonl', 'clusters.json', '??/*.png')
+_OLD_STAGE = ('stage.json', '.lock', 'cards.json', 'notes.json', 'index.db', 'index.db-*', 'vectors-*.f16',
+    'vectors.npy', 'manifest.csv', 'edits.csv', '*.npz', 'checkpoint.pt', 'losses.csv', 'model.safetensors',
+    'segmenter.json', 'selfmask.safetensors', 'refined.jsonl', 'photos.jsonl', 'counts.jsonl', 'clusters.json',
+    '??/*.png')
 _OLD_FLAT = {'maskdistill-labels': ('*.png',)}
 _OLD_RUN = ('run.json', 'results.jsonl', 'report.html', 'skipped.csv', '.lock', 'sheets/*.jpg')
 _OLD_MASK = re.compile(r'[0-9a-zA-Z_-]{2}/[0-9a-zA-Z_-]{3,128}\.png')
@@ -32,11 +33,14 @@ def old_files(folder):
     "Names of the files that 0.1 made in a folder which has no record; none if it is not one of its folders."
     folder = Path(folder)
     stage, run, network = (_object_or_none(folder/f) for f in ('stage.json', 'run.json', 'segmenter.json'))
-    if isinstance(stage.get('key'), str) and isinstance(stage.get('settings'), dict): names = _matching(folder, _OLD_STAGE + _OLD_FLAT.get(stage['settings'].get('stage'), ()))
-    elif isinstance(run.get('settings'), dict) and 'teachers' in run: names = _matching(folder, _OLD_RUN)
-    elif isinstance(network.get('model'), dict) and 'names' in network: names = _matching(folder, ('segmenter.json', 'model.safetensors'))
+    is_stage = isinstance(stage.get('key'), str) and isinstance(stage.get('settings'), dict)
+    is_run = isinstance(run.get('settings'), dict) and 'teachers' in run
+    is_network = isinstance(network.get('model'), dict) and 'names' in network
+    if is_stage: names = _matching(folder, _OLD_STAGE + _OLD_FLAT.get(stage['settings'].get('stage'), ()))
+    elif is_run: names = _matching(folder, _OLD_RUN)
+    elif is_network: names = _matching(folder, ('segmenter.json', 'model.safetensors'))
     else: names = _old_predictions(folder) or _old_masks(folder) or _old_table(folder)
-    return names + [t for t in _temporaries(folder, names) if t not in names]
+    return names + [name for name in _temporaries(folder, names) if name not in names]
 
 def _matching(folder, patterns):
     "Files of `folder` whose names fit one of the patterns."
@@ -47,14 +51,15 @@ def _matching(folder, patterns):
 def _temporaries(folder, names):
     "Half-written files of 0.1 beside its other files."
     parents = sorted({(folder/n).parent for n in names})
-    return [p.relative_to(folder).as_posix() for d in parents for p in d.glob('.*.tmp*') if OLD_TEMPORARY.fullmatch(p.name)]
+    paths = [p for parent in parents for p in parent.glob('.*.tmp*') if OLD_TEMPORARY.fullmatch(p.name)]
+    return [p.relative_to(folder).as_posix() for p in paths]
 
 # %% ../../nbs/core/old_folders.ipynb #a97edc61
 def _old_predictions(folder):
     "What a ledger of 0.1 says that it wrote, and its legends."
-    lines = [o for o in JsonLines(folder/'predictions.jsonl').read() if {'source', 'sha', 'labels'} <= set(o)]
+    lines = [line for line in JsonLines(folder/'predictions.jsonl').read() if {'source', 'sha', 'labels'} <= set(line)]
     if not lines: return []
-    names = [o.get(k) for o in lines for k in ('labels', 'overlay')]
+    names = [line.get(k) for line in lines for k in ('labels', 'overlay')]
     names = [n for n in names if stays_inside(n) and n.startswith(('labels/', 'overlays/'))]
     names += ['predictions.jsonl', 'legend.json', 'legend.csv', 'legend.png']
     return sorted({n for n in names if (folder/n).is_file()})
@@ -67,4 +72,4 @@ def _old_masks(folder):
 def _old_table(folder):
     "The results of a comparison; its labs have records of their own."
     rows = JsonLines(folder/'results.jsonl').read()
-    return ['results.jsonl'] if rows and all('system' in o and 'card' in o for o in rows) else []
+    return ['results.jsonl'] if rows and all('system' in row and 'card' in row for row in rows) else []

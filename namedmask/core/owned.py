@@ -26,15 +26,16 @@ class OwnFolder:
 
     def refresh(self):
         "Read the record again. A name whose file has gone counts no longer: what you put there later is yours."
-        now = self.record.stat() if self.record.exists() else None
-        state = now and (now.st_ino, now.st_size, now.st_mtime_ns)
+        about = self.record.stat() if self.record.exists() else None
+        state = about and (about.st_ino, about.st_size, about.st_mtime_ns)
         if state is None or state != self.read: self.names, self.stale = _replay(self.record)
         self.read, self.files = state, _present(self.folder, self.names)
 
     def note(self, *lines):
         "Add lines to the record."
         if not self.record.exists():
-            raise NamedMaskError(f"The folder {self.folder} was removed while it was being worked in: run the same command again.")
+            raise NamedMaskError(f"The folder {self.folder} was removed while it was being worked in: "
+                                 "run the same command again.")
         JsonLines(self.record).append(*lines)
 
     def claim(self, name:str):
@@ -55,7 +56,7 @@ class OwnFolder:
             self.files |= set(new)
 
     def temporary(self)->str:
-        "A word in the names of this process's half-written files; it stands in the record, so that they can be told from yours."
+        "A word in the names of this process's half-written files. It stands in the record, to tell them from yours."
         with self.guard:
             if self.token is None:
                 word = secrets.token_hex(4)
@@ -88,7 +89,7 @@ def _replay(record):
     return names, words
 
 def owned_files(folder)->set:
-    "Names (relative, with /) of the files in `folder` that the library made: by its record, or by what folders of 0.1 look like."
+    "Names (relative, with /) of the files in `folder` that the library made, by its record or as 0.1 made them."
     record = Path(folder)/RECORD
     return _replay(record)[0] if record.is_file() else set(old_files(folder))
 
@@ -111,13 +112,16 @@ def own_folder(
     shared=False, # It may hold files of others, which stay as they are; else it has to be new, empty or ours
     photos=False, # What goes there are photos to work on, painted scenes say: they are ours, and found like yours
 )->OwnFolder:
-    "Make a folder ready for our files; one that is not empty and not ours is a `NamedMaskError`, unless it is `shared`."
+    "Make a folder ready for our files; one that is neither empty nor ours nor `shared` is a `NamedMaskError`."
     folder = Path(folder)
+    record = folder/RECORD
     with explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder/RECORD).is_symlink(): raise NamedMaskError(f"{folder/RECORD} is a link, not a record of ours: move it, or choose another folder.")
-        home, new = os.path.realpath(folder), not (folder/RECORD).exists()
-        if not new and not (folder/RECORD).is_file(): raise NamedMaskError(f"{folder/RECORD} is not a file: move it, or choose another folder.")
+        if record.is_symlink():
+            raise NamedMaskError(f"{record} is a link, not a record of ours: move it, or choose another folder.")
+        home, new = os.path.realpath(folder), not record.exists()
+        if not new and not record.is_file():
+            raise NamedMaskError(f"{record} is not a file: move it, or choose another folder.")
         if new: _begin_record(folder, shared, photos)
         elif not shared and not is_ours(folder): refuse_foreign(folder)
     if new or home not in OPEN_FOLDERS: OPEN_FOLDERS[home] = OwnFolder(home)
@@ -125,20 +129,25 @@ def own_folder(
     return OPEN_FOLDERS[home]
 
 def _begin_record(folder, shared, photos):
+    "Write what the folder is, and which files 0.1 made in it."
     old = old_files(folder)
     if not old and not shared: refuse_foreign(folder)
-    JsonLines(folder/RECORD).append(dict(made_by='namedmask', format=1, **{k: True for k, v in dict(shared=shared, photos=photos).items() if v}), *(dict(file=name) for name in sorted(old)))
+    first = dict(made_by='namedmask', format=1)
+    if shared: first['shared'] = True
+    if photos: first['photos'] = True
+    JsonLines(folder/RECORD).append(first, *(dict(file=name) for name in sorted(old)))
 
 def _recorded(folder):
-    "Of a folder with a record: the files that it names, the folders that hold some, and folders with a record of their own."
+    "Of a folder with a record: the files that it names, the folders that hold some, those with records of their own."
     if not (folder/RECORD).is_file(): return set()
-    return {name.partition('/')[0] for name in owned_files(folder)} | {p.parent.name for p in folder.glob(f'*/{RECORD}')}
+    named = {name.partition('/')[0] for name in owned_files(folder)}
+    return named | {record.parent.name for record in folder.glob(f'*/{RECORD}')}
 
 def refuse_foreign(folder):
     "A folder that holds something and is not ours is a `NamedMaskError`."
-    there = sorted({*os.listdir(folder)} - _recorded(Path(folder)) - _CLUTTER - {RECORD, LOCK})
-    if there:
-        raise NamedMaskError(f"{folder} is not empty and was not made by namedmask (it holds {there[0]!r}): "
+    foreign = sorted({*os.listdir(folder)} - _recorded(Path(folder)) - _CLUTTER - {RECORD, LOCK})
+    if foreign:
+        raise NamedMaskError(f"{folder} is not empty and was not made by namedmask (it holds {foreign[0]!r}): "
                              "give a new or an empty folder; nothing in this one was touched.")
 
 # %% ../../nbs/core/owned.ipynb #955e982d
@@ -164,7 +173,8 @@ def _drop(own, names):
             path = own.folder/name
             inside = os.path.commonpath([home, os.path.realpath(path.parent)]) == home
             if inside: path.unlink(missing_ok=True)      # else a folder was replaced by a link to somewhere else
-        for parent in sorted({p for n in names for p in PurePosixPath(n).parents if p.name}, key=lambda p: -len(p.parts)):
+        parents = {p for n in names for p in PurePosixPath(n).parents if p.name}
+        for parent in sorted(parents, key=lambda p: -len(p.parts)):
             try: (own.folder/parent).rmdir()
             except OSError: pass                   # something of yours is in it
         own.files -= set(names)
@@ -175,7 +185,8 @@ def sweep(own:OwnFolder):
     _drop(own, [n for n in own.files if OLD_TEMPORARY.fullmatch(n.rpartition('/')[2])])
     words = own.stale - {own.token}
     if not words: return
-    for parent in map(own.folder.joinpath, {'', *(n.rpartition('/')[0] for n in own.names)}):     # also of files that never came to be
+    parents = {'', *(n.rpartition('/')[0] for n in own.names)}           # also of files that never came to be
+    for parent in map(own.folder.joinpath, parents):
         for path in parent.glob('.*.tmp*') if parent.is_dir() else ():
             if any(f'.{word}.tmp' in path.name for word in words): path.unlink(missing_ok=True)
     own.note(*(dict(swept=word) for word in sorted(words)))
@@ -183,8 +194,10 @@ def sweep(own:OwnFolder):
 
 # %% ../../nbs/core/owned.ipynb #eefdd475
 class OurFiles:
-    "Tells the library's files from yours: `path in OurFiles()` asks the records of all folders above the path, each read once."
-    def __init__(self): self.above, self.names = {}, {}    # folder -> [(how much of a path leads to a record, names in it)]; folder -> names
+    "Tells the library's files from yours: `path in OurFiles()` asks the records of all folders above, each read once."
+    def __init__(self):
+        self.above = {}    # folder -> [(how much of a path leads to a record, names in it)]
+        self.names = {}    # folder -> names in its record
 
     def __contains__(self, path):
         folder, name = os.path.split(path)
@@ -192,7 +205,7 @@ class OurFiles:
         return any(prefix + name in names for prefix, names in self.above[folder])
 
     def _records(self, folder):
-        "(path from a folder with a record to `folder`, with a slash at its end; the names in the record), from the nearest up."
+        "(path from a folder with a record to `folder`, with a slash at its end; names in it), the nearest first."
         below, above = '', None
         while folder != above:
             if self._of(folder): yield below, self._of(folder)
@@ -202,5 +215,5 @@ class OurFiles:
     def _of(self, folder):
         if folder not in self.names:
             try: self.names[folder] = set() if _says(folder, 'photos') else owned_files(folder)
-            except NamedMaskError: self.names[folder] = set()     # a folder above that is none of ours need not be readable
+            except NamedMaskError: self.names[folder] = set()   # a folder above that is not ours may be unreadable
         return self.names[folder]

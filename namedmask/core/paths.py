@@ -20,19 +20,23 @@ def safe_join(
     "`root/rel`, or a `NamedMaskError` if that is outside `root` (symbolic links inside `root` are allowed)."
     base, rel = os.path.abspath(root), str(rel)
     joined = os.path.normpath(os.path.join(base, rel))
-    if '\0' in rel or os.path.isabs(rel) or os.path.commonpath([base, joined]) != base:
+    leaves = '\0' in rel or os.path.isabs(rel) or os.path.commonpath([base, joined]) != base
+    if leaves:
         raise NamedMaskError(f"The path {rel!r} leaves its folder {root}: a manifest may only name files inside it.")
     return Path(os.path.normpath(os.path.join(root, rel)))
 
 def slug(name:str)->str:
     "A file name for a category name: its letters and digits, and a hash where something had to go."
-    s = re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')
-    return s if s == name and 0 < len(s) <= 100 else f"{s[:40]}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}".lstrip('-')
+    word = re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')
+    if word == name and 0 < len(word) <= 100: return word
+    digest = hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]
+    return f'{word[:40]}-{digest}'.lstrip('-')
 
 # %% ../../nbs/core/paths.ipynb #1c9ca9b4
 def stays_inside(name):
     "Is it a relative path that does not climb out of its folder?"
-    return isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name) and ('..' not in name or '..' not in re.split(r'[/\\]', name))
+    if not isinstance(name, str) or not name or '\0' in name or os.path.isabs(name): return False
+    return '..' not in name or '..' not in re.split(r'[/\\]', name)     # the first look is quick, and mostly enough
 
 # %% ../../nbs/core/paths.ipynb #a123a864
 def cache_dir()->Path:

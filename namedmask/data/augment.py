@@ -25,7 +25,7 @@ def each_photo(
     "Do something to each photo of a batch, as OpenCV takes photos."
     x = x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
-    for o in zip(*(t.permute(0, 2, 3, 1).numpy() for t in (x, out)), *args): f(*o)
+    for photo_and_more in zip(*(batch.permute(0, 2, 3, 1).numpy() for batch in (x, out)), *args): f(*photo_and_more)
     return out
 
 def to_bytes(x): # floats
@@ -46,13 +46,13 @@ def colour_matrix(
     h,        # (B,) turn of the hue, in whole turns; 0 changes nothing
     mean,     # (B,3) mean colour of each image
 )->tuple: # (B,3,3) matrix and (B,3,1) shift: new colour = matrix @ colour + shift
-    "Brightness, then saturation, hue and contrast, as one matrix and one shift for each image, on the device of `mean`."
-    b, c, s, h, weights = (o.to(mean.device, non_blocking=True) for o in (b, c, s, h, _GREY))
+    "Brightness, then saturation, hue and contrast, as a matrix and a shift for each image, on the device of `mean`."
+    b, c, s, h, weights = (t.to(mean.device, non_blocking=True) for t in (b, c, s, h, _GREY))
+    b, c, s = (t.view(-1, 1, 1) for t in (b, c, s))
     eye, grey = torch.eye(3, device=mean.device).expand(len(b), 3, 3), weights.expand(3, 3)
-    v = lambda t: t.view(-1, 1, 1)
-    m = _turn(h*2*math.pi) @ (v(s)*eye + (1-v(s))*grey) * v(b)
-    level = (m @ mean[..., None] * weights.view(1, 3, 1)).sum(1, keepdim=True)     # mean grey after these steps
-    return m * v(c), (1-v(c)) * level.expand(-1, 3, 1)
+    matrix = _turn(h*2*math.pi) @ (s*eye + (1-s)*grey) * b
+    level = (matrix @ mean[..., None] * weights.view(1, 3, 1)).sum(1, keepdim=True)     # mean grey after these steps
+    return matrix * c, (1-c) * level.expand(-1, 3, 1)
 
 # %% ../../nbs/data/augment.ipynb #5a4745b1
 def mean_colour(
@@ -61,7 +61,8 @@ def mean_colour(
     "The mean colour of each photo of a batch."
     import cv2
     if x.device.type != 'cpu': return x.float().mean((2, 3))
-    return torch.tensor([cv2.mean(o)[:3] for o in x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()])
+    photos = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+    return torch.tensor([cv2.mean(photo)[:3] for photo in photos])
 
 def recolour(
     x,     # (B,3,H,W) bytes
@@ -77,7 +78,7 @@ def _recolour_all(x, m, shift):
 
 def _recolour_each(x, m, shift):
     import cv2
-    return each_photo(lambda a, to, m: cv2.transform(a, m, to), x, torch.cat([m, shift], 2).numpy())
+    return each_photo(lambda photo, to, matrix: cv2.transform(photo, matrix, to), x, torch.cat([m, shift], 2).numpy())
 
 # %% ../../nbs/data/augment.ipynb #4dac1365
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,24 +94,27 @@ class Jitter(Settings):
 
 @takes(Jitter)
 class ColourJitter(Transform):
-    "Random brightness, contrast, saturation and hue for each photo of a batch of bytes, some photos grey (NamedMask, section 4.2)."
+    "Random brightness, contrast, saturation and hue for each photo of a batch of bytes (NamedMask, section 4.2)."
     order, split_idx = 30, 0
     def __init__(self, *args, **kwargs): # As for `Jitter`
         how = Jitter(*args, **kwargs)
-        self.amount, self.hue, self.p, self.grey = (how.brightness, how.contrast, how.saturation), how.hue, how.p, how.grey
+        self.amount, self.hue = (how.brightness, how.contrast, how.saturation), how.hue
+        self.p, self.grey = how.p, how.grey
 
     def encodes(self, x:TensorImage):
         n, x = len(x), _bytes_of(x)
-        on = (torch.rand(n) < self.p).float()
-        b, c, s = (1 + on*a*(2*torch.rand(n)-1) for a in self.amount)
-        h = on*self.hue*(2*torch.rand(n)-1)
-        s = torch.where(torch.rand(n) < self.grey, 0., s)
-        return TensorImage(recolour(x, *colour_matrix(b, c, s, h, mean_colour(x))))     # the random numbers come from the CPU: the same on any device
+        on = (torch.rand(n) < self.p).float()              # drawn on the CPU: the same numbers for any device
+        brightness, contrast, saturation = (1 + on*amount*(2*torch.rand(n)-1) for amount in self.amount)
+        turn = on*self.hue*(2*torch.rand(n)-1)
+        saturation = torch.where(torch.rand(n) < self.grey, 0., saturation)
+        return TensorImage(recolour(x, *colour_matrix(brightness, contrast, saturation, turn, mean_colour(x))))
 
 # %% ../../nbs/data/augment.ipynb #4dac1366
 def _bytes_of(x):
     "A batch as a plain tensor of bytes."
-    if x.dtype != torch.uint8: raise NamedMaskError(f"This transform takes photos as bytes (uint8), not as {x.dtype}: put it before the normalisation.")
+    if x.dtype != torch.uint8:
+        raise NamedMaskError(f"This transform takes photos as bytes (uint8), not as {x.dtype}: "
+                             "put it before the normalisation.")
     return x.as_subclass(torch.Tensor)
 
 # %% ../../nbs/data/augment.ipynb #87c5a2c0
@@ -133,23 +137,26 @@ class GaussianBlur(Transform):
         on = torch.rand(len(x)) < self.p
         sigma = self.sigma[0] + (self.sigma[1]-self.sigma[0])*torch.rand(len(x))
         if not on.any(): return x
-        return TensorImage((_blur_each if x.device.type == 'cpu' else _blur_all)(_bytes_of(x), on, sigma))
+        blur = _blur_each if x.device.type == 'cpu' else _blur_all
+        return TensorImage(blur(_bytes_of(x), on, sigma))
 
 # %% ../../nbs/data/augment.ipynb #5b8a805b
 def _blur_all(x, on, sigma):
     "Blur the photos `on` (B,) of (B,3,H,W) with `sigma` (B,), all at once."
-    i, r = on.nonzero()[:, 0].to(x.device, non_blocking=True), math.ceil(3*sigma[on].max())
-    s, t = sigma[on, None], torch.arange(-r, r+1)
-    k = torch.exp(-t**2/(2*s**2)) * (t.abs() <= (3*s).ceil())
-    k = (k/k.sum(1, keepdim=True)).repeat_interleave(3, 0).to(x.device, non_blocking=True)
-    y = F.pad(x[i].reshape(1, len(k), *x.shape[2:]).float(), (r,)*4, mode='replicate')
-    y = F.conv2d(F.conv2d(y, k[:, None, :, None], groups=len(k)), k[:, None, None, :], groups=len(k))
-    return x.index_copy(0, i, to_bytes(y).view(-1, *x.shape[1:]))
+    chosen = on.nonzero()[:, 0].to(x.device, non_blocking=True)
+    sigma, radius = sigma[on, None], math.ceil(3*sigma[on].max())
+    at = torch.arange(-radius, radius+1)
+    kernel = torch.exp(-at**2/(2*sigma**2)) * (at.abs() <= (3*sigma).ceil())
+    kernel = (kernel/kernel.sum(1, keepdim=True)).repeat_interleave(3, 0).to(x.device, non_blocking=True)
+    n = len(kernel)                                           # one for each channel of each photo
+    y = F.pad(x[chosen].reshape(1, n, *x.shape[2:]).float(), (radius,)*4, mode='replicate')
+    y = F.conv2d(F.conv2d(y, kernel[:, None, :, None], groups=n), kernel[:, None, None, :], groups=n)
+    return x.index_copy(0, chosen, to_bytes(y).view(-1, *x.shape[1:]))
 
 def _blur_each(x, on, sigma):
     "Blur the photos `on` (B,) of (B,3,H,W) with `sigma` (B,), one after the other."
     import cv2
-    def one(a, to, s):
-        if s: cv2.GaussianBlur(a, (2*math.ceil(3*s) + 1,)*2, s, to, borderType=cv2.BORDER_REPLICATE)
-        else: to[:] = a
+    def one(photo, to, sigma):
+        if sigma: cv2.GaussianBlur(photo, (2*math.ceil(3*sigma) + 1,)*2, sigma, to, borderType=cv2.BORDER_REPLICATE)
+        else: to[:] = photo
     return each_photo(one, x, torch.where(on, sigma, 0).tolist())

@@ -17,9 +17,17 @@ from .find import _NO_IMAGE, _REMEDIES, _ending, _is_heic, _kind_of_bytes, _not_
 
 # %% ../../nbs/data/decode.ipynb #64eb5f65
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, 200_000_000)  # Pillow's limit is one for the whole process
-_FORMATS = ('JPEG', 'PNG', 'WEBP', 'AVIF', 'BMP', 'DIB', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'QOI', 'PCX', 'SGI')  # none of them runs another program
-_TURN = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+# None of these runs another program.
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'AVIF', 'BMP', 'DIB', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'QOI', 'PCX', 'SGI')
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90}
+_STEPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}   # rows, columns
 
 # %% ../../nbs/data/decode.ipynb #fc67634b
 def orientation_of(
@@ -41,7 +49,7 @@ def turned(
     if orientation not in _TURN: return picture
     if isinstance(picture, Image.Image): return picture.transpose(_TURN[orientation])
     if orientation >= 5: picture = np.swapaxes(picture, 0, 1)
-    rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[orientation]
+    rows, columns = _STEPS[orientation]
     return np.ascontiguousarray(picture[::rows, ::columns])
 
 def photo_size(
@@ -74,7 +82,8 @@ def _finite(a): return np.nan_to_num(a, posinf=0, neginf=0) if a.dtype.kind == '
 def _extent(a):
     "(least value, greatest value, are all of them whole numbers?) of an array (H, W, ...)."
     strips = (_finite(a[rows]) for rows in _strips(*a.shape[:2]))
-    low, high, whole = zip(*((float(o.min()), float(o.max()), bool((o == np.rint(o)).all())) for o in strips))
+    found = ((float(strip.min()), float(strip.max()), bool((strip == np.rint(strip)).all())) for strip in strips)
+    low, high, whole = zip(*found)
     return min(low), max(high), all(whole)
 
 def _levels(a):
@@ -84,7 +93,8 @@ def _levels(a):
     if whole and 0 <= low and high <= 65535:
         bits = next(o for o in (8, 12, 16) if high < 2**o)
         plain = bits == 16 or bits == 8 and a.dtype.itemsize == 4    # what a file of 16, or of 32 bits, holds as a rule
-        return 0, 2**bits - 1, None if plain else f"its greatest value is {high:.0f}, so it was read as a picture of {bits} bits"
+        guess = f"its greatest value is {high:.0f}, so it was read as a picture of {bits} bits"
+        return 0, 2**bits - 1, None if plain else guess
     if 0 <= low and 16 <= high <= 255: return 0, 255, None
     return low, high, f"its values go from {low:g} to {high:g}, so they were stretched from black to white"
 
@@ -100,7 +110,8 @@ def _to_8bit(a, note=None):
 # %% ../../nbs/data/decode.ipynb #ad41ba68
 def _deep_colour(im):
     "The bytes of an opened colour picture of 16 bits a channel, of which Pillow keeps the upper 8; None for any other."
-    if im.mode not in ('RGB', 'RGBA', 'LA') or not any(';16' in str(tile) for tile in getattr(im, 'tile', ())): return None
+    if im.mode not in ('RGB', 'RGBA', 'LA'): return None
+    if not any(';16' in str(tile) for tile in getattr(im, 'tile', ())): return None
     at = im.fp.tell()
     im.fp.seek(0)
     data = im.fp.read()
@@ -108,12 +119,13 @@ def _deep_colour(im):
     return data
 
 def _rescued(im, data, note):
-    "A picture of 16 bits a channel that is black in its upper 8, read again in full; the picture itself if it is not so dark."
+    "A picture of 16 bits a channel that is black in its upper 8, read again in full; itself if it is brighter."
     channels = im.getextrema()
     if max(high for _, high in channels[:1 if im.mode == 'LA' else 3]) > 15: return im
     import cv2
     full = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if full is None or full.dtype != np.uint16 or full.ndim != 3 or full.shape[:2] != im.size[::-1]: return im
+    is_deep_colour = full is not None and full.dtype == np.uint16 and full.ndim == 3
+    if not is_deep_colour or full.shape[:2] != im.size[::-1]: return im
     colours = Image.fromarray(_to_8bit(full[..., 2::-1], note))
     if full.shape[2] == 4: colours.putalpha(Image.fromarray(_to_8bit(full[..., 3])))
     return colours
@@ -151,7 +163,8 @@ def _decode(im, short_side=None, note=None):
         draft = im.draft(None, (2*short_side, 2*short_side))
         box = draft and draft[1]
     flat = _flat(_in_8_bits(im, note))
-    if flat.size != size: flat = flat.resize(size, Image.Resampling.BILINEAR, box=box)   # grey stays grey until here: a quarter of the memory
+    if flat.size != size:              # grey stays grey until here: a quarter of the memory
+        flat = flat.resize(size, Image.Resampling.BILINEAR, box=box)
     rgb = turned(flat if flat.mode == 'RGB' else flat.convert('RGB'), orientation_of(im))
     if rgb is im: rgb = im.copy()
     rgb.info = {}                    # the EXIF data went into the pixels: nobody shall turn them again
@@ -164,7 +177,8 @@ def _why_undecoded(e):
     "Why a picture could not be decoded, in a few words."
     if isinstance(e, NamedMaskError): return str(e)
     if isinstance(e, Image.DecompressionBombError): return "it has more than 200 million pixels: make it smaller first"
-    if isinstance(e, MemoryError) or 'out of memory' in str(e): return "there is not enough memory to decode it: make it smaller first"
+    if isinstance(e, MemoryError) or 'out of memory' in str(e):
+        return "there is not enough memory to decode it: make it smaller first"
     if isinstance(e, UnidentifiedImageError): return _NO_IMAGE
     if any(o in str(e) for o in _CUT_SHORT): return "the file is cut short or damaged: fetch it again"
     return f"the image is damaged or of an unknown kind ({' '.join(str(e).split()) or type(e).__name__})"
@@ -201,17 +215,19 @@ def _with_picture(f, formats, work):
 
 def _formats(path, f):
     "The formats in which to look for a picture in an open file."
-    kind = _kind_of_bytes(head := f.read(32))
+    head = f.read(32)
+    kind = _kind_of_bytes(head)
     f.seek(0)
     if kind in _REMEDIES: raise NamedMaskError(f"it is {_refusal(kind)}")
     if _is_heic(head): return ('HEIF',)
     return _FORMATS + ('TGA',)*(_ending(path) == '.tga')        # a format without a mark of its own
 
 def _read(path, work, formats=None, what='', data=None):
-    "What `work` makes of the picture in the file `path`, or in the bytes `data` of it; a failure is a `NamedMaskError` of one sentence."
+    "What `work` makes of the picture in the file `path`, or in its bytes `data`; a failure is a `NamedMaskError`."
     try:
         if data is None and (why := _not_regular(path)): raise NamedMaskError(why)
-        with open(path, 'rb') if data is None else io.BytesIO(data) as f: return _with_picture(f, formats or _formats(path, f), work)
+        with open(path, 'rb') if data is None else io.BytesIO(data) as f:
+            return _with_picture(f, formats or _formats(path, f), work)
     except Exception as e: raise NamedMaskError(f"Cannot read {what}{_shown(path)}: {_why_unreadable(path, e)}.") from e
 
 # %% ../../nbs/data/decode.ipynb #e6748506
@@ -228,8 +244,11 @@ def as_rgb(
     on_note=None,   # Called with what had to be guessed about its values
 )->Image.Image:     # RGB, 8 bits, the right way up; the picture itself if it is so already
     "What `load_image` makes of a file, for a picture that you have: the same pixels."
-    if type(im) is Image.Image and im.mode == 'RGB' and 'transparency' not in im.info and orientation_of(im) == 1: return im
+    plain = type(im) is Image.Image and im.mode == 'RGB' and 'transparency' not in im.info
+    if plain and orientation_of(im) == 1: return im
     try: return _decode(im, None, on_note)
-    except Exception as e: raise NamedMaskError(f"Cannot read {_shown(getattr(im, 'filename', '')) or 'the picture'}: {_why_undecoded(e)}.") from e
+    except Exception as e:
+        name = _shown(getattr(im, 'filename', '')) or 'the picture'
+        raise NamedMaskError(f"Cannot read {name}: {_why_undecoded(e)}.") from e
 
 WORK_SIDE = 512  # Saliency, training and masks work on `load_image(path, WORK_SIDE)`

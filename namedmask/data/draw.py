@@ -29,19 +29,22 @@ def show_row(
     import matplotlib.pyplot as plt
     fig, axs = plt.subplots(1, len(ims), figsize=(width or min(8, height*len(ims)), height*1.15), squeeze=False)
     for k, (ax, im) in enumerate(zip(axs[0], ims)):
-        ax.imshow(im, **kw); ax.axis('off')
+        ax.imshow(im, **kw)
+        ax.axis('off')
         if titles: ax.set_title(titles[k], fontsize=8)
-    plt.tight_layout(pad=.2); plt.show()
+    plt.tight_layout(pad=.2)
+    plt.show()
 
 # %% ../../nbs/data/draw.ipynb #3151cb34
 def palette(
     n:int=256, # How many colours
 )->np.ndarray: # uint8 (n, 3)
     "The colours of PASCAL VOC: black, maroon, green, olive, navy, ...; its rule goes on beyond 256."
-    k, out = np.arange(n), np.zeros((n, 3), np.uint8)
+    numbers, colours = np.arange(n), np.zeros((n, 3), np.uint8)
     for bit in range(8):
-        for c in range(3): out[:, c] |= (((k >> (3*bit + c)) & 1) << (7 - bit)).astype(np.uint8)
-    return out
+        for channel in range(3):
+            colours[:, channel] |= (((numbers >> (3*bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
 
 # %% ../../nbs/data/draw.ipynb #8c4b9577
 def save_labels(
@@ -50,10 +53,11 @@ def save_labels(
     names=None, # The name of each number, background first; kept in the file as text
 ):
     "Write a label map as a PNG with the VOC palette, one of 16 bits as a grey PNG, whole or not at all."
-    a = np.asarray(labels)
-    if a.ndim != 2 or a.dtype not in (np.uint8, np.uint16): raise ValueError(f"a label map is uint8 or uint16 of shape (H, W), not {a.dtype} {a.shape}")
-    im, info = Image.fromarray(a), PngImagePlugin.PngInfo()
-    if a.dtype == np.uint8: im.putpalette(palette().tobytes())
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"a label map is uint8 or uint16 of shape (H, W), not {labels.dtype} {labels.shape}")
+    im, info = Image.fromarray(labels), PngImagePlugin.PngInfo()
+    if labels.dtype == np.uint8: im.putpalette(palette().tobytes())
     if names is not None: info.add_itxt('names', json.dumps(list(names), ensure_ascii=False))
     save_image(path, im, pnginfo=info)
 
@@ -63,7 +67,9 @@ def load_labels(
     "Read a label map: the numbers, not the colours."
     im = _open_png(path, 'label map')
     if im.mode.startswith('I'): return np.array(im).astype(np.uint16)
-    if im.mode not in ('P', 'L', '1'): raise NamedMaskError(f"{path} is a picture of mode {im.mode}, not a label map: save it as an 8-bit PNG with a palette, or in grey, whose values are the labels.")
+    if im.mode not in ('P', 'L', '1'):
+        raise NamedMaskError(f"{path} is a picture of mode {im.mode}, not a label map: "
+                             "save it as an 8-bit PNG with a palette, or in grey, whose values are the labels.")
     return np.array(im).astype(np.uint8)
 
 # %% ../../nbs/data/draw.ipynb #5c9b16c4
@@ -75,12 +81,15 @@ def overlay(
 )->Image.Image:      # RGB, the picture's size
     "Colour the labels over a picture, each with a line of full colour along its edge."
     im, labels = as_rgb(im), np.asarray(labels)
-    if labels.shape != im.size[::-1]: raise ValueError(f"labels {labels.shape} do not fit a picture of (H, W) = {im.size[::-1]}")
-    shown, colours = None if shown is None else list(shown), palette(max(256, int(labels.max(initial=0)) + 1))
+    if labels.shape != im.size[::-1]:
+        raise ValueError(f"labels {labels.shape} do not fit a picture of (H, W) = {im.size[::-1]}")
+    if shown is not None: shown = list(shown)
+    colours = palette(max(256, int(labels.max(initial=0)) + 1))
     out = im.copy()
     for rows in _strips(*labels.shape, pixels=1 << 18):
         box = (0, rows.start, im.width, rows.stop)
-        out.paste(Image.fromarray(_coloured(np.asarray(im.crop(box)), labels, rows, alpha, shown, colours)), box)
+        strip = _coloured(np.asarray(im.crop(box)), labels, rows, alpha, shown, colours)
+        out.paste(Image.fromarray(strip), box)
     return out
 
 def _coloured(picture, labels, rows, alpha, shown, colours):
@@ -88,15 +97,16 @@ def _coloured(picture, labels, rows, alpha, shown, colours):
     mine = labels[rows]
     on = mine > 0 if shown is None else np.isin(mine, shown)
     strength = np.where(_edges(labels, rows), min(1, 2*alpha), alpha)
-    k = np.where(on, strength, 0).astype(np.float32)[..., None]
-    return (picture.astype(np.float32)*(1 - k) + colours[mine]*k + .5).astype(np.uint8)
+    share = np.where(on, strength, 0).astype(np.float32)[..., None]
+    return (picture.astype(np.float32)*(1 - share) + colours[mine]*share + .5).astype(np.uint8)
 
 def _edges(labels, rows):
     "Where, in some rows, one of the four neighbours has another label."
     first, last = max(0, rows.start - 1), min(len(labels), rows.stop + 1)
-    p = np.pad(labels[first:last], 1, mode='edge')[rows.start - first:][:rows.stop - rows.start + 2]
-    mine = p[1:-1, 1:-1]
-    return (p[:-2, 1:-1] != mine) | (p[2:, 1:-1] != mine) | (p[1:-1, :-2] != mine) | (p[1:-1, 2:] != mine)
+    padded = np.pad(labels[first:last], 1, mode='edge')[rows.start - first:][:rows.stop - rows.start + 2]
+    mine = padded[1:-1, 1:-1]
+    above, below, left, right = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    return (above != mine) | (below != mine) | (left != mine) | (right != mine)
 
 # %% ../../nbs/data/draw.ipynb #614d3ab9
 @lru_cache(1)
@@ -140,12 +150,13 @@ def writable(
     return text if text.isascii() and text.isprintable() else ''.join(map(_letter, text))
 
 # %% ../../nbs/data/draw.ipynb #af480f17
-def _thumb(o, size):
+def _thumb(picture, size):
     "A picture, array or path fitted into a square of `size` pixels; None if it cannot be read."
-    try: im = as_rgb(o if isinstance(o, Image.Image) else Image.fromarray(o)) if isinstance(o, (Image.Image, np.ndarray)) else load_image(o, size)
+    if isinstance(picture, np.ndarray): picture = Image.fromarray(picture)
+    try: im = as_rgb(picture) if isinstance(picture, Image.Image) else load_image(picture, size)
     except NamedMaskError: return None
-    k = size/max(im.size)
-    return im.resize((max(1, round(im.width*k)), max(1, round(im.height*k))), Image.Resampling.BILINEAR)
+    scale = size/max(im.size)
+    return im.resize((max(1, round(im.width*scale)), max(1, round(im.height*scale))), Image.Resampling.BILINEAR)
 
 def _fit(draw, text, width, font):
     "`text` in letters that can be written, cut with an ellipsis so that it fits."
@@ -169,11 +180,17 @@ def contact_sheet(
     sheet = Image.new('RGB', (cols*(size + gap) + gap, rows*(size + line + gap) + gap), 'white')
     draw = ImageDraw.Draw(sheet)
     if not images: draw.text((gap + 2, size//2), 'no picture', fill='grey', font=font)
-    for i, o in enumerate(images):
-        x, y, t = gap + i % cols*(size + gap), gap + i//cols*(size + line + gap), _thumb(o, size)
-        if t: sheet.paste(t, (x + (size - t.width)//2, y + (size - t.height)//2))
-        else:
-            draw.rectangle((x, y, x + size - 1, y + size - 1), fill='lightgrey')
-            draw.line((x, y, x + size, y + size), fill='grey'); draw.line((x + size, y, x, y + size), fill='grey')
-        if captions is not None: draw.text((x, y + size + 1), _fit(draw, captions[i], size, font), fill='black', font=font)
+    for i, picture in enumerate(images):
+        x, y = gap + i % cols*(size + gap), gap + i//cols*(size + line + gap)
+        thumb = _thumb(picture, size)
+        if thumb: sheet.paste(thumb, (x + (size - thumb.width)//2, y + (size - thumb.height)//2))
+        else: _draw_missing(draw, x, y, size)
+        if captions is not None:
+            draw.text((x, y + size + 1), _fit(draw, captions[i], size, font), fill='black', font=font)
     return sheet
+
+def _draw_missing(draw, x, y, size):
+    "A crossed-out cell."
+    draw.rectangle((x, y, x + size - 1, y + size - 1), fill='lightgrey')
+    draw.line((x, y, x + size, y + size), fill='grey')
+    draw.line((x + size, y, x, y + size), fill='grey')

@@ -15,8 +15,9 @@ from pathlib import Path
 from ..core import NamedMaskError, OurFiles
 
 # %% ../../nbs/data/find.ipynb #81548d4f
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.jpe', '.jfif', '.mpo', '.apng', '.avif', '.bmp', '.dib', '.gif', '.tif', '.tiff',
-                  '.ppm', '.pgm', '.pbm', '.pnm', '.pfm', '.jp2', '.j2k', '.jpf', '.jpx', '.qoi', '.pcx', '.sgi', '.tga')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.jpe', '.jfif', '.mpo', '.apng', '.avif', '.bmp', '.dib', '.gif',
+    '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.pfm', '.jp2', '.j2k', '.jpf', '.jpx', '.qoi', '.pcx', '.sgi',
+    '.tga')
 
 # %% ../../nbs/data/find.ipynb #5060995e
 _REMEDIES = {'HEIC photo': "`pip install pillow-heif` makes such files readable",
@@ -25,31 +26,35 @@ _REMEDIES = {'HEIC photo': "`pip install pillow-heif` makes such files readable"
              'drawing': "export such files as JPEG or PNG first",
              'document': "export the pictures in such files as JPEG or PNG first",
              'unusual picture': "convert such files to JPEG or PNG first"}
-_ENDINGS = {'image': ' '.join(IMAGE_SUFFIXES),
-            'camera raw file': '.3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f',
-            'video': '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv',
-            'drawing': '.ai .cdr .emf .eps .kra .psb .psd .svg .svgz .wmf .xcf',
-            'document': '.djvu .doc .docx .odp .pdf .ppt .pptx .ps',
-            'unusual picture': '.cur .dcm .dds .exr .fit .fits .hdr .icns .ico .jxl .jxr .nii .wdp .xbm .xpm',
-            # A sidecar of a photo, an unfinished download or a preview is no photo of its own.
-            'other': '.aae .thm .xmp .crdownload .part .tmp '
-                     '.bat .bib .c .cfg .conf .cpp .css .csv .h .htm .html .ini .ipynb .jl .js .json .jsonl .lock .log .m .md .py .pyc .r .rst '
-                     '.sh .sql .srt .tex .toml .ts .tsv .txt .url .vtt .xml .yaml .yml '
-                     '.7z .bz2 .db .db-shm .db-wal .dll .exe .gz .iso .lnk .rar .so .sqlite .tar .tgz .torrent .ttf .xz .zip .zst '
-                     '.arrow .bin .ckpt .h5 .hdf5 .mat .npy .npz .onnx .parquet .pkl .pt .pth .safetensors .xls .xlsx '
-                     '.aac .flac .m4a .mid .mp3 .ogg .opus .wav'}
+_ENDINGS = {
+    'image': ' '.join(IMAGE_SUFFIXES),
+    'camera raw file': '.3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw '
+        '.rw2 .rwl .sr2 .srf .srw .x3f',
+    'video': '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv',
+    'drawing': '.ai .cdr .emf .eps .kra .psb .psd .svg .svgz .wmf .xcf',
+    'document': '.djvu .doc .docx .odp .pdf .ppt .pptx .ps',
+    'unusual picture': '.cur .dcm .dds .exr .fit .fits .hdr .icns .ico .jxl .jxr .nii .wdp .xbm .xpm',
+    # A sidecar of a photo, an unfinished download or a preview is no photo of its own.
+    'other': '.aae .thm .xmp .crdownload .part .tmp '
+        '.bat .bib .c .cfg .conf .cpp .css .csv .h .htm .html .ini .ipynb .jl .js .json .jsonl .lock .log .m .md .py '
+        '.pyc .r .rst .sh .sql .srt .tex .toml .ts .tsv .txt .url .vtt .xml .yaml .yml '
+        '.7z .bz2 .db .db-shm .db-wal .dll .exe .gz .iso .lnk .rar .so .sqlite .tar .tgz .torrent .ttf .xz .zip .zst '
+        '.arrow .bin .ckpt .h5 .hdf5 .mat .npy .npz .onnx .parquet .pkl .pt .pth .safetensors .xls .xlsx '
+        '.aac .flac .m4a .mid .mp3 .ogg .opus .wav'}
 _KIND_OF_ENDING = {ending: kind for kind, endings in _ENDINGS.items() for ending in endings.split()}
 
 def _ending(path):
+    "As `os.path.splitext`, in a third of the time."
     stem, dot, ending = os.fspath(path).rpartition('.')
-    return (dot + ending).lower() if stem.rpartition('/')[2] and '/' not in ending else ''       # as `os.path.splitext`, in a third of the time
+    return (dot + ending).lower() if stem.rpartition('/')[2] and '/' not in ending else ''
 
 # %% ../../nbs/data/find.ipynb #afd117f9
-_MAGIC = {b'\xff\xd8\xff': 'image', b'\x89PNG\r\n\x1a\n': 'image', b'GIF87a': 'image', b'GIF89a': 'image', b'qoif': 'image',
-          b'II*\0': 'image', b'MM\0*': 'image', b'II+\0': 'image', b'MM\0+': 'image',                             # TIFF
-          b'\0\0\0\x0cjP  \r\n\x87\n': 'image', b'\xff\x4f\xff\x51': 'image',                                     # JPEG 2000
-          b'8BPS': 'drawing', b'<svg': 'drawing', b'%PDF': 'document', b'\x1aE\xdf\xa3': 'video',
-          b'\xff\x0a': 'unusual picture', b'\0\0\0\x0cJXL ': 'unusual picture'}         # JPEG XL
+_MAGIC = {
+    b'\xff\xd8\xff': 'image', b'\x89PNG\r\n\x1a\n': 'image', b'GIF87a': 'image', b'GIF89a': 'image', b'qoif': 'image',
+    b'II*\0': 'image', b'MM\0*': 'image', b'II+\0': 'image', b'MM\0+': 'image',            # TIFF
+    b'\0\0\0\x0cjP  \r\n\x87\n': 'image', b'\xff\x4f\xff\x51': 'image',                # JPEG 2000
+    b'8BPS': 'drawing', b'<svg': 'drawing', b'%PDF': 'document', b'\x1aE\xdf\xa3': 'video',
+    b'\xff\x0a': 'unusual picture', b'\0\0\0\x0cJXL ': 'unusual picture'}               # JPEG XL
 _AVIF, _HEIC = {b'avif', b'avis'}, {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'}
 
 def _brands(head):
@@ -63,7 +68,9 @@ def _is_heic(head): return bool(_brands(head) & _HEIC) and not _brands(head) & _
 def _kind_of_bytes(head):
     "'image' for what can be read, a key of `_REMEDIES`, or 'other'; `head` is the first 32 bytes of a file."
     if _is_heic(head): return 'image' if _heic_is_read() else 'HEIC photo'
-    if brands := _brands(head): return 'image' if brands & _AVIF else 'camera raw file' if b'crx ' in brands else 'video'
+    if brands := _brands(head):
+        if brands & _AVIF: return 'image'
+        return 'camera raw file' if b'crx ' in brands else 'video'
     if head[:4] == b'RIFF': return {b'WEBP': 'image', b'AVI ': 'video'}.get(head[8:12], 'other')
     if head[:2] == b'BM' and head[6:10] == bytes(4) and head[15:18] == bytes(3): return 'image'
     if re.match(rb'P[1-6f]\s', head): return 'image'
@@ -79,11 +86,17 @@ def _heic_is_read():
     return True
 
 # %% ../../nbs/data/find.ipynb #073d17b9
-_NOT_A_FILE = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+_NOT_A_FILE = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket"}
+_UNPRINTED = ('Cc', 'Cs', 'Zl', 'Zp')   # kinds of letters: controls, halves of pairs, ends of lines and paragraphs
 
 def _shown(path):
     "A path as it can be printed on one line: what is no letter of UTF-8, or ends a line, is written as a number."
-    return ''.join(c if unicodedata.category(c) not in ('Cc', 'Cs', 'Zl', 'Zp') else c.encode('unicode_escape').decode() for c in os.fspath(path))
+    def shown(c): return c.encode('unicode_escape').decode() if unicodedata.category(c) in _UNPRINTED else c
+    return ''.join(map(shown, os.fspath(path)))
 
 def _why(e):
     "A failed file operation in a few words."
@@ -97,7 +110,8 @@ def _not_regular(path):
     try: mode = os.stat(path).st_mode
     except (OSError, ValueError) as e: return _why(e)         # ValueError: a NUL in the name
     if stat.S_ISREG(mode): return None
-    return _why(IsADirectoryError()) if stat.S_ISDIR(mode) else f"it is {_NOT_A_FILE.get(stat.S_IFMT(mode), 'something else')}, not a file"
+    if stat.S_ISDIR(mode): return _why(IsADirectoryError())
+    return f"it is {_NOT_A_FILE.get(stat.S_IFMT(mode), 'something else')}, not a file"
 
 def _must_be_file(path):
     "Like `core.check_regular`; what is missing, or cannot be a name, is told too."
@@ -135,7 +149,10 @@ def is_image(
 # %% ../../nbs/data/find.ipynb #cffe3e31
 class Skips:
     "What was left out, and why: `find_images(folder, skips.add, skips.pass_by)`."
-    def __init__(self): self.rows, self.passed = [], Counter()   # (path, reason); {ending: how many files are no pictures}
+    def __init__(self):
+        self.rows = []             # (path, reason)
+        self.passed = Counter()    # {ending: how many files are no pictures}
+
     def __len__(self): return len(self.rows)
 
     def add(self,
@@ -151,12 +168,12 @@ class Skips:
 
     def reasons(self)->Counter:
         "How often each (what, remedy) was met; a kind of file by its name, as 'video'."
-        found = Counter()
+        counts = Counter()
         for path, reason in self.rows:
             what, _, remedy = reason.removeprefix(f'Cannot read {path}: ').removesuffix('.').partition(': ')
             kind = re.sub(r'^(it is )?an? ', '', what)
-            found[kind if kind in _REMEDIES else f'"{what}"', remedy] += 1
-        return found
+            counts[kind if kind in _REMEDIES else f'"{what}"', remedy] += 1
+        return counts
 
     def summary(self,
         used:int=None, # How many files were used; None leaves the total out
@@ -166,16 +183,19 @@ class Skips:
         parts = []
         if self.rows:
             total = '' if used is None else f' of {used + len(self)}'
-            why = _the_most([_counted(n, *o) for o, n in self.reasons().most_common()], most)
-            parts.append(f"{len(self)}{total} {'files were' if len(self) != 1 or used else 'file was'} skipped: {why}")
+            were = 'files were' if len(self) != 1 or used else 'file was'
+            why = _the_most([_counted(n, what, remedy) for (what, remedy), n in self.reasons().most_common()], most)
+            parts.append(f"{len(self)}{total} {were} skipped: {why}")
         if n := self.passed.total():
-            endings = _the_most([f'{k} {ending}' for ending, k in self.passed.most_common()], most)
-            parts.append(f"{n} {'other ' if self.rows else ''}{'file is no picture' if n == 1 else 'files are no pictures'} ({endings})")
+            are = 'file is no picture' if n == 1 else 'files are no pictures'
+            endings = _the_most([f'{count} {ending}' for ending, count in self.passed.most_common()], most)
+            parts.append(f"{n} {'other ' if self.rows else ''}{are} ({endings})")
         return '; '.join(parts)
 
 def _counted(n, what, remedy):
     "'2 videos (take pictures out of them)'; the reason in quotes where it is not the kind of file."
-    return f"{n} {what}{'s' if what in _REMEDIES and n > 1 else ''}{f' ({remedy})' if remedy else ''}"
+    plural = 's' if what in _REMEDIES and n > 1 else ''
+    return f'{n} {what}{plural}' + (f' ({remedy})' if remedy else '')
 
 def _the_most(texts, most):
     return ', '.join(texts[:most]) + (f' and {len(texts) - most} other kinds' if len(texts) > most else '')
@@ -184,18 +204,19 @@ def _the_most(texts, most):
 def _is_within(path, folder): return os.path.commonpath([folder, path]) == folder
 
 def _id(path):
-    s = os.stat(path)
-    return s.st_dev, s.st_ino
+    about = os.stat(path)
+    return about.st_dev, about.st_ino
 
 def _text_ok(name):
-    try: name.encode('utf-8'); return True
+    try: name.encode('utf-8')
     except UnicodeEncodeError: return False
+    return True
 
 _BAD_NAME = "its name is not valid UTF-8: rename it"
 
 # %% ../../nbs/data/find.ipynb #3bef5bbc
 def _verdict(entry):
-    "Of a folder's entry: 'folder', 'image' by its ending, 'unknown' until somebody looks inside, 'other', or why it cannot be used."
+    "Of a folder's entry: 'folder', 'image' by its ending, 'unknown' before a look inside, 'other', or a refusal."
     kind = _KIND_OF_ENDING.get(_ending(entry.name), 'unknown')
     try:
         if entry.is_dir(): return 'folder'
@@ -231,13 +252,16 @@ def _visit(folder, seen, skip, pass_by):
 
 # %% ../../nbs/data/find.ipynb #305f240a
 def _walk(top, seen, skip, pass_by):
-    "Yield the images below `top` but what the library itself made, in the order of their paths; `seen` holds the folders that were visited."
+    "Yield the images below `top` but what the library made, in the order of their paths; `seen` are visited folders."
     ours = OurFiles()
-    open_folders = [(top, iter(_visit(top, seen, skip, pass_by)))]    # a stack: folders nest deeper than Python's calls may
+    # A stack: folders nest deeper than Python's calls may.
+    open_folders = [(top, iter(_visit(top, seen, skip, pass_by)))]
     while open_folders:
         folder, names = open_folders[-1]
         name = next(names, None)
-        if name is None: open_folders.pop(); continue
+        if name is None:
+            open_folders.pop()
+            continue
         path = os.path.join(folder, name.rstrip('/'))
         if not _text_ok(name): skip(path, _BAD_NAME)
         elif not name.endswith('/'):
@@ -262,43 +286,62 @@ def _from_list(file, skip):
     "Yield (root, rel) for the lines of a text file; empty lines and lines that start with `# ` count for nothing."
     _must_be_file(file)
     folder, seen = os.path.dirname(file), set()
+    outside = f"it leaves the folder of {os.path.basename(file)}: write it as an absolute path if you mean it"
     try: lines = open(file, encoding='utf-8-sig', errors='surrogateescape')
     except OSError as e: raise NamedMaskError(f"Cannot read the list {_shown(file)}: {_why(e)}.") from e
     with lines:
-        for line in (o.strip('\r\n') for o in lines):         # not U+2028 and the like, which a name may hold
-            if line != (bare := line.strip(' \t')) and not os.path.exists(os.path.join(folder, line)): line = bare
+        for line in (text.strip('\r\n') for text in lines):   # not U+2028 and the like, which a name may hold
+            bare = line.strip(' \t')
+            if line != bare and not os.path.exists(os.path.join(folder, line)): line = bare
             if not line or line.startswith('# '): continue
             path = os.path.normpath(os.path.join(folder, line))
-            if not _text_ok(line): skip(line, _BAD_NAME); continue
-            if hash(path) in seen: skip(path, "listed twice"); continue
-            root = folder if _is_within(path, folder) else os.path.splitdrive(path)[0] + os.sep if os.path.isabs(line) else None
-            if root is None: skip(line, f"it leaves the folder of {os.path.basename(file)}: write it as an absolute path if you mean it")
+            root = _root_of(path, line, folder)
+            if not _text_ok(line): skip(line, _BAD_NAME)
+            elif hash(path) in seen: skip(path, "listed twice")
+            elif root is None: skip(line, outside)
             elif os.path.isdir(path): skip(path, "a folder: a list names files, one a line")
             elif not os.path.exists(path): skip(path, "it is in the list but not on the disk")
             elif why := _why_not(path): skip(path, why)
-            else: seen.add(hash(path)); yield root, Path(os.path.relpath(path, root)).as_posix()
+            else:
+                seen.add(hash(path))
+                yield root, Path(os.path.relpath(path, root)).as_posix()
+
+def _root_of(path, line, folder):
+    "The folder that a listed path counts from: the list's, or for an absolute line the file system's; else None."
+    if _is_within(path, folder): return folder
+    return os.path.splitdrive(path)[0] + os.sep if os.path.isabs(line) else None
 
 # %% ../../nbs/data/find.ipynb #2e7e4a0a
 def find_images(
-    sources,       # A folder, a `.txt` list (one path a line, relative to the list's folder), one image file, or several of these
+    sources,       # A folder, a `.txt` list (one path a line, relative to the list's folder), an image file, or several
     on_skip=None,  # Called with (path, reason) for what cannot be used: `Skips.add`
     on_other=None, # Called with the path of each file that is no picture: `Skips.pass_by`
 ):                 # A generator of (root, path relative to root), both `str`, root absolute
-    "Find the images in `sources`, sorted and one at a time; a source that does not exist, or no image at all, is a `NamedMaskError`."
+    "Find the images in `sources`, sorted and one at a time; an absent source, or no image, is a `NamedMaskError`."
     sources = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    return _find([_source(os.fspath(o)) for o in sources], on_skip or (lambda path, reason: None), on_other or (lambda path: None))
+    paths = [_source(os.fspath(source)) for source in sources]
+    return _find(paths, on_skip or (lambda path, reason: None), on_other or (lambda path: None))
 
-def _source(s):
+def _source(given):
     "The absolute path of a source, or a sentence about what it is instead."
-    path = os.path.abspath(os.path.expanduser(s))
+    path = os.path.abspath(os.path.expanduser(given))
     if os.path.exists(path):
         if not _text_ok(path): raise NamedMaskError(f"The name {_shown(path)} is not valid UTF-8: rename it.")
         if not os.path.isdir(path): _must_be_file(path)
         return path
-    if s == '-': raise NamedMaskError("A list is not read from standard input: write it to a file, say photos.txt with one path a line, and give that.")
-    if re.match(r'[a-zA-Z][a-zA-Z0-9+.-]+://', s): raise NamedMaskError(f"{_shown(s)} is an address, not a folder or file: download the photos into a folder, and give that.")
-    if set(s) & set('*?['): raise NamedMaskError(f"There is no folder or file {_shown(s)}: write a pattern without quotes, so that your shell replaces it by the files, or give their folder.")
-    raise NamedMaskError(f"There is no folder or file {_shown(path)}: check the path.")
+    raise NamedMaskError(_why_no_source(given, path))
+
+def _why_no_source(given, path):
+    "The sentence about a source that does not exist."
+    if given == '-':
+        return ("A list is not read from standard input: write it to a file, say photos.txt with one path a line, "
+                "and give that.")
+    if re.match(r'[a-zA-Z][a-zA-Z0-9+.-]+://', given):
+        return f"{_shown(given)} is an address, not a folder or file: download the photos into a folder, and give that."
+    if set(given) & set('*?['):
+        return (f"There is no folder or file {_shown(given)}: write a pattern without quotes, "
+                "so that your shell replaces it by the files, or give their folder.")
+    return f"There is no folder or file {_shown(path)}: check the path."
 
 # %% ../../nbs/data/find.ipynb #4975cc07
 def _in_source(source, visited, skip, pass_by):
@@ -329,13 +372,18 @@ class _LeftOut(Skips):
         "' (why)', or nothing where nothing was left out."
         if not self.rows: return f' ({self.summary()})' if self.passed else ''
         (path, reason), more = self.rows[0], self.n - 1
-        return f" ({path} was left out: {reason}{f', and {more} more were left out' if more else ''})"
+        others = f', and {more} more were left out' if more else ''
+        return f" ({path} was left out: {reason}{others})"
 
 def _find(sources, on_skip, on_other):
     visited, total, left_out = set(), 0, _LeftOut(on_skip, on_other)
     for source in sources:
         before, told = total, left_out.n
-        for found in _in_source(source, visited, left_out.add, left_out.pass_by): total += 1; yield found
+        for image in _in_source(source, visited, left_out.add, left_out.pass_by):
+            total += 1
+            yield image
         if total == before and left_out.n == told: on_skip(_shown(source), "no image in it")
-    if not total: raise NamedMaskError(f"There is no image in {', '.join(map(_shown, sources)) or 'an empty list of sources'}{left_out.message()}: "
-                                       f"give a folder that holds files such as {', '.join(IMAGE_SUFFIXES[:4])}.")
+    if not total:
+        where = ', '.join(map(_shown, sources)) or 'an empty list of sources'
+        raise NamedMaskError(f"There is no image in {where}{left_out.message()}: "
+                             f"give a folder that holds files such as {', '.join(IMAGE_SUFFIXES[:4])}.")

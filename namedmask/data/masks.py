@@ -41,13 +41,14 @@ def save_mask(
     soft, # (H, W): float in [0, 1], bool, or uint8 in 0..255 (kept as it is)
 ):
     "Write a soft mask as an 8-bit grey PNG, whole or not at all."
-    a = np.asarray(soft)
-    if a.ndim != 2 or not a.size: raise ValueError(f"a mask has two dimensions (H, W), not the shape {a.shape}")
-    if a.dtype != np.uint8:
-        a = a.astype(np.float32)
-        if not (a.min() >= 0 and a.max() <= 1): raise ValueError("a soft mask holds values from 0 to 1")
-        a = np.round(a*255).astype(np.uint8)
-    save_image(path, Image.fromarray(a))
+    soft = np.asarray(soft)
+    if soft.ndim != 2 or not soft.size:
+        raise ValueError(f"a mask has two dimensions (H, W), not the shape {soft.shape}")
+    if soft.dtype != np.uint8:
+        soft = soft.astype(np.float32)
+        if not (soft.min() >= 0 and soft.max() <= 1): raise ValueError("a soft mask holds values from 0 to 1")
+        soft = np.round(soft*255).astype(np.uint8)
+    save_image(path, Image.fromarray(soft))
 
 def load_mask(
     path,      # A mask written by `save_mask`
@@ -65,7 +66,9 @@ class MaskStore:
 
     def path(self, sha:str)->Path:
         "The file that holds the mask of the photo `sha`, written or not."
-        if not re.fullmatch(r'[0-9A-Za-z_-]{3,128}', sha): raise NamedMaskError(f"{sha!r} is not a content hash: the manifest was changed by hand or is damaged; restore it.")
+        if not re.fullmatch(r'[0-9A-Za-z_-]{3,128}', sha):
+            raise NamedMaskError(f"{sha!r} is not a content hash: "
+                                 "the manifest was changed by hand or is damaged; restore it.")
         return self.folder/sha[:2]/f'{sha}.png'
 
     def __contains__(self, sha): return self.path(sha).exists()
@@ -78,7 +81,9 @@ class MaskStore:
 
     def load(self, sha:str, size=None)->np.ndarray:
         "The mask of photo `sha` as uint8 (H, W); resized to `size` = (W, H) if given."
-        if sha not in self: raise NamedMaskError(f"There is no mask of photo {sha} in {self.folder}: make the masks again, only missing ones are computed.")
+        if sha not in self:
+            raise NamedMaskError(f"There is no mask of photo {sha} in {self.folder}: "
+                                 "make the masks again, only missing ones are computed.")
         return load_mask(self.path(sha), size)
 
     def key(self,
@@ -96,3 +101,4 @@ class MaskStore:
         return settings_key([(sha, self._content(sha).hex()[:16]) for sha in shas])
 
     def _content(self, sha): return hashlib.sha256(self.path(sha).read_bytes()).digest()
+

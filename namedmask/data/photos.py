@@ -40,7 +40,8 @@ def load_checked(
     except OSError as e: raise NamedMaskError(f"Cannot read {_shown(path)}: {_why(e)}.") from e
     if hashlib.sha256(data).hexdigest()[:len(sha)] != sha:
         raise NamedMaskError(f"Cannot use {_shown(path)}: it was replaced since it was indexed: "
-                             "bring the old photo back, or give the new one another name or time and run the same command again.")
+                             "bring the old photo back, or give the new one another name or time "
+                             "and run the same command again.")
     return _read(path, lambda im: _decode(im, short_side, on_note and partial(on_note, path)), data=data)
 
 # %% ../../nbs/data/photos.ipynb #a4b50a01
@@ -48,12 +49,14 @@ def dhash(
     im:Image.Image, # A picture of any size and mode
 )->str:             # 64 hex digits
     "The 256-bit difference hash of a picture: is each of 16x16 grey cells darker than its right neighbour?"
-    a = np.asarray(as_rgb(im).convert('L').resize((17, 16), Image.Resampling.BILINEAR, reducing_gap=3.), np.int16)
-    return np.packbits(a[:, 1:] > a[:, :-1]).tobytes().hex()
+    grey = as_rgb(im).convert('L').resize((17, 16), Image.Resampling.BILINEAR, reducing_gap=3.)
+    cells = np.asarray(grey, np.int16)
+    return np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes().hex()
 
 def dhash_distance(
-    a:str, b:str, # Two hashes made by `dhash`
-)->int:           # 0 (alike) to 256
+    a:str, # A hash made by `dhash`
+    b:str, # Another
+)->int:    # 0 (alike) to 256
     "In how many bits two difference hashes differ."
     return (int(a, 16) ^ int(b, 16)).bit_count()
 
@@ -67,11 +70,14 @@ def entry_photo(
     return load_checked(e.path, e.sha, short_side) if is_hash else load_image(e.path, short_side)
 
 # %% ../../nbs/data/photos.ipynb #d0ed5616
-def _photo_of(e, note, side):
+def _photo_of(entry, note, side):
     "The entry's photo with its shorter side at most `side`, or None and a note."
     try:
-        im = entry_photo(e, side)
-        if min(im.size) < 16: raise NamedMaskError(f"Cannot use {e.path}: at {im.width} x {im.height} pixels there is no room for an object and what is around it.")
+        im = entry_photo(entry, side)
+        if min(im.size) < 16:
+            raise NamedMaskError(f"Cannot use {entry.path}: at {im.width} x {im.height} pixels "
+                                 "there is no room for an object and what is around it.")
         return im
-    except NamedMaskError as err: note(e, skipped=str(err))
-    except MemoryError: note(e, skipped=f"Cannot use {e.path}: there is not enough memory for it; make it smaller first.")
+    except NamedMaskError as e: note(entry, skipped=str(e))
+    except MemoryError:
+        note(entry, skipped=f"Cannot use {entry.path}: there is not enough memory for it; make it smaller first.")

@@ -72,33 +72,37 @@ def random_resized_crop(
     s:float,         # Scale factor
     at,              # (u, v): two numbers in [0,1), place along x and y
     flip:bool=False, # Mirror left and right
-    corner=None,     # (left, top), from `corner_of`: on which sides the space beside a small photo lies; without, it lies where `at` says
+    corner=None,     # (left, top), from `corner_of`: the sides of a small photo that have space; without, `at` says it
     mask_filter=Image.BILINEAR, # How the mask is resized
 )->tuple: # (uint8 array crop x crop x 3, uint8 soft mask crop x crop, bool array: True where padded)
     "One square of a photo with its mask."
-    (x0, x1, ox, w), (y0, y1, oy, h) = (crop_window(n, s, crop, u) for n, u in zip(im.size, at))
-    if corner: ox, oy = ((crop-n)*first for n, first in zip((w, h), corner))
+    (x0, x1, left, w), (y0, y1, top, h) = (crop_window(n, s, crop, u) for n, u in zip(im.size, at))
+    if corner: left, top = ((crop-n)*first for n, first in zip((w, h), corner))
     part = im.resize((w, h), Image.BILINEAR, box=(x0, y0, x1, y1), reducing_gap=3)
     fx, fy = soft.shape[1]/im.width, soft.shape[0]/im.height
-    smask = Image.fromarray(soft).resize((w, h), mask_filter, box=(x0*fx, y0*fy, x1*fx, y1*fy))
-    if flip: part, smask, ox = part.transpose(Image.FLIP_LEFT_RIGHT), smask.transpose(Image.FLIP_LEFT_RIGHT), crop - w - ox
+    part_mask = Image.fromarray(soft).resize((w, h), mask_filter, box=(x0*fx, y0*fy, x1*fx, y1*fy))
+    if flip:
+        part, part_mask = part.transpose(Image.FLIP_LEFT_RIGHT), part_mask.transpose(Image.FLIP_LEFT_RIGHT)
+        left = crop - w - left
     mean = bytearray(im.resize((1, 1), Image.BOX).getpixel((0, 0)))
-    x = np.frombuffer(mean*crop**2, np.uint8).reshape(crop, crop, 3)
-    m, pad = np.zeros((crop, crop), np.uint8), np.ones((crop, crop), bool)
-    where = np.s_[oy:oy+h, ox:ox+w]
-    x[where], m[where], pad[where] = np.asarray(part), np.asarray(smask), False
-    return x, m, pad
+    square = np.frombuffer(mean*crop**2, np.uint8).reshape(crop, crop, 3)
+    mask, pad = np.zeros((crop, crop), np.uint8), np.ones((crop, crop), bool)
+    where = np.s_[top:top+h, left:left+w]
+    square[where], mask[where], pad[where] = np.asarray(part), np.asarray(part_mask), False
+    return square, mask, pad
 
 # %% ../../nbs/data/samples.ipynb #66bb08f2
 class TensorLabels(TensorMask):
-    "A label map (HxW, numbers beyond the names = ignored) that draws itself in the VOC palette, ignored pixels in white, with the names in the title."
+    "A label map (HxW; numbers beyond the names are ignored) that draws itself in the VOC palette."
     def show(self, ctx=None, alpha=.6, **kwargs):
         import matplotlib.pyplot as plt
-        lab, codes = to_np(self).astype(np.int64), getattr(self, 'codes', None)
-        rgba = np.concatenate([palette(max(256, int(lab.max())+1))[lab]/255, np.where(lab == 0, 0, alpha)[..., None]], -1)
-        rgba[lab >= len(codes) if codes is not None else lab == IGNORE, :3] = 1
+        labels, codes = to_np(self).astype(np.int64), getattr(self, 'codes', None)
+        colours = palette(max(256, int(labels.max())+1))[labels]/255
+        rgba = np.concatenate([colours, np.where(labels == 0, 0, alpha)[..., None]], -1)
+        rgba[labels >= len(codes) if codes is not None else labels == IGNORE, :3] = 1
         ctx = ctx or plt.subplots(figsize=(2, 2))[1]
         ctx.imshow(rgba)
         ctx.axis('off')
-        if codes is not None: ctx.set_title(', '.join(codes[i] for i in np.unique(lab) if 0 < i < len(codes)), fontsize=8)
+        if codes is not None:
+            ctx.set_title(', '.join(codes[i] for i in np.unique(labels) if 0 < i < len(codes)), fontsize=8)
         return ctx

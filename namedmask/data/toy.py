@@ -22,24 +22,27 @@ TOY_NAMES = ('circle', 'square', 'triangle', 'star')  # label 1, 2, 3, 4; 0 is t
 def _ellipse(x, y, radii):
     "Signed distance in pixels (negative inside) of the points (x, y) to an ellipse round the origin."
     a, b = map(float, radii)
-    k, g = np.maximum(np.hypot(x/a, y/b), 1e-6), np.maximum(np.hypot(x/a**2, y/b**2), 1e-6/max(a, b))
-    return k*(k - 1)/g
+    reach = np.maximum(np.hypot(x/a, y/b), 1e-6)
+    slope = np.maximum(np.hypot(x/a**2, y/b**2), 1e-6/max(a, b))
+    return reach*(reach - 1)/slope
 
 def _polygon(x, y, corners):
     "Signed distance in pixels (negative inside) of the points (x, y) to a closed polygon."
-    d2, inside = np.full(x.shape, np.inf, np.float32), np.zeros(x.shape, bool)
+    squared, inside = np.full(x.shape, np.inf, np.float32), np.zeros(x.shape, bool)
     for (ax, ay), (bx, by) in zip(corners.tolist(), np.roll(corners, -1, 0).tolist()):
-        ex, ey, px, py = bx-ax, by-ay, x-ax, y-ay
-        t = np.clip(px*(ex/(ex*ex + ey*ey)) + py*(ey/(ex*ex + ey*ey)), 0, 1)
-        d2 = np.minimum(d2, (px - t*ex)**2 + (py - t*ey)**2)
+        ex, ey = bx-ax, by-ay                                  # the edge from a to b
+        px, py = x-ax, y-ay
+        along = np.clip(px*(ex/(ex*ex + ey*ey)) + py*(ey/(ex*ex + ey*ey)), 0, 1)
+        squared = np.minimum(squared, (px - along*ex)**2 + (py - along*ey)**2)
         if ay != by: inside ^= ((y < ay) != (y < by)) & (px < py*(ex/ey))
-    return np.where(inside, -1, 1)*np.sqrt(d2)
+    return np.where(inside, -1, 1)*np.sqrt(squared)
 
 # %% ../../nbs/data/toy.ipynb #3c5ddac0
 def _regular(n, inner=1., turn=0.):
     "Corners of a regular polygon in the unit circle; `inner` < 1 makes a star of it."
-    a = turn + np.arange(n*(2 if inner < 1 else 1))*2*np.pi/(n*(2 if inner < 1 else 1))
-    return np.stack([np.sin(a), -np.cos(a)], 1)*np.where(np.arange(len(a)) % 2, inner, 1)[:, None]
+    count = n*(2 if inner < 1 else 1)
+    angles = turn + np.arange(count)*2*np.pi/count
+    return np.stack([np.sin(angles), -np.cos(angles)], 1)*np.where(np.arange(count) % 2, inner, 1)[:, None]
 
 _CORNERS = {'square': _regular(4, turn=np.pi/4), 'triangle': _regular(3), 'star': _regular(5, .45)}
 
@@ -53,16 +56,17 @@ def _shape(x, y, name, r, angle, stretch):
 # %% ../../nbs/data/toy.ipynb #c4701b87
 def _clouds(rng, shape, cells):
     "Smooth noise in [0, 1] of `shape`, with about `cells` bumps a side."
-    a = Image.fromarray(rng.integers(0, 256, (cells + 1, cells + 1), dtype=np.uint8)).resize(shape[::-1], Image.Resampling.BICUBIC)
-    return np.asarray(a, np.float32)/255
+    coarse = Image.fromarray(rng.integers(0, 256, (cells + 1, cells + 1), dtype=np.uint8))
+    return np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC), np.float32)/255
 
 def _pattern(rng, x, y, size):
     "One of five textures in [0, 1] at the points (x, y): stripes, checks, dots, clouds, grain."
-    kind, period, a = rng.integers(5), size*rng.uniform(.05, .12), rng.uniform(0, np.pi)
-    c, s = np.float32(np.cos(a)), np.float32(np.sin(a))
+    kind, period, angle = rng.integers(5), size*rng.uniform(.05, .12), rng.uniform(0, np.pi)
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     if kind == 3: return _clouds(rng, x.shape, int(rng.integers(5, 12)))
     if kind == 4: return rng.random(x.shape, dtype=np.float32)
-    u, v = np.sin((c*x + s*y)*np.float32(2*np.pi/period)), np.sin((c*y - s*x)*np.float32(2*np.pi/period))
+    frequency = np.float32(2*np.pi/period)
+    u, v = np.sin((c*x + s*y)*frequency), np.sin((c*y - s*x)*frequency)
     if kind == 0: return np.clip(.5 + 1.5*u, 0, 1)
     if kind == 1: return np.clip(.5 + 3*u*v, 0, 1)
     return np.clip((u*v - .2)*4, 0, 1)
@@ -71,45 +75,46 @@ def _pattern(rng, x, y, size):
 def _colour(rng, away=None):
     "A random colour, float RGB in [0, 255]; clearly different from the colour `away`."
     for _ in range(50):
-        h, s, v = rng.uniform(0, 6), rng.uniform(.25, .9), rng.uniform(.35, 1)
-        k = (np.array([5, 3, 1]) + h) % 6
-        c = 255*(v - v*s*np.clip(np.minimum(k, 4 - k), 0, 1))
-        if away is None or np.abs(c - away).sum() > 190: break
-    return c.astype(np.float32)
+        hue, saturation, value = rng.uniform(0, 6), rng.uniform(.25, .9), rng.uniform(.35, 1)
+        k = (np.array([5, 3, 1]) + hue) % 6
+        colour = 255*(value - value*saturation*np.clip(np.minimum(k, 4 - k), 0, 1))
+        if away is None or np.abs(colour - away).sum() > 190: break
+    return colour.astype(np.float32)
 
 def _surface(rng, x, y, size, colour, strength):
     "RGB at the points (x, y): one colour, textured and unevenly lit."
     other = np.clip(colour*rng.uniform(.35, .8) + rng.uniform(-25, 25, 3), 0, 255).astype(np.float32)
-    t, light = np.float32(strength)*_pattern(rng, x, y, size), .8 + .35*_clouds(rng, x.shape, 2)
-    return colour*light[..., None] + (other - colour)*(t*light)[..., None]
+    texture = np.float32(strength)*_pattern(rng, x, y, size)
+    light = .8 + .35*_clouds(rng, x.shape, 2)
+    return colour*light[..., None] + (other - colour)*(texture*light)[..., None]
 
 # %% ../../nbs/data/toy.ipynb #18de37b2
 def _places(rng, n, size):
     "Centres and radii of `n` objects that stay in the frame and hardly overlap."
-    lo, hi = (.22, .42) if n == 1 else (.15, .30) if n < 4 else (.11, .2)
-    out = []
+    least, most = (.22, .42) if n == 1 else (.15, .30) if n < 4 else (.11, .2)
+    places = []
     for _ in range(n):
-        for t in range(40):
-            r = size*float(rng.uniform(lo, hi))*(1 - t/60)
+        for attempt in range(40):
+            r = size*float(rng.uniform(least, most))*(1 - attempt/60)
             cx, cy = rng.uniform(r + 1, size - 1 - r, 2).tolist()
-            if all(np.hypot(cx-a, cy-b) > .8*(r+q) for a, b, q in out): break
-        out.append((cx, cy, r))
-    return out
+            if all(np.hypot(cx-x, cy-y) > .8*(r+radius) for x, y, radius in places): break
+        places.append((cx, cy, r))
+    return places
 
 def _paint(rng, im, labels, name, place, ground):
     "Paint one object with its shadow into the float picture `im`, and its number into `labels`, both in place."
     (cx, cy, r), size = place, len(im)
     drop, far = size/32, r + size/8
-    win = tuple(slice(max(0, int(c - far)), int(c + far) + 2) for c in (cy, cx))
-    y, x = (o.astype(np.float32) for o in np.mgrid[:size, :size][(slice(None), *win)])
+    window = tuple(slice(max(0, int(c - far)), int(c + far) + 2) for c in (cy, cx))
+    y, x = (axis.astype(np.float32) for axis in np.mgrid[:size, :size][(slice(None), *window)])
     shape = (name, r, float(rng.uniform(0, 2*np.pi)), float(rng.uniform(.8, 1.25)))
-    d, shade = _shape(x - cx, y - cy, *shape), _shape(x - cx - drop, y - cy - drop, *shape)
+    distance, shade = _shape(x - cx, y - cy, *shape), _shape(x - cx - drop, y - cy - drop, *shape)
     shadow = 1 - .35*np.exp(-np.maximum(shade, 0)/(.03*size))
-    rim = np.clip(1.08 - .25*np.exp(d/(.08*size)), .5, 1.1)                # darker towards the rim
+    rim = np.clip(1.08 - .25*np.exp(distance/(.08*size)), .5, 1.1)         # darker towards the rim
     paint = _surface(rng, x, y, size, _colour(rng, ground), rng.uniform(.1, .6))*rim[..., None]
-    alpha = np.clip(.5 - d, 0, 1)[..., None]
-    im[win] = im[win]*shadow[..., None]*(1 - alpha) + paint*alpha
-    labels[win][d < 0] = TOY_NAMES.index(name) + 1
+    alpha = np.clip(.5 - distance, 0, 1)[..., None]
+    im[window] = im[window]*shadow[..., None]*(1 - alpha) + paint*alpha
+    labels[window][distance < 0] = TOY_NAMES.index(name) + 1
 
 # %% ../../nbs/data/toy.ipynb #244afbde
 def toy_scene(
@@ -119,14 +124,15 @@ def toy_scene(
     n_objects=1,     # How many objects: a number, or a pair (least, most)
     names=None,      # Which of `TOY_NAMES` may appear; all by default
 )->tuple:            # (RGB PIL image, uint8 labels of shape (size, size): 0 background, 1..4 as in `TOY_NAMES`)
-    "Paint scene `i`: textured shapes on a textured ground, with exact labels. The first object is `names[i % len(names)]`."
+    "Paint scene `i`: textured shapes on a textured ground, with exact labels. The first is `names[i % len(names)]`."
     names, rng = tuple(names or TOY_NAMES), rng_of('toy', seed, i)
     n = n_objects if np.isscalar(n_objects) else int(rng.integers(n_objects[0], n_objects[1] + 1))
     y, x = np.mgrid[:size, :size].astype(np.float32)
     ground, labels = _colour(rng), np.zeros((size, size), np.uint8)
     im = _surface(rng, x, y, size, ground, rng.uniform(.15, .5))
     for k, place in enumerate(_places(rng, n, size)):
-        _paint(rng, im, labels, names[i % len(names)] if k == 0 else names[rng.integers(len(names))], place, ground)
+        name = names[i % len(names)] if k == 0 else names[rng.integers(len(names))]
+        _paint(rng, im, labels, name, place, ground)
     im += rng.standard_normal((size, size, 1), dtype=np.float32)*4
     return Image.fromarray(np.clip(im, 0, 255).astype(np.uint8)), labels
 
@@ -137,19 +143,20 @@ def write_toy_photos(
     seed:int=0,    # Which world
     size:int=128,  # Pixels a side
     n_objects=1,   # As in `toy_scene`
-    names=None,    # As in `toy_scene`
     start:int=0,   # Number of the first scene
     voc:str=None,  # A split, say 'val': also write labels, in VOC's layout
     ids=None,      # {name: number in the label files}; by default 1..4
 )->list:           # The paths of the photos
-    "Write scenes `start`, ..., `start + n - 1` as `{name of the first object}_{number:04d}.jpg`, with exact label maps if `voc` is given."
-    folder, names, out = Path(folder), tuple(names or TOY_NAMES), []
-    lut = np.array([0] + [(ids or {}).get(o, k + 1) for k, o in enumerate(TOY_NAMES)], np.uint8)
+    "Write scenes from `start` on as `{name of the first object}_{number:04d}.jpg`; with `voc` their labels, too."
+    folder, names, photos = Path(folder), TOY_NAMES, []
+    id_of = np.array([0] + [(ids or {}).get(name, k) for k, name in enumerate(TOY_NAMES, 1)], np.uint8)
+    legend = ['background', *TOY_NAMES] if not ids else None
     for i in range(start, start + n):
         im, labels = toy_scene(i, seed, size, n_objects, names)
         stem = f'{names[i % len(names)]}_{i:04d}'
-        out.append((folder/'JPEGImages' if voc else folder)/f'{stem}.jpg')
-        save_image(out[-1], im, quality=92, subsampling=0)
-        if voc: save_labels(folder/'SegmentationClass'/f'{stem}.png', lut[labels], ['background', *TOY_NAMES] if not ids else None)
-    if voc: write_text(folder/'ImageSets'/'Segmentation'/f'{voc}.txt', ''.join(f'{o.stem}\n' for o in out))
-    return out
+        photo = (folder/'JPEGImages' if voc else folder)/f'{stem}.jpg'
+        save_image(photo, im, quality=92, subsampling=0)
+        if voc: save_labels(folder/'SegmentationClass'/f'{stem}.png', id_of[labels], legend)
+        photos.append(photo)
+    if voc: write_text(folder/'ImageSets'/'Segmentation'/f'{voc}.txt', ''.join(f'{photo.stem}\n' for photo in photos))
+    return photos

@@ -34,7 +34,8 @@ from .voc import (VOC_NAMES, check_labels, checked_ids, folder_name, folder_name
 # %% ../../nbs/evaluate/ceiling.ipynb #49480366
 @dataclass(frozen=True)
 class TrueMask:
-    "A photo with a true label picture; has what an archive's entry has (`name`, `rank`, `score`, `path`, `sha`), and `labels()`."
+    """A photo with a true label picture.
+    Has what an archive's entry has (`name`, `rank`, `score`, `path`, `sha`), and `labels()`."""
     path:Path      # The photo
     mask:Path      # Its mask of VOC ids, a PNG
     name:str       # The name with most pixels
@@ -55,42 +56,57 @@ class TrueMask:
     def labels(self,
         size=None, # (W,H), nearest neighbour; None: the mask's own size
         )->np.ndarray:
-        "(H,W) uint8: 0 background, 1..C the names in their order, 255 not to be learnt from (border, other classes); turned with the photo."
-        lab = relabel(upright(true_ids(self.mask, self.known), self.path, scaled=True), self.lut)
-        return lab if size is None else np.array(Image.fromarray(lab).resize(size, Image.Resampling.NEAREST))
+        """(H,W) uint8: 0 background, 1..C the names in their order, 255 not to be learnt from (border, other classes).
+        Turned with the photo."""
+        labels = relabel(upright(true_ids(self.mask, self.known), self.path, scaled=True), self.lut)
+        if size is None: return labels
+        return np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
 
 def true_ids(
     mask,            # A mask of ids, a PNG
     known=VOC_NAMES, # The benchmark's names, from id 1 on
 )->np.ndarray:
     "(H,W) uint8: the ids as they lie there; one without a name is a `NamedMaskError`."
-    return checked_ids(load_labels(mask), strange_table([*range(len(known) + 1), 255]), mask, meaning_of(known, 'VOC' if tuple(known) == VOC_NAMES else 'names.txt')).astype(np.uint8)
+    is_strange = strange_table([*range(len(known) + 1), 255])
+    meaning = meaning_of(known, 'VOC' if tuple(known) == VOC_NAMES else 'names.txt')
+    return checked_ids(load_labels(mask), is_strange, mask, meaning).astype(np.uint8)
 
 # %% ../../nbs/evaluate/ceiling.ipynb #80031da1
 def true_mask_entries(
     photos,                # Folder of photos (.jpg)
-    masks,                 # Folder of masks of VOC ids (.png), named as the photos; a `names.txt` beside it names other ids
-    names,                 # The names, as for `parse_names`; VOC's usual renamings are known, those that the masks lack cannot be learnt and are left out
+    # Folder of masks of VOC ids (.png), named as the photos; a `names.txt` beside it names other ids
+    masks,
+    # The names, as for `parse_names`; VOC's usual renamings are known, those that the masks lack are left out
+    names,
     min_share:float=.001,  # A photo is used if its names fill at least this share of it
     quiet:bool=False,      # No progress bar
 )->list:
-    "A `TrueMask` for each photo of `masks` that shows one of `names`: training data for the ceiling, not for any other student."
+    "A `TrueMask` for each photo of `masks` that shows one of `names`: training data for the ceiling, no other student."
     photos, masks = Path(photos), Path(masks)
     known = folder_names(masks.parent)
-    plain, numbers, _ = shared_names(names, known, 'VOC' if known == VOC_NAMES else f'{folder_name(masks.parent)}/names.txt')
-    theirs = tuple(known[n - 1] for n in numbers)
-    lut, out = voc_lut(theirs, known), []
+    whose = 'VOC' if known == VOC_NAMES else f'{folder_name(masks.parent)}/names.txt'
+    plain, numbers, _ = shared_names(names, known, whose)
+    benchmark_names = tuple(known[number - 1] for number in numbers)
+    lut = voc_lut(benchmark_names, known)
     if not photos.is_dir(): raise NamedMaskError(f"There is no folder {photos}: give the folder of the photos.")
-    found = sorted(masks.glob('*.png'))
-    if not found: raise NamedMaskError(f"No mask (.png) in {masks}: give the folder of the true masks.")
-    check_labels(SimpleNamespace(stems=found, mask=Path, ids_of=lambda f: true_ids(f, known), void=255))
-    for f in progress(found, 'true masks', quiet=quiet):
-        photo = photos/f'{f.stem}.jpg'
-        if not photo.exists(): raise NamedMaskError(f"{photo} is missing, though there is a mask {f}: give the folder that has the photos.")
-        lab = relabel(true_ids(f, known), lut)
-        n = np.bincount(lab.ravel(), minlength=256)[1:len(plain) + 1]
-        if n.sum() >= max(1, min_share*lab.size): out.append(TrueMask(photo, f, plain[int(n.argmax())], theirs, tuple(plain), len(out), known=known))
-    return out
+    files = sorted(masks.glob('*.png'))
+    if not files: raise NamedMaskError(f"No mask (.png) in {masks}: give the folder of the true masks.")
+    check_labels(SimpleNamespace(stems=files, mask=Path, ids_of=lambda file: true_ids(file, known), void=255))
+    entries = []
+    for mask in progress(files, 'true masks', quiet=quiet):
+        photo = _photo_beside(mask, photos)
+        labels = relabel(true_ids(mask, known), lut)
+        pixels = np.bincount(labels.ravel(), minlength=256)[1:len(plain) + 1]
+        if pixels.sum() < max(1, min_share*labels.size): continue
+        name = plain[int(pixels.argmax())]
+        entries.append(TrueMask(photo, mask, name, benchmark_names, tuple(plain), len(entries), known=known))
+    return entries
+
+def _photo_beside(mask, photos):
+    "The photo of a mask in the folder `photos`."
+    photo = photos/f'{mask.stem}.jpg'
+    if photo.exists(): return photo
+    raise NamedMaskError(f"{photo} is missing, though there is a mask {mask}: give the folder that has the photos.")
 
 # %% ../../nbs/evaluate/ceiling.ipynb #6e69b7cc
 def cut_labels(
@@ -102,38 +118,44 @@ def cut_labels(
     flip:bool=False, # Mirror left and right
 )->np.ndarray: # (crop,crop) uint8, 255 where there is no photo
     "The labels of the square that `samples.random_resized_crop` cuts from the photo with the same numbers."
-    (x0, x1, ox, w), (y0, y1, oy, h) = (crop_window(n, s, crop, u) for n, u in zip(size, at))
-    fx, fy = labels.shape[1]/size[0], labels.shape[0]/size[1]
-    out = np.full((crop, crop), IGNORE, np.uint8)
-    out[oy:oy+h, ox:ox+w] = Image.fromarray(labels).resize((w, h), Image.Resampling.NEAREST, box=(x0*fx, y0*fy, x1*fx, y1*fy))
-    return np.ascontiguousarray(out[:, ::-1]) if flip else out
+    (x0, x1, left, w), (y0, y1, top, h) = (crop_window(length, s, crop, place) for length, place in zip(size, at))
+    per_x, per_y = labels.shape[1]/size[0], labels.shape[0]/size[1]
+    box = (x0*per_x, y0*per_y, x1*per_x, y1*per_y)
+    square = np.full((crop, crop), IGNORE, np.uint8)
+    square[top:top+h, left:left+w] = Image.fromarray(labels).resize((w, h), Image.Resampling.NEAREST, box=box)
+    return np.ascontiguousarray(square[:, ::-1]) if flip else square
 
 class TrueMaskDataset(ArchiveDataset):
     "`ArchiveDataset` for `TrueMask` entries: the same squares, with label maps of all names."
     def draw(self, rng):
-        e = self.entries[rng.integers(len(self.entries))]
-        s, u, v, f = rng.random(4)
-        im, flip = load_image(e.path, self.side or WORK_SIDE), f < self.flip
-        s = (self.side/min(im.size) if self.side else 1.)*(self.scale[0] + s*(self.scale[1] - self.scale[0]))
-        x = random_resized_crop(im, np.zeros(im.size[::-1], np.uint8), self.crop, s, (u, v), flip)[0]
-        return x, cut_labels(e.labels(), im.size, self.crop, s, (u, v), flip), e
+        entry = self.entries[rng.integers(len(self.entries))]
+        size, u, v, mirror = rng.random(4)
+        photo, flip = load_image(entry.path, self.side or WORK_SIDE), mirror < self.flip
+        to_side = self.side/min(photo.size) if self.side else 1.
+        scale = to_side*(self.scale[0] + size*(self.scale[1] - self.scale[0]))
+        no_mask = np.zeros(photo.size[::-1], np.uint8)
+        square = random_resized_crop(photo, no_mask, self.crop, scale, (u, v), flip)[0]
+        return square, cut_labels(entry.labels(), photo.size, self.crop, scale, (u, v), flip), entry
 
 # %% ../../nbs/evaluate/ceiling.ipynb #e1d2ddc4
 class TrueMaskStore:
-    "`TrueMask` entries behind the interface of a `MaskStore`, where one soft mask a photo is wanted: 255 the entry's name, 0 background, 127 all else (ignored by a band such as (.25, .75))."
+    """`TrueMask` entries behind the interface of a `MaskStore`, where one soft mask a photo is wanted.
+    255 is the entry's name, 0 background, 127 all else (ignored by a band such as (.25, .75))."""
     def __init__(self, entries): self.entries = {e.sha: e for e in entries}
     def __contains__(self, sha): return sha in self.entries
     def __len__(self): return len(self.entries)
     def load(self, sha, size=None):
-        e = self.entries[sha]
-        lab = e.labels(size)
-        return np.where(lab == 1 + e.plain.index(e.name), 255, np.where(lab == 0, 0, 127)).astype(np.uint8)
+        entry = self.entries[sha]
+        labels = entry.labels(size)
+        is_name = labels == 1 + entry.plain.index(entry.name)
+        return np.where(is_name, 255, np.where(labels == 0, 0, 127)).astype(np.uint8)
 
 def true_mask_dls(
     entries,  # From `true_mask_entries`
     **kwargs, # For `batches.training_dls`: n_iters, batch_size, crop, scale, seed, start, batch_tfms, norm, ...
 ):
-    "`training_dls` on true label maps: all else (crops, colours, copy-paste, order of random numbers) as for the student itself."
+    """`training_dls` on true label maps.
+    All else (crops, colours, copy-paste, order of random numbers) is as for the student itself."""
     label_of = {name: i for i, name in enumerate(entries[0].plain, 1)}
     return training_dls(entries, TrueMaskStore(entries), label_of, dataset=TrueMaskDataset, **kwargs)
 
@@ -149,9 +171,10 @@ def train_ceiling(
 )->Segmenter:
     "The student's supervised ceiling: trained like the student, with true masks in the place of pseudo-masks."
     ctx, settings, (state, card) = Ctx.of(folder, seed=seed, **how), Student.of(settings), init
-    known = dict(student=settings, seed=seed, names=list(entries[0].plain), photos=settings_key([e.sha for e in entries]))
-    stage = Stage.of(folder, 'ceiling', 2, **known, init=weights_key(state), masks=settings_key([e.mask_sha for e in entries]),
-                     ids=[voc_id(name, entries[0].known) for name in entries[0].names])
+    photos, masks = settings_key([e.sha for e in entries]), settings_key([e.mask_sha for e in entries])
+    known = dict(student=settings, seed=seed, names=list(entries[0].plain), photos=photos)
+    ids = [voc_id(name, entries[0].known) for name in entries[0].names]
+    stage = Stage.of(folder, 'ceiling', 2, **known, init=weights_key(state), masks=masks, ids=ids)
     _adopt_ceiling(stage, Stage.of(folder, 'ceiling', 2, **known), entries, card)
     train_stage(ctx, stage, 'segmenter.json', partial(_ceiling_job, ctx, entries, settings, state, card))
     return load_segmenter(set_sure(stage.folder, sure), ctx.device)
@@ -161,19 +184,26 @@ def _ceiling_job(ctx, entries, settings, state, card):
     names = list(entries[0].plain)
     model = build_network(settings, len(names) + 1, state, ctx.seed)
     paste = CopyPaste(settings.max_objects, as_released=settings.as_released)
-    dls = partial(true_mask_dls, entries, n_iters=settings.iterations, seed=ctx.seed, names=['background', *names], device=ctx.device,
-                  norm=encoder_norm(settings.encoder), batch_tfms=(paste,), **settings.only(Samples))
-    true = dict(name='true masks', role='labels of the ceiling', supervision='masks', licence="that of the benchmark's masks",
-                source=str(entries[0].mask.parent.name), sha256='')
+    dls = partial(true_mask_dls, entries, n_iters=settings.iterations, seed=ctx.seed, names=['background', *names],
+                  device=ctx.device, norm=encoder_norm(settings.encoder), batch_tfms=(paste,),
+                  **settings.only(Samples))
+    true_card = dict(name='true masks', role='labels of the ceiling', supervision='masks',
+                     licence="that of the benchmark's masks", source=str(entries[0].mask.parent.name), sha256='')
+    meta = dict(names=names, side=settings.side, supervision=[card.as_dict(), true_card], student=settings.as_dict(),
+                seed=ctx.seed)
     def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
-    def save():
-        save_segmenter(ctx.folder, model, dict(names=names, side=settings.side, supervision=[card.as_dict(), true], student=settings.as_dict(), seed=ctx.seed))
-    return Job(model, learner, save, settings.iterations, 'ceiling', lambda losses: dict(photos=len(entries)), ema=settings.ema)
+    def save(): save_segmenter(ctx.folder, model, meta)
+    def counts(losses): return dict(photos=len(entries))
+    return Job(model, learner, save, settings.iterations, 'ceiling', counts, ema=settings.ema)
 
+# %% ../../nbs/evaluate/ceiling.ipynb #7c05b1e6
 def _adopt_ceiling(stage, before, entries, card):
-    "Give a ceiling that an older release finished the key of today, if its start weights and masks can only have been these."
+    """Give a ceiling that an older release finished the key of today.
+    Only if its start weights and masks can only have been these."""
     if stage.record or not before.done: return
-    made_from = (read_json(before.folder/'segmenter.json', {}).get('supervision') or [None])[0]
+    cards = read_json(before.folder/'segmenter.json', {}).get('supervision') or [None]
+    is_same_start = cards[0] == json.loads(json.dumps(card.as_dict()))
     finished = before.file.stat().st_mtime_ns
-    if made_from == json.loads(json.dumps(card.as_dict())) and all(e.mask.stat().st_mtime_ns <= finished for e in entries):
-        with locked(stage.folder): stage._write(**{k: v for k, v in before.record.items() if k not in ('key', 'settings')})
+    if not is_same_start or any(e.mask.stat().st_mtime_ns > finished for e in entries): return
+    result = {k: v for k, v in before.record.items() if k not in ('key', 'settings')}
+    with locked(stage.folder): stage._write(**result)

@@ -27,13 +27,16 @@ class Recipe:
     benchmark:str         # What it is, in words
     names:tuple           # In evaluation order: the first is class 1
     n:int=500             # Photos for each name (NamedMask, section 4.1)
-    teachers:str='paper'  # Whose networks: 'paper' (CLIP, SelfMask where its weights are there, DINO, MoCo v2, SwAV) or 'offline'
+    # Whose networks: 'paper' (CLIP, SelfMask where its weights are there, DINO, MoCo v2, SwAV) or 'offline'
+    teachers:str='paper'
     student:str='paper'   # A name of `STUDENTS`
     experts:str='paper'   # A name of `EXPERTS`: one for each name, without copy-paste
     revision:int=REVISION # Of what is called 'paper'; a run keeps the one that it began with
     ignore_index:int=255  # The label that the benchmark ignores
-    setting:str='name-only' # What the benchmark lends: its names, or 'name-and-image': its unlabelled training photos too
-    published:dict=None   # mIoU in per cent: 'paper' of the project page, 'weights' of the README's checkpoint; 'accuracy' of the latter
+    # What the benchmark lends: its names, or 'name-and-image': its unlabelled training photos too
+    setting:str='name-only'
+    # mIoU in per cent: 'paper' of the project page, 'weights' of the README's checkpoint; 'accuracy' of the latter
+    published:dict=None
     archive:str=None      # The release's file with the archive
     weights:str=None      # The release's checkpoint
 
@@ -42,29 +45,35 @@ class Recipe:
     @property
     def ids(self)->dict: return class_ids(self.names)        # {name: class id}
     def small(self):
-        "The same names for a laptop: the offline teachers, small networks, 100 photos for each name; its figure is not the published one."
-        return replace(self, name=f'{self.name}-small', n=100, teachers='offline', student='small', experts='small', published=None, archive=None, weights=None)
+        """The same names for a laptop: the offline teachers, small networks, 100 photos for each name.
+        Its figure is not the published one."""
+        return replace(self, name=f'{self.name}-small', n=100, teachers='offline', student='small', experts='small',
+                       published=None, archive=None, weights=None)
 
 # %% ../../nbs/evaluate/recipes.ipynb #a02ed292
-VOC = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'dining table', 'dog', 'horse', 'motorbike',
-       'person', 'potted plant', 'sheep', 'sofa', 'train', 'tv/monitor')
+VOC = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'dining table', 'dog',
+       'horse', 'motorbike', 'person', 'potted plant', 'sheep', 'sofa', 'train', 'tv/monitor')
 
 # %% ../../nbs/evaluate/recipes.ipynb #b313f2ed
-COCO = tuple("""person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,bench,bird,cat,dog,horse,
-sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,
-skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,
-chair,couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,book,clock,vase,
-scissors,teddy bear,hair drier,toothbrush""".replace('\n', '').split(','))
+COCO = tuple("""person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,
+parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,
+frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,
+wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,
+couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,
+refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush""".replace('\n', '').split(','))
 
 # %% ../../nbs/evaluate/recipes.ipynb #c1001293
-COCA = tuple("""Accordion,UAV,Yellow duck,alarm clock,avocado,backpack,baseball,beer bottle,belt,binoculars,boots,butterfly,calculator,camel,camera,candle,
-chopsticks,clover,dice,dolphin,doughnut,dumbbell,eggplant,faucet,fishing rod,frisbee,gift box,glasses,globe,glove,guitar,hammer,hammock,handbag,harp,hat,
-headphone,helicopter,high heels,hourglass,ice cream,key,lollipop,macaroon,microphone,minions,moon,persimmon,pigeon,pillow,pine cone,pineapple,
-pocket watch,poker,potato,pumpkin,rabbit,rocking horse,roller-skating,rolling pin,soap bubble,squirrel,stethoscope,sticky note,stool,strawberry,sunflower,
-tablet,teddy bear,thermometer,tomato,towel,toy car,typewriter,violin,waffles,watering can,watermelon,wheelchair,whisk""".replace('\n', '').split(','))
+COCA = tuple("""Accordion,UAV,Yellow duck,alarm clock,avocado,backpack,baseball,beer bottle,belt,binoculars,boots,
+butterfly,calculator,camel,camera,candle,chopsticks,clover,dice,dolphin,doughnut,dumbbell,eggplant,faucet,fishing rod,
+frisbee,gift box,glasses,globe,glove,guitar,hammer,hammock,handbag,harp,hat,headphone,helicopter,high heels,hourglass,
+ice cream,key,lollipop,macaroon,microphone,minions,moon,persimmon,pigeon,pillow,pine cone,pineapple,pocket watch,
+poker,potato,pumpkin,rabbit,rocking horse,roller-skating,rolling pin,soap bubble,squirrel,stethoscope,sticky note,
+stool,strawberry,sunflower,tablet,teddy bear,thermometer,tomato,towel,toy car,typewriter,violin,waffles,watering can,
+watermelon,wheelchair,whisk""".replace('\n', '').split(','))
 
 # %% ../../nbs/evaluate/recipes.ipynb #a98f7b11
-CITYSCAPES = ('pole', 'polegroup', 'traffic light', 'traffic sign', 'person', 'rider', 'car', 'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle', 'bicycle')
+CITYSCAPES = ('pole', 'polegroup', 'traffic light', 'traffic sign', 'person', 'rider', 'car', 'truck', 'bus',
+              'caravan', 'trailer', 'train', 'motorcycle', 'bicycle')
 
 # %% ../../nbs/evaluate/recipes.ipynb #c2b843c7
 @lru_cache
@@ -72,35 +81,51 @@ def imagenet_s(
     n:int=919, # 50, 300 or 919
 )->dict: # {name: WordNet id}, in the order of the class numbers
     "The classes of ImageNet-S."
-    wnids = json.loads((files('namedmask')/'assets'/'imagenet_s.json').read_text(encoding='utf-8')).get(str(n))
+    asset = files('namedmask')/'assets'/'imagenet_s.json'
+    wnids = json.loads(asset.read_text(encoding='utf-8')).get(str(n))
     if not wnids: raise NamedMaskError(f"There is no ImageNet-S with {n} classes: choose 50, 300 or 919.")
-    known = {c['wnid']: c for c in imagenet_classes()}
-    first = lambda w: known[w]['lemmas'][0]
-    words = [first(w).casefold() for w in known]
-    return {f"{first(w)} ({known[w]['hypernyms'][0]})" if words.count(first(w).casefold()) > 1 else first(w): w for w in wnids}
+    classes = {c['wnid']: c for c in imagenet_classes()}
+    first_word = {wnid: c['lemmas'][0] for wnid, c in classes.items()}
+    folded = [word.casefold() for word in first_word.values()]
+    def name_of(wnid):
+        word = first_word[wnid]
+        is_shared = folded.count(word.casefold()) > 1
+        return f"{word} ({classes[wnid]['hypernyms'][0]})" if is_shared else word
+    return {name_of(wnid): wnid for wnid in wnids}
 
 # %% ../../nbs/evaluate/recipes.ipynb #b06a9c3d
+def _name_only_recipe(name, benchmark, names, released, **published):
+    "`released`: what the release's files call the benchmark."
+    return Recipe(name, benchmark, names, published=published,
+                  archive=f'{released}_category_to_p_images_n500.json', weights=f'namedmask_{released}.pt')
+
 def _imagenet_s_recipe(n, **published):
-    return Recipe(f'imagenet-s{n}', f'ImageNet-S{n} test', tuple(imagenet_s(n)), ignore_index=1000, setting='name-and-image', published=published, weights=f'namedmask_imagenet_s{n}.pt')
+    return Recipe(f'imagenet-s{n}', f'ImageNet-S{n} test', tuple(imagenet_s(n)), ignore_index=1000,
+                  setting='name-and-image', published=published, weights=f'namedmask_imagenet_s{n}.pt')
 
 def _recipes():
-    file = '{}_category_to_p_images_n500.json'
-    made = [Recipe('voc2012', 'PASCAL VOC 2012 val', VOC, published=dict(paper=59.2, weights=59.3, accuracy=89.2), archive=file.format('voc2012'), weights='namedmask_voc2012.pt'),
-            Recipe('coco2017', 'COCO 2017 val', COCO, published=dict(paper=28.4, weights=27.7, accuracy=76.4), archive=file.format('coco2017'), weights='namedmask_coco2017.pt'),
-            Recipe('coca', 'CoCA, all photos', COCA, published=dict(paper=27.3, weights=27.4, accuracy=82.0), archive=file.format('coca'), weights='namedmask_coca.pt'),
-            Recipe('cityscapes', 'Cityscapes val, objects', CITYSCAPES, published=dict(paper=18.2, weights=18.2, accuracy=93.0), archive=file.format('cityscapes_object'),
-                   weights='namedmask_cityscapes_object.pt'),
-            _imagenet_s_recipe(50, paper=47.5, weights=47.5), _imagenet_s_recipe(300, weights=33.1), _imagenet_s_recipe(919, paper=22.9, weights=23.1)]
-    return {r.name: r for m in made for r in (m, m.small())}
+    released = [
+        _name_only_recipe('voc2012', 'PASCAL VOC 2012 val', VOC, 'voc2012', paper=59.2, weights=59.3, accuracy=89.2),
+        _name_only_recipe('coco2017', 'COCO 2017 val', COCO, 'coco2017', paper=28.4, weights=27.7, accuracy=76.4),
+        _name_only_recipe('coca', 'CoCA, all photos', COCA, 'coca', paper=27.3, weights=27.4, accuracy=82.0),
+        _name_only_recipe('cityscapes', 'Cityscapes val, objects', CITYSCAPES, 'cityscapes_object',
+                          paper=18.2, weights=18.2, accuracy=93.0),
+        _imagenet_s_recipe(50, paper=47.5, weights=47.5),
+        _imagenet_s_recipe(300, weights=33.1),
+        _imagenet_s_recipe(919, paper=22.9, weights=23.1),
+    ]
+    return {r.name: r for full in released for r in (full, full.small())}
 
 # %% ../../nbs/evaluate/recipes.ipynb #67ebf0b7
 RECIPES = _recipes()   # {name: Recipe}
 
 def recipe(
-    name:str, # 'voc2012', 'coco2017', 'coca', 'cityscapes', 'imagenet-s50', '-s300', '-s919'; with '-small' behind it one for a laptop
+    # 'voc2012', 'coco2017', 'coca', 'cityscapes', 'imagenet-s50', '-s300', '-s919'; with '-small' for a laptop
+    name:str,
 )->Recipe:
     "The recipe of a published benchmark; an unknown name is a `NamedMaskError` that lists the known ones."
-    if name not in RECIPES: raise NamedMaskError(f"There is no recipe {name!r}: choose one of {', '.join(RECIPES)}.")
+    if name not in RECIPES:
+        raise NamedMaskError(f"There is no recipe {name!r}: choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]
 
 # %% ../../nbs/evaluate/recipes.ipynb #f063c80d
@@ -108,23 +133,43 @@ def in_order(
     r:Recipe,  # The benchmark
     archive,   # {category: [paths]}, or the path of a JSON file that holds that
 )->dict: # The same with the keys in the order of `r.names`
-    "A released archive with its categories in evaluation order; names that do not fit the recipe's are a `NamedMaskError`."
-    found = archive if isinstance(archive, dict) else read_json(archive)
-    if not isinstance(found, dict): raise NamedMaskError(f"There is no archive in {archive}: give a JSON file that holds {{category: [paths]}}.")
-    missing, odd = [n for n in r.names if n not in found], [n for n in found if n not in r.names]
-    if missing or odd:
-        raise NamedMaskError(f"The archive does not fit the recipe {r.name} ({'; '.join(f'{w}: ' + ', '.join(o[:5]) for w, o in (('missing', missing), ('unknown', odd)) if o)}): "
-                             "rename its categories, or choose another recipe.")
-    return {n: found[n] for n in r.names}
+    """A released archive with its categories in evaluation order.
+    Names that do not fit the recipe's are a `NamedMaskError`."""
+    paths_of = archive if isinstance(archive, dict) else read_json(archive)
+    if not isinstance(paths_of, dict):
+        message = f"There is no archive in {archive}: give a JSON file that holds {{category: [paths]}}."
+        raise NamedMaskError(message)
+    missing = [name for name in r.names if name not in paths_of]
+    unknown = [name for name in paths_of if name not in r.names]
+    if missing or unknown: raise _misfit(r, missing=missing, unknown=unknown)
+    return {name: paths_of[name] for name in r.names}
+
+def _misfit(r, **differences):
+    "The error for an archive whose categories are not the recipe's."
+    listed = '; '.join(f'{what}: ' + ', '.join(names[:5]) for what, names in differences.items() if names)
+    return NamedMaskError(f"The archive does not fit the recipe {r.name} ({listed}): "
+                          "rename its categories, or choose another recipe.")
 
 # %% ../../nbs/evaluate/recipes.ipynb #de8f08c4
 def filled(
     name:str,          # A recipe's name
-    names=None, n=None, student=None, experts=True, # As for `pipeline.fit`; what is given stays
+    names=None,        # As for `pipeline.fit`, like the next three; what is given stays
+    n=None,
+    student=None,
+    experts=True,
     teachers=None,     # The name of the teachers, to warn of a mismatch
 )->dict: # names, n, student, experts
     "The arguments of `pipeline.fit` with what a recipe says where nothing was said."
     r = recipe(name)
-    if teachers in ('paper', 'offline', 'mini') and teachers != r.teachers and (student is None or experts is True):   # their first weights do not fit the recipe's networks, which would start from random ones
-        raise NamedMaskError(f"The recipe {name} starts from the {r.teachers} teachers: say --teachers {r.teachers} with it" + (f', or --recipe {name}-small for the offline ones.' if r.teachers == 'paper' else '.'))
-    return dict(names=names or list(r.names), n=n or r.n, student=student or r.student, experts=r.experts if experts is True else experts)
+    are_others = teachers in ('paper', 'offline', 'mini') and teachers != r.teachers
+    uses_networks = student is None or experts is True
+    # Their first weights do not fit the recipe's networks, which would start from random ones.
+    if are_others and uses_networks: raise _other_teachers(r)
+    return dict(names=names or list(r.names), n=n or r.n, student=student or r.student,
+                experts=r.experts if experts is True else experts)
+
+def _other_teachers(r):
+    "The error for teachers that are not the recipe's."
+    end = f', or --recipe {r.name}-small for the offline ones.' if r.teachers == 'paper' else '.'
+    return NamedMaskError(f"The recipe {r.name} starts from the {r.teachers} teachers: "
+                          f"say --teachers {r.teachers} with it{end}")

@@ -12,7 +12,7 @@ __all__ = ['DATA', 'MINI_CLIP', 'PAIRS', 'CLIP_SIZE', 'MINI_VIT', 'MINI_RESNET',
            'mini_features', 'mini_detector', 'mini_teachers', 'zero_shot_accuracy', 'world_mask_iou']
 
 # %% ../../nbs/03_mini.models.ipynb #327e7be5
-import copy, logging, math, os
+import copy, logging, math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Adam
 from fastai.torch_core import default_device
 from torch import nn
-from ..core import NamedMaskError, progress, rng_of, seed_of
+from ..core import Ctx, NamedMaskError, progress, seed_of
 from ..models.train import fit_resumably
 from ..teachers.clip import OpenClipRetriever
 from ..teachers.cards import TeacherCard
@@ -167,22 +167,19 @@ def train_mini_clip(
     batch_size:int=64,
     lr:float=3e-3,
     wd:float=.1,
-    seed:int=0,
-    workers:int=2,      # Processes that paint
-    every_s:float=20.,  # Seconds between two checkpoints
-    quiet:bool=False,
+    **how,              # More of `Ctx`: seed, workers (processes that paint, 2 without), every_s, quiet
 )->tuple: # (the trained `open_clip.CLIP`, losses)
     "Train MiniCLIP on captions."
     import open_clip
-    world = world or World('pairs', PAIRS, seed=seed, size=64)
-    model = mini_clip(seed).to(memory_format=torch.channels_last)
-    x, captions, _ = paint(world, CLIP_SIZE, workers, quiet)
+    ctx = Ctx.of(folder, **how)
+    world = world or World('pairs', PAIRS, seed=ctx.seed, size=64)
+    model = mini_clip(ctx.seed).to(memory_format=torch.channels_last)
+    x, captions, _ = paint(world, CLIP_SIZE, ctx.workers or 2, ctx.quiet)
     make = partial(pair_batch, x, open_clip.get_tokenizer(MINI_CLIP)(captions))
     def learner(start):
-        batches = Batches(make, len(x), n_iters, batch_size, seed, start)
+        batches = Batches(make, len(x), n_iters, batch_size, ctx.seed, start)
         return _learner(batch_dls(batches, 2), model, clip_loss, lr, wd, [ClampScale()])
-    learn = fit_resumably(learner, model, folder, n_iters=n_iters, what='MiniCLIP', warmup=50, every_s=every_s,
-                          quiet=quiet)
+    learn = fit_resumably(learner, model, ctx, n_iters=n_iters, what='MiniCLIP', warmup=50)
     return model.eval(), learn.loss_log
 
 # %% ../../nbs/03_mini.models.ipynb #6a8b83cc
@@ -243,7 +240,7 @@ class Ema(Callback):
             rise = .5 - .5*math.cos(math.pi*model.step.item()/self.n_iters)     # a cosine (DINO, section 3.2)
             keep = 1 - (1 - self.momentum)*(1 - rise)
             torch._foreach_lerp_(list(model.teacher.parameters()), list(model.student.parameters()), 1 - keep)
-            for told, said in zip(model.teacher.buffers(), model.student.buffers()): told.copy_(said)
+            for target, source in zip(model.teacher.buffers(), model.student.buffers()): target.copy_(source)
             answer = self.learn.pred[1].flatten(0, 1).mean(0, keepdim=True)
             model.centre.lerp_(answer, 1 - self.centre_momentum)
             model.step += 1
@@ -291,26 +288,22 @@ def train_mini_dino(
     strength:float=None, # Of the changes of colour; 0 for the transformer and .4 for the ResNet
     batch_size:int=64,
     lr:float=1e-3,
-    wd:float=.04,
-    seed:int=0,
-    workers:int=2,       # Processes that paint
-    every_s:float=20.,   # Seconds between two checkpoints
-    quiet:bool=False,
+    **how,               # wd, .04 without; more of `Ctx`: seed, workers (processes that paint, 2 without), every_s, quiet
 )->tuple: # (the teacher's timm network, losses)
     "Train MiniDINO on pictures alone."
-    is_vit = 'vit' in which[0]
-    world = world or World('index', SCENES, seed=seed + 1, size=DINO_SIZE)
+    is_vit, wd = 'vit' in which[0], how.pop('wd', .04)
+    ctx = Ctx.of(folder, **how)
+    world = world or World('index', SCENES, seed=ctx.seed + 1, size=DINO_SIZE)
     n_iters = n_iters or (300 if is_vit else 500)
     if strength is None: strength = 0. if is_vit else .4
-    model = SelfDistiller(*which, seed=seed)
-    x = paint(world, None, workers, quiet)[0]
+    model = SelfDistiller(*which, seed=ctx.seed)
+    x = paint(world, None, ctx.workers or 2, ctx.quiet)[0]
     make = partial(multi_crop, x, strength=strength)
     def loss(out, target): return dino_loss(*out, model.centre)
     def learner(start):
-        batches = Batches(make, len(x), n_iters, batch_size, seed, start)
+        batches = Batches(make, len(x), n_iters, batch_size, ctx.seed, start)
         return _learner(batch_dls(batches, 6), model, loss, lr, wd, [Ema(n_iters)])
-    learn = fit_resumably(learner, model, folder, n_iters=n_iters, what='MiniDINO', warmup=50, every_s=every_s,
-                          quiet=quiet)
+    learn = fit_resumably(learner, model, ctx, n_iters=n_iters, what='MiniDINO', warmup=50)
     return model.teacher[0].eval(), learn.loss_log
 
 # %% ../../nbs/03_mini.models.ipynb #ef6177a5

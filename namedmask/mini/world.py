@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ..core import NamedMaskError, progress, rng_of
-from .painting import GROUNDS, HOME, OOD, paint_bar, paint_ground, paint_object
+from .painting import GROUNDS, HOME, OOD, Pose, paint_bar, paint_ground, paint_object
 from .shapes import WORLD_NAMES
 
 # %% ../../nbs/02_mini.world.ipynb #9f5386aa
@@ -93,7 +93,7 @@ def _paint_things(canvas, rng, chosen, scale, habit, ground_colour):
         centre = _choose_place(rng, half, side, taken)
         taken.append((centre, half))
         lean, mirror = _lean(rng, name), rng.random() < .5
-        mask, main = paint_object(canvas, rng, name, centre, half, lean, mirror, light, ground_colour, habit)
+        mask, main = paint_object(canvas, rng, name, Pose(centre, half, lean, mirror), light, ground_colour, habit)
         labels[mask > 0] = 1 + WORLD_NAMES.index(name)
         colours.append(main and colour_word(*main))
     return labels, colours, taken

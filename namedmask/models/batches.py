@@ -101,6 +101,7 @@ class ArchiveDataset:
         flip, cache = more.pop('flip', .5), more.pop('cache', 0)
         samples, others = divided(more, Samples, OtherPhotos)
         how, self.others = Samples(**samples), OtherPhotos(**others)
+        self.labelled, self.nothing = self.others.labelled, list(self.others.nothing)
         self.entries = [entry for entry in entries if entry.sha in masks]
         if not self.entries:
             raise NamedMaskError("There is no photo with a mask to train on: "
@@ -111,8 +112,8 @@ class ArchiveDataset:
         self.crop, self.scale, self.side, self.as_released = how.crop, how.scale, own_side(how.side), how.as_released
         decoded_side = None if how.side == 'native' else self.side or WORK_SIDE
         self.pictures = PhotoCache(masks, decoded_side, cache)
-        if self.others.labelled is not None:
-            self.labelled_pictures = PhotoCache(self.others.labelled, decoded_side, cache//2)
+        if self.labelled is not None:
+            self.labelled_pictures = PhotoCache(self.labelled, decoded_side, cache//2)
 
     def __len__(self): return self.n
     def new_empty(self): return PhotosToLabel([], self.side)     # what fastai keeps in an exported learner
@@ -132,7 +133,7 @@ class ArchiveDataset:
 @patch
 def draw(self:ArchiveDataset, rng):
     "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
-    if self.others.labelled is not None and rng.random() < self.others.share: return self.draw_labelled(rng)
+    if self.labelled is not None and rng.random() < self.others.share: return self.draw_labelled(rng)
     entry = self.next_photo(rng)
     size, right, down, mirror = rng.random(4)
     im, soft = self.pictures(entry)

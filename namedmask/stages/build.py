@@ -25,68 +25,87 @@ from .diversity import MUCH_ALIKE, kinds, neighbour_votes, too_many_alike
 _NOTHING = Category('object')  # What a name has to beat
 
 def _doubtful(over_nothing, over_names):
-    "Is a name rarely the best for its own best photos? For each photo: does it score more than the empty word, no less than any other name?"
+    """Is a name rarely the best for its own best photos?
+    For each photo: does it score more than the empty word, no less than any other name?"""
     return over_nothing.mean() < .25 and over_names.mean() < .25
 
 TRUSTED = .5      # the part of its best photos from which on the archive of a name is trusted
 
 def _trust(names, n, found, vectors, nothing):
-    "{name: the part of its n best photos that fit no other name better}; a single name has nothing to be compared with."
+    """{name: the part of its n best photos that fit no other name better}.
+    A single name has nothing to be compared with."""
     if len(names) < 2: return {}
-    return {name: float(_beats(found, c, min(n, found.at[c]), vectors, nothing)[1].mean()) for c, name in enumerate(names) if found.at[c]}
+    def part_of(c): return float(_beats(found, c, min(n, found.at[c]), vectors, nothing)[1].mean())
+    return {name: part_of(c) for c, name in enumerate(names) if found.at[c]}
 
 def _trust_notes(trust, said):
     "Sentences about names whose best photos fit another name better; not of those that `said` mentions already."
-    return [f"Only {part:.0%} of the best photos of {name!r} fit no other name better: do not trust its archive before you have looked at its contact sheet; "
+    def is_mentioned(name): return any(f'match {name!r}' in sentence for sentence in said)
+    return [f"Only {part:.0%} of the best photos of {name!r} fit no other name better: "
+            "do not trust its archive before you have looked at its contact sheet; "
             f"add photos that show it, try other words ({name}=synonym|synonym), or leave it out."
-            for name, part in trust.items() if part < TRUSTED and not any(f'match {name!r}' in o for o in said)]
+            for name, part in trust.items() if part < TRUSTED and not is_mentioned(name)]
 
 # %% ../../nbs/stages/build.ipynb #3e5e9422
 class _Search:
-    "Searches as deep as needed, until each name has n photos or the index is used up; leaves out copies and settles conflicts."
+    """Searches as deep as needed, until each name has n photos or the index is used up.
+    Leaves out copies and settles conflicts."""
     def __init__(self, index, text, n, how, quiet):
         self.index, self.text, self.n, self.how, self.quiet = index, text, n, how, quiet
         self.outvoted, self.kinds = {}, {}                     # {row: why}, {name: what `kinds` says}
         self.best = np.empty(len(index), np.float32)           # each photo's largest score
         depth = min(len(index), 2*n)
         self.scores, self.rows = map(list, top_n(index.vectors, text, depth, quiet=quiet, best=self.best))
-        self.first = [(s[:n], r[:n]) for s, r in zip(self.scores, self.rows)]   # of the same pass as `best`, so they may be compared
+        # Of the same pass as `best`, so they may be compared.
+        self.first = [(scores[:n], rows[:n]) for scores, rows in zip(self.scores, self.rows)]
         self._find_copies()
 
     def _find_copies(self):
-        self.repeats, self.photos = _repeats(self.index, self.scores, self.rows, self.how.max_hamming, self.how.copies)
+        max_hamming, copies = self.how.max_hamming, self.how.copies
+        self.repeats, self.photos = _repeats(self.index, self.scores, self.rows, max_hamming, copies)
 
     def _deepen(self, names):
         "Look four times as deep for some names."
         depth = min(len(self.index), 4*max(len(self.rows[c]) for c in names))
-        scores, rows = top_n(self.index.vectors, self.text[names], depth, quiet=self.quiet)
-        for c, s, r in zip(names, scores, rows): self.scores[c], self.rows[c] = s, r
+        all_scores, all_rows = top_n(self.index.vectors, self.text[names], depth, quiet=self.quiet)
+        for c, scores, rows in zip(names, all_scores, all_rows): self.scores[c], self.rows[c] = scores, rows
         self._find_copies()
 
     def fill(self):
         "Give each name its photos: `holder` {row: name}, `at`: how far each name went, `held`: how many it has."
+        def can_go_deeper(c): return self.held[c] < self.n and len(self.rows[c]) < len(self.index)
         while True:
-            self.holder, self.at, self.held = _assign(self.scores, self.rows, self.n, {**self.repeats, **self.outvoted})
-            short = [c for c, held in enumerate(self.held) if held < self.n and len(self.rows[c]) < len(self.index)]
+            gone = {**self.repeats, **self.outvoted}
+            self.holder, self.at, self.held = _assign(self.scores, self.rows, self.n, gone)
+            short = [c for c in range(len(self.held)) if can_go_deeper(c)]
             if not short: return self
             self._deepen(short if self.how.copies == 'confirmed' else list(range(len(self.rows))))
 
 # %% ../../nbs/stages/build.ipynb #7fe54483
 def _vote(search, names, looks, k, alike, folder):
-    "Ask the neighbours of each photo; drop the outvoted and those of a kind that there are enough of, fill up, and ask again until nobody is dropped."
-    jury, asked = dict(search.fill().holder), {}                # the first choice of each name votes, those that are outvoted too
+    """Ask the neighbours of each photo; drop the outvoted and those of a kind that there are enough of.
+    Fill up, and ask again until nobody is dropped."""
+    jury = dict(search.fill().holder)   # the first choice of each name votes, those that are outvoted too
+    asked, vectors = {}, {}
     while fresh := {row: c for row, c in search.holder.items() if row not in asked}:
         asked |= fresh
         vectors = _vectors_of(search, sorted(asked), looks, folder)
         rows = list(vectors)
         own = np.array([asked[row] for row in rows])
-        votes = neighbour_votes(np.stack([vectors[row] for row in rows]), own, np.array([row in jury for row in rows]), k)
-        search.outvoted |= {row: _outvoted(names, c, n) for row, c, n in zip(rows, own, votes) if row in fresh and n[c] < n.max()}
+        in_jury = np.array([row in jury for row in rows])
+        votes = neighbour_votes(np.stack([vectors[row] for row in rows]), own, in_jury, k)
+        search.outvoted |= {row: _outvoted(names, c, of_row) for row, c, of_row in zip(rows, own, votes)
+                            if row in fresh and of_row[c] < of_row.max()}
         if alike < 1: _thin_out(search, names, vectors, math.ceil(alike*search.n))
         search.fill()
-    held = [[row for row, holder in search.holder.items() if holder == c and row in vectors] for c in range(len(names))]
-    search.kinds = {name: kinds(np.stack([vectors[row] for row in rows])) for name, rows in zip(names, held) if rows}
+    search.kinds = _kinds_of(search, names, vectors)
     return search
+
+def _kinds_of(search, names, vectors):
+    "{name: what `kinds` says of the photos that it holds}."
+    def held_by(c): return [row for row, holder in search.holder.items() if holder == c and row in vectors]
+    rows_of = {name: held_by(c) for c, name in enumerate(names)}
+    return {name: kinds(np.stack([vectors[row] for row in rows])) for name, rows in rows_of.items() if rows}
 
 def _vectors_of(search, rows, looks, folder):
     "{row: vector} by the second opinion; a photo that has gone in the meantime is not judged."
@@ -99,13 +118,16 @@ def _vectors_of(search, rows, looks, folder):
 
 def _outvoted(names, c, votes):
     "Why a photo of name `c` is dropped."
-    return f'looks like {names[votes.argmax()]} ({votes.max()} of {votes.sum()} nearest photos, {votes[c]} for {names[c]})'
+    counts = f'{votes.max()} of {votes.sum()} nearest photos, {votes[c]} for {names[c]}'
+    return f'looks like {names[votes.argmax()]} ({counts})'
 
 def _thin_out(search, names, vectors, most):
     "Drop the photos of each name that look like `most` better ones of it."
+    def is_judged(row): return row in vectors and row not in search.outvoted
     for c, name in enumerate(names):
-        ranked = [r for r in search.rows[c].tolist() if search.holder.get(r) == c and r in vectors and r not in search.outvoted]
-        for i in (too_many_alike(np.stack([vectors[r] for r in ranked]), most) if ranked else ()):
+        ranked = [row for row in search.rows[c].tolist() if search.holder.get(row) == c and is_judged(row)]
+        if not ranked: continue
+        for i in too_many_alike(np.stack([vectors[row] for row in ranked]), most):
             search.outvoted[ranked[i]] = f'{most} better photos of {name} look much like it'
 
 # %% ../../nbs/stages/build.ipynb #a01eaddb
@@ -113,60 +135,74 @@ def _why_not(names, c, row, score, holder, value, repeats, outvoted):
     "The reason why name `c` does not keep the photo; empty if it does."
     if row in outvoted: return outvoted[row]
     if row in repeats:
-        p, how = repeats[row]
-        return f'repeats {p.rel} ({how})'
-    h = holder[row]
-    if h == c: return ''
-    if value == score: return f'goes to {names[h]} (equal scores, named first)'
+        original, how = repeats[row]
+        return f'repeats {original.rel} ({how})'
+    winner = holder[row]
+    if winner == c: return ''
+    if value == score: return f'goes to {names[winner]} (equal scores, named first)'
     digits = next((d for d in (2, 3, 4) if f'{value:.{d}f}' != f'{score:.{d}f}'), 6)
-    return f'goes to {names[h]} ({value:.{digits}f} > {score:.{digits}f})'
+    return f'goes to {names[winner]} ({value:.{digits}f} > {score:.{digits}f})'
 
 # %% ../../nbs/stages/build.ipynb #841214b0
 def _lines(names, found):
     "The entries of all names, down to the last photo each one looked at."
-    looked_at = [(rows[:at].tolist(), scores[:at].tolist()) for rows, scores, at in zip(found.rows, found.scores, found.at)]
-    value = {row: score for c, of_name in enumerate(looked_at) for row, score in zip(*of_name) if found.holder.get(row) == c}
+    looked_at = [list(zip(rows[:at].tolist(), scores[:at].tolist()))
+                 for rows, scores, at in zip(found.rows, found.scores, found.at)]
+    value = {row: score for c, of_name in enumerate(looked_at) for row, score in of_name if found.holder.get(row) == c}
     entries = []
     for c, (name, of_name) in enumerate(zip(names, looked_at)):
-        for rank, (row, score) in enumerate(zip(*of_name), 1):
+        for rank, (row, score) in enumerate(of_name, 1):
             why = _why_not(names, c, row, score, found.holder, value.get(row, 0.), found.repeats, found.outvoted)
-            p = found.photos[row]
-            entries.append(Entry(name, rank, score, 'dropped' if why else 'kept', why, str(p.root), str(p.rel), p.sha, p.width, p.height))
+            state, photo = 'dropped' if why else 'kept', found.photos[row]
+            entries.append(Entry(name, rank, score, state, why, str(photo.root), str(photo.rel), photo.sha,
+                                 photo.width, photo.height))
     return entries
 
 # %% ../../nbs/stages/build.ipynb #56e75717
 def _warnings(names, n, found, vectors, nothing):
-    "Sentences about names with few photos, or with photos that fit something else better. `nothing`: the vector of the empty word."
+    """Sentences about names with few photos, or with photos that fit something else better.
+    `nothing`: the vector of the empty word."""
     sentences = []
     for c, name in enumerate(names):
         if found.held[c] < n:
-            sentences.append(f"There are only {found.held[c]} photos for {name!r}, not {n}: the other photos are copies or fit another name better; "
+            sentences.append(f"There are only {found.held[c]} photos for {name!r}, not {n}: "
+                             "the other photos are copies or fit another name better; "
                              "add photos, or ask for fewer for each name.")
         if found.at[c] and _doubtful(*_beats(found, c, min(n, found.at[c]), vectors, nothing)):
-            sentences.append(f"Little seems to match {name!r}: most of its best photos fit another name or the plain word 'object' better; "
+            sentences.append(f"Little seems to match {name!r}: "
+                             "most of its best photos fit another name or the plain word 'object' better; "
                              f"look at its contact sheet, try other words ({name}=synonym|synonym), or leave it out.")
     return sentences
 
 def _kinds_notes(kinds):
-    "Sentences about names whose photos are of one kind more than those of other names, {name: (how many kinds, the largest part that is of one)}."
+    """Sentences about names whose photos are of one kind more than those of other names.
+    {name: (how many kinds, the largest part that is of one)}."""
     usual = float(np.median([part for _, part in kinds.values()] or [1]))
-    return [f"{part:.0%} of the photos of {name!r} are of one kind: the student will hardly know others. Look at its contact sheet; "
-            f"give photos of other kinds or more words ({name}=synonym|synonym), or let fewer look alike (alike=.3)." for name, (_, part) in kinds.items() if part > max(.5, 2*usual)]
+    return [f"{part:.0%} of the photos of {name!r} are of one kind: the student will hardly know others. "
+            "Look at its contact sheet; "
+            f"give photos of other kinds or more words ({name}=synonym|synonym), or let fewer look alike (alike=.3)."
+            for name, (_, part) in kinds.items() if part > max(.5, 2*usual)]
 
 def _depth_notes(names, n, found):
     "Sentences about names that went far down their ranking for photos that do not look alike."
-    left_out = [sum(why.endswith(f'better photos of {name} look much like it') for why in found.outvoted.values()) for name in names]
-    return [f"{k} photos of {name!r} were left out because they look much like better ones, and others down to place {at} of the ranking came in: look at its contact sheet. "
-            "Where a name rightly has photos of one kind, take the best by rank (--alike 1)." for name, k, at in zip(names, left_out, found.at) if k and at > 2*n]
+    def left_out_of(name):
+        return sum(why.endswith(f'better photos of {name} look much like it') for why in found.outvoted.values())
+    return [f"{left_out} photos of {name!r} were left out because they look much like better ones, "
+            f"and others down to place {at} of the ranking came in: look at its contact sheet. "
+            "Where a name rightly has photos of one kind, take the best by rank (--alike 1)."
+            for name, at in zip(names, found.at) if (left_out := left_out_of(name)) and at > 2*n]
 
 def _beats(found, c, m, vectors, nothing):
-    "(m,) bool, twice: does name `c` score more than the empty word for its best photos, and no less than any other name?"
-    scores, rows = (o[:m] for o in found.first[c])
+    """(m,) bool, twice: does name `c` score more than the empty word for its best photos?
+    And no less than any other name?"""
+    scores, rows = (column[:m] for column in found.first[c])
     photos = np.asarray(vectors[rows], np.float32)
-    over_nothing = photos@found.text[c] > photos@nothing        # worked out in the same way, so that equal words score the same
+    # Both are worked out in the same way, so that equal words score the same.
+    over_nothing = photos@found.text[c] > photos@nothing
     over_names = scores >= found.best[rows] if len(found.rows) > 1 else np.zeros(m, bool)
     return over_nothing, over_names
 
+# %% ../../nbs/stages/build.ipynb #b2f4917c
 def _name_notes(retriever, categories, text):
     "Sentences about the names themselves: commas that may be missing, and words that the retriever does not know."
     ask = getattr(retriever, 'name_notes', None)
@@ -176,41 +212,54 @@ def _name_notes(retriever, categories, text):
 def _index_key(index):
     "The index's own key, or else the count and a hash of its table: root, path and content of each photo."
     if isinstance(getattr(index, 'key', None), str): return [len(index), index.key]
-    h = hashlib.sha256()
-    for i in range(0, len(index), 4096):
-        for p in index.photos(range(i, min(i + 4096, len(index)))): h.update(f'{p.root}\0{p.rel}\0{p.sha}\n'.encode('utf-8', 'surrogateescape'))
-    return [len(index), h.hexdigest()[:16]]
+    table = hashlib.sha256()
+    for start in range(0, len(index), 4096):
+        for photo in index.photos(range(start, min(start + 4096, len(index)))):
+            line = f'{photo.root}\0{photo.rel}\0{photo.sha}\n'
+            table.update(line.encode('utf-8', 'surrogateescape'))
+    return [len(index), table.hexdigest()[:16]]
 
 def _told(index, retriever, categories, n, how, looks):
-    "All that an archive depends on. The vectors of the names depend on the retriever and the prompts, so these stand for them."
+    """All that an archive depends on.
+    The vectors of the names depend on the retriever and the prompts, so these stand for them."""
     card = getattr(retriever, 'card', None)
-    return dict(stage='retrieval', retriever=card.as_dict() if hasattr(card, 'as_dict') else str(card), dim=int(retriever.dim),
-                templates=settings_key(_templates(retriever)), categories=[[c.name, list(c.prompts)] for c in categories],
+    return dict(stage='retrieval', retriever=card.as_dict() if hasattr(card, 'as_dict') else str(card),
+                dim=int(retriever.dim), templates=settings_key(_templates(retriever)),
+                categories=[[c.name, list(c.prompts)] for c in categories],
                 n=int(n), near=how.max_hamming, index=_index_key(index), **_votes_key(looks, how), **_copies_key(how))
 
-def _weights(retriever, looks, votes): return brought(retriever, *([getattr(looks, 'model', looks)] if looks and votes else []))
+def _weights(retriever, looks, votes):
+    "Weights that the user brought, of those who pick the photos."
+    return brought(retriever, *([getattr(looks, 'model', looks)] if looks and votes else []))
 
 def _cards(retriever, looks):
     "The cards of those who have picked the photos."
     opinion = [{**looks.card.as_dict(), 'role': 'second opinion'}] if looks else []
-    return [c for c in (getattr(retriever, 'card', None), *opinion) if hasattr(c, 'as_dict') or isinstance(c, dict)]
+    cards = (getattr(retriever, 'card', None), *opinion)
+    return [card for card in cards if hasattr(card, 'as_dict') or isinstance(card, dict)]
 
 def _votes_key(looks, how):
-    if not looks or not how.votes and how.alike == 1: return {}
+    asks_nobody = not how.votes and how.alike == 1
+    if not looks or asks_nobody: return {}
     alike = {'alike': [how.alike, MUCH_ALIKE]} if how.alike < 1 else {}
     return dict(votes=how.votes, looks=[looks.card.as_dict(), looks.settings], **alike)
 
 def _copies_key(how):
     "An archive of version 0.1 knew one way only and did not name it, so that way adds nothing to the key."
-    return {} if how.copies == 'hash' or how.max_hamming < 0 else dict(copies=[how.copies, _ALIKE, _FULL])
+    is_of_0_1 = how.copies == 'hash' or how.max_hamming < 0
+    return {} if is_of_0_1 else dict(copies=[how.copies, _ALIKE, _FULL])
 
+# %% ../../nbs/stages/build.ipynb #e80d35a6
 def _check(index, retriever, n, how, looks):
     if n < 1: raise NamedMaskError(f"{n} photos a name is too few: ask for at least 1.")
     if how.alike < 1 and looks is None:
-        raise NamedMaskError(f"alike={how.alike!r} needs eyes to see what is alike: give looks=ImageEmbedder(a feature model).")
-    if not len(index): raise NamedMaskError("The index holds no photo: check the folder of photos and the list of skipped files.")
-    if index.vectors.shape[1] != retriever.dim:
-        raise NamedMaskError(f"The index holds vectors of {index.vectors.shape[1]} numbers and the retriever makes {retriever.dim}: "
+        message = f"alike={how.alike!r} needs eyes to see what is alike: give looks=ImageEmbedder(a feature model)."
+        raise NamedMaskError(message)
+    if not len(index):
+        raise NamedMaskError("The index holds no photo: check the folder of photos and the list of skipped files.")
+    dim = index.vectors.shape[1]
+    if dim != retriever.dim:
+        raise NamedMaskError(f"The index holds vectors of {dim} numbers and the retriever makes {retriever.dim}: "
                              "build the index with the same retriever.")
 
 # %% ../../nbs/stages/build.ipynb #6cbec13c
@@ -218,17 +267,25 @@ def _check(index, retriever, n, how, looks):
 class Retrieval(Settings):
     "How the photos of an archive are picked (NamedMask, section 3.1, and what goes beyond it)."
     what = 'retrieval'
-    max_hamming:int = setting(16) # Pictures whose difference hashes differ in at most so many of 256 bits are copies; -1: only equal files
+    # Pictures whose difference hashes differ in at most so many of 256 bits are copies; -1: only equal files
+    max_hamming:int = setting(16)
     votes:int = setting(20)       # Neighbours that are asked for a second opinion; 0 asks nobody
-    copies:str = setting('confirmed') # How near copies are told: 'confirmed' by the vectors, or by the 'hash' alone, as up to version 0.1
-    alike:float = setting(1.)     # The largest part of a name's photos that may look much alike (`too_many_alike`); 1: any
+    # How near copies are told: 'confirmed' by the vectors, or by the 'hash' alone, as up to version 0.1
+    copies:str = setting('confirmed')
+    # The largest part of a name's photos that may look much alike (`too_many_alike`); 1: any
+    alike:float = setting(1.)
 
     def __post_init__(self):
         if not -1 <= self.max_hamming < 64:
-            raise NamedMaskError(f"max_hamming={self.max_hamming} is out of range: use 0 to 63 differing bits, or -1 to drop only files with the same content.")
-        if not 0 < self.alike <= 1: raise NamedMaskError(f"alike={self.alike!r} is no part of a name's photos: say a number above 0, up to 1.")
-        if self.copies not in COPIES: raise NamedMaskError(f"There is no way {self.copies!r} to tell copies: say {' or '.join(COPIES)}.")
-        for name, to in (('max_hamming', int), ('votes', int), ('alike', float)): object.__setattr__(self, name, to(getattr(self, name)))
+            raise NamedMaskError(f"max_hamming={self.max_hamming} is out of range: "
+                                 "use 0 to 63 differing bits, or -1 to drop only files with the same content.")
+        if not 0 < self.alike <= 1:
+            message = f"alike={self.alike!r} is no part of a name's photos: say a number above 0, up to 1."
+            raise NamedMaskError(message)
+        if self.copies not in COPIES:
+            raise NamedMaskError(f"There is no way {self.copies!r} to tell copies: say {' or '.join(COPIES)}.")
+        for name, to in (('max_hamming', int), ('votes', int), ('alike', float)):
+            object.__setattr__(self, name, to(getattr(self, name)))
 
 @takes(Retrieval)
 def build_archive(
@@ -241,7 +298,8 @@ def build_archive(
     quiet:bool=False, # Show no progress and no warnings
     **how,      # Of `Retrieval`; warn: print the warnings (they are in `.warnings` as well)
 )->Archive:
-    "For each name the n photos that fit it best (NamedMask, section 3.1), no photo twice; the same call again reads what is there."
+    """For each name the n photos that fit it best (NamedMask, section 3.1), no photo twice.
+    The same call again reads what is there."""
     warn = how.pop('warn', True)
     categories, how = parse_names(categories), Retrieval(**renamed(how, near='max_hamming'))
     _check(index, retriever, n, how, looks)
@@ -257,6 +315,7 @@ def build_archive(
         for sentence in archive.warnings: print(sentence, file=sys.stderr)
     return archive
 
+# %% ../../nbs/stages/build.ipynb #91d6c2f8
 def _build(folder, index, retriever, categories, n, how, looks, quiet):
     "(the archive, saved; what to note of it)."
     names = [c.name for c in categories]
@@ -265,12 +324,16 @@ def _build(folder, index, retriever, categories, n, how, looks, quiet):
     votes = how.votes if len(names) > 1 else 0
     if looks and (votes or how.alike < 1): _vote(search, names, looks, votes, how.alike, folder/'looks')
     else: search.fill()
-    trust, sentences = _trust(names, n, search, index.vectors, text[-1]), _warnings(names, n, search, index.vectors, text[-1])
-    sentences += _trust_notes(trust, sentences) + _kinds_notes(search.kinds) + _depth_notes(names, n, search) + _name_notes(retriever, categories, text)
+    trust = _trust(names, n, search, index.vectors, text[-1])
+    sentences = _warnings(names, n, search, index.vectors, text[-1])
+    sentences += [*_trust_notes(trust, sentences), *_kinds_notes(search.kinds), *_depth_notes(names, n, search),
+                  *_name_notes(retriever, categories, text)]
     seen = np.unique(np.concatenate([rows[:at] for rows, at in zip(search.rows, search.at)]))
     _keep_scores(folder, [search.photos[row].sha for row in seen.tolist()], seen, index.vectors, text)
     archive = Archive(folder, categories, _lines(names, search), sentences, _read_edits(folder))
     archive.save()
-    counts = dict(kept={name: len(archive.kept(name)) for name in names}, dropped={name: len(archive.dropped(name)) for name in names})
-    kinds = {name: [round(value, 3) for value in of_name] for name, of_name in search.kinds.items()}
-    return archive, dict(counts, kinds=kinds, trust={name: round(part, 3) for name, part in trust.items()}, warnings=sentences)
+    result = dict(kept={name: len(archive.kept(name)) for name in names},
+                  dropped={name: len(archive.dropped(name)) for name in names},
+                  kinds={name: [round(value, 3) for value in of_name] for name, of_name in search.kinds.items()},
+                  trust={name: round(part, 3) for name, part in trust.items()}, warnings=sentences)
+    return archive, result

@@ -25,9 +25,10 @@ def best_names(
 )->tuple:        # (float32 (N,) score of the best name, int (N,) which it is)
     "How well each photo fits the name that it fits best, as a cosine."
     scores, which = np.empty(len(vectors), np.float32), np.empty(len(vectors), int)
-    for i in range(0, len(vectors), chunk):
-        dots = np.asarray(vectors[i:i + chunk], np.float32)@text.T
-        scores[i:i + chunk], which[i:i + chunk] = dots.max(1), dots.argmax(1)
+    for start in range(0, len(vectors), chunk):
+        rows = slice(start, start + chunk)
+        cosines = np.asarray(vectors[rows], np.float32)@text.T
+        scores[rows], which[rows] = cosines.max(1), cosines.argmax(1)
     return scores, which
 
 # %% ../../nbs/stages/nothing.ipynb #4887de04
@@ -36,20 +37,22 @@ def looks_named(
     archive_names,   # (A,) whole numbers: the name each was retrieved for
     looks,           # (N, D) float32: vectors of the candidates
     k:int=5,         # The nearest photo of a name that counts; the last, where it has fewer
-    share:float=.1,  # The part of a name's own photos that may be further from the others than a candidate; if more than twice this part of other names' photos are as near, the name has no say
+    # The part of a name's own photos that may be further from the others than a candidate;
+    # if more than twice this part of other names' photos are as near, the name has no say
+    share:float=.1,
 )->tuple:            # (int (N,) the name it is nearest to, bool (N,): is it as near as the name's own photos are)
     "Which candidates stand as near to the photos of a name as those stand to each other."
-    C = int(np.max(archive_names)) + 1
-    beyond = np.full((len(looks), C), -np.inf, np.float32)          # how much nearer than the threshold of each name
-    for c in range(C):
+    n_names = int(np.max(archive_names)) + 1
+    beyond = np.full((len(looks), n_names), -np.inf, np.float32)    # how much nearer than the threshold of each name
+    for c in range(n_names):
         own, others = archive_looks[archive_names == c], archive_looks[archive_names != c]
         if len(own) < 2: continue                                   # a single photo does not say how near is near
-        m = min(k, len(own) - 1)
+        nth = min(k, len(own) - 1)
         among = own@own.T
         np.fill_diagonal(among, -2)
-        near = np.quantile(_kth(among, m), share)
-        tells_apart = not len(others) or (_kth(others@own.T, m) >= near).mean() <= 2*share
-        if tells_apart: beyond[:, c] = _kth(looks@own.T, m) - near
+        near = np.quantile(_kth(among, nth), share)
+        tells_apart = not len(others) or (_kth(others@own.T, nth) >= near).mean() <= 2*share
+        if tells_apart: beyond[:, c] = _kth(looks@own.T, nth) - near
     return beyond.argmax(1), beyond.max(1, initial=-np.inf) >= 0
 
 def _kth(dots, k):
@@ -61,8 +64,10 @@ def farthest(
     vectors, # (N, D) float32: of length 1
     n:int,   # How many
 )->list:     # Rows, in the order in which they are picked; the first is row 0
-    "Rows that are as unlike each other as can be: each is the one whose nearest among the rows before is furthest (Gonzalez 1985)."
-    rows, nearest = [], np.full(len(vectors), -np.inf, np.float32)     # the cosine of each row to its nearest picked one
+    """Rows that are as unlike each other as can be (Gonzalez 1985).
+    Each is the one whose nearest among the rows before is furthest."""
+    rows = []
+    nearest = np.full(len(vectors), -np.inf, np.float32)     # the cosine of each row to its nearest picked one
     while len(rows) < min(n, len(vectors)):
         row = int(nearest.argmin())
         rows.append(row)
@@ -92,8 +97,13 @@ class NothingPhotos:
     "The photos of nothing in a folder, as `find_nothing` wrote them."
     def __init__(self, folder):
         self.folder = Path(folder)
-        try: self.photos = [NothingPhoto(use, float(score), *rest) for use, score, *rest in _read_csv(self.folder/'photos.csv', _COLUMNS)]
-        except ValueError as e: raise NamedMaskError(f"{self.folder/'photos.csv'} is damaged ({e}): delete the folder, and the same `namedmask fit` makes it again.") from e
+        file = self.folder/'photos.csv'
+        try:
+            rows = _read_csv(file, _COLUMNS)
+            self.photos = [NothingPhoto(use, float(score), *rest) for use, score, *rest in rows]
+        except ValueError as e:
+            message = f"{file} is damaged ({e}): delete the folder, and the same `namedmask fit` makes it again."
+            raise NamedMaskError(message) from e
     def of(self, use): return [p for p in self.photos if p.use == use]
     @property
     def train(self)->list: return self.of('train')
@@ -103,7 +113,10 @@ class NothingPhotos:
     def key(self)->str:
         "Changes when the photos for training do."
         return settings_key([p.sha for p in self.train])
-    def __repr__(self): return f"NothingPhotos({self.folder}: {len(self.train)} to train on, {len(self.held)} set aside, {len(self.of('dropped'))} dropped)"
+    def __repr__(self):
+        counts = (f"{len(self.train)} to train on, {len(self.held)} set aside, "
+                  f"{len(self.of('dropped'))} dropped")
+        return f"NothingPhotos({self.folder}: {counts})"
 
 # %% ../../nbs/stages/nothing.ipynb #672f7ce7
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,12 +126,15 @@ class NothingSettings(Settings):
     n:int = setting(150)     # Photos to train on
     held:int = setting(100)  # Photos to set aside, at random
     below:float = setting(.5)# The part of the index that is looked at: the photos that fit every name worst
-    spread:bool = setting(False, unsaid=True) # Those to train on are as unlike each other as can be (`farthest`); False: picked at random
+    # Those to train on are as unlike each other as can be (`farthest`); False: picked at random
+    spread:bool = setting(False, unsaid=True)
 
     def __post_init__(self):
         if self.n < 1 or self.held < 0:
-            raise NamedMaskError(f"{self.n} photos of nothing to train on and {self.held} to set aside: ask for at least 1 and 0.")
-        if not 0 < self.below <= 1: raise NamedMaskError(f"below={self.below!r} is no part of the index: say a number above 0, up to 1.")
+            raise NamedMaskError(f"{self.n} photos of nothing to train on and {self.held} to set aside: "
+                                 "ask for at least 1 and 0.")
+        if not 0 < self.below <= 1:
+            raise NamedMaskError(f"below={self.below!r} is no part of the index: say a number above 0, up to 1.")
 
 @takes(NothingSettings)
 def find_nothing(
@@ -131,11 +147,13 @@ def find_nothing(
     seed:int=0,
     **kwargs,  # Of `NothingSettings`; quiet: no progress bar
 )->NothingPhotos:
-    "Photos that fit no name, by the retriever's scores and, where there is one, by a second opinion; those that are set aside are picked at random."
+    """Photos that fit no name, by the retriever's scores and, where there is one, by a second opinion.
+    Those that are set aside are picked at random."""
     quiet = kwargs.pop('quiet', False)
     how = NothingSettings(*args, **kwargs)
     opinion = [looks.card.as_dict(), looks.settings] if looks else None
-    stage = Stage.of(folder, 'nothing', 2, archive=archive, categories=[[c.name, list(c.prompts)] for c in archive.categories], index=index, seed=seed,
+    categories = [[c.name, list(c.prompts)] for c in archive.categories]
+    stage = Stage.of(folder, 'nothing', 2, archive=archive, categories=categories, index=index, seed=seed,
                      retriever=retriever.card.as_dict(), looks=opinion, **how, **_weights(retriever, looks, 1))
     stage.open(keep=('looks',))
     if stage.done: return NothingPhotos(stage.folder)
@@ -145,7 +163,8 @@ def find_nothing(
         lots = [(candidates, how.n + how.held)]
         if how.spread: lots = _spread_lots(index, candidates, how.n, how.held, 2 if looks else 1)
         picked = _picked(archive, lots, looks, stage.folder/'looks', quiet)
-        _write_csv(stage.folder/'photos.csv', _COLUMNS, _lines(picked, scores, which, archive.names, how.n, how.held))
+        lines = _lines(picked, scores, which, archive.names, how.n, how.held)
+        _write_csv(stage.folder/'photos.csv', _COLUMNS, lines)
     photos = NothingPhotos(stage.folder)
     stage.finish(train=len(photos.train), held=len(photos.held), dropped=len(photos.of('dropped')))
     return photos
@@ -154,24 +173,30 @@ def find_nothing(
 def _candidates(index, archive, scores, below, seed):
     "Rows of the photos that fit every name worst, in a random order; without those that some name has looked at."
     looked_at = {e.sha for e in archive.entries}
-    order = rng_of(seed, 'nothing').permutation(np.flatnonzero(scores <= np.quantile(scores, below))).tolist()
+    worst = np.flatnonzero(scores <= np.quantile(scores, below))
+    order = rng_of(seed, 'nothing').permutation(worst).tolist()
     return [p for p in index.photos(order) if p.sha not in looked_at]
 
 _AMONG = 20            # the photos of nothing are spread among so many times as many candidates
 
 def _spread_lots(index, candidates, n, held, times):
-    "[(photos, how many of them are wanted)]: to set aside, at random; to train on, as unlike as can be. `times` as many as are wanted, where there are so many."
+    """[(photos, how many of them are wanted)]: to set aside, at random; to train on, as unlike as can be.
+    `times` as many as are wanted, where there are so many."""
     aside = min(times*held, max(len(candidates) - times*n, len(candidates)//4))
     others = candidates[aside:][:_AMONG*n]
-    rows = farthest(np.asarray(index.vectors[[p.row for p in others]], np.float32), times*n) if others else []
-    return [(candidates[:aside], held), ([others[i] for i in rows], n)]
+    spread = []
+    if others:
+        vectors = np.asarray(index.vectors[[p.row for p in others]], np.float32)
+        spread = [others[i] for i in farthest(vectors, times*n)]
+    return [(candidates[:aside], held), (spread, n)]
 
 def _picked(archive, lots, looks, folder, quiet):
     "[(photo, why it is dropped or '')] of each lot in turn, until there are as many as wanted of it."
     if looks is None: return [(p, '') for photos, wanted in lots for p in photos[:wanted]]
     lots = [(photos[:2*wanted], wanted) for photos, wanted in lots]
     why = _judged(archive, [p for photos, _ in lots for p in photos], looks, folder, quiet)
-    return [(p, why[p.sha]) for photos, wanted in lots for p in _until([p for p in photos if p.sha in why], why, wanted)]
+    readable = [([p for p in photos if p.sha in why], wanted) for photos, wanted in lots]
+    return [(p, why[p.sha]) for photos, wanted in readable for p in _until(photos, why, wanted)]
 
 def _until(photos, why, wanted):
     "The first photos, until so many of them stay."
@@ -182,24 +207,30 @@ def _judged(archive, photos, looks, folder, quiet):
     "{sha: why it is dropped, or ''} of the photos that can be read."
     mine, theirs, names = _looks_of(archive, photos, looks, folder, quiet)
     asked = [p.sha for p in photos if p.sha in mine]
-    nearest, near = looks_named(theirs, names, np.stack([mine[sha] for sha in asked])) if asked else ((), np.zeros(0, bool))
+    nearest, near = (), np.zeros(0, bool)
+    if asked: nearest, near = looks_named(theirs, names, np.stack([mine[sha] for sha in asked]))
     if near.mean() > .5: return dict.fromkeys(asked, 'most photos beside it look like those of the names')
-    return {sha: f'looks like the photos of {archive.names[c]}' if drop else '' for sha, c, drop in zip(asked, nearest, near)}
+    return {sha: f'looks like the photos of {archive.names[c]}' if is_near else ''
+            for sha, c, is_near in zip(asked, nearest, near)}
 
 def _looks_of(archive, photos, looks, folder, quiet):
     "({sha: vector} of the photos, vectors of the archive's photos, their names as numbers)."
     from namedmask.stages.index import build_index
     kept = archive.kept()
-    index = build_index([str(o.path) for o in (*kept, *photos)], looks, folder, quiet=quiet, what='second opinion')
+    paths = [str(photo.path) for photo in (*kept, *photos)]
+    index = build_index(paths, looks, folder, quiet=quiet, what='second opinion')
     vectors = dict(zip((p.sha for p in index.photos(None)), np.asarray(index.vectors, np.float32)))
     kept = [e for e in kept if e.sha in vectors]
-    return vectors, np.stack([vectors[e.sha] for e in kept]), np.array([archive.names.index(e.name) for e in kept])
+    names = np.array([archive.names.index(e.name) for e in kept])
+    return vectors, np.stack([vectors[e.sha] for e in kept]), names
 
-def _lines(found, scores, which, names, n, held):
-    "The rows of the list: of those that stay the first are set aside, in their random order; where they are too few for both uses, a quarter."
-    stay = sum(not why for _, why in found)
+# %% ../../nbs/stages/nothing.ipynb #4c6ad013
+def _lines(picked, scores, which, names, n, held):
+    """The rows of the list: of those that stay the first are set aside, in their random order.
+    Where they are too few for both uses, a quarter is."""
+    stay = sum(not why for _, why in picked)
     held, at = min(held, max(stay - n, stay//4)), 0
-    for photo, why in found:
+    for photo, why in picked:
         use = 'dropped' if why else 'held' if at < held else 'train'
         at += not why
         yield use, f'{scores[photo.row]:.4f}', names[which[photo.row]], why, photo.root, photo.rel, photo.sha

@@ -24,30 +24,36 @@ from .outline import is_partial, oval
 from ..models.infer import free_memory
 
 # %% ../../nbs/stages/saliency.ipynb #d0ed56a6
-def _checked(soft, e, detector):
+def _is_mask(soft):
+    if soft.ndim != 2 or not soft.size: return False
+    return np.isfinite(soft).all() and soft.min() >= 0 and soft.max() <= 1
+
+def _checked(soft, entry, detector):
     "The detector's answer, if it is a map of numbers from 0 to 1."
     soft = np.asarray(soft)
-    if soft.ndim == 2 and soft.size and np.isfinite(soft).all() and soft.min() >= 0 and soft.max() <= 1: return soft
+    if _is_mask(soft): return soft
     and_nan = ' and holds NaN' if soft.size and np.isnan(soft.astype(np.float64)).any() else ''
-    raise NamedMaskError(f"{type(detector).__name__} gave no mask for {e.path}: a mask has shape (H, W) and values from 0 to 1, "
+    raise NamedMaskError(f"{type(detector).__name__} gave no mask for {entry.path}: "
+                         "a mask has shape (H, W) and values from 0 to 1, "
                          f"and this is of shape {soft.shape}{and_nan}; look at the detector's weights.")
 
 def _some_masks(entries, detector, store, note):
     "Make the masks of some entries; trouble with a photo becomes a note."
     side = getattr(detector, 'work_side', WORK_SIDE)
-    photos = [(e, im) for e in entries if (im := _photo_of(e, note, side)) is not None]
-    for (e, im), seen in zip(photos, _detected(detector, [im for _, im in photos])):
-        soft = _checked(seen['soft'], e, detector)
-        if getattr(detector, 'fallback', True) and not is_partial(soft): soft, seen = oval(im.size), {**seen, 'fallback': 'oval'}
-        note(e, **{name: seen[name] for name in ('fallback', 'inexact') if seen.get(name)})
-        store.save(e.sha, soft)
+    has_fallback = getattr(detector, 'fallback', True)
+    photos = [(entry, photo) for entry in entries if (photo := _photo_of(entry, note, side)) is not None]
+    for (entry, photo), seen in zip(photos, _detected(detector, [photo for _, photo in photos])):
+        soft = _checked(seen['soft'], entry, detector)
+        if has_fallback and not is_partial(soft): soft, seen = oval(photo.size), {**seen, 'fallback': 'oval'}
+        note(entry, **{name: seen[name] for name in ('fallback', 'inexact') if seen.get(name)})
+        store.save(entry.sha, soft)
     return entries
 
-def _detected(detector, ims):
+def _detected(detector, photos):
     "What a detector says of each photo: together, with its steps, or the mask alone."
-    if hasattr(detector, 'batch'): return detector.batch(ims) if ims else []
-    if hasattr(detector, 'steps'): return map(detector.steps, ims)
-    return (dict(soft=detector(im)) for im in ims)
+    if hasattr(detector, 'batch'): return detector.batch(photos) if photos else []
+    if hasattr(detector, 'steps'): return map(detector.steps, photos)
+    return (dict(soft=detector(photo)) for photo in photos)
 
 # %% ../../nbs/stages/saliency.ipynb #ac8cb146
 class Notes:
@@ -58,14 +64,17 @@ class Notes:
         self.file, self.lock, self.all, self._end = Path(file), threading.Lock(), {}, None
         self.lines, older = JsonLines(self.file), self.file.with_suffix('.json')
         before = read_json(older, {}, dict) if older != self.file else {}
-        for sha, what in [*before.items(), *((o.pop('sha', None), o) for o in self.lines.read())]:
-            if isinstance(sha, str) and isinstance(what, dict): self.all[sha] = what
+        since = ((line.pop('sha', None), line) for line in self.lines.read())
+        for sha, note in [*before.items(), *since]:
+            if isinstance(sha, str) and isinstance(note, dict): self.all[sha] = note
 
-    def __call__(self, entry, **what): # What happened, and why: skipped='...', fallback='...' or inexact='...'; nothing, where all went well
+    # What happened, and why: skipped='...', fallback='...' or inexact='...'; nothing, where all went well
+    def __call__(self, entry, **what):
         with self.lock:
             note = {'path': str(entry.path), **what}
             known = self.all.get(entry.sha)
-            if note == known or (known is None and not what): return
+            has_no_news = known is None and not what
+            if note == known or has_no_news: return
             self._add({'sha': entry.sha, **note})
             self.all[entry.sha] = note
 
@@ -76,7 +85,8 @@ class Notes:
                 self.lines.append(line)
                 self._end = open(self.file, 'ab')
             else:
-                self._end.write((json.dumps(line, ensure_ascii=False) + '\n').encode('utf-8', 'backslashreplace'))
+                text = json.dumps(line, ensure_ascii=False) + '\n'
+                self._end.write(text.encode('utf-8', 'backslashreplace'))
                 self._end.flush()
 
     def close(self):
@@ -94,24 +104,28 @@ def make_masks(
     workers=None,# Batches at a time; default: the cores this process may use
     batch_size=8,# Photos that a detector with `.batch` gets together; others get one at a time
 )->MaskStore:
-    "A soft mask for each photo that can be read; `notes.jsonl` lists those that were skipped, needed a fallback or were solved inexactly."
+    """A soft mask for each photo that can be read.
+    `notes.jsonl` lists those that were skipped, needed a fallback or were solved inexactly."""
     cards = [card.as_dict() for card in getattr(detector, 'cards', [])]
     stage = _stage(folder, detector, cards)
     store, notes = MaskStore(stage.folder), Notes(stage.folder/'notes.jsonl')
     size = batch_size if hasattr(detector, 'batch') else 1
-    def work(entries): return _in_threads(entries, size, workers or _cores(), lambda some: _some_masks(some, detector, store, notes))
+    def make(batch): return _some_masks(batch, detector, store, notes)
+    def work(entries): return _in_threads(entries, size, workers or _cores(), make)
     unique = {e.sha: e for e in entries}.values()
     keep_cards(stage.open().folder, cards)
-    try: some = map_stage(stage, unique, lambda e: e.sha in store, work, 'saliency', quiet)
+    try: has_masks = map_stage(stage, unique, lambda e: e.sha in store, work, 'saliency', quiet)
     finally: notes.close()
-    if not some: return store
+    if not has_masks: return store
     free_memory()
-    stage.finish(masks=len(store), skipped=notes.count('skipped'), fallbacks=notes.count('fallback'), inexact=notes.count('inexact'))
+    stage.finish(masks=len(store), skipped=notes.count('skipped'), fallbacks=notes.count('fallback'),
+                 inexact=notes.count('inexact'))
     return store
 
 def _stage(folder, detector, cards):
     "The stage of a detector's masks; without brought weights its key is the one of 0.1."
-    told = dict(stage='saliency', work_side=getattr(detector, 'work_side', WORK_SIDE), detector=detector.settings, cards=cards)
+    work_side = getattr(detector, 'work_side', WORK_SIDE)
+    told = dict(stage='saliency', work_side=work_side, detector=detector.settings, cards=cards)
     weights = brought(*getattr(detector, 'features', ()))
     return Stage(folder, {**told, **weights}, before=(told,) if weights else ())
 

@@ -74,13 +74,16 @@ def label_photos(
     "Let a student label photos. Continues after an interruption; a photo that cannot be read is left out and noted."
     check_names(segmenter.names)
     for what, least in (('sure', sure), ('sure_background', sure_background)):
-        if not is_probability(least): raise NamedMaskError(f"{what}={least!r} is no least probability: say a number from 0, below 1.")
+        if not is_probability(least):
+            raise NamedMaskError(f"{what}={least!r} is no least probability: say a number from 0, below 1.")
     photos, skipped = _photos_of(sources, without, quiet)
     if not photos: raise _none_left(skipped)
     apart = {} if sure_background == sure else dict(sure_background=sure_background)
-    stage = Stage.of(folder, 'labels', 1, student=segmenter.meta.get('key'), sure=sure, photos=settings_key([p.sha for p in photos]), **apart)
+    stage = Stage.of(folder, 'labels', 1, student=segmenter.meta.get('key'), sure=sure,
+                     photos=settings_key([p.sha for p in photos]), **apart)
     if stage.done: return LabelledPhotos(stage.folder)
-    maps, label = MaskStore(stage.folder/'maps'), partial(sure_labels, sure=sure, sure_background=sure_background)
+    maps = MaskStore(stage.folder/'maps')
+    label = partial(sure_labels, sure=sure, sure_background=sure_background)
     def work(photos): return _labelled(segmenter, photos, maps, label, skipped)
     map_stage(stage, photos, lambda photo: photo.sha in maps, work, 'labels', quiet)
     labelled = [p for p in photos if p.sha in maps]
@@ -99,11 +102,13 @@ def _none_left(skipped):
 def _photos_of(sources, without, quiet):
     "(each photo once, [(path, why it cannot be read)])."
     seen, photos, skipped = set(without), [], []
-    found = list(find_images(sources, on_skip=lambda path, why: skipped.append((str(path), why))))
-    for root, rel in progress(found, 'unlabelled photos', quiet=quiet):
+    def skip(path, why): skipped.append((str(path), str(why)))
+    for root, rel in progress(list(find_images(sources, on_skip=skip)), 'unlabelled photos', quiet=quiet):
         photo = NothingPhoto('train', 0., '', '', root, rel, '')
         try: sha = content_hash(photo.path)
-        except (NamedMaskError, OSError) as e: skipped.append((str(photo.path), str(e))); continue
+        except (NamedMaskError, OSError) as e:
+            skip(photo.path, e)
+            continue
         if sha not in seen: photos.append(replace(photo, sha=sha))
         seen.add(sha)
     return photos, skipped

@@ -28,12 +28,12 @@ class MaskClipSegmenter(ScoreSegmenter):
         background=None,       # As for `ScoreSegmenter`: None is MaskCLIP, else MaskCLIP*
         key_smoothing=None,    # ks_thresh: True for 1.0, the paper's; None: off, as in the published figures
         prompt_denoising=None, # pd_thresh: True for .5, the paper's; None: off
-        legacy=False,          # Key smoothing as the released code has it
         scale:float=None,      # s = 1/τ in both and for the threshold; CLIP's own if None (released models: 100)
         as_released=False,     # All as the released code has it: `legacy`, `as_published`, a scale of 100
-        **kw,                  # For `DenseClip`: side, longest, stride, as_published, shift, precision
+        **kw,                  # legacy: key smoothing as the released code has it; for `DenseClip`: side, longest, stride, as_published, shift, precision
         ):
         super().__init__(names, background)
+        legacy = kw.pop('legacy', False)
         if as_released: legacy, scale = True, scale or 100.
         self.dense = _dense_of(retriever, as_released, kw)
         self.key_smoothing, self.prompt_denoising = _meant(key_smoothing, 1.), _meant(prompt_denoising, .5)

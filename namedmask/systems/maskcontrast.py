@@ -229,14 +229,13 @@ class MaskContrastTraining(Views, Network, Named):
             raise NamedMaskError(f"There is no precision {self.precision!r} of MaskContrast: "
                                  "say 'auto' (bfloat16 or float16 on a GPU) or 'float32'.")
 
-_MILD_COLOURS = dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05)
 _QUICK = dict(batch_size=32, opt='adam', wd=1e-4, step=4, warmup=20, workers=0, precision='auto')
 MASKCONTRAST = {
     'paper': MaskContrastTraining(jitter=_COLOURS),
     'small': MaskContrastTraining(encoder='tf_efficientnet_lite0', output_stride=16, channels=128, crop=192, epochs=10.,
                                   lr=1e-3, encoder_lr_ratio=.1, momentum=.99, side=320, jitter=_COLOURS, **_QUICK),
     'mini': MaskContrastTraining(encoder='test_resnet', channels=64, crop=64, epochs=12., lr=2e-3, encoder_lr_ratio=.5,
-                                 momentum=.98, side=96, jitter=_MILD_COLOURS, **_QUICK)}
+                                 momentum=.98, side=96, jitter=_COLOURS, **_QUICK)}
 MaskContrastTraining.presets = MASKCONTRAST
 
 def maskcontrast_settings(

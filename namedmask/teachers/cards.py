@@ -29,7 +29,8 @@ class TeacherCard:
 
     def __post_init__(self):
         if self.supervision not in SUPERVISION:
-            raise NamedMaskError(f"The supervision {self.supervision!r} of teacher {self.name} is unknown: say one of {', '.join(SUPERVISION)}.")
+            raise NamedMaskError(f"The supervision {self.supervision!r} of teacher {self.name} is unknown: "
+                                 f"say one of {', '.join(SUPERVISION)}.")
         if self.supervision == 'masks' and not self.allow_masks:
             raise NamedMaskError(f"The teacher {self.name} was trained with masks, so no result would be mask-free: "
                                  "choose another, or pass allow_masks=True and say so beside the result.")
@@ -44,8 +45,8 @@ def keep_cards(
     cards,  # `TeacherCard`s, or dictionaries with their fields
 ):
     "Write the cards of all that took part in making a folder into its `cards.json`."
-    found = list(map(_card_dict, cards))
-    if read_json(Path(folder)/'cards.json', []) != found: write_json(Path(folder)/'cards.json', found)
+    file, fields = Path(folder)/'cards.json', list(map(_card_dict, cards))
+    if read_json(file, []) != fields: write_json(file, fields)
 
 def _card_dict(card): return card.as_dict() if hasattr(card, 'as_dict') else dict(card)
 
@@ -53,10 +54,15 @@ def cards_of(
     *stores, # Archives, mask stores (all that has a `.folder`), or folders
 )->list: # Of `TeacherCard`, each once
     "The cards that lie with archives and masks; none where nobody wrote them down."
-    found = {}                                                               # cards, each once
+    cards = {}                                                               # in order, each once
     for store in stores:
         folder = store if isinstance(store, (str, os.PathLike)) else getattr(store, 'folder', None)
-        file = Path(folder or '')/'cards.json'
-        try: found |= dict.fromkeys(TeacherCard(**c, allow_masks=c['supervision'] == 'masks') for c in (read_json(file, []) if folder else []))
-        except (TypeError, KeyError) as e: raise NamedMaskError(f"{file} does not hold the cards of teachers ({e}): make the archive or the masks again, or restore it from a copy.") from e
-    return list(found)
+        if folder: cards |= _read_cards(Path(folder)/'cards.json')
+    return list(cards)
+
+def _read_cards(file):
+    "The cards in a file as the keys of a dictionary; none if there is no file."
+    try: return dict.fromkeys(TeacherCard(**c, allow_masks=c['supervision'] == 'masks') for c in read_json(file, []))
+    except (TypeError, KeyError) as e:
+        raise NamedMaskError(f"{file} does not hold the cards of teachers ({e}): "
+                             "make the archive or the masks again, or restore it from a copy.") from e

@@ -8,6 +8,8 @@ Docs: https://namedmask.github.io/namedmask/teachers/clip.html.md"""
 __all__ = ['OpenClipRetriever']
 
 # %% ../../nbs/teachers/clip.ipynb #9a43a7c9
+import logging
+from contextlib import contextmanager
 import numpy as np
 from fastcore.basics import patch
 from ..core import NamedMaskError
@@ -35,9 +37,10 @@ class OpenClipRetriever:
         self.name, self.pretrained, self.file, self.sha256, self.device = name, pretrained, file, sha256, device
         self.dim, self.size, self._model = shape['embed_dim'], size if isinstance(size, int) else size[0], None
         self.side = 2*self.size             # decoded at twice the size, so that CLIP's bicubic resize does the rest
-        url = self.cfg.get('url', '')
-        self.card = TeacherCard(f'{name} / {pretrained}', 'retriever', 'image-text pairs', 'MIT' if pretrained == 'openai' else "see the model's page",
-            str(file) if file else f"open_clip: {self.cfg.get('hf_hub') or url}", sha256 or '')
+        licence = 'MIT' if pretrained == 'openai' else "see the model's page"
+        source = str(file) if file else f"open_clip: {self.cfg.get('hf_hub') or self.cfg.get('url', '')}"
+        self.card = TeacherCard(f'{name} / {pretrained}', 'retriever', 'image-text pairs', licence, source,
+                                sha256 or '')
         self._transform = self._make_transform()
 
     @property
@@ -61,21 +64,33 @@ def _load(self:OpenClipRetriever):
     "Make the model and fill it."
     if self._model is not None: return self._model
     import open_clip, torch
-    url = self.cfg.get('url', '')
-    name = url.rsplit('/', 1)[-1] or f'{self.name}-{self.pretrained}.safetensors'.replace('/', '-')
-    path = find_weights(self.card.name, name, url or self.cfg.get('hf_hub', ''), self.file, self.sha256,
-                        (lambda: open_clip.download_pretrained(self.cfg)) if self.cfg else None)
-    import logging
-    with _offline_hub():
-        off, logging.root.disabled = logging.root.disabled, True   # it warns that the weights are random, and they are for a moment
-        try: model = open_clip.create_model(self.name, load_weights=False, pretrained=None, force_quick_gelu=bool(self.cfg.get('quick_gelu')))
-        finally: logging.root.disabled = off
-        self._tokens = open_clip.get_tokenizer(self.name)
     from open_clip.convert import convert_state_dict
+    path = self._find_file()
+    with _offline_hub():
+        with _quiet_log():     # it warns that the weights are random, and they are for a moment
+            model = open_clip.create_model(self.name, load_weights=False, pretrained=None,
+                                           force_quick_gelu=bool(self.cfg.get('quick_gelu')))
+        self._tokens = open_clip.get_tokenizer(self.name)
     _fit_names(convert_state_dict(model, _load_state(path)), model, self.card.name)
     self._on = self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     self._model = model.eval().to(self._on)
     return self._model
+
+@patch
+def _find_file(self:OpenClipRetriever):
+    "The file of weights: brought, in the cache, or fetched by open_clip."
+    import open_clip
+    url = self.cfg.get('url', '')
+    name = url.rsplit('/', 1)[-1] or f'{self.name}-{self.pretrained}.safetensors'.replace('/', '-')
+    fetch = (lambda: open_clip.download_pretrained(self.cfg)) if self.cfg else None
+    return find_weights(self.card.name, name, url or self.cfg.get('hf_hub', ''), self.file, self.sha256, fetch)
+
+@contextmanager
+def _quiet_log():
+    "Keep the root log silent inside the block."
+    before, logging.root.disabled = logging.root.disabled, True
+    try: yield
+    finally: logging.root.disabled = before
 
 # %% ../../nbs/teachers/clip.ipynb #da84e04f
 @patch
@@ -83,8 +98,8 @@ def _encode(self:OpenClipRetriever, how, x):
     import torch
     model, half = self._load(), str(self._on).startswith('cuda')
     with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=half):
-        v = getattr(model, how)(x.to(self._on)).float()
-    return torch.nn.functional.normalize(v, dim=-1).cpu().numpy()
+        vectors = getattr(model, how)(x.to(self._on)).float()
+    return torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
 
 @patch
 def embed(self:OpenClipRetriever,
@@ -101,4 +116,5 @@ def embed_texts(self:OpenClipRetriever,
     "The sentences' vectors, 256 sentences at a time."
     self._load()
     texts = list(texts)
-    return np.concatenate([self._encode('encode_text', self._tokens(texts[i:i+256])) for i in range(0, len(texts), 256)])
+    batches = (texts[i:i+256] for i in range(0, len(texts), 256))
+    return np.concatenate([self._encode('encode_text', self._tokens(batch)) for batch in batches])

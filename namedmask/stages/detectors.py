@@ -27,7 +27,8 @@ from .outline import REFINERS, binary_mask, is_partial, oval, refine
 def release(
     model, # A feature model, a retriever, or anything that is made of some
 ):
-    "Free the loaded networks; they are loaded again when they are used again. Networks of random numbers stay: they would not come again."
+    """Free the loaded networks; they are loaded again when they are used again.
+    Networks of random numbers stay: they would not come again."""
     if model is None or getattr(getattr(model, 'card', None), 'source', '') == 'random numbers': return
     if callable(getattr(model, 'release', None)): return model.release()
     for name in ('_run', '_model'):
@@ -48,18 +49,25 @@ class Saliency(Settings):
     what = 'saliency'
     refine:str = setting('grabcut')               # 'grabcut', 'guided', 'bilateral', 'pamr', 'crf' or None
     side:int = setting(384)                       # Pixels of the square that the features see
-    refine_side:int = setting(None, unsaid=True)  # Shorter side at which the mask is refined, pixels; None: 256² pixels at most
-    fallback:bool = setting(True, unsaid=True)    # Give a coarser mask, or an oval, for one that is empty or full or nearly so
+    # Shorter side at which the mask is refined, pixels; None: 256² pixels at most
+    refine_side:int = setting(None, unsaid=True)
+    # Give a coarser mask, or an oval, for one that is empty or full or nearly so
+    fallback:bool = setting(True, unsaid=True)
     binary:bool = setting(False, unsaid=True)     # Masks of 0 and 1 (`binary_mask`)
-    work_side:int = setting(WORK_SIDE, unsaid=True) # Shorter side to which `make_masks` reduces a photo first, in pixels; None: its own size
+    # Shorter side to which `make_masks` reduces a photo first, in pixels; None: its own size
+    work_side:int = setting(WORK_SIDE, unsaid=True)
 
     def __post_init__(self):
         super().__post_init__()
         if self.refine not in REFINERS:
-            raise NamedMaskError(f"There is no refinement {self.refine!r}: choose one of {', '.join(map(repr, REFINERS))}.")
+            raise NamedMaskError(f"There is no refinement {self.refine!r}: "
+                                 f"choose one of {', '.join(map(repr, REFINERS))}.")
         if self.refine_side is not None and not 16 <= self.refine_side <= 2048:
-            raise NamedMaskError(f"A mask cannot be refined on a photo of {self.refine_side} pixels: say refine_side=None, or 16 to 2048.")
+            raise NamedMaskError(f"A mask cannot be refined on a photo of {self.refine_side} pixels: "
+                                 "say refine_side=None, or 16 to 2048.")
 
+
+# %% ../../nbs/stages/detectors.ipynb #85cb4c99
 @takes(Saliency)
 class Detector:
     "What all detectors share: features, refinement, fallback. Subclasses fill in `coarse`."
@@ -73,41 +81,41 @@ class Detector:
     @property
     def cards(self):
         "The cards of the teachers, with what they do here."
-        return [replace(m.card, role=self.role) for m in self.features]
+        return [replace(model.card, role=self.role) for model in self.features]
 
     @property
     def settings(self)->dict:
         "All that the masks depend on."
         how = Saliency(**{name: getattr(self, name) for name in Saliency.known()})
-        return dict(detector=type(self).__name__, recipe=1, teachers=[c.as_dict() for c in self.cards], **how)
+        return dict(detector=type(self).__name__, recipe=1, teachers=[card.as_dict() for card in self.cards], **how)
 
     def coarse(self, maps)->dict: raise NotImplementedError
 
     def maps(self, im)->list:  # PIL image
         "The feature maps of each model."
         batch = image_batch(im, self.side)
-        return [m.features(batch) for m in self.features]
+        return [model.features(batch) for model in self.features]
 
-    def finish(self, im, r)->dict: # PIL image, what `coarse` gave
+    def finish(self, im, steps)->dict: # PIL image, what `coarse` gave
         "The map on the photo's pixels; with a fallback it is never empty and never full."
         draw = binary_mask if self.binary else refine
-        r['soft'], r['fallback'] = draw(im, r['coarse'], self.refine, self.refine_side), ''
-        if not self.fallback: return r
-        if not is_partial(r['soft']): r['soft'], r['fallback'] = draw(im, r['coarse'], None), 'unrefined'
-        if not is_partial(r['soft']): r['soft'], r['fallback'] = oval(im.size), 'oval'
-        return r
+        soft, fallback = draw(im, steps['coarse'], self.refine, self.refine_side), ''
+        if self.fallback and not is_partial(soft): soft, fallback = draw(im, steps['coarse'], None), 'unrefined'
+        if self.fallback and not is_partial(soft): soft, fallback = oval(im.size), 'oval'
+        steps['soft'], steps['fallback'] = soft, fallback
+        return steps
 
     def steps(self,
         im,        # PIL image
         maps=None, # Its feature maps, if they are there already
     )->dict:
-        "Everything on the way: what `coarse` gives, with 'coarse' the soft map on the grid, then 'soft' and 'fallback'."
+        "Everything on the way: what `coarse` gives, 'coarse' the soft map on the grid; then 'soft' and 'fallback'."
         if maps is None: maps = self.maps(im)
         with threadpool_limits(1, user_api='blas'): return self.finish(im, self.coarse(maps))
 
     def release(self):
         "Let go of the networks' memory; they are loaded again when they are asked again."
-        for m in self.features: release(m)
+        for model in self.features: release(model)
 
     def __call__(self, im)->np.ndarray: return self.steps(im)['soft']
 
@@ -124,25 +132,30 @@ def without_fallback(self:Detector):
 def _one_torch_thread():
     "Small matrices: threads would wait for each other. Each core gets photos of its own instead."
     import torch
-    n = torch.get_num_threads(); torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try: yield
-    finally: torch.set_num_threads(n)
+    finally: torch.set_num_threads(before)
 
 # %% ../../nbs/stages/detectors.ipynb #5bc100a1
 class BatchDetector(Detector):
     "A detector that works on several photos together. Subclasses fill in `coarse_of`."
     def coarse_of(self, photos)->list: raise NotImplementedError   # the feature maps of each photo -> a dict for each
     def coarse(self, maps)->dict: return self.coarse_of([maps])[0]
+
     def batch(self, ims)->list: # PIL images
         "`steps` of each photo."
         photos = [self.maps(im) for im in ims]
-        with threadpool_limits(1, user_api='blas'): return [self.finish(im, r) for im, r in zip(ims, self.coarse_of(photos))]
+        with threadpool_limits(1, user_api='blas'):
+            return [self.finish(im, steps) for im, steps in zip(ims, self.coarse_of(photos))]
 
 # %% ../../nbs/stages/detectors.ipynb #15f18723
 @takes(Saliency)
 class SpectralDetector(BatchDetector):
-    "Spectral candidates, framing prior, IoU vote (SelfMask 3.1), then a refinement. Uses no label beyond what its features were trained with."
+    """Spectral candidates, framing prior, IoU vote (SelfMask 3.1), then a refinement.
+    Uses no label beyond what its features were trained with."""
     role = 'saliency features'
+
     def __init__(self,
         features,         # Feature models
         ks=(2, 3, 4),     # Numbers of groups
@@ -155,18 +168,30 @@ class SpectralDetector(BatchDetector):
         ):
         super().__init__(features, **kwargs)
         self.ks, self.upsample, self.centre, self.budget, self.device = tuple(ks), upsample, centre, budget, device
-        self.sources = [tuple(s) for s in sources] if sources else [(i, s) for i, m in enumerate(self.features) for s in m.sources]
+        self.sources = [tuple(source) for source in sources or ()] or self._all_sources()
+
+    def _all_sources(self):
+        "Every map of every model."
+        return [(i, source) for i, model in enumerate(self.features) for source in model.sources]
 
     @property
     def settings(self)->dict:
-        return dict(super().settings, recipe=2, ks=list(self.ks), sources=[list(s) for s in self.sources], upsample=self.upsample, centre=self.centre)
+        return dict(super().settings, recipe=2, ks=list(self.ks), sources=[list(source) for source in self.sources],
+                    upsample=self.upsample, centre=self.centre)
 
     def coarse_of(self, photos)->list:
-        maps, inexact = [[m[i][s][0] for i, s in self.sources] for m in photos], {}
+        inexact = {}
+        maps = [[of_models[i][source][0] for i, source in self.sources] for of_models in photos]
         with _one_torch_thread():
-            found = candidates_of(maps, self.ks, upsample=self.upsample, centre=self.centre, budget=self.budget, device=self.device, note=inexact.__setitem__)
-        keeps = [framing_prior(c) for c in found]
-        return [dict(candidates=c, keep=k, coarse=c[k][vote(c[k])].astype(np.float64), inexact=inexact.get(i, '')) for i, (c, k) in enumerate(zip(found, keeps))]
+            candidates = candidates_of(maps, self.ks, upsample=self.upsample, centre=self.centre, budget=self.budget,
+                                       device=self.device, note=inexact.__setitem__)
+        return [dict(self._voted(masks), inexact=inexact.get(i, '')) for i, masks in enumerate(candidates)]
+
+    def _voted(self, candidates):
+        "The candidate that the others of a photo agree with most."
+        keep = framing_prior(candidates)
+        kept = candidates[keep]
+        return dict(candidates=candidates, keep=keep, coarse=kept[vote(kept)].astype(np.float64))
 
 # %% ../../nbs/stages/detectors.ipynb #5bc10051
 def token_cut(
@@ -174,7 +199,8 @@ def token_cut(
 )->tuple: # (h, w) bool mask, (h, w) bool side of the cut that the seed is on, (y, x) of the seed
     "The object's side of the cut, and of it the part that holds the seed (TokenCut, section 3.2)."
     from scipy.ndimage import label
-    v = np.asarray(v); side = v > v.mean()
+    v = np.asarray(v)
+    side = v > v.mean()
     seed = np.unravel_index(np.abs(v).argmax(), v.shape)
     if not side[seed]: side = ~side
     parts, _ = label(side)
@@ -192,22 +218,28 @@ def second_vectors(
 )->np.ndarray: # (B, h, w) float64
     "The second smallest eigenvector of each photo's two-valued graph (TokenCut, section 3.2)."
     import torch
-    n, out = maps[0].shape[1]*maps[0].shape[2], []
-    device, together = device or ('cuda' if torch.cuda.is_available() else 'cpu'), max(1, budget//(24*n*n))
-    for j in range(0, len(maps), together):
-        u = torch.from_numpy(np.stack([unit_rows(m, centre) for m in maps[j:j+together]])).to(device)
-        A = torch.where(u @ u.mT > tau, 1., eps)
-        out.append(smallest(MatrixGraph(torch.maximum(A, A.mT)), 2, note=_later_by(j, note))[1][..., 1].cpu().numpy())
-    return np.concatenate(out).reshape(len(maps), *maps[0].shape[1:])
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    n_places, vectors = maps[0].shape[1]*maps[0].shape[2], []
+    together = max(1, budget//(24*n_places*n_places))
+    for start in range(0, len(maps), together):
+        rows = np.stack([unit_rows(each, centre) for each in maps[start:start+together]])
+        u = torch.from_numpy(rows).to(device)
+        edges = torch.where(u @ u.mT > tau, 1., eps)
+        _, smallest_two = smallest(MatrixGraph(torch.maximum(edges, edges.mT)), 2, note=_later_by(start, note))
+        vectors.append(smallest_two[..., 1].cpu().numpy())
+    return np.concatenate(vectors).reshape(len(maps), *maps[0].shape[1:])
 
 # %% ../../nbs/stages/detectors.ipynb #5bc10053
 @takes(Saliency)
 class TokenCutDetector(BatchDetector):
-    "Normalised cut of a graph with two kinds of edges (TokenCut, Wang et al. 2022), then a refinement. Uses features only."
+    "Normalised cut of a graph with two kinds of edges (TokenCut, Wang et al. 2022), then a refinement; features only."
     role = 'saliency features'
+
     def __init__(self,
         features,         # Feature models; one is used. The paper: the keys of DINO ViT-S/16
-        source=None,      # (number of the model, name of the source); default the keys of the first transformer, or else the last source of the last model
+        # (number of the model, name of the source);
+        # default the keys of the first transformer, or else the last source of the last model
+        source=None,
         tau=.2,           # Cosine above which two nodes are tied (their section 4)
         eps=1e-5,         # Weight of all other edges
         centre=True,      # Subtract the mean vector of each photo; False in TokenCut
@@ -215,29 +247,38 @@ class TokenCutDetector(BatchDetector):
         device=None,      # Where the eigen-problems are solved: a GPU where there is one
         **kwargs,         # Of `Saliency`
         ):
-        keys = [f.with_source('key') for f in features if getattr(f, 'is_vit', False)]
+        keys = [model.with_source('key') for model in features if getattr(model, 'is_vit', False)]
         model = features[source[0]] if source else keys[0] if keys else features[-1]
         super().__init__([model], **kwargs)
         self.source, self.tau, self.eps = source[1] if source else model.sources[-1], tau, eps
         self.centre, self.budget, self.device = centre, budget, device
 
     @property
-    def settings(self)->dict: return dict(super().settings, source=self.source, tau=self.tau, eps=self.eps, centre=self.centre)
+    def settings(self)->dict:
+        return dict(super().settings, source=self.source, tau=self.tau, eps=self.eps, centre=self.centre)
 
     def coarse_of(self, photos)->list:
-        maps = [m[0][self.source][0] for m in photos]
-        inexact = {}
-        with _one_torch_thread(): vs = second_vectors(maps, self.tau, self.eps, self.centre, self.budget, self.device, inexact.__setitem__)
-        cuts = [(v, *token_cut(v)) for v in vs]
-        return [dict(vector=v, side=side, seed=seed, coarse=mask.astype(np.float64), inexact=inexact.get(i, '')) for i, (v, mask, side, seed) in enumerate(cuts)]
+        maps, inexact = [of_models[0][self.source][0] for of_models in photos], {}
+        with _one_torch_thread():
+            vectors = second_vectors(maps, self.tau, self.eps, self.centre, self.budget, self.device,
+                                     inexact.__setitem__)
+        return [dict(self._cut(vector), inexact=inexact.get(i, '')) for i, vector in enumerate(vectors)]
+
+    def _cut(self, vector):
+        "The object of a photo, by the vector of its places."
+        mask, side, seed = token_cut(vector)
+        return dict(vector=vector, side=side, seed=seed, coarse=mask.astype(np.float64))
 
 # %% ../../nbs/stages/detectors.ipynb #c665b657
 @takes(Saliency)
 class EvidenceDetector(Detector):
-    "A classifier's evidence, spread by a random walk with restart, Otsu's threshold, then a refinement. Its hint comes from image labels."
+    """A classifier's evidence, spread by a random walk with restart, Otsu's threshold, then a refinement.
+    Its hint comes from image labels."""
     role = 'saliency features and class evidence'
+
     def __init__(self,
-        features=None,    # Models with sources 'block' and 'head' and `class_logits(head)`; default EfficientNet-Lite 0 and 2
+        # Models with sources 'block' and 'head' and `class_logits(head)`; default EfficientNet-Lite 0 and 2
+        features=None,
         source='block',   # The source that the walk goes by
         power=4,          # Power of the cosines
         stay=.99,         # Chance that the walk goes on
@@ -250,9 +291,11 @@ class EvidenceDetector(Detector):
         self.source, self.power, self.stay = source, power, stay
 
     @property
-    def settings(self)->dict: return dict(super().settings, source=self.source, power=self.power, stay=self.stay)
+    def settings(self)->dict:
+        return dict(super().settings, source=self.source, power=self.power, stay=self.stay)
 
     def coarse(self, maps)->dict:
-        E = np.mean([e for m, f in zip(self.features, maps) for e in evidence_maps(m.class_logits(f['head'])[0])], 0)
-        s = walk(transitions([f[self.source][0] for f in maps], self.power), E, self.stay)
-        return dict(evidence=E, walk=s, coarse=soften(s))
+        heads = [model.class_logits(sources['head'])[0] for model, sources in zip(self.features, maps)]
+        evidence = np.mean([each for head in heads for each in evidence_maps(head)], 0)
+        walked = walk(transitions([sources[self.source][0] for sources in maps], self.power), evidence, self.stay)
+        return dict(evidence=evidence, walk=walked, coarse=soften(walked))

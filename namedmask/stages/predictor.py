@@ -27,18 +27,26 @@ from ..models.deeplab import weights_key
 from ..models.training import Job, train_stage
 from .outline import short_at
 from .detectors import Detector, Saliency
-from .selfmask import (PolyToZero, PredictorOptimiser, SelfMask, SelfMaskTraining, SquareSamples, predictor_card,
-    selfmask_dls, selfmask_learner, selfmask_over)
+from .selfmask import (PolyToZero, PredictorOptimiser, SelfMask, SelfMaskTraining, SquareSamples,
+    predictor_card, selfmask_dls, selfmask_learner, selfmask_over)
 
 # %% ../../nbs/stages/predictor.ipynb #039db411
 def selfmask_stage(
-    entries, masks, features, cards, settings, folder, seed:int=0, as_released:bool=False, # As for `train_selfmask`
+    entries,    # All but the cards: as for `train_selfmask`
+    masks,
+    features,
+    cards,      # Of what it learns from
+    settings,
+    folder,
+    seed:int=0,
+    as_released:bool=False,
 )->Stage:
     "The stage of one training; it starts afresh when photos, masks, first weights or settings have changed."
-    shas = [e.sha for e in entries if e.sha in masks]
+    shas = [entry.sha for entry in entries if entry.sha in masks]
     init = '' if features.card.source == 'random numbers' else weights_key(features._load().state_dict())
-    return Stage.of(folder, 'selfmask', 1, photos=masks.key_in_order(shas), n=len(shas), init=init, encoder=[features.name, settings_key(features._args)],
-                    cards=[c.as_dict() for c in cards], seed=seed, as_released=as_released, **SelfMaskTraining.of(settings).in_key())
+    return Stage.of(folder, 'selfmask', 1, photos=masks.key_in_order(shas), n=len(shas), init=init,
+                    encoder=[features.name, settings_key(features._args)], cards=[card.as_dict() for card in cards],
+                    seed=seed, as_released=as_released, **SelfMaskTraining.of(settings).in_key())
 
 def train_selfmask(
     entries,          # Photos with .path and .sha
@@ -52,8 +60,10 @@ def train_selfmask(
 )->SelfMask: # In evaluation mode; `.cards` says what it learned from
     "Train SelfMask's predictor (section 3.2), or continue, or read what is there."
     ctx, settings = Ctx.of(folder, **how), SelfMaskTraining.of(settings)
-    if not is_number(ctx.seed, 0, whole=True): raise NamedMaskError(f"The seed is {ctx.seed!r}: it has to be a whole number from 0.")
-    cards = list(dict.fromkeys([features.card, *(cards_of(masks) if mask_cards is None else mask_cards)]))
+    if not is_number(ctx.seed, 0, whole=True):
+        raise NamedMaskError(f"The seed is {ctx.seed!r}: it has to be a whole number from 0.")
+    if mask_cards is None: mask_cards = cards_of(masks)
+    cards = list(dict.fromkeys([features.card, *mask_cards]))
     stage = selfmask_stage(entries, masks, features, cards, settings, ctx.folder, ctx.seed, as_released)
     train_stage(ctx, stage, _FILE, partial(_predictor_job, ctx, stage, entries, masks, features, cards, settings))
     return load_selfmask(stage.folder/_FILE, device=ctx.device)
@@ -62,10 +72,12 @@ _FILE = 'selfmask.safetensors'
 
 def _predictor_job(ctx, stage, entries, masks, features, cards, settings):
     "The predictor, its loss and its samples."
-    n_iters, as_released = max(1, math.ceil(settings.epochs*stage.settings['n']/settings.batch_size)), stage.settings['as_released']
-    model = selfmask_over(features, ctx.seed, n_queries=settings.n_queries, layers=settings.layers).to(ctx.device or default_device())
-    dls = partial(selfmask_dls, entries, masks, n_iters=n_iters, seed=ctx.seed, norm=model.spec['norm'], device=ctx.device,
-                  workers=settings.workers, **settings.only(SquareSamples))
+    n, as_released = stage.settings['n'], stage.settings['as_released']
+    n_iters = max(1, math.ceil(settings.epochs*n/settings.batch_size))
+    model = selfmask_over(features, ctx.seed, n_queries=settings.n_queries, layers=settings.layers)
+    model = model.to(ctx.device or default_device())
+    dls = partial(selfmask_dls, entries, masks, n_iters=n_iters, seed=ctx.seed, norm=model.spec['norm'],
+                  device=ctx.device, workers=settings.workers, **settings.only(SquareSamples))
     def learner(start):
         learn = selfmask_learner(dls(start=start), model, as_released, **settings.only(PredictorOptimiser))
         return learn.add_cb(PolyToZero(learn.start_rates, n_iters, start, settings.warmup))
@@ -80,15 +92,17 @@ def save_selfmask(
 ):
     "Write a predictor, whole or not at all."
     from safetensors.torch import save_file
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    about = dict(format=1, spec=model.spec, cards=[asdict(c) for c in cards])
-    with atomic_path(path) as tmp: save_file(state, tmp, metadata={'namedmask.selfmask': json.dumps(about, ensure_ascii=False)})
+    state = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
+    about = dict(format=1, spec=model.spec, cards=[asdict(card) for card in cards])
+    metadata = {'namedmask.selfmask': json.dumps(about, ensure_ascii=False)}
+    with atomic_path(path) as tmp: save_file(state, tmp, metadata=metadata)
 
 # %% ../../nbs/stages/predictor.ipynb #f9dca692
-_RENAME = [(r'^module\.', ''), (r'^query_embed(\.weight)?$', 'queries'), (r'^decoder\.layers\.', 'decoder.'), (r'^decoder\.norm\.', 'norm.'),
-           (r'^ffn\.layers\.(\d+)', lambda m: f'objectness.{2*int(m[1])}')]
+_RENAME = [(r'^module\.', ''), (r'^query_embed(\.weight)?$', 'queries'), (r'^decoder\.layers\.', 'decoder.'),
+           (r'^decoder\.norm\.', 'norm.'), (r'^ffn\.layers\.(\d+)', lambda m: f'objectness.{2*int(m[1])}')]
 
 def _renamed(key):
+    "The name that a tensor of the release has here."
     for old, new in _RENAME: key = re.sub(old, new, key)
     return key
 
@@ -97,44 +111,75 @@ def selfmask_spec(
     heads=None, # Heads of all attention; without, one for each 64 numbers
 )->dict:        # Arguments of `SelfMask`
     "What network a state dict belongs to, from its names and shapes."
-    count = lambda start: len({m[1] for k in state if (m := re.match(start + r'\.(\d+)\.', k))})
-    need = ('queries', 'encoder.patch_embed.proj.weight', 'encoder.pos_embed', 'encoder.blocks.0.mlp.fc1.weight')
-    if absent := [k for k in need if k not in state]: raise NamedMaskError(f"These are not the weights of a SelfMask: {', '.join(absent)} missing among {len(state)} tensors ({', '.join(list(state)[:3])}, …).")
-    for k, dims in zip(need, (2, 4, 3, 2)):
-        if state[k].ndim != dims or not state[k].numel(): raise NamedMaskError(f"These are not the weights of a SelfMask: {k} has the shape {tuple(state[k].shape)} where {dims} dimensions belong.")
-    n, d = state['queries'].shape
-    patch, prefix = state['encoder.patch_embed.proj.weight'].shape[-1], int('encoder.cls_token' in state)
-    grid, heads = math.isqrt(max(1, state['encoder.pos_embed'].shape[1] - prefix)), heads or max(1, d//64)
-    args = dict(img_size=grid*patch, patch_size=patch, embed_dim=d, depth=count('encoder.blocks'), num_heads=heads, mlp_ratio=state['encoder.blocks.0.mlp.fc1.weight'].shape[0]/d)
+    queries, embedding, positions, hidden = _needed(state)
+    count = lambda start: len({m[1] for name in state if (m := re.match(start + r'\.(\d+)\.', name))})
+    n, d = queries.shape
+    patch, prefix = embedding.shape[-1], int('encoder.cls_token' in state)
+    grid, heads = math.isqrt(max(1, positions.shape[1] - prefix)), heads or max(1, d//64)
+    args = dict(img_size=grid*patch, patch_size=patch, embed_dim=d, depth=count('encoder.blocks'), num_heads=heads,
+                mlp_ratio=hidden.shape[0]/d)
     if not prefix: args.update(class_token=False, global_pool='avg')
     return dict(encoder='vit_small_patch8_224', model_args=args, n_queries=n, layers=count('decoder'), heads=heads)
 
+# The tensors that tell the sizes of a network, and how many dimensions they have
+_TELLING = {'queries': 2, 'encoder.patch_embed.proj.weight': 4, 'encoder.pos_embed': 3,
+            'encoder.blocks.0.mlp.fc1.weight': 2}
+
+def _needed(state):
+    "The tensors of `_TELLING`; where one is missing, or of another shape, a `NamedMaskError`."
+    no_weights = "These are not the weights of a SelfMask"
+    absent = [name for name in _TELLING if name not in state]
+    if absent:
+        raise NamedMaskError(f"{no_weights}: {', '.join(absent)} missing among {len(state)} tensors "
+                             f"({', '.join(list(state)[:3])}, …).")
+    for name, dims in _TELLING.items():
+        tensor = state[name]
+        if tensor.ndim != dims or not tensor.numel():
+            raise NamedMaskError(f"{no_weights}: {name} has the shape {tuple(tensor.shape)} "
+                                 f"where {dims} dimensions belong.")
+    return [state[name] for name in _TELLING]
+
 # %% ../../nbs/stages/predictor.ipynb #fa478083
-def _misfits(state, want):
+def _misfits(state, wanted):
     "What keeps a state dict from fitting, in words; '' if it fits."
-    lists = [('missing', [k for k in want if k not in state]), ('unexpected', [k for k in state if k not in want]),
-             ('of another shape', [f'{k} {tuple(state[k].shape)} for {tuple(v.shape)}' for k, v in want.items() if k in state and state[k].shape != v.shape])]
-    return '; '.join(f"{what}: {', '.join(ks[:8])}{f' and {len(ks) - 8} more' if len(ks) > 8 else ''}" for what, ks in lists if ks)
+    both = [(name, tuple(state[name].shape), tuple(wanted[name].shape)) for name in wanted if name in state]
+    lists = {'missing': [name for name in wanted if name not in state],
+             'unexpected': [name for name in state if name not in wanted],
+             'of another shape': [f'{name} {shape} for {right}' for name, shape, right in both if shape != right]}
+    return '; '.join(f'{what}: {_shortened(names)}' for what, names in lists.items() if names)
+
+def _shortened(names, most=8):
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more
+
+def _in_short(error):
+    "The beginning of what an error says, on one line."
+    return ' '.join(str(error).split())[:120]
 
 def _planned(spec, n_tensors, what):
     "The network of a spec, without memory for its weights; a spec that cannot be is a `NamedMaskError`."
     try:
-        if max(spec['layers'], spec['model_args'].get('depth', 0)) > n_tensors: raise ValueError(f"more layers than tensors, of which there are {n_tensors}")
+        if max(spec['layers'], spec['model_args'].get('depth', 0)) > n_tensors:
+            raise ValueError(f"more layers than tensors, of which there are {n_tensors}")
         with torch.device('meta'): return SelfMask(**spec)
     except NamedMaskError: raise
-    except Exception as e: raise NamedMaskError(f"{what} describes no SelfMask ({' '.join(str(e).split())[:120] or type(e).__name__}): restore the file from a copy, or bring it as published.") from e
+    except Exception as e:
+        raise NamedMaskError(f"{what} describes no SelfMask ({_in_short(e) or type(e).__name__}): "
+                             "restore the file from a copy, or bring it as published.") from e
 
 def selfmask_from_release(
     state,      # State dict of the release, flat or under 'model'
     heads=None, # See `selfmask_spec`
 )->dict: # State dict of `SelfMask(**selfmask_spec(...))`, float32
     "The released weights under the names of this network; a `NamedMaskError` lists every key that does not fit."
+    bring = "bring selfmask_nq20.pt or selfmask_nq10.pt as published."
     if isinstance(state, dict) and isinstance(state.get('model'), dict): state = state['model']
-    if not isinstance(state, dict): raise NamedMaskError(f"These are not the weights of a SelfMask, but a {type(state).__name__}: bring selfmask_nq20.pt or selfmask_nq10.pt as published.")
-    state = {_renamed(k): v for k, v in state.items() if isinstance(k, str) and torch.is_tensor(v)}
-    want = _planned(selfmask_spec(state, heads), len(state), 'The list of tensors').state_dict()
-    if trouble := _misfits(state, want): raise NamedMaskError(f"The weights do not fit SelfMask ({trouble}): bring selfmask_nq20.pt or selfmask_nq10.pt as published.")
-    return {k: state[k].float() for k in want}
+    if not isinstance(state, dict):
+        raise NamedMaskError(f"These are not the weights of a SelfMask, but a {type(state).__name__}: {bring}")
+    state = {_renamed(name): value for name, value in state.items() if isinstance(name, str) and torch.is_tensor(value)}
+    wanted = _planned(selfmask_spec(state, heads), len(state), 'The list of tensors').state_dict()
+    if trouble := _misfits(state, wanted): raise NamedMaskError(f"The weights do not fit SelfMask ({trouble}): {bring}")
+    return {name: state[name].float() for name in wanted}
 
 # %% ../../nbs/stages/predictor.ipynb #2d18867e
 _RELEASE = 'https://github.com/NoelShin/selfmask/releases/download/v1.0.0/selfmask_nq20.pt'
@@ -148,40 +193,60 @@ def _about(file):
     from safetensors import safe_open
     if not str(file).endswith('.safetensors'): return {}
     try:
-        with safe_open(str(file), 'pt') as f: held = f.metadata() or {}
-        if own := json.loads(held.get('namedmask.selfmask', 'null')): return dict(spec=own['spec'], cards=own['cards'])
-        cards = json.loads(held.get('namedmask', '{}')).get('supervision')
-        return dict(cards=[dict(c, allow_masks=c['supervision'] == 'masks') for c in cards]) if cards else {}
+        with safe_open(str(file), 'pt') as f: metadata = f.metadata() or {}
+        own = json.loads(metadata.get('namedmask.selfmask', 'null'))
+        if own: return dict(spec=own['spec'], cards=own['cards'])
+        cards = json.loads(metadata.get('namedmask', '{}')).get('supervision')
+        return dict(cards=[dict(card, allow_masks=card['supervision'] == 'masks') for card in cards]) if cards else {}
     except Exception as e: raise NamedMaskError(f"Cannot read {file} ({str(e)[:120]}): restore it from a copy.") from e
 
 def _cards_of(file, about, supervision):
     "What a file's weights learnt from: as its header says, or its published name, or else its user."
     from namedmask.teachers.wheels import _sha256
-    if about:
-        if supervision is not None: raise NamedMaskError(f"{file} says itself what it learnt from: leave supervision= out.")
-        try: return [TeacherCard(**c) for c in about['cards']]
-        except (TypeError, AttributeError) as e: raise NamedMaskError(f"The header of {file} does not say what it learnt from ({e}): restore it from a copy.") from e
+    if about: return _cards_in(file, about, supervision)
     if supervision is None and re.fullmatch(r'selfmask_nq(10|20)\.pt', Path(file).name):
-        return [TeacherCard('SelfMask, published', 'saliency', 'nothing', "see the authors' page", f"{file}; the authors' training keeps the checkpoint with the best IoU on DUTS-TE", _sha256(file))]
-    if supervision is None: raise NamedMaskError(f"{file} does not say what it learnt from: pass supervision= to load_selfmask, one of {', '.join(SUPERVISION)}.")
-    return [TeacherCard('SelfMask, from a file', 'saliency', supervision, 'not known', str(file), _sha256(file), allow_masks=supervision == 'masks')]
+        source = f"{file}; the authors' training keeps the checkpoint with the best IoU on DUTS-TE"
+        licence = "see the authors' page"
+        return [TeacherCard('SelfMask, published', 'saliency', 'nothing', licence, source, _sha256(file))]
+    if supervision is None:
+        raise NamedMaskError(f"{file} does not say what it learnt from: "
+                             f"pass supervision= to load_selfmask, one of {', '.join(SUPERVISION)}.")
+    return [TeacherCard('SelfMask, from a file', 'saliency', supervision, 'not known', str(file), _sha256(file),
+                        allow_masks=supervision == 'masks')]
 
+def _cards_in(file, about, supervision):
+    "The cards that a file's header holds."
+    if supervision is not None:
+        raise NamedMaskError(f"{file} says itself what it learnt from: leave supervision= out.")
+    try: return [TeacherCard(**card) for card in about['cards']]
+    except (TypeError, AttributeError) as e:
+        raise NamedMaskError(f"The header of {file} does not say what it learnt from ({e}): "
+                             "restore it from a copy.") from e
+
+
+# %% ../../nbs/stages/predictor.ipynb #2d18867f
 def _tensors_in(file):
     "The tensors of a file, by name."
     from namedmask.teachers.weights import _load_state
     try: state = _load_state(file)
     except NamedMaskError: raise
-    except Exception as e: raise NamedMaskError(f"Cannot read the weights in {file} ({' '.join(str(e).split())[:120]}): restore it from a copy.") from e
-    for k, v in state.items():
-        if v.is_floating_point() and not torch.isfinite(v).all(): raise NamedMaskError(f"The weights in {file} hold numbers that are none (NaN or infinite, in {k}): restore it from a copy, or train again.")
+    except Exception as e:
+        raise NamedMaskError(f"Cannot read the weights in {file} ({_in_short(e)}): restore it from a copy.") from e
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise NamedMaskError(f"The weights in {file} hold numbers that are none (NaN or infinite, in {name}): "
+                                 "restore it from a copy, or train again.")
     return state
 
 def load_selfmask(
-    file=None,   # Made by `save_selfmask` or `namedmask convert`, or the release's .pt; None: the published `selfmask_nq20.pt`, fetched once
+    # Made by `save_selfmask` or `namedmask convert`, or the release's .pt;
+    # None: the published `selfmask_nq20.pt`, fetched once
+    file=None,
     sha256=None, # Its checksum, if known
     heads=None,  # For files without a header, see `selfmask_spec`
     device=None,
-    supervision=None, # What a file of another than the published names learnt from, if it has no header: one of `SUPERVISION`
+    # What a file of another than the published names learnt from, if it has no header: one of `SUPERVISION`
+    supervision=None,
 )->SelfMask: # In evaluation mode, with `.cards`
     "Read a predictor; no file can run code."
     from namedmask.teachers.weights import _download
@@ -191,7 +256,9 @@ def load_selfmask(
     if 'spec' not in about: state = selfmask_from_release(state, heads)
     spec = about['spec'] if 'spec' in about else selfmask_spec(state, heads)
     planned = _planned(spec, len(state), f'The header of {file}')
-    if trouble := _misfits(state, planned.state_dict()): raise NamedMaskError(f"The weights in {file} do not fit what its header describes ({trouble}): restore it from a copy.")
+    if trouble := _misfits(state, planned.state_dict()):
+        raise NamedMaskError(f"The weights in {file} do not fit what its header describes ({trouble}): "
+                             "restore it from a copy.")
     model = SelfMask(**spec)
     model.load_state_dict(state)
     model.cards = _cards_of(file, about, supervision)
@@ -202,6 +269,7 @@ def load_selfmask(
 class SelfMaskDetector(Detector):
     "SelfMask's predictor as a saliency detector: the mask of the query with the highest objectness, then a refinement."
     role = 'saliency'
+
     def __init__(self,
         model=None,        # `SelfMask` with `.cards`, or a file for `load_selfmask`; None: the published weights
         refine='bilateral',# One of `namedmask.stages.outline.REFINERS`; the paper's by default
@@ -211,14 +279,17 @@ class SelfMaskDetector(Detector):
         **kwargs,          # More of `Saliency`; refine_side is 512 in NamedMask's code
         ):
         super().__init__([], refine, side, **kwargs)
-        self.model = (model if isinstance(model, SelfMask) else load_selfmask(model)).to(pick_device(device)).eval()
-        self.hard, self._cards = refine == 'bilateral' if hard is None else hard, list(getattr(self.model, 'cards', []))
-        self._key = weights_key(self.model.state_dict())
+        if not isinstance(model, SelfMask): model = load_selfmask(model)
+        self.model = model.to(pick_device(device)).eval()
+        self.hard = refine == 'bilateral' if hard is None else hard
+        self._cards, self._key = list(getattr(self.model, 'cards', [])), weights_key(self.model.state_dict())
 
     @property
     def cards(self): return self._cards
+
     @property
     def settings(self)->dict: return dict(super().settings, hard=self.hard, weights=self._key)
+
     @property
     def device(self): return self.model.queries.device
 
@@ -230,16 +301,21 @@ class SelfMaskDetector(Detector):
     @torch.inference_mode()
     def maps(self, im):
         "Masks (n, h, w) and objectness (n,) of the last layer, and the (H, W) that the network saw."
-        mean, std = (torch.tensor(o).view(3, 1, 1) for o in self.model.spec['norm'])
-        a = self.seen(im)
-        masks, s = self.model(((torch.from_numpy(a).permute(2, 0, 1)/255 - mean)/std)[None].to(self.device))
-        return masks[0, -1].float().cpu(), s[0, -1].float().cpu(), a.shape[:2]
+        mean, std = (torch.tensor(colours).view(3, 1, 1) for colours in self.model.spec['norm'])
+        pixels = self.seen(im)
+        x = (torch.from_numpy(pixels).permute(2, 0, 1)/255 - mean)/std
+        masks, objectness = self.model(x[None].to(self.device))
+        return masks[0, -1].float().cpu(), objectness[0, -1].float().cpu(), pixels.shape[:2]
 
     def coarse(self, maps)->dict:
-        masks, s, (H, W) = maps
-        best = int(s.argmax())
-        p = F.interpolate(masks[None, [best]], scale_factor=self.model.patch/2, mode='bilinear', align_corners=False)[0, 0, :H, :W].numpy()
-        return dict(queries=masks.numpy(), objectness=s.sigmoid().numpy(), best=best, coarse=(p > .5).astype(np.float64) if self.hard else p.astype(np.float64))
+        masks, objectness, (H, W) = maps
+        best = int(objectness.argmax())
+        enlarged = F.interpolate(masks[None, [best]], scale_factor=self.model.patch/2, mode='bilinear',
+                                 align_corners=False)
+        mask = enlarged[0, 0, :H, :W].numpy()
+        if self.hard: mask = mask > .5
+        return dict(queries=masks.numpy(), objectness=objectness.sigmoid().numpy(), best=best,
+                    coarse=mask.astype(np.float64))
 
     def release(self):
         "Leave the GPU, where it is on one."

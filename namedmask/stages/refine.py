@@ -130,6 +130,8 @@ def _end_worker(worker):
     worker.stdin.close()
     worker.stdout.close()
 
+
+# %% ../../nbs/stages/refine.ipynb #f1f7d65b
 def _listen(workers, lines):
     "Put each line that a worker prints into the queue `lines`, and None when it has ended."
     def hear(worker):
@@ -188,6 +190,8 @@ def _announce(store, shas):
     for sha in shas: own.claim(_name_of(store, sha))
     return dict(store=str(store.folder), word=own.temporary())
 
+
+# %% ../../nbs/stages/refine.ipynb #5579dde8
 @contextmanager
 def _job_folder(folder):
     "A folder for one job among the experts."

@@ -13,7 +13,6 @@ __all__ = ['model_key', 'predict_labels', 'count_photo', 'is_sound', 'add_cells'
 import hashlib, json, time, torch
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np
 from .. import __version__
 from ..core import JsonLines, NamedMaskError, Stage, progress, settings_key

@@ -122,10 +122,10 @@ def protocol(self:MaskClipSegmenter)->dict:
     whose = f'ImageNet; sizes, norms and activations as released; {dense.precision}' if dense.as_published else 'CLIP'
     return dict(
         prompts=f'{len(dense.retriever.templates)} templates, mean of unit vectors', background=self.rule(),
-        resolution="labels at the photo's own size", crf=self.crf, transfer=self.transfer,
+        resolution="labels at the photo's own size",
         resizing=(f'shorter side {dense.side}, longer at most {dense.longest}, whole photo, '
                   f'{dense.stride} pixels a place; mean and deviation of {whose}'),
-        thresholds='; '.join(filter(None, steps)) or 'none')
+        thresholds='; '.join(filter(None, steps)) or 'none', crf=self.crf, transfer=self.transfer)
 
 # %% ../../nbs/systems/maskclip.ipynb #9a564201
 MINI_DENSE = dict(side=56, stride=8, shift=8)    # For MiniCLIP: 7 x 7 places, chosen on an archive as in this chapter

@@ -358,9 +358,10 @@ def protocol(self:RecoSegmenter)->dict:
                f'as released; {dense.precision}')
     return dict(
         prompts=f'{len(dense.retriever.templates)} templates, mean of unit vectors', background=self.rule(),
-        resolution="labels at the photo's own size", crf=self.crf, transfer=self.transfer,
+        resolution="labels at the photo's own size",
         resizing=f'encoder: shorter side {how.side}, {self.encoder.stride} pixels a place; {own}',
-        thresholds='; '.join(filter(None, (context, threshold_text(self.background)))))
+        thresholds='; '.join(filter(None, (context, threshold_text(self.background)))),
+        crf=self.crf, transfer=self.transfer)
 
 # %% ../../nbs/systems/reco.ipynb #71e80cd8
 MINI_RECO = dict(side=128)     # MiniDINO at 16 x 16 patches, as in the mini saliency

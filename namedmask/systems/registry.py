@@ -85,8 +85,8 @@ class ThingSegmenter(Labeller):
         ):
         self.detector, self.cards = detector, _cards_of(detector)
         self.key = settings_key(['thing', getattr(detector, 'settings', repr(detector))])
-        self.protocol = dict(background='outside the mask', resolution='native', crf=False, transfer='class-agnostic',
-                             thresholds='.5 on the soft mask, fixed')
+        self.protocol = dict(background='outside the mask', resolution='native',
+                             thresholds='.5 on the soft mask, fixed', crf=False, transfer='class-agnostic')
     def predict(self, im): return (soft_mask(self.detector, im) >= .5).astype(np.uint8)
 
 # %% ../../nbs/systems/registry.ipynb #d3d7ee02

@@ -35,7 +35,7 @@ def smooth_keys(
 
 def as_shares(
     sums, # (T, ...) tensor
-)->torch.Tensor: # Same shape, sums to 1 over the names
+)->torch.Tensor: # Same shape, sums to 1 over the names; to 0 at a place whose sums are all below zero
     "Sums as probabilities: those below zero are cut off, and each place is divided by its sum."
     sums = sums.clamp(min=0)
     return sums/sums.sum(0, keepdim=True).clamp(min=1e-12)

@@ -11,7 +11,7 @@ __all__ = ['MINI', 'MINI_EXPERTS', 'METRICS', 'TRANSFERS', 'OLDER', 'mini_labs',
            'rank_agreement']
 
 # %% ../../nbs/15_systems.table.ipynb #6e5284de
-import os, sys, time
+import sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..lab.lab import MiniLab, Terms, compare, quick, runs_folder, spread
-from ..core import JsonLines, NamedMaskError, as_dataclass, is_ours, locked, refuse_foreign, settings_key
+from ..core import JsonLines, NamedMaskError, as_dataclass, is_ours, locked, refuse_foreign
 from ..evaluate.protocol import listing, published, read_results, results_table
 from ..stages.names import parse_names
 from .registry import SYSTEMS, as_segmenter, pick, score_system, systems_of

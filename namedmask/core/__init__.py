@@ -13,7 +13,10 @@ from namedmask.core.seeds import rng_of, seed_of
 from namedmask.core.settings import REVISION, Named, Settings, as_dataclass
 from namedmask.core.stage import Stage, map_stage, settings_key
 
-__all__ = ['Ctx', 'JsonLines', 'LOCK', 'Named', 'NamedMaskError', 'OurFiles', 'OwnFolder', 'PATIENCE', 'RECORD', 'REVISION', 'Settings', 'Stage', 'as_dataclass', 'atomic_path', 'cache_dir',
-    'check_regular', 'claim', 'empty_own', 'end_with_parent', 'explain_write', 'in_the_way', 'is_ours',
-    'is_probability', 'locked', 'map_stage', 'own_folder', 'owned_files', 'parse_json', 'progress', 'read_bytes', 'read_json', 'read_lines',
-    'refuse_foreign', 'remove_own', 'rng_of', 'safe_join', 'seed_of', 'settings_key', 'slug', 'sweep', 'write_json', 'write_text']
+__all__ = [
+    'Ctx', 'JsonLines', 'LOCK', 'Named', 'NamedMaskError', 'OurFiles', 'OwnFolder', 'PATIENCE', 'RECORD',
+    'REVISION', 'Settings', 'Stage', 'as_dataclass', 'atomic_path', 'cache_dir', 'check_regular', 'claim',
+    'empty_own', 'end_with_parent', 'explain_write', 'in_the_way', 'is_ours', 'is_probability', 'locked',
+    'map_stage', 'own_folder', 'owned_files', 'parse_json', 'progress', 'read_bytes', 'read_json', 'read_lines',
+    'refuse_foreign', 'remove_own', 'rng_of', 'safe_join', 'seed_of', 'settings_key', 'slug', 'sweep', 'write_json',
+    'write_text']

@@ -1,4 +1,4 @@
-"""The configurations with which the paper's results were made, each under a name: which names in which order, how many photos, which networks; and small ones for a laptop.
+"""The configurations with which the paper's results were made, each under a name, and small ones for a laptop.
 
 Docs: https://namedmask.github.io/namedmask/evaluate/recipes.html.md"""
 

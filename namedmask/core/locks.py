@@ -19,10 +19,11 @@ _HELD = {}     # resolved folder -> the thread of this process that has its lock
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 def end_with_parent(
-    every:float=.2, # Seconds between two looks
+    every:float=.2,  # Seconds between two looks
+    parent:int=None, # Number of the process that started this one, where it is known; asked for by default
 ):
     "From now on this process ends soon after the one that started it, even if that was killed."
-    parent = os.getppid()
+    if parent is None: parent = os.getppid()
     def watch():
         while os.getppid() == parent: time.sleep(every)
         os._exit(1)

@@ -8,17 +8,16 @@ Docs: https://namedmask.github.io/namedmask/stages/refine.html.md"""
 __all__ = ['MOST_THREADS', 'experts_at_once', 'train_experts', 'refine_masks']
 
 # %% ../../nbs/stages/refine.ipynb #db3464ac
-import json, os, queue, signal, subprocess, sys, threading
-from collections import namedtuple
+import os, signal, threading
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from fastai.callback.core import Callback
-from ..core import (Ctx, NamedMaskError, explain_write, locked, own_folder, progress, read_json, read_lines,
-    remove_own, write_json)
+from ..core import (Ctx, NamedMaskError, end_with_parent, locked, own_folder, progress, read_lines, remove_own)
 from ..data.masks import MaskStore
 from ..teachers.cards import cards_of, keep_cards
-from .experts import Expert, _complete, _drawn, _kept, _names, check_seed, expert_stage, make_groups
+from .experts import (
+    Expert, _complete, _drawn, _kept, _names, check_seed, expert_stage, make_groups)
 
 # %% ../../nbs/stages/refine.ipynb #72117113
 MOST_THREADS = 4   # of one expert: beyond, a small network gains little
@@ -45,163 +44,93 @@ def experts_at_once(
     return max(1, min(room, n))
 
 # %% ../../nbs/stages/refine.ipynb #c00963cb
-_Photo = namedtuple('_Photo', 'name path sha')
-
-class _Tell(Callback):
-    "Print a line after each training step."
-    def after_batch(self):
-        if self.training: print('step', flush=True)
-
-def _worker(job):
-    "Complete experts of the job in a folder until none is left; runs in a process of its own."
+def _complete_apart(ctx, group, entries, masks, init, settings, threads, shared):
+    "Complete one expert in a process of its own. `init`: safetensors bytes; `shared`: what `_announce` says."
     import torch
-    from safetensors.torch import load_file
-    job = Path(job)
-    told = read_json(job/'job.json')
-    torch.set_num_threads(told['threads'])
-    ctx = Ctx.of(told['folder'], seed=told['seed'], every_s=told['every_s'], device=told['device'], quiet=True,
-                 callbacks=(_Tell(),))
-    settings, masks = Expert.of(told['settings']), MaskStore(told['masks'])
-    store = told['store'] and MaskStore(told['store'])
-    init = load_file(job/'init.safetensors') if told['init'] else None
-    if store: _share(store, told['word'], [sha for photos in told['groups'].values() for _, _, sha in photos])
-    for i, (group, photos) in enumerate(told['groups'].items()):
-        if not _is_mine(job/f'taken-{i}'): continue
-        entries = [_Photo(*photo) for photo in photos]
-        stage = expert_stage(group, entries, masks, init, settings, ctx.folder, ctx.seed)
-        try: _complete(ctx, stage, entries, masks, init, settings, store)
-        except NamedMaskError as e:
-            print('error', json.dumps(str(e)), flush=True)
-            sys.exit(2)
+    from safetensors.torch import load
+    signal.signal(signal.SIGINT, signal.SIG_IGN)      # Ctrl-C goes to the parent too, which ends its workers
+    torch.set_num_threads(threads)
+    init = init and load(init)
+    masks, store = MaskStore(masks), _joined(shared)
+    stage = expert_stage(group, entries, masks, init, settings, ctx.folder, ctx.seed)
+    _complete(ctx, stage, entries, masks, init, settings, store)
 
-def _is_mine(taken):
-    "Is this worker the first that wants the expert?"
-    try: os.close(os.open(taken, os.O_CREAT | os.O_EXCL))
-    except FileExistsError: return False
-    return True
-
-def _share(store, word, shas):
-    "Take over what the parent has written into the record of the masks, so that no two processes write there."
+def _announce(store, shas):
+    """Write into the record of the masks what the workers are going to make, so that no two processes write there.
+    Returns what they are told: the folder, the names, and the word in the names of half-written files."""
+    if store is None: return None
     own = own_folder(store.folder)
+    names = [_name_of(store, sha) for sha in shas]
+    for name in names: own.claim(name)
+    return store.folder, names, own.temporary()
+
+def _joined(shared):
+    "The folder of masks, as `_announce` left it."
+    if shared is None: return None
+    folder, names, word = shared
+    own = own_folder(folder)
     own.token = word
-    own.files |= {_name_of(store, sha) for sha in shas}
+    own.files |= set(names)
+    return MaskStore(folder)
 
 def _name_of(store, sha): return store.path(sha).relative_to(store.folder).as_posix()
 
 # %% ../../nbs/stages/refine.ipynb #f1f7d65a
-_WATCHED = '''
-import os, shutil, signal, sys, threading, time
-job, parent = sys.argv[1], int(sys.argv[2])
-
-def end():
-    shutil.rmtree(job, ignore_errors=True)
-    if hasattr(os, 'killpg') and os.getpgrp() == os.getpid(): os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
-
-def until_another_parent():
-    while os.getppid() == parent: time.sleep(.2)
-    end()
-
-def until_the_pipe_ends():
-    while os.read(0, 1): pass
-    end()
-
-for watch in (until_another_parent, until_the_pipe_ends): threading.Thread(target=watch, daemon=True).start()
-from namedmask.stages.refine import _worker
-_worker(job)
-'''
-
-def _start_worker(job, threads):
-    """A worker process whose output goes into a pipe and whose errors go into a file.
-    It leads a group of processes of its own."""
-    library = str(Path(sys.modules['namedmask'].__file__).parents[1])
-    path = os.pathsep.join(filter(None, [library, os.environ.get('PYTHONPATH')]))
-    command = [sys.executable, '-c', _WATCHED, str(job), str(os.getpid())]
-    env = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': str(threads)}
-    with open(job/'errors.txt', 'a') as errors:
-        return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                                start_new_session=True, env=env)
-
-def _end_worker(worker):
-    "Kill a worker and what it has started."
-    try: os.killpg(worker.pid, signal.SIGKILL)
-    except (AttributeError, ProcessLookupError, PermissionError): worker.kill()
-    worker.wait()
-    worker.stdin.close()
-    worker.stdout.close()
-
+@contextmanager
+def _workers(k, threads):
+    "A joblib `Parallel` with `k` processes of `threads` threads; none of them outlives the block."
+    from joblib import Parallel, parallel_config
+    from joblib.externals.loky import get_reusable_executor
+    first = dict(initializer=end_with_parent, initargs=(.2, os.getpid()))      # from a module that loads no torch
+    try:
+        with parallel_config('loky', n_jobs=k, inner_max_num_threads=threads, **first): yield Parallel(batch_size=1)
+    finally: get_reusable_executor().shutdown(kill_workers=True)
 
 # %% ../../nbs/stages/refine.ipynb #f1f7d65b
-def _listen(workers, lines):
-    "Put each line that a worker prints into the queue `lines`, and None when it has ended."
-    def hear(worker):
-        for line in worker.stdout: lines.put(line.strip())
-        lines.put(None)
-    for worker in workers: threading.Thread(target=hear, args=(worker,), daemon=True).start()
+@contextmanager
+def _bar_of_all(stages, n_iters, k, quiet):
+    "Show how far all experts are together, by what each has kept on disk."
+    ended, what = threading.Event(), f'{len(stages)} experts, {k} at a time'
+    with progress(None, what, n_iters*len(stages), _steps(stages), 'step', quiet) as bar:
+        def look():
+            while not ended.wait(1): bar.update(_steps(stages) - bar.n)
+        watch = threading.Thread(target=look, daemon=True)
+        watch.start()
+        try: yield
+        finally:
+            ended.set()
+            watch.join()
+            bar.update(_steps(stages) - bar.n)
 
-def _follow(workers, bar, job):
-    "Show the steps of all workers until they have ended; one that fails ends the others."
-    lines, alive = queue.Queue(), len(workers)
-    _listen(workers, lines)
-    while alive:
-        line = lines.get()
-        if line is None: alive -= 1
-        elif line == 'step': bar.update()
-        elif line.startswith('error '): raise NamedMaskError(json.loads(line[6:]))
-    codes = [worker.wait() for worker in workers]
-    failed = [code for code in codes if code]
-    if failed:
-        message = ' '.join((job/'errors.txt').read_text(errors='replace').split())[-300:] or 'no message'
-        raise NamedMaskError(f"A process that trained experts ended with code {failed[0]} ({message}): run the same "
-                             "command again, with parallel=1 if memory was short; what was finished is kept.")
+def _steps(stages):
+    "How many training steps the experts have done and kept."
+    logs = [stage.folder/'losses.csv' for stage in stages]
+    return sum(len(read_lines(log)) - 1 for log in logs if log.exists())
 
 # %% ../../nbs/stages/refine.ipynb #5579dde9
 def _side_by_side(ctx, k, missing, masks, init, settings, threads, store):
     "Complete the experts `missing`, {group: (Stage, entries)}, in `k` processes."
+    from joblib import delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
     shared = _announce(store, [entry.sha for _, entries in missing.values() for entry in entries])
-    with _job_folder(ctx.folder) as job:
-        _write_job(ctx, job, missing, masks, init, settings, threads, shared)
-        done, workers = sum(_steps(stage) for stage, _ in missing.values()), []
-        try:
-            workers += (_start_worker(job, threads) for _ in range(k))
-            what, steps = f'{len(missing)} experts, {k} at a time', settings.n_iters*len(missing)
-            with progress(None, what, steps, done, 'step', ctx.quiet) as bar: _follow(workers, bar, job)
-        finally:
-            for worker in workers: _end_worker(worker)
+    quiet, tensors = replace(ctx, quiet=True, callbacks=()), _as_bytes(init)
+    jobs = [delayed(_complete_apart)(quiet, group, entries, masks.folder, tensors, settings, threads, shared)
+            for group, (_, entries) in missing.items()]
+    stages = [stage for stage, _ in missing.values()]
+    try:
+        with _bar_of_all(stages, settings.n_iters, k, ctx.quiet), _workers(k, threads) as parallel: parallel(jobs)
+    except TerminatedWorkerError as e:
+        raise NamedMaskError("A process that trained experts was ended from outside, as happens when memory is short: "
+                             "run the same command again, with parallel=1 if it was; what was finished is kept.") from e
 
-def _write_job(ctx, job, missing, masks, init, settings, threads, shared):
-    "Write what the workers have to know. `shared`: what `_announce` says."
-    from safetensors.torch import save_file
-    groups = {group: [(entry.name, str(entry.path), entry.sha) for entry in entries]
-              for group, (_, entries) in missing.items()}
-    write_json(job/'job.json', dict(
-        shared, folder=str(ctx.folder), masks=str(masks.folder), groups=groups, settings=settings.as_dict(),
-        seed=ctx.seed, every_s=ctx.every_s, threads=threads, init=init is not None,
-        device=None if ctx.device is None else str(ctx.device)))
-    if init is not None:
-        tensors = {name: weight.detach().cpu().contiguous() for name, weight in init.items()}
-        save_file(tensors, job/'init.safetensors')
-
-def _announce(store, shas):
-    """Write into the record of the masks what the workers are going to make.
-    Returns what they are told of it: the folder, and the word in the names of their half-written files."""
-    if store is None: return dict(store=None, word=None)
-    own = own_folder(store.folder)
-    for sha in shas: own.claim(_name_of(store, sha))
-    return dict(store=str(store.folder), word=own.temporary())
-
+def _as_bytes(state):
+    "A state dict as the bytes of a safetensors file."
+    from safetensors.torch import save
+    return state and save({name: weight.detach().cpu().contiguous() for name, weight in state.items()})
 
 # %% ../../nbs/stages/refine.ipynb #5579dde8
-@contextmanager
-def _job_folder(folder):
-    "A folder for one job among the experts."
-    job = Path(folder)/f'.job-{os.getpid()}'
-    with explain_write(job): job.mkdir(parents=True)
-    try: yield job
-    finally: _clear_job(job)
-
 def _clear_old_jobs(folder):
-    "Clear away what the jobs of killed runs have left."
+    "Clear away what killed runs of earlier versions, whose workers had a folder, have left."
     for old in Path(folder).glob('.job-*'):
         if (old/'job.json').is_file() and not _alive(old.name.removeprefix('.job-')): _clear_job(old)
 
@@ -218,11 +147,6 @@ def _clear_job(job):
         for file in job.glob(pattern): file.unlink(missing_ok=True)
     try: job.rmdir()
     except OSError: pass
-
-def _steps(stage):
-    "How many steps an earlier run has done and kept."
-    file = stage.folder/'losses.csv'
-    return len(read_lines(file)) - 1 if file.exists() else 0
 
 # %% ../../nbs/stages/refine.ipynb #b54cd73a
 @contextmanager

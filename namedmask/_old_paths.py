@@ -45,7 +45,7 @@ MOVED = {
     'reco': ('systems.reco',),
     'clustering': ('systems.clustering',),
     'maskcontrast': ('systems.maskcontrast',),
-    'maskdistill': ('systems.maskdistill',),
+    'maskdistill': ('systems.attention', 'systems.rcnn', 'systems.maskdistill'),
     'table': ('systems.table',),
     'prediction': ('app.predict', 'app.prediction_explorer'),
     'convert': ('app.convert',),

@@ -2,15 +2,16 @@
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from types import SimpleNamespace as NS
-from namedmask.systems import maskdistill as md
+from namedmask.systems import maskdistill as md, rcnn as rcnn_module
 from namedmask.core import Ctx, NamedMaskError
 from namedmask.evaluate.score import model_key
 from namedmask.data.masks import MaskStore
 from namedmask.data.photos import content_hash
 from namedmask.data.draw import load_labels
-from namedmask.systems.maskdistill import (AttentionDetector, LabelledPhoto, TrainedDetector, box_of, cluster_objects, detected,
-    last_queries_keys, mask_rcnn, maskdistill_of, maskdistill_settings, mass_kept, mined, object_vectors, ohem_loss, paste,
-    train_maskdistill)
+from namedmask.systems.attention import AttentionDetector, box_of, last_queries_keys, mass_kept, mined
+from namedmask.systems.maskdistill import (LabelledPhoto, cluster_objects, maskdistill_of, maskdistill_settings, object_vectors,
+    ohem_loss, paste, train_maskdistill)
+from namedmask.systems.rcnn import TrainedDetector, detected, mask_rcnn
 from namedmask.teachers.timm import TimmFeatures
 from helpers import write_photos
 
@@ -115,7 +116,7 @@ def test_paste_best_first_no_overlap():
     assert paste([(.5, 7, m[2]), (.8, 6, m[1]), (.9, 5, m[0])], (1, 6)).tolist() == [[5, 5, 0, 0, 7, 7]]
     assert paste([], (1, 6)).sum() == 0
 
-def _rcnn(k=2): return mask_rcnn('test_resnet', k, side=64, channels=16, hidden=32, anchors=(8, 16, 32, 64, 128), seed=0, **md.RCNN['mini'].more)
+def _rcnn(k=2): return mask_rcnn('test_resnet', k, side=64, channels=16, hidden=32, anchors=(8, 16, 32, 64, 128), seed=0, **rcnn_module.RCNN['mini'].more)
 
 def test_detector_learns_from_label_maps_and_skips_empty_ones():
     model = TrainedDetector(_rcnn()).train()
@@ -124,8 +125,8 @@ def test_detector_learns_from_label_maps_and_skips_empty_ones():
     loss = model(x, y); loss.backward()
     assert loss > 0 and any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     assert model(x[1:], y[1:]) == 0
-    t = md._target(y[0])
-    assert t['boxes'].tolist() == [[20, 10, 50, 40]] and t['labels'].tolist() == [2] and t['masks'].sum() == 900 and md._target(y[1]) is None
+    t = rcnn_module._target(y[0])
+    assert t['boxes'].tolist() == [[20, 10, 50, 40]] and t['labels'].tolist() == [2] and t['masks'].sum() == 900 and rcnn_module._target(y[1]) is None
 
 def test_detected_keeps_the_sure_ones_or_the_best():
     class Net(torch.nn.Module):
@@ -141,10 +142,10 @@ def test_detected_keeps_the_sure_ones_or_the_best():
 def test_encoder_weights_reach_the_pyramid():
     import timm
     state = timm.create_model('test_resnet', num_classes=0).state_dict()
-    body = md.TimmPyramid('test_resnet', 16, state).body.state_dict()
+    body = rcnn_module.TimmPyramid('test_resnet', 16, state).body.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in body.items())
     del state['layer1.0.conv1.weight']
-    with pytest.raises(NamedMaskError, match='layer1.0.conv1.weight is missing'): md.TimmPyramid('test_resnet', 16, state)
+    with pytest.raises(NamedMaskError, match='layer1.0.conv1.weight is missing'): rcnn_module.TimmPyramid('test_resnet', 16, state)
 
 # ---------------------------------------------------------------- loss, settings
 

@@ -8,7 +8,8 @@ from namedmask.stages.distil import STUDENTS, Student
 from namedmask.stages.experts import EXPERTS, Expert
 from namedmask.stages.selfmask import SELFMASK, SelfMaskTraining
 from namedmask.systems.maskcontrast import MaskContrastTraining
-from namedmask.systems.maskdistill import MaskDistill, RcnnTraining
+from namedmask.systems.maskdistill import MaskDistill
+from namedmask.systems.rcnn import RcnnTraining
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Inner(Settings):

@@ -1,6 +1,7 @@
 # make test   everything that must hold: notebooks and library in step, the chapters' own tests, then pytest
 # make demo   photos of scikit-image, segmented by the offline teachers; then the whole method on the painted mini world, with baseline and ceiling
-# Both make .venv on first use. Nothing but pip needs the network. `make PYTHON=python3.12 test` picks another Python.
+# make lessons   run the lessons whose committed outputs are not those of their code
+# All make .venv on first use. Nothing but pip needs the network. `make PYTHON=python3.12 test` picks another Python.
 PYTHON ?= python3
 VENV   := $(CURDIR)/.venv
 STAMP  := $(VENV)/.namedmask-installed
@@ -10,7 +11,7 @@ export GOMP_SPINCOUNT ?= 20000
 export MPLBACKEND ?= agg
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
-.PHONY: test demo check export readme clean
+.PHONY: test demo check export readme lessons clean
 .DEFAULT_GOAL := test
 
 $(STAMP): settings.ini setup.py pyproject.toml .ci/constraints.txt
@@ -34,6 +35,9 @@ export: $(STAMP)
 	nbdev-export
 	nbdev-clean
 	python .ci/readme.py
+
+lessons: $(STAMP)
+	python .ci/lessons.py
 
 readme: $(STAMP)
 	python .ci/readme.py

@@ -150,7 +150,7 @@ function drawMasks() {
 
 function saySettings() {
   $('opacity-said').textContent = `${$('opacity').value} %`;
-  $('sure-said').textContent = +$('sure').value ? `${$('sure').value} %` : 'all names';
+  $('sure-said').textContent = +$('sure').value ? `from ${$('sure').value} %` : 'off';
 }
 
 // ------------------------------------------------------------------ the camera

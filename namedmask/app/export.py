@@ -303,6 +303,8 @@ class _Calibration:
         photo = next(self.inputs, None)
         return None if photo is None else {'photo': photo}
 
+_QUANTISED = ['Conv', 'Add', 'Clip', 'Relu', 'MaxPool', 'AveragePool', 'Concat']
+
 def quantise(
     source,  # A float ONNX file of `write_onnx`
     path,    # The int8 file
@@ -315,9 +317,8 @@ def quantise(
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     with _quietly():
         quantize_static(str(source), str(path), _Calibration(inputs), quant_format=QuantFormat.QDQ, per_channel=True,
-                        op_types_to_quantize=['Conv', 'MaxPool', 'AveragePool', 'Concat'],
-                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                        extra_options=dict(ActivationSymmetric=False))
+                        op_types_to_quantize=_QUANTISED, reduce_range=True,
+                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
     _save(onnx.load(str(path)), path, said)
 
 # %% ../../nbs/app/export.ipynb #e4b00020

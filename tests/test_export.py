@@ -104,6 +104,12 @@ def test_no_pool_rounds_up(labels_file):
     pools = [node for node in onnx.load(labels_file).graph.node if 'Pool' in node.op_type]
     assert pools and not [a for node in pools for a in node.attribute if a.name == 'ceil_mode' and a.i]
 
+def test_a_pool_that_rounds_up_makes_no_page(tmp_path):
+    import onnx
+    pool = onnx.helper.make_node('MaxPool', ['a'], ['b'], kernel_shape=[3, 3], ceil_mode=1)
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([pool], 'g', [], [])), str(tmp_path/'a.onnx'))
+    with pytest.raises(NamedMaskError, match='ceil_mode'): ex.check_pools(tmp_path/'a.onnx')
+
 # ---------------------------------------------------------------- int8 and torch
 
 def test_int8_agrees_on_most_pixels(student, photos, labels_file, capsys):
@@ -184,7 +190,8 @@ def runtime(tmp_path):
 def no_network(monkeypatch):
     "The page's network takes a while to export, and is tried in tests/browser."
     def fake(segmenter, surface, path, paths):
-        Path(path).write_bytes(b'a network')
+        import onnx
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], 'a network', [], [])), str(path))
         return [dict(size=(64, 64), same=1., apart=0.)], {'exported': 1.}, ''
     monkeypatch.setattr(ex, '_to_onnx', fake)
 

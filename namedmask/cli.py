@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Sources', 'Several', 'Needed', 'Folder', 'COMMANDS', 'split_sources', 'check_out', 'fit', 'skipped_text', 'predict',
-           'evaluate', 'naive', 'benchmark', 'table', 'ceiling', 'sheet', 'report', 'index', 'convert',
+           'evaluate', 'naive', 'benchmark', 'table', 'ceiling', 'sheet', 'report', 'index', 'export', 'convert',
            'import_archive', 'export_archive', 'usage', 'nearest', 'main', 'run_command']
 
 # %% ../nbs/cli.ipynb #421f1401
@@ -248,6 +248,28 @@ def index(
     for path, why in built.skipped: skips.add(path, why)
     if skips.rows: print(skipped_text(skips.rows, skips.summary(len(built))), file=sys.stderr)
 
+# %% ../nbs/cli.ipynb #e4c10001
+def export(
+    run:Folder,             # The run's folder, a segmenter's, or a .safetensors file that `convert` made
+    # What it becomes: onnx, onnx-int8 (smaller; ranges from the archive's photos), torch (a .pt2 program) or web
+    # (a folder with a page that runs it in the browser)
+    to:str='onnx',
+    # The file, or for web the folder; by default in export/ in the run's folder, for a file in a folder beside it
+    out:str=None,
+    layout:str='nhwc',      # What the file takes: nhwc or nchw (bytes), or normalised (floats, channels first)
+    scores:bool=False,      # The file gives the scores of all names instead of the labels
+    # The probability that a name must reach somewhere in a photo to be given in it; by default what the run says, 0: none
+    sure:float=None,
+    photos:Several=None,    # Folder of photos to compare and to calibrate with; without, those of the run's archive
+    runtime:str=None,       # For web: the folder of onnxruntime-web; without, it is looked for in node_modules/
+    cdn:bool=False,         # For web: the page loads onnxruntime-web from a public host; nothing is copied
+):
+    "A student for other programs: ONNX, int8, a PyTorch program or a web page, compared with the library first."
+    from namedmask.app.export import Surface, export_segmenter
+    surface = None if to == 'web' else Surface(layout, not scores)
+    print(export_segmenter(run, to, out, surface, sure=sure, photos=split_sources(photos),
+                           runtime='cdn' if cdn else runtime))
+
 # %% ../nbs/cli.ipynb #906ea8e8
 def convert(
     file:Folder,            # A published checkpoint: of NamedMask, an expert, SelfMask, DINO, MoCo v2 or SwAV
@@ -326,8 +348,8 @@ def export_archive(
     print(f'{len(archive.kept()):,} photos in {out}')
 
 # %% ../nbs/cli.ipynb #131ea9ef
-_FUNCTIONS = (fit, predict, evaluate, naive, benchmark, table, ceiling, sheet, report, index, convert, import_archive,
-              export_archive)
+_FUNCTIONS = (fit, predict, evaluate, naive, benchmark, table, ceiling, sheet, report, index, convert, export,
+              import_archive, export_archive)
 COMMANDS = {f.__name__.replace('_', '-'): f for f in _FUNCTIONS}
 
 def usage()->str:

@@ -429,7 +429,7 @@ def predict_lines(
     **options,           # Of `formats.PredictOptions`, but format
 ): # Generator of dicts, as `formats.photo_line` makes them, with 'error' in place of 'names' where there is no result
     "Label all photos of `sources` and write nothing: a dict for each, in order, as soon as it is labelled."
-    wanted, skips = _Wanted(PredictOptions(**{**options, 'format': 'jsonl'}), OverlayStyle()), skips or Skips()
+    wanted, skips = _Wanted(PredictOptions(**{**options, 'format': 'jsonl'}), OverlayStyle()), Skips() if skips is None else skips
     places = find_places(sources, skips, wanted.options.every)
     segmenter = as_labeller(segmenter).to(device)
     wanted.check(segmenter)

@@ -12,7 +12,7 @@ __all__ = ['OVERLAY_SIDE', 'FORMATS', 'draw_legend', 'legend_box', 'reduced', 'a
 # %% ../../nbs/app/formats.ipynb #db26f1a5
 import csv, io, json
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Callable
 import numpy as np
@@ -106,7 +106,9 @@ class Labelled:
     names:list                 # What the labels mean, without background
     confidence:np.ndarray=None # (H, W) float32, 0 to 1: the probability of the network's first choice at each pixel
 
-    def pixels(self)->dict: return areas(self.labels, self.names)
+    @cached_property
+    def _areas(self): return areas(self.labels, self.names)
+    def pixels(self)->dict: return dict(self._areas)  # {name: how many}, background included
 
     def found(self)->list:
         "(label, name) of each name that is there."

@@ -78,7 +78,7 @@ def expanded(
         if source == '-': paths += _of_standard_input(skips)
         elif is_pattern: paths += _of_pattern(source, skips)
         else: paths.append(source)
-    return list(dict.fromkeys(paths))
+    return paths
 
 # %% ../../nbs/app/sources.ipynb #a938bdf1
 @dataclass

@@ -1,5 +1,5 @@
 "Folders of photos in, labels and overlays out: sizes, names, what is skipped, what is done again, and the explorer without a browser."
-import csv, errno, hashlib, json, multiprocessing, os, shutil, signal, threading
+import csv, errno, hashlib, io, json, multiprocessing, os, shutil, signal, threading
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest
@@ -11,8 +11,9 @@ from namedmask.data import photos as photos_module
 from namedmask.app import predict as predict_module
 from namedmask.core import NamedMaskError
 from namedmask.data.draw import load_labels, overlay, palette
-from namedmask.app.predict import Claims, areas, draw_legend, legend_box, predict_paths, reduced, write_prediction
+from namedmask.app.predict import Claims, areas, draw_legend, legend_box, predict_lines, predict_paths, reduced, write_prediction
 from namedmask.app.prediction_explorer import PredictionExplorer
+from namedmask.models.labeller import Labeller
 
 
 class Reds:
@@ -607,3 +608,277 @@ def test_legends_write_names_of_any_script(name):
     missing = np.asarray(legend_box(['\U000e0fff'], [1], 20))
     assert (box < 100).any() and box.shape[1] < 700 and (box.shape != missing.shape or not np.array_equal(box, missing))
     assert not np.array_equal(np.asarray(legend_box(['café'], [1], 20)), np.asarray(legend_box(['cafe'], [1], 20)))
+
+# ---------------------------------------------------------------- formats
+
+ALL = 'png,overlay,confidence,cutouts,coco,yolo,csv,jsonl'
+
+class Sure(Reds, Labeller):
+    "`Reds` that also says how sure it is: .9 where red leads, .6 elsewhere, and in the last column .3."
+    tells_confidence = True
+    def confident_all(self, photos, load, batch):
+        for seen in self.label_all(photos, load=load, batch=batch):
+            if seen.error is None:
+                sure = np.where(seen.value == 1, .9, .6).astype(np.float32); sure[:, -1] = .3
+                seen.value = seen.value, sure
+            yield seen
+
+def two_names(path, size=(40, 30)):
+    "The left third red, the right third blue, a hole in the blue, the rest grey; and its true labels."
+    w, h = size
+    a = np.full((h, w, 3), 128, np.uint8); a[:, :w//3] = (220, 20, 20); a[:, -(w//3):] = (20, 20, 220); a[h//3:h//2, -w//4:-w//6] = 128
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(a).save(path)
+    return Reds().predict(Image.fromarray(a))
+
+@pytest.fixture
+def two(tmp_path):
+    "Two photos, {path: labels}."
+    return {str(tmp_path/'in'/name): two_names(tmp_path/'in'/name, size) for name, size in (('a.png', (40, 30)), ('trip/b.png', (60, 45)))}
+
+def test_label_pngs_confidence_and_cutouts(two, tmp_path):
+    out = tmp_path/'out'
+    for o in run(Sure(), tmp_path/'in', out, format=ALL)['photos']:
+        labels = two[o['photo']]
+        assert np.array_equal(load_labels(out/o['labels']), labels) and (out/o['overlay']).exists()
+        sure = np.asarray(Image.open(out/o['files']['confidence'][0]))
+        assert sure.dtype == np.uint8 and sure.shape == labels.shape and (sure[labels == 1] == 230).all() and (sure[:, -1] == 76).all()
+        assert len(o['files']['cutouts']) == 2
+        for file, label in zip(o['files']['cutouts'], (1, 2)):
+            cut = Image.open(out/file)
+            assert cut.mode == 'RGBA' and np.array_equal(np.asarray(cut)[..., 3], (labels == label)*np.uint8(255))
+            assert np.array_equal(np.asarray(cut)[..., :3], np.asarray(Image.open(o['photo'])))
+
+def test_coco_is_read_by_pycocotools_and_gives_the_labels_back(two, tmp_path, capsys):
+    from pycocotools.coco import COCO
+    run(Sure(), tmp_path/'in', tmp_path/'out', format='coco')
+    coco = COCO(tmp_path/'out'/'coco.json')
+    assert [c['name'] for c in coco.loadCats(coco.getCatIds())] == Sure.names and not (tmp_path/'out'/'labels').exists()
+    for about in coco.loadImgs(coco.getImgIds()):
+        back = np.zeros((about['height'], about['width']), np.uint8)
+        for a in coco.loadAnns(coco.getAnnIds(imgIds=[about['id']])):
+            mask = coco.annToMask(a) > 0
+            x, y, w, h = a['bbox']
+            assert a['area'] == mask.sum() and mask[y:y + h, x:x + w].sum() == mask.sum() and mask[y].any() and mask[:, x + w - 1].any()
+            back[mask] = a['category_id']
+        assert np.array_equal(back, two[about['file_name']])
+
+def filled(text, size):
+    "YOLO's polygons as its own tools fill them."
+    import cv2
+    labels = np.zeros(size, np.uint8)
+    for line in text.splitlines():
+        number, *corners = line.split()
+        assert len(corners) >= 6 and all(0 <= float(c) <= 1 for c in corners)
+        cv2.fillPoly(labels, [(np.array(corners, float).reshape(-1, 2)*size[::-1]).astype(np.int32)], int(number) + 1)
+    return labels
+
+def test_yolo_polygons_fill_the_labels(two, tmp_path):
+    r = run(Sure(), tmp_path/'in', tmp_path/'out', format='yolo')
+    for o in r['photos']:
+        labels, back = two[o['photo']], filled((tmp_path/'out'/o['files']['yolo'][0]).read_text(), two[o['photo']].shape)
+        for label in (1, 2): assert ((back == label) & (labels == label)).sum() > .95*((back == label) | (labels == label)).sum()
+    assert (tmp_path/'out'/'yolo.yaml').read_text().splitlines() == ['names:', '  0: "red thing"', '  1: "blue/\\"thing\\""']
+
+def test_polygons_of_wild_masks():
+    "Dots, lines, holes, holes with islands, noise: filled again they are the mask, or nearly."
+    from namedmask.app.formats import Labelled, yolo_text
+    rng, yy, xx = np.random.default_rng(0), *np.mgrid[:60, :80]
+    rings = (np.hypot(yy - 30, xx - 40)//6 % 2 == 1) & (np.hypot(yy - 30, xx - 40) < 29)
+    dot = np.zeros((60, 80), bool); dot[0, 0] = dot[59, 79] = True; dot[30, 10:20] = True
+    for mask in (rings, dot, np.ones((5, 7), bool), rng.random((60, 80)) < .5, np.zeros((4, 4), bool)):
+        back = filled(yolo_text(Labelled(None, mask.astype(np.uint8), ['thing'])), mask.shape) > 0
+        assert (back & mask).sum() >= .95*(back | mask).sum()
+
+def test_areas_and_lines(two, tmp_path):
+    run(Sure(), tmp_path/'in', tmp_path/'out', format='csv,jsonl')
+    rows = {o['photo']: o for o in csv.DictReader(open(tmp_path/'out'/'areas.csv', newline=''))}
+    lines = {o['photo']: o for o in map(json.loads, (tmp_path/'out'/'photos.jsonl').read_text().splitlines())}
+    assert set(rows) == set(lines) == set(two)
+    from namedmask.data.rle import rle_decode
+    for path, labels in two.items():
+        for label, name in enumerate(['background', *Sure.names]): assert int(rows[path][name]) == (labels == label).sum()
+        for label, name in enumerate(Sure.names, 1):
+            found = lines[path]['names'][name]
+            assert found['pixels'] == (labels == label).sum() and np.array_equal(rle_decode(found['rle']), labels == label) and .3 < found['confidence'] <= .9
+        assert (lines[path]['width'], lines[path]['height']) == labels.shape[::-1]
+
+def test_the_usual_formats_leave_the_ledger_as_it_was(two, tmp_path):
+    run(Sure(), tmp_path/'in', tmp_path/'out')
+    lines = [json.loads(o) for o in (tmp_path/'out'/'predictions.jsonl').read_text().splitlines()]
+    assert all(set(o) == {'source', 'sha', 'bytes', 'mtime_ns', 'how', 'labels', 'overlay', 'width', 'height', 'pixels'} and set(o['how']) == {'model', 'overlay', 'alpha'} for o in lines)
+    assert run(Sure(), tmp_path/'in', tmp_path/'out', format='overlay,png')['kept'] == 2
+    assert run(Sure(), tmp_path/'in', tmp_path/'out', format='png,csv')['new'] == 2 and run(Sure(), tmp_path/'in', tmp_path/'out', format=['csv', 'png'])['kept'] == 2
+
+def test_only_threshold_and_least_area(two, tmp_path):
+    small = two_names(tmp_path/'in'/'a.png')
+    labels_of = lambda **kw: load_labels(tmp_path/'out'/run(Sure(), tmp_path/'in'/'a.png', tmp_path/'out', **kw)['photos'][0]['labels'])
+    assert np.array_equal(labels_of(only='red thing'), np.where(small == 1, 1, 0))
+    assert np.array_equal(labels_of(only='red thing,blue/"thing"'), small)
+    assert np.array_equal(labels_of(threshold=.5), np.where(np.arange(40) == 39, 0, small))
+    assert np.array_equal(labels_of(threshold=.8), np.where(small == 1, 1, 0))
+    assert np.array_equal(labels_of(min_area=(small == 2).sum() + 1), np.where(small == 1, 1, 0)) and np.array_equal(labels_of(min_area=(small == 2).sum()), small)
+    assert not labels_of(min_area=.5).any()
+    assert np.array_equal(labels_of(), small)
+    for bad, words in (dict(only='cat'), "no name 'cat'.*red thing"), (dict(format='pdf'), '--format.*png, overlay'), (dict(threshold=1), '--threshold'), (dict(min_area=-3), '--min-area'), (dict(every=0), '--every'):
+        with pytest.raises(NamedMaskError, match=words): run(Sure(), tmp_path/'in', tmp_path/'none', **bad)
+    for needs in (dict(threshold=.5), dict(format='confidence')):
+        with pytest.raises(NamedMaskError, match='does not say how sure'): run(Reds(), tmp_path/'in', tmp_path/'none', **needs)
+    assert not (tmp_path/'none').exists() and run(Reds(), tmp_path/'in', tmp_path/'lines', format='jsonl')['new'] == 2
+
+def test_a_bad_photo_is_named_and_the_rest_goes_on_in_all_formats(two, tmp_path):
+    (tmp_path/'in'/'bad.png').write_text('hello')
+    r = run(Sure(), tmp_path/'in', tmp_path/'out', format=ALL)
+    assert len(r['photos']) == 2 and 'bad.png' in r['skipped'][0]['photo'] and len((tmp_path/'out'/'photos.jsonl').read_text().splitlines()) == 2
+    lines = list(predict_lines(Sure(), tmp_path/'in'))
+    assert [Path(o['photo']).name for o in lines if 'error' in o] == ['bad.png'] and sum('names' in o for o in lines) == 2
+
+@pytest.mark.parametrize('name, format', [('coco.json', 'coco'), ('areas.csv', 'csv'), ('photos.jsonl', 'jsonl'), ('yolo.yaml', 'yolo'), ('cutouts', 'cutouts'), ('confidence', 'confidence')])
+def test_files_of_yours_with_the_names_of_formats(two, tmp_path, name, format):
+    (tmp_path/'out').mkdir(); (tmp_path/'out'/name).write_text('mine')
+    before = tree(tmp_path)
+    with pytest.raises(NamedMaskError, match='is in the way'): run(Sure(), tmp_path/'in', tmp_path/'out', format=format)
+    assert tree(tmp_path) == before
+    assert run(Sure(), tmp_path/'in', tmp_path/'out')['new'] == 2 and (tmp_path/'out'/name).read_text() == 'mine'      # other formats do not need the name
+
+def test_results_of_yours_beside_ours(two, tmp_path):
+    "A text of yours has the name that YOLO's would have: another name is found. A cut-out that cannot be written is that photo's trouble."
+    for name in ('yolo/a.txt', 'cutouts/a/red-thing.txt'): (tmp_path/'out'/name).parent.mkdir(parents=True); (tmp_path/'out'/name).write_text('mine')
+    cut = core.slug('red thing')
+    (tmp_path/'out'/'cutouts'/'a.png').mkdir(); (tmp_path/'out'/'cutouts'/'a.png'/f'{cut}.png').write_text('mine')
+    r = run(Sure(), tmp_path/'in', tmp_path/'out', format='yolo,cutouts')
+    assert (tmp_path/'out'/'yolo'/'a.txt').read_text() == (tmp_path/'out'/'cutouts'/'a'/'red-thing.txt').read_text() == (tmp_path/'out'/'cutouts'/'a.png'/f'{cut}.png').read_text() == 'mine'
+    assert len(r['photos']) + len(r['skipped']) == 2 and all('in the way' in o['why'] for o in r['skipped'])
+
+def killed_with_formats(moment, src, out):
+    replace, count = os.replace, iter(range(10**6))
+    def new_replace(source, target, **kw):
+        if next(count) == moment: os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target, **kw)
+    os.replace = new_replace
+    run(Sure(), src, out, format=ALL)
+
+def test_killed_and_continued_in_all_formats(two, tmp_path):
+    "Files that are whole are kept; the files for all photos are those of a run that nobody disturbed."
+    out, kills = tmp_path/'out', 0
+    for moment in (1, 3, 5, 2, 4, 6, 8):
+        child = fork.Process(target=killed_with_formats, args=(moment, tmp_path/'in', out))
+        child.start(); child.join(60)
+        kills += child.exitcode == -signal.SIGKILL
+    r = run(Sure(), tmp_path/'in', out, format=ALL)
+    run(Sure(), tmp_path/'in', tmp_path/'whole', format=ALL)
+    results = lambda folder: {str(p.relative_to(folder)): h for p, h in tree(folder).items() if p.name not in ('predictions.jsonl', 'legend.json')}
+    assert kills >= 4 and len(r['photos']) == 2 and results(out) == results(tmp_path/'whole') and not [p for p in out.rglob('*') if '.tmp' in p.name]
+
+@pytest.mark.parametrize('segments', [3, [3], [{}], [dict(label=1, name='x', pixels=1, box=[0], rle='')]])
+def test_hostile_segments(two, tmp_path, segments):
+    run(Sure(), tmp_path/'in', tmp_path/'out', format='coco')
+    ledger = tmp_path/'out'/'predictions.jsonl'
+    ledger.write_text(''.join(json.dumps({**json.loads(o), 'segments': segments}) + '\n' for o in ledger.read_text().splitlines()))
+    assert run(Sure(), tmp_path/'in', tmp_path/'out', format='coco')['new'] == 2
+
+# ---------------------------------------------------------------- sources
+
+def standard_input(monkeypatch, text): monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(os.fsencode(text))))
+
+def test_paths_on_standard_input(seg, src, tmp_path, monkeypatch):
+    standard_input(monkeypatch, f"{src}/a/img.png\n{src}/nowhere.png\r\n\n{src}/b\n")
+    r = run(seg, '-', tmp_path/'out')
+    assert len(r['photos']) == 3 and 'not on the disk' in r['skipped'][0]['why']
+    standard_input(monkeypatch, '')
+    with pytest.raises(NamedMaskError, match='Standard input'): run(seg, '-', tmp_path/'out')
+
+def test_patterns(seg, src, tmp_path, monkeypatch):
+    (src/'b'/'notes.txt').write_text('a/img.png')
+    names = lambda pattern: sorted(o['photo'][len(str(src)) + 1:] for o in run(seg, f'{src}/{pattern}', tmp_path/'out')['photos'])
+    assert names('*/img.png') == ['a/img.png', 'b/img.png'] and names('**/*.png') == ['a/img.png', 'b/deep/x.png', 'b/img.png'] and names('b/*') == ['b/img.png'] and names('?') == names('**/*')
+    with pytest.raises(NamedMaskError, match='No file fits the pattern'): run(seg, f'{src}/*.jpg', tmp_path/'out')
+    photo(src/'b[1].png'); assert names('b[1].png') == ['b[1].png']                         # a file of that very name
+    monkeypatch.chdir(src)
+    run(seg, '*/img.png', '.'); assert run(seg, '**/*.png', tmp_path/'out2')['new'] == 4      # what it wrote itself is no photo
+
+def frames_of(n=5, size=(40, 30)):
+    "A red field that grows."
+    a = np.full((n, size[1], size[0], 3), 128, np.uint8)
+    for k in range(n): a[k, :, :8*(k + 1)] = (220, 20, 20)
+    return [Image.fromarray(o) for o in a]
+
+@pytest.mark.parametrize('ending', ['gif', 'webp', 'png', 'apng'])
+def test_frames_of_an_animated_image(seg, tmp_path, ending):
+    frames, file = frames_of(), tmp_path/'in'/f'clip.{ending}'
+    file.parent.mkdir()
+    frames[0].save(file, format='PNG' if 'png' in ending else None, save_all=True, append_images=frames[1:], duration=50, **(dict(lossless=True) if ending == 'webp' else {}))
+    r = run(seg, file, tmp_path/'out')
+    assert [o['labels'] for o in r['photos']] == [f'labels/clip.{ending}/{k:06d}.png' for k in range(5)]
+    for k, o in enumerate(r['photos']): assert np.array_equal(load_labels(tmp_path/'out'/o['labels']) == 1, np.arange(40)[None].repeat(30, 0) < 8*(k + 1))
+    assert run(seg, file, tmp_path/'out')['kept'] == 5
+    assert [Path(o['photo']).name for o in run(seg, file, tmp_path/'some', every=2)['photos']] == ['000000', '000002', '000004']
+    assert len(run(seg, tmp_path/'in', tmp_path/'folder')['photos']) == 1                     # in a folder its first picture counts
+
+def test_frames_of_a_video(seg, tmp_path):
+    import cv2
+    writer = cv2.VideoWriter(str(tmp_path/'clip.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5, (40, 30))
+    for im in frames_of(): writer.write(np.asarray(im)[..., ::-1].copy())
+    writer.release()
+    photo(tmp_path/'still.png')
+    r = run(seg, [tmp_path/'clip.avi', tmp_path/'still.png'], tmp_path/'out')
+    assert [o['labels'] for o in r['photos']] == ['labels/still.png', *(f'labels/clip.avi/{k:06d}.png' for k in range(5))]
+    for k, o in enumerate(r['photos'][1:]): assert abs((load_labels(tmp_path/'out'/o['labels']) == 1).mean() - .2*(k + 1)) < .06
+    (tmp_path/'out'/r['photos'][3]['labels']).unlink()                                        # one frame again: it is looked for
+    again = run(seg, [tmp_path/'clip.avi', tmp_path/'still.png'], tmp_path/'out')
+    assert (again['new'], again['kept']) == (1, 5) and [o['pixels'] for o in again['photos']] == [o['pixels'] for o in r['photos']]
+
+def test_a_video_that_is_cut_short(seg, tmp_path):
+    "Its head promises twenty frames; those that are there are labelled."
+    import cv2
+    writer = cv2.VideoWriter(str(tmp_path/'clip.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
+    for k in range(20): writer.write(np.random.default_rng(k).integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+    data = (tmp_path/'clip.avi').read_bytes()
+    (tmp_path/'clip.avi').write_bytes(data[:len(data)//2])
+    r = run(seg, tmp_path/'clip.avi', tmp_path/'out')
+    assert 5 <= len(r['photos']) < 15 and len(r['skipped']) <= 1
+    (tmp_path/'clip.avi').write_bytes(b'')
+    with pytest.raises(NamedMaskError, match='clip.avi.*cannot be read'): run(seg, tmp_path/'clip.avi', tmp_path/'out')
+
+# ---------------------------------------------------------------- the command
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    import torch
+    from namedmask.models.deeplab import deeplabv3plus
+    from namedmask.models.segmenter import save_segmenter
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp('model')
+    save_segmenter(folder, deeplabv3plus(helpers.ENCODER, 3, channels=16), dict(names=['cat', 'dog'], side=48))
+    return str(folder)
+
+def test_the_model_stands_first_or_is_named(model, two, tmp_path, capsys, monkeypatch):
+    from namedmask import cli
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(['predict', model, 'in', '--quiet', '--out', 'one']) == cli.main(['predict', 'in', '--model', model, '--quiet', '--out', 'two']) == 0
+    assert [p.read_bytes() for p in sorted((tmp_path/'one'/'labels').rglob('*.png'))] == [p.read_bytes() for p in sorted((tmp_path/'two'/'labels').rglob('*.png'))]
+    capsys.readouterr()
+    assert cli.main(['predict', model, 'in/a.png', '--format', 'png,coco,csv', '--device', 'cpu']) == 0      # without --out: predictions/
+    said = capsys.readouterr().out
+    assert '1 photo, 1 of them new' in said and (tmp_path/'predictions'/'coco.json').exists()
+    for path in ('predictions/labels/a.png', 'predictions/coco.json', 'predictions/areas.csv'): assert path in said and (tmp_path/path).exists()
+    for wrong, words in ([model], 'no photo is named'), (['in/a.png'], 'no model'), (['in'], 'no model'), (['nowhere', 'in'], 'no run'):
+        assert cli.main(['predict', *wrong]) == 2 and words in capsys.readouterr().err
+
+def test_json_on_standard_output(model, two, tmp_path, capsys, monkeypatch):
+    from namedmask import cli
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'in'/'bad.png').write_text('hello')
+    assert cli.main(['predict', model, 'in', '--out', '-', '--quiet']) == 0
+    said = capsys.readouterr()
+    lines = [json.loads(o) for o in said.out.splitlines()]
+    assert len(lines) == 3 and sum('error' in o for o in lines) == 1 and 'bad.png' in said.err and not [p for p in tmp_path.iterdir() if p.name != 'in']
+    standard_input(monkeypatch, 'in/a.png\n')
+    assert cli.main(['predict', model, '-', '--out', '-', '--only', 'dog', '--json', '--quiet']) == 0
+    said = capsys.readouterr()
+    assert set(json.loads(said.out)['names']) <= {'dog'} and json.loads(said.err)['photos'] == 1
+    assert cli.main(['predict', model, 'in', '--json', '--quiet']) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about['photos'] == about['new'] == 2 and about['out'] == 'predictions' and 'bad.png' in about['skipped'][0]['photo'] and set(about['files']) == {'png', 'overlay'}
+    assert cli.main(['predict', model, 'in', '--out', '-', '--format', 'coco']) == 2 and 'JSON lines' in capsys.readouterr().err

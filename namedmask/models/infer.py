@@ -6,8 +6,8 @@ Docs: https://namedmask.github.io/namedmask/models/infer.html.md"""
 
 # %% auto #0
 __all__ = ['pick_device', 'half_type', 'own_side', 'fit_size', 'photo_of', 'seen_by', 'keep_sure', 'Scorer', 'forward',
-           'argmax_at', 'too_large', 'segment', 'ReadAhead', 'Seen', 'take_labels', 'take_probabilities',
-           'take_foreground', 'BatchSize', 'run_batches', 'free_memory']
+           'argmax_at', 'confident_at', 'too_large', 'segment', 'ReadAhead', 'Seen', 'take_labels', 'take_confident',
+           'take_probabilities', 'take_foreground', 'BatchSize', 'run_batches', 'free_memory']
 
 # %% ../../nbs/models/infer.ipynb #05a00005
 import ctypes, gc, math, os, sys
@@ -191,14 +191,34 @@ def argmax_at(
     budget:int=2**22,   # Largest number of scores held at once
 )->np.ndarray: # HxW: uint8, or uint16 with more than 256 classes
     "Enlarge scores bilinearly to `size` and take the best class of each pixel, strip by strip."
+    C, (H, W) = len(logits), size
+    labels = np.empty((H, W), np.uint8 if C <= 256 else np.uint16)
+    for rows, scores in _enlarged(logits, size, budget): labels[rows] = scores.argmax(0).cpu().numpy()
+    return labels
+
+def _enlarged(logits, size, budget):
+    "(slice of rows, their scores (C, rows, W)) of the enlarged scores, strip by strip."
     (C, h, w), (H, W) = logits.shape, size
-    labels, strip = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), max(1, budget//(C*W))
+    strip = max(1, budget//(C*W))
     for lo in range(0, H, strip):
         hi = min(H, lo+strip)
         above, below, weight = (places.to(logits.device) for places in _axis(h, H, lo, hi))
         rows = torch.lerp(logits[:, above], logits[:, below], weight[None, :, None].to(logits))
-        labels[lo:hi] = F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0].argmax(0).cpu().numpy()
-    return labels
+        yield slice(lo, hi), F.interpolate(rows[None], (hi-lo, W), mode='bilinear')[0]
+
+# %% ../../nbs/models/infer.ipynb #05a0b002
+def confident_at(
+    logits,             # (C,h,w) float tensor
+    size,               # (H, W) of the result
+    budget:int=2**22,   # Largest number of scores held at once
+)->tuple: # (labels as `argmax_at` gives them; the probability of each pixel's label, float32 (H, W), 0 to 1)
+    "`argmax_at`, and how probable the best class of each pixel is."
+    C, (H, W) = len(logits), size
+    labels, sure = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), np.empty((H, W), np.float32)
+    for rows, scores in _enlarged(logits, size, budget):
+        labels[rows] = scores.argmax(0).cpu().numpy()
+        sure[rows] = scores.softmax(0).amax(0).clamp(max=1).cpu().numpy()
+    return labels, sure
 
 # %% ../../nbs/models/infer.ipynb #05a00027
 def too_large(
@@ -300,6 +320,10 @@ class Seen:
 def take_labels(logits, size): # (C,h,w) scores; (H, W) of the photo
     "The labels at the photo's own size, (H,W) uint8 or uint16."
     return argmax_at(logits, size)
+
+def take_confident(logits, size):
+    "(labels as `take_labels` gives them; the probability of each pixel's label, float32 (H,W))."
+    return confident_at(logits, size)
 
 def take_probabilities(logits, size):
     "The probabilities at working size, float32 (C,h,w)."

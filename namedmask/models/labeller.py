@@ -12,7 +12,7 @@ import hashlib, torch
 from functools import cached_property
 import numpy as np
 from ..core import NamedMaskError, settings_key
-from .infer import Seen, photo_of
+from .infer import Seen, photo_of, take_confident
 from ..teachers.weights import is_out_of_memory
 
 # %% ../../nbs/models/labeller.ipynb #1abe1006
@@ -46,6 +46,17 @@ class Labeller:
         ):
         "Move to a device what can be moved: without a network, nothing."
         return self
+
+    tells_confidence = False # Can `confident_all` be asked?
+
+    def confident_all(self,
+        photos,         # As for `label_all`
+        load=photo_of,
+        batch:int=None,
+        ): # Generator of `Seen`, whose `value` is (labels, probability of each pixel's label as float32 (H, W))
+        "Label photos and say how sure each pixel is; a `NamedMaskError` where only labels are known."
+        raise NamedMaskError("This segmenter gives labels and does not say how sure it is of them: leave out "
+                             "the confidence and the threshold.")
 
     def label_all(self,
         photos,         # Any iterable; it is gone through once
@@ -120,6 +131,11 @@ class GivenLabeller(Labeller):
     def to(self, device):
         if hasattr(self.thing, 'segment_all'): self.thing.to(device)
         return self
+    @property
+    def tells_confidence(self): return hasattr(self.thing, 'segment_all')
+    def confident_all(self, photos, load=photo_of, batch=None):
+        if not self.tells_confidence: return super().confident_all(photos, load, batch)
+        return self.thing.segment_all(photos, take=take_confident, load=load, keep_image=True, batch=batch)
     def label_all(self, photos, load=photo_of, batch=None):
         if not hasattr(self.thing, 'segment_all'): return super().label_all(photos, load, batch)
         return self.thing.segment_all(photos, load=load, keep_image=True, batch=batch)

@@ -12,7 +12,7 @@ import re, torch
 from pathlib import Path
 from ..core import NamedMaskError, atomic_path, is_probability, read_json, write_json
 from ..teachers.weights import check_tensors, is_out_of_memory, read_header, read_weights
-from .infer import own_side, photo_of, pick_device, run_batches, segment, take_labels
+from .infer import own_side, photo_of, pick_device, run_batches, segment, take_confident, take_labels
 from .labeller import Labeller, labels_key, student_protocol
 from .deeplab import deeplabv3plus
 
@@ -41,6 +41,9 @@ class Segmenter(Labeller):
     def predict(self, im): return self.segment(im)[0]
     def label_all(self, photos, load=photo_of, batch=None):
         return self.segment_all(photos, load=load, keep_image=True, batch=batch)
+    tells_confidence = True
+    def confident_all(self, photos, load=photo_of, batch=None):
+        return self.segment_all(photos, take_confident, load=load, keep_image=True, batch=batch)
     def segment(self, im, probs=False, **kwargs):
         "`segment` at the size and normalisation, and with the `sure`, that belong to this network."
         return segment(self.model, im, **{**self._usual(), 'probs': probs, **kwargs})

@@ -147,9 +147,10 @@ def labelled(self:Run):
 @patch
 def false_names(self:Run,
     quiet:bool=True, # No progress bar
+    make:bool=True,  # Count them where nobody has
 )->dict:             # As `false_names.false_names` gives it
     """How often the student gives a name on the photos of nothing that the run has set aside.
-    None without a student, or where no photo that was set aside is there any more."""
+    None without a student, where no photo that was set aside is there any more, or where it would have to be counted."""
     from namedmask.evaluate.false_names import false_names, is_counted
     photos = [p for p in _set_aside(self) if content_hash(p.path) == p.sha]  # another photo there may show a name
     if not photos: return None
@@ -158,6 +159,7 @@ def false_names(self:Run,
     key = settings_key([self.stage('student')['key'], [p.sha for p in photos], *([sure] if sure else [])])
     known = read_json(file, {}, dict)
     if known.get('key') == key and is_counted(known): return known
+    if not make: return None
     counted = dict(false_names(self.segmenter, [p.path for p in photos], quiet=quiet), key=key)
     with locked(self.folder): write_json(file, counted)
     return counted

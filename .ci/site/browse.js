@@ -48,7 +48,11 @@ async function main() {
     const tell = what => problems.push(`${now} (${view}): ${what}`)
     page.on('console', m => { if (m.type() === 'error') tell(`console: ${m.text()}`) })
     page.on('pageerror', e => tell(`error: ${e.message}`))
-    page.on('requestfailed', r => tell(`request failed: ${r.url().slice(0, 120)}`))
+    page.on('requestfailed', r => {
+      const why = r.failure().errorText
+      if (why !== 'net::ERR_ABORTED') tell(`request failed: ${r.url().slice(0, 120)} (${why})`)   // aborted: the page was left
+    })
+    page.on('response', r => { if (r.status() >= 400) tell(`${r.status()}: ${r.url().slice(0, 120)}`) })
     await context.route('**', route => {
       if (route.request().url().startsWith(host) || route.request().url().startsWith('data:')) return route.continue()
       tell(`asks another host: ${route.request().url()}`)
@@ -69,7 +73,10 @@ async function main() {
     }
     now = 'search.html'
     await page.goto(`${host}/search.html?q=affinity`)
-    await page.waitForSelector('#search-results li a', { timeout: 20000 }).catch(() => tell('finds nothing for "affinity"'))
+    await page.waitForSelector('#search-results li p.context', { timeout: 20000 }).catch(() => tell('finds nothing for "affinity"'))
+    await page.waitForLoadState('networkidle')
+    const seen = await page.evaluate(state)
+    if (seen.source) tell(`a formula left as source: ${seen.source}`)
     if (shots) await page.screenshot({ path: path.join(shots, `search_${view}.png`) })
     await context.close()
   }

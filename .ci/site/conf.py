@@ -29,6 +29,7 @@ html_theme = 'furo'
 html_title = f'namedmask {release}'
 html_static_path = ['static']
 html_css_files = ['site.css']
+html_js_files = [('search.js', {'defer': 'defer'})]
 html_extra_path = [str(root/'build'/'site-src'/'extra')]
 html_copy_source = False
 html_show_sphinx = False

@@ -105,7 +105,7 @@ def code_page(cell, caption):
 
 def module_note(module, depth):
     "The line below a title that says which module the notebook writes."
-    text = f'This notebook writes [{module}]({"../"*depth}reference/{module}.md).'
+    text = f'This notebook writes [{module}]({"../"*depth}reference/{module}.md): the cells with a coloured line at their left.'
     return {'cell_type': 'markdown', 'id': 'module-note', 'metadata': {}, 'source': text}
 
 def prose(md, repository): return formulas(page_links(site_links(md, repository)))

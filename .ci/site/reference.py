@@ -134,9 +134,16 @@ def klass(source, cls, patches):
         body.append(function(source, m, 'method', options=[':no-index:'] if again else ()) + '\n')
     return directive('class', cls.name + made, body, ticks=4)
 
-def constant(source, node, most=12):
-    "The value of a name as the source writes it, at most so many lines."
-    lines = ast.get_source_segment(source.text, node.value).split('\n')
+def assigned(node):
+    "Pairs of a name and its value; `A, B = 1, 2` gives two."
+    for target in node.targets:
+        if isinstance(target, ast.Name): yield target.id, node.value
+        elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            yield from ((t.id, v) for t, v in zip(target.elts, node.value.elts) if isinstance(t, ast.Name))
+
+def constant(source, value, most=12):
+    "A value as the source writes it, at most so many lines."
+    lines = ast.get_source_segment(source.text, value).split('\n')
     return '\n'.join(['```python', *lines[:most], *(['# and so on'] if len(lines) > most else []), '```'])
 
 def entries(source):
@@ -152,23 +159,34 @@ def entries(source):
         elif isinstance(node, ast.ClassDef) and node.name in source.public:
             yield klass(source, node, [f for f in functions if patched(f) == node.name])
         elif isinstance(node, ast.Assign):
-            names = [t.id for t in node.targets if isinstance(t, ast.Name) and t.id in source.public]
-            for name in names:
-                behind = source.told.get(node.end_lineno, '')
-                yield directive('data', name, [behind, '', constant(source, node)], ticks=4)
+            behind = source.told.get(node.end_lineno, '')
+            for name, value in assigned(node):
+                if name in source.public:
+                    yield directive('data', name, [behind, '', constant(source, value)], ticks=4)
+
+def passed_on(source):
+    "The public names that a module imports."
+    imported = {alias.asname or alias.name for node in source.tree.body if isinstance(node, ast.ImportFrom)
+                for alias in node.names}
+    return [name for name in source.public if name in imported]
+
+def passed_on_text(source):
+    names = passed_on(source)
+    return f"From here you can also import {', '.join(map(code, names))}." if names else ''
 
 def module_page(source, notebook=None):
     "The page of a module; `notebook` is where it is explained."
     lines = [f'# {source.name}', '', source.doc, '']
     if notebook: lines += [f'It is explained, and written, by [{notebook[0]}](../{notebook[1]}).', '']
-    return '\n'.join([*lines, f'```{{py:module}} {source.name}\n```', '', '\n\n'.join(entries(source)), ''])
+    return '\n'.join([*lines, f'```{{py:module}} {source.name}\n```', '', '\n\n'.join(entries(source)), '',
+                      passed_on_text(source), ''])
 
 def package_page(source, modules):
     "The page of a package: its modules, and what it passes on."
     lines = [f'# {source.name}', '', source.doc, '', f'```{{py:module}} {source.name}\n```', '']
     rows = [(f'[{m.name}]({m.name}.md)', m.doc.split('\n')[0].replace('|', r'\|')) for m in modules]
     lines += [table(('module', 'what it is for'), rows), ''] if rows else []
-    if source.public: lines += ['From here you can import ' + ', '.join(code(n) for n in source.public) + '.', '']
+    lines += [passed_on_text(source), '']
     tree = '\n'.join(m.name for m in modules)
     return '\n'.join([*lines, f'```{{toctree}}\n:hidden:\n\n{tree}\n```', ''])
 

@@ -1,0 +1,70 @@
+"The site's pages: what is left out of a notebook, what becomes of links and formulas, and that every public name is there."
+import json, re, sys
+import pytest
+from helpers import ROOT
+
+sys.path.insert(0, str(ROOT/'.ci'/'site'))
+import notebooks, reference
+
+def code(text, *outputs): return {'cell_type': 'code', 'id': 'a', 'metadata': {}, 'source': text, 'outputs': list(outputs)}
+def prose(text): return {'cell_type': 'markdown', 'id': 'b', 'metadata': {}, 'source': text}
+def display(**data): return {'output_type': 'display_data', 'metadata': {}, 'data': data}
+def page(*cells): return notebooks.page({'cells': list(cells), 'metadata': {}}, 0, 'https://example.org/repo')['cells']
+
+def test_directives_are_honoured():
+    shown = page(code('#| default_exp core.errors'), code('#| hide\nimport os'), code('#| export\ndef f(): pass'),
+                 code('#| eval: false\nfit()'), code('1 + 1'), prose('#| hide\nnot shown'))
+    assert [c['source'] for c in shown] == ['def f(): pass', shown[1]['source'], 'fit()', '1 + 1']
+    assert 'reference/namedmask.core.errors.md' in shown[1]['source']
+    assert [c['metadata'].get('tags') for c in shown] == [['exported'], None, [], []]
+
+def test_a_widget_becomes_its_picture_or_a_note():
+    view = {notebooks.WIDGET: {'model_id': 'x'}, 'text/plain': 'VBox(children=...)'}
+    with_still, without = page(code('a', display(**view, **{'image/png': 'iVBOR'})), code('b', display(**view)))
+    assert with_still['outputs'][0]['data'] == {'image/png': 'iVBOR'}
+    assert without['outputs'][0]['data'] == {'text/markdown': notebooks.WIDGET_NOTE}
+
+def test_the_sentence_below_a_picture_is_its_text():
+    cells = page(prose('## Cutting'), code('show()', display(**{'image/png': 'iVBOR'})), prose('*Left: `k` = $2$.* More.'),
+                 code('show()', display(**{'image/png': 'iVBOR'})))
+    assert [cells[i]['metadata']['mystnb']['image']['alt'] for i in (1, 3)] == ['Left: k = 2.', 'Cutting']
+
+@pytest.mark.parametrize('written, shown', [
+    ('so\n$$A = B$$\nand', 'so\n\n\n$$\nA = B\n$$\n\nand'),
+    ('- an item $$x$$', '- an item\n\n  $$\n  x\n  $$\n\n'),
+    ('with $u_i$ and $a\nb$', 'with {math}`u_i` and {math}`a\nb`'),
+    ('`$HOME` costs $5', '`$HOME` costs $5'),
+    ('```sh\necho $A $B\n```', '```sh\necho $A $B\n```'),
+])
+def test_formulas(written, shown): assert notebooks.formulas(written) == shown
+
+def test_links_lead_to_pages():
+    made = notebooks.prose('<a href="data/find.ipynb"><img src="a.png"></a> [c](../CONTRIBUTING.md) [b](../bench) [n](x.ipynb)',
+                           'https://example.org/repo')
+    assert made == ('<a href="data/find.html"><img src="a.png"></a> [c](/contributing.md) '
+                    '[b](https://example.org/repo/tree/main/bench) [n](x.ipynb)')
+
+def test_every_public_name_is_in_the_reference():
+    missing = []
+    for source in reference.sources(ROOT):
+        here, imported = '\n'.join(reference.entries(source)), reference.passed_on(source)
+        missing += [f'{source.name}.{name}' for name in source.public
+                    if name not in imported and not re.search(rf'\}} {re.escape(name)}\b', here)]
+    assert missing == []
+
+def test_comments_of_parameters_are_those_of_docments():
+    from fastcore.docments import docments
+    from namedmask.stages.spectral import image_batch
+    from namedmask.runs.settings import FitSettings
+    every = {s.name: s for s in reference.sources(ROOT)}
+    for module, thing in ('namedmask.stages.spectral', image_batch), ('namedmask.runs.settings', FitSettings):
+        source = every[module]
+        node = next(n for n in source.tree.body if getattr(n, 'name', '') == thing.__name__)
+        if reference.is_function(node): read = {arg.arg: source.beside(arg) for _, arg, _ in reference.parameters(node)}
+        else: read = {n.target.id: source.beside(n) for n in node.body if reference.is_field(n)}
+        told = {name: text for name, text in docments(thing).items() if name in read}
+        assert {k: ' '.join(v.split()) for k, v in read.items()} == {k: ' '.join((v or '').split()) for k, v in told.items()}
+
+def test_lessons_have_a_title_and_a_line():
+    lessons = sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))
+    assert lessons and all(all(notebooks.title_of(json.loads(p.read_text()))) for p in lessons)

@@ -1,4 +1,4 @@
-"The site's pages: what is left out of a notebook, what becomes of links and formulas, and that every public name is there."
+"The pages of the site: what is left out of a notebook, what becomes of links and formulas, every public name."
 import json, re, sys
 import pytest
 from helpers import ROOT
@@ -6,7 +6,8 @@ from helpers import ROOT
 sys.path.insert(0, str(ROOT/'.ci'/'site'))
 import notebooks, reference
 
-def code(text, *outputs): return {'cell_type': 'code', 'id': 'a', 'metadata': {}, 'source': text, 'outputs': list(outputs)}
+def code(text, *outputs):
+    return {'cell_type': 'code', 'id': 'a', 'metadata': {}, 'source': text, 'outputs': list(outputs)}
 def prose(text): return {'cell_type': 'markdown', 'id': 'b', 'metadata': {}, 'source': text}
 def display(**data): return {'output_type': 'display_data', 'metadata': {}, 'data': data}
 def page(*cells): return notebooks.page({'cells': list(cells), 'metadata': {}}, 0, 'https://example.org/repo')['cells']
@@ -25,8 +26,8 @@ def test_a_widget_becomes_its_picture_or_a_note():
     assert without['outputs'][0]['data'] == {'text/markdown': notebooks.WIDGET_NOTE}
 
 def test_the_sentence_below_a_picture_is_its_text():
-    cells = page(prose('## Cutting'), code('show()', display(**{'image/png': 'iVBOR'})), prose('*Left: `k` = $2$.* More.'),
-                 code('show()', display(**{'image/png': 'iVBOR'})))
+    picture = display(**{'image/png': 'iVBOR'})
+    cells = page(prose('## Cutting'), code('a()', picture), prose('*Left: `k` = $2$.* More.'), code('b()', picture))
     assert [cells[i]['metadata']['mystnb']['image']['alt'] for i in (1, 3)] == ['Left: k = 2.', 'Cutting']
 
 @pytest.mark.parametrize('written, shown', [
@@ -39,8 +40,8 @@ def test_the_sentence_below_a_picture_is_its_text():
 def test_formulas(written, shown): assert notebooks.formulas(written) == shown
 
 def test_links_lead_to_pages():
-    made = notebooks.prose('<a href="data/find.ipynb"><img src="a.png"></a> [c](../CONTRIBUTING.md) [b](../bench) [n](x.ipynb)',
-                           'https://example.org/repo')
+    md = '<a href="data/find.ipynb"><img src="a.png"></a> [c](../CONTRIBUTING.md) [b](../bench) [n](x.ipynb)'
+    made = notebooks.prose(md, 'https://example.org/repo')
     assert made == ('<a href="data/find.html"><img src="a.png"></a> [c](/contributing.md) '
                     '[b](https://example.org/repo/tree/main/bench) [n](x.ipynb)')
 
@@ -62,8 +63,8 @@ def test_comments_of_parameters_are_those_of_docments():
         node = next(n for n in source.tree.body if getattr(n, 'name', '') == thing.__name__)
         if reference.is_function(node): read = {arg.arg: source.beside(arg) for _, arg, _ in reference.parameters(node)}
         else: read = {n.target.id: source.beside(n) for n in node.body if reference.is_field(n)}
-        told = {name: text for name, text in docments(thing).items() if name in read}
-        assert {k: ' '.join(v.split()) for k, v in read.items()} == {k: ' '.join((v or '').split()) for k, v in told.items()}
+        told = {name: ' '.join((text or '').split()) for name, text in docments(thing).items() if name in read}
+        assert {name: ' '.join(text.split()) for name, text in read.items()} == told
 
 def test_lessons_have_a_title_and_a_line():
     lessons = sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))

@@ -1,12 +1,13 @@
 // Opens the built site in headless Chromium: wide, narrow and dark. Fails on a console error, a request to another
-// host, a page wider than the window, a formula left as source, a picture that does not load, a search without a result.
+// host, a page wider than the window, a formula left as source, a picture that does not load, a search that finds
+// nothing.
 // node browse.js SITE PLAYWRIGHT [SHOTS]: SHOTS is a folder for screenshots of a few pages.
 const fs = require('fs'), http = require('http'), path = require('path')
 const [site, playwright, shots] = process.argv.slice(2).map(p => path.resolve(p))
 const { chromium } = require(playwright)
 
-const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.png': 'image/png', '.svg': 'image/svg+xml',
-  '.jpeg': 'image/jpeg', '.woff': 'font/woff', '.inv': 'application/octet-stream' }
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.png': 'image/png',
+  '.svg': 'image/svg+xml', '.jpeg': 'image/jpeg', '.woff': 'font/woff' }
 const server = http.createServer((request, response) => {
   const file = path.join(site, decodeURIComponent(new URL(request.url, 'http://x').pathname))
   fs.readFile(file, (error, data) => {
@@ -20,10 +21,16 @@ const htmlFiles = folder => fs.readdirSync(folder, { withFileTypes: true }).flat
   return entry.isDirectory() ? htmlFiles(full) : entry.name.endsWith('.html') ? [path.relative(site, full)] : []
 })
 
-const SHOWN = ['index.html', '06_stages.spectral.html', '12_stages.distil.html', 'gallery.html', 'commands.html', 'instructor.html',
-  'supervision.html', 'results.html', 'reference/index.html', 'reference/namedmask.stages.archive.html', 'rooms/index.html',
-  'app/prediction_explorer.html']
-const VIEWS = { wide: { width: 1280, height: 900 }, narrow: { width: 390, height: 844 }, dark: { width: 1280, height: 900 } }
+const SHOWN = ['index.html', '06_stages.spectral.html', '12_stages.distil.html', 'gallery.html', 'commands.html',
+  'instructor.html', 'supervision.html', 'results.html', 'reference/index.html',
+  'reference/namedmask.stages.archive.html', 'rooms/index.html', 'app/prediction_explorer.html']
+const VIEWS = {
+  wide: { width: 1280, height: 900 },
+  narrow: { width: 390, height: 844 },
+  dark: { width: 1280, height: 900 },
+}
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync']
 
 const state = () => {
   const clone = document.body.cloneNode(true)
@@ -37,8 +44,7 @@ const state = () => {
 async function main() {
   await new Promise(done => server.listen(0, '127.0.0.1', done))
   const host = `http://127.0.0.1:${server.address().port}`
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || '/usr/bin/chromium', args: ['--no-sandbox',
-    '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'] })
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || '/usr/bin/chromium', args: FLAGS })
   const problems = []
   let loads = 0
   for (const [view, viewport] of Object.entries(VIEWS)) {
@@ -50,7 +56,8 @@ async function main() {
     page.on('pageerror', e => tell(`error: ${e.message}`))
     page.on('requestfailed', r => {
       const why = r.failure().errorText
-      if (why !== 'net::ERR_ABORTED') tell(`request failed: ${r.url().slice(0, 120)} (${why})`)   // aborted: the page was left
+      const left = why === 'net::ERR_ABORTED'             // the page was left while its pictures came
+      if (!left) tell(`request failed: ${r.url().slice(0, 120)} (${why})`)
     })
     page.on('response', r => { if (r.status() >= 400) tell(`${r.status()}: ${r.url().slice(0, 120)}`) })
     await context.route('**', route => {
@@ -73,7 +80,8 @@ async function main() {
     }
     now = 'search.html'
     await page.goto(`${host}/search.html?q=affinity`)
-    await page.waitForSelector('#search-results li p.context', { timeout: 20000 }).catch(() => tell('finds nothing for "affinity"'))
+    const found = page.waitForSelector('#search-results li p.context', { timeout: 60000 })
+    await found.catch(() => tell('finds nothing for "affinity"'))
     await page.waitForLoadState('networkidle')
     const seen = await page.evaluate(state)
     if (seen.source) tell(`a formula left as source: ${seen.source}`)

@@ -1,4 +1,4 @@
-"Walks the built site: dead links and anchors, missing files, other hosts, formulas left as source. Standard library only."
+"Walks the built site: dead links and anchors, missing files, other hosts, formulas left as source."
 import re, sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,7 +7,9 @@ from urllib.parse import unquote, urlsplit
 SITE = Path(__file__).resolve().parent.parent.parent/'build'/'site'
 VOID = {'area', 'base', 'br', 'col', 'embed', 'hr', 'img', 'input', 'link', 'meta', 'source', 'track', 'wbr'}
 SILENT = {'script', 'style', 'pre', 'code', 'svg', 'title'}          # what they hold is not prose
-LOADED = {'script': 'src', 'img': 'src', 'link': 'href', 'iframe': 'src', 'source': 'src', 'video': 'src', 'object': 'data'}
+LOADED = {'script': 'src', 'img': 'src', 'link': 'href', 'iframe': 'src', 'source': 'src', 'video': 'src',
+          'object': 'data'}
+NO_FILE = ('canonical', 'author', 'copyright', 'search', 'index', 'next', 'prev')   # a <link> that loads nothing
 FORMULA = re.compile(r'\$\$|\\(?:frac|sum|mathrm|text|bar|hat|qquad|begin|left|min|max|log)\b|\\[(\[]')
 
 class Page(HTMLParser):
@@ -25,9 +27,8 @@ class Page(HTMLParser):
         if attrs.get('id'): self.ids.add(attrs['id'])
         if tag == 'a' and attrs.get('name'): self.ids.add(attrs['name'])
         if tag == 'a' and 'href' in attrs: self.links.append(attrs['href'])
-        if attrs.get(LOADED.get(tag)) and attrs.get('rel') not in ('canonical', 'author', 'copyright', 'search', 'index',
-                                                                   'next', 'prev'):
-            self.loads.append(attrs[LOADED[tag]])
+        loaded = attrs.get(LOADED.get(tag))
+        if loaded and attrs.get('rel') not in NO_FILE: self.loads.append(loaded)
         if tag == 'img' and 'alt' not in attrs: self.no_alt.append(attrs.get('src', '')[:60])
         if tag not in VOID: self.open.append((tag, (attrs.get('class') or '').split()))
 
@@ -79,6 +80,7 @@ def main(site=SITE):
     print(*found, sep='\n')
     links = sum(len(page.links) for page in every.values())
     if found: sys.exit(f'{len(found):,} problems in {len(every):,} pages')
-    print(f'{len(every):,} pages, {links:,} links: no dead link or anchor, no missing file, no other host, no formula as source')
+    print(f'{len(every):,} pages, {links:,} links: no dead link or anchor, no missing file, no other host, '
+          'no formula as source')
 
 if __name__ == '__main__': main()

@@ -73,9 +73,12 @@ def still(output):
     pictures = {kind: value for kind, value in data.items() if kind.startswith('image/')}
     return {**output, 'output_type': 'display_data', 'metadata': {}, 'data': pictures or {'text/markdown': WIDGET_NOTE}}
 
+ITALICS = r'\*(?!\*)(.+?)(?<!\*)\*(?!\*)'
+WHAT_TO_SEE = r'(?:\*\*)?What to see(?:\*\*)?:(?:\*\*)?\s*(.+?)(?:\n\n|$)'
+
 def caption_of(cell):
     "What a Markdown cell says of the picture above it: its first sentences in italics, or after \"What to see\"."
-    found = re.match(r'\*(?!\*)(.+?)(?<!\*)\*(?!\*)|(?:\*\*)?What to see(?:\*\*)?:(?:\*\*)?\s*(.+?)(?:\n\n|$)', source(cell), re.S)
+    found = re.match(f'{ITALICS}|{WHAT_TO_SEE}', source(cell), re.S)
     return ' '.join((found[1] or found[2]).split()) if found else ''
 
 def plain(caption):
@@ -105,7 +108,8 @@ def code_page(cell, caption):
 
 def module_note(module, depth):
     "The line below a title that says which module the notebook writes."
-    text = f'This notebook writes [{module}]({"../"*depth}reference/{module}.md): the cells with a coloured line at their left.'
+    link = f'[{module}]({"../"*depth}reference/{module}.md)'
+    text = f'This notebook writes {link}: the cells with a coloured line at their left.'
     return {'cell_type': 'markdown', 'id': 'module-note', 'metadata': {}, 'source': text}
 
 def prose(md, repository): return formulas(page_links(site_links(md, repository)))

@@ -180,12 +180,12 @@ def times(nb):
     return told if isinstance(told, dict) else {'two cores': told}
 
 def instructor_page(text):
-    "The instructor's page; `{{times}}` and `{{exercises}}` are filled from the notebooks, or left out with their headings."
+    "The instructor's page; `{{times}}` and `{{exercises}}` come from the notebooks, or go with their headings."
     books = {path: read(path) for path in lessons()}
     link = lambda path: f'[{numbered(path)}]({path.name})'
     row = {int(path.name[:2]): f'| {link(path)} |' for path in books}
-    text = re.sub(r'^\| (\d+) \|(.*\n)', lambda found: row[int(found[1])] + found[2] if int(found[1]) in row else '', text,
-                  flags=re.M)
+    named = lambda found: row[int(found[1])] + found[2] if int(found[1]) in row else ''
+    text = re.sub(r'^\| (\d+) \|(.*\n)', named, text, flags=re.M)
     measured = {path: times(nb) for path, nb in books.items() if times(nb)}
     columns = sorted({what for told in measured.values() for what in told})
     rows = [(link(path), *(minutes(told[c]) if c in told else '' for c in columns)) for path, told in measured.items()]

@@ -4,7 +4,7 @@ import pytest
 from helpers import ROOT
 
 sys.path.insert(0, str(ROOT/'.ci'/'site'))
-import notebooks, reference
+import check, notebooks, reference
 
 def code(text, *outputs):
     return {'cell_type': 'code', 'id': 'a', 'metadata': {}, 'source': text, 'outputs': list(outputs)}
@@ -69,3 +69,17 @@ def test_comments_of_parameters_are_those_of_docments():
 def test_lessons_have_a_title_and_a_line():
     lessons = sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))
     assert lessons and all(all(notebooks.title_of(json.loads(p.read_text()))) for p in lessons)
+
+def test_the_check_finds_what_is_wrong(tmp_path, capsys):
+    (tmp_path/'b.html').write_text('<h1 id="top">b</h1>')
+    body = ('<a href="b.html#top">ok</a><a href="b.html#end">x</a><a href="c.html">x</a><img src="no.png" alt="">'
+            '<img src="b.html"><script src="https://cdn.example.org/a.js"></script><p>so $$ A = B</p>'
+            r'<code>\frac is code</code><span class="math">\(\frac12\)</span>')
+    (tmp_path/'a.html').write_text(body)
+    with pytest.raises(SystemExit): check.main(tmp_path)
+    told = [line.removeprefix('a.html: ') for line in capsys.readouterr().out.splitlines()]
+    assert [line.split(': ')[0] for line in told] == [
+        'dead anchor', 'dead link', 'missing', 'loads from another host',
+        'a picture without a text for those who do not see it', 'a formula left as source']
+    (tmp_path/'a.html').write_text('<a href="b.html#top">ok</a>')
+    check.main(tmp_path)

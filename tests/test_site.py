@@ -66,6 +66,16 @@ def test_comments_of_parameters_are_those_of_docments():
         told = {name: ' '.join((text or '').split()) for name, text in docments(thing).items() if name in read}
         assert {name: ' '.join(text.split()) for name, text in read.items()} == told
 
+def test_a_comment_behind_several_parameters_is_of_none_alone(tmp_path):
+    (tmp_path/'m.py').write_text('def f(a:int, b)->dict: # PIL image, and what `f` gave\n    "What."\n'
+                                 'def g(\n    a, # first\n    b=2, # second\n)->int: # sum\n    "Sum."\n')
+    source = reference.Source(tmp_path/'m.py', 'm')
+    f, g = source.tree.body
+    told = reference.parameter_table(source, f)
+    assert told.startswith('`a`, `b`: PIL image, and what `f` gave\n') and told.count('PIL') == 1
+    assert reference.parameter_table(source, g).splitlines()[-3:] == [
+        '| `a` |  |  | first |', '| `b` |  | `2` | second |', '| *returns* | `int` |  | sum |']
+
 def test_lessons_have_a_title_and_a_line():
     lessons = sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))
     assert lessons and all(all(notebooks.title_of(json.loads(p.read_text()))) for p in lessons)

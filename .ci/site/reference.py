@@ -68,15 +68,28 @@ def signature(fn):
     returned = f' -> {ast.unparse(fn.returns)}' if fn.returns else ''
     return f"({', '.join(each)}){returned}"
 
+def shared_lines(fn):
+    "Lines on which several parameters, or one and what comes back, stand: a comment there is of none alone."
+    lines = [arg.end_lineno for _, arg, _ in parameters(fn)] + ([fn.returns.end_lineno] if fn.returns else [])
+    return {line for line in lines if lines.count(line) > 1}
+
+def shared_comments(source, fn):
+    "What is said of the parameters of such lines, together."
+    for line in sorted(shared_lines(fn) & set(source.told)):
+        names = [code(star + arg.arg) for star, arg, _ in parameters(fn) if arg.end_lineno == line]
+        if names: yield f"{', '.join(names)}: {source.told[line]}"
+
 def parameter_table(source, fn):
     "What is to be known of each parameter and of what comes back."
+    shared = shared_lines(fn)
+    comment = lambda arg: '' if arg.end_lineno in shared else in_cell(source.beside(arg))
     rows = [(code(star + arg.arg), code(ast.unparse(arg.annotation)) if arg.annotation else '',
-             code(ast.unparse(default)) if default is not None else '', in_cell(source.beside(arg)))
+             code(ast.unparse(default)) if default is not None else '', comment(arg))
             for star, arg, default in parameters(fn)]
-    back = source.told.get(fn.returns.end_lineno) if fn.returns else None
+    back = source.told.get(fn.returns.end_lineno) if fn.returns and fn.returns.end_lineno not in shared else None
     if back: rows.append(('*returns*', code(ast.unparse(fn.returns)), '', in_cell(back)))
-    if not any(row[1] or row[3] for row in rows): return ''
-    return table(('parameter', 'type', 'default', ''), rows)
+    told = table(('parameter', 'type', 'default', ''), rows) if any(row[1] or row[3] for row in rows) else ''
+    return '\n\n'.join([*shared_comments(source, fn), told])
 
 def is_field(node): return isinstance(node, ast.AnnAssign) and not node.target.id.startswith('_')
 

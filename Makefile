@@ -1,21 +1,27 @@
 # make test   everything that must hold: notebooks and library in step, the chapters' own tests, then pytest
 # make demo   photos of scikit-image, segmented by the offline teachers; then the whole method on the painted mini world, with baseline and ceiling
 # make lessons   run the lessons whose committed outputs are not those of their code
-# All make .venv on first use. Nothing but pip needs the network. `make PYTHON=python3.12 test` picks another Python.
+# make docs   the site in build/site, from the notebooks as they are committed; needs no torch and makes .venv-docs, which is small
+# make browser-test   walks the site for dead links, and opens it in Chromium where node, npm and chromium are installed
+# Each makes its environment on first use. Nothing but pip, and npm in browser-test, needs the network.
+# `make PYTHON=python3.12 test` picks another Python.
 PYTHON ?= python3
 VENV   := $(CURDIR)/.venv
 STAMP  := $(VENV)/.namedmask-installed
+DOCS   := $(CURDIR)/.venv-docs
 export PATH := $(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
 export GOMP_SPINCOUNT ?= 20000
 export MPLBACKEND ?= agg
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
-.PHONY: test demo check export readme lessons clean
+.PHONY: test demo check export readme lessons docs browser-test clean
 .DEFAULT_GOAL := test
 
+CHECK_PYTHON := import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"namedmask needs Python 3.11 or later, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")
+
 $(STAMP): settings.ini setup.py pyproject.toml .ci/constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"namedmask needs Python 3.11 or later, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[offline,dev]'
 	@touch $@
@@ -41,6 +47,19 @@ lessons: $(STAMP)
 
 readme: $(STAMP)
 	python .ci/readme.py
+
+$(DOCS)/.installed: settings.ini .ci/constraints.txt .ci/site/needs.py
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt $$($(PYTHON) .ci/site/needs.py)
+	@touch $@
+
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/python .ci/site/build.py
+
+browser-test: docs
+	$(DOCS)/bin/python .ci/site/check.py
+	$(DOCS)/bin/python .ci/site/browse.py
 
 clean:
 	rm -rf runs/demo build dist .pytest_cache

@@ -16,6 +16,6 @@ setup(name=cfg['lib_name'], version=version, python_requires='>=' + cfg['min_pyt
       packages=find_packages(include=[cfg['lib_name'] + '*']),
       package_data={cfg['lib_name']: ['assets/*', 'assets/mini/*', 'assets/mini/saliency/*', 'assets/web/*']},
       install_requires=lines('requirements'),
-      extras_require={extra: lines(f'{extra}_requirements') for extra in ('offline', 'dev', 'crf', 'heic')},
+      extras_require={extra: lines(f'{extra}_requirements') for extra in ('offline', 'dev', 'crf', 'heic', 'docs')},
       entry_points={'console_scripts': lines('console_scripts'),
                     'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]})

@@ -170,7 +170,7 @@ def test_a_notebook_has_one_picture_that_is_replaced(monkeypatch):
     monkeypatch.setattr(IPython, 'get_ipython', Shell)
     monkeypatch.setattr(shown, 'display', lambda picture, display_id: puts.append(('display', picture)) or Handle())
     view = LiveView(every_s=0)
-    for _ in range(3): view.show(figure, 'a square')
+    for _ in range(3): view.show(figure, 'a square', now=True)
     assert [what for what, _ in puts] == ['display', 'update', 'update'] and puts[-1][1].data.startswith(b'\x89PNG') and puts[-1][1].alt == 'a square'
     view.begin()
     view.show(figure)

@@ -22,7 +22,7 @@ class Ctx:
     workers:int=None   # Processes that read photos; None: as many as suit the device
     quiet:bool=False   # No progress bar
     every_s:float=20.  # Least seconds between two checkpoints
-    callbacks:tuple=() # More fastai callbacks for the trainings
+    callbacks:tuple=() # More fastai callbacks for the trainings; of a run, also a function of a stage's name
 
     @classmethod
     def of(cls,

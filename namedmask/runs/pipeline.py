@@ -21,7 +21,7 @@ from ..stages.build import build_archive
 from .report import clock, write_report
 from .record import STAGES, read_run
 from .run import Run, _groups, _is_present, read_stage
-from .checks import _torch_device, check_given, check_output
+from .checks import _torch_device, callbacks_of, check_callbacks, check_given, check_output
 from .detectors import _saliency_before, choose_saliency, make_detector
 from .settings import FitOptions, FitSettings, defaults_of, revision_of, run_settings, versions
 from .finished import _answer, _asked, _state, folder_state
@@ -53,6 +53,10 @@ class _Steps:
         for text in texts: self.add(f'note: {text}')
 
     def stage(self, name): return read_stage(self.out, name, _groups(self.settings))
+
+    def how(self, stage):
+        "How the networks of a stage are trained: the context, with the callbacks of that stage."
+        return dict(self.ctx.how(), callbacks=callbacks_of(self.ctx.callbacks, stage))
 
     def __call__(self, name, work, tell):
         "Do a stage; `tell` says of its result what the line should say."
@@ -184,7 +188,7 @@ def _expert_stage(step, teachers, archive, masks, parallel):
     first = teachers.student_init(settings['encoder'])
     def work():
         return refine_masks(archive, masks, groups, first, settings, step.out/'experts', parallel=parallel,
-                            **step.ctx.how())
+                            **step.how('experts'))
     return step('experts', work, lambda masks: f'{len(masks):,} masks')
 
 
@@ -195,7 +199,7 @@ def _student_stage(step, archive, nothing, masks, init, cards):
     def taught(stage, labelled=None, sure=0.):
         def work():
             return distil(archive, masks, settings, init, step.out/stage, sure=sure, cards=cards, nothing=nothing,
-                          labelled=labelled, **step.ctx.how())
+                          labelled=labelled, **step.how(stage))
         def tell(student): return f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations"
         return step(stage, work, tell)
     labelled = _labels_stage(step, taught('first'), archive, nothing) if step.settings['unlabelled'] else None
@@ -230,13 +234,18 @@ def fit(
     names,     # "cat,tv=television|tv monitor", or anything `parse_names` reads
     out,       # The run's folder: a new one, an empty one or a run's; what is finished there is kept
     teachers='offline', # 'offline', 'paper', 'mini' (the mini world's) or a `TeacherSet`
+    *,
+    # fastai callbacks for the trainings (`live.LiveCurves`, say), or a function that gives them for a stage's name:
+    # 'experts', 'first' (the student that labels for the second) or 'student'. No key depends on them.
+    # Experts that are trained in processes of their own (`parallel`) get none
+    cbs=(),
     **options, # Of `FitSettings` and `WorkSettings`
 )->Run:
     """Names and photos in, a segmenter out (NamedMask, section 3): index, archive, saliency, experts, student, report.
     Continues what is there."""
     options = FitOptions(**renamed(options, near='max_hamming'))
     check_given(images, names, teachers, options)
-    request = _Request(images, names, out, teachers, options)
+    request = _Request(images, names, out, teachers, options, check_callbacks(cbs))
     with locked(out), _continue_hint(options.quiet):
         asked = _asked(images, names, teachers, options)
         done = _answer(out, asked, options.defaults, options.report, options.quiet)
@@ -250,6 +259,7 @@ class _Request:
     out:object
     teachers:object
     options:FitOptions
+    cbs:object        # Callbacks, or a function of a stage's name that gives them
 
 # %% ../../nbs/runs/pipeline.ipynb #13a00042
 def _completed(request, revision):
@@ -333,7 +343,8 @@ def _fit(request, asked):
     categories = parse_names(settings['names'])
     check_output(out, 200_000_000 + 100_000*settings['n']*len(categories))
     parts, cards = _parts(settings, teachers, saliency, revision)
-    ctx = Ctx(out, seed=settings['seed'], device=_torch_device(options.device), quiet=options.quiet)
+    ctx = Ctx(out, seed=settings['seed'], device=_torch_device(options.device), quiet=options.quiet,
+              callbacks=request.cbs)
     step = _Steps(ctx, {**_begun(before, settings, revision, out), 'teachers': cards}, asked and _state(asked))
     step.save()
     step.warn(*notes, *more)

@@ -200,7 +200,7 @@ def train_experts(
     folder='experts',  # One folder for each expert goes here
     seed:int=0,
     # More of `Ctx`; parallel: experts at the same time, a number, or 'auto' (`experts_at_once`);
-    # the weights do not depend on it
+    # the weights do not depend on it. `callbacks` reach the experts that are trained in this process
     **how,
 )->dict: # {group: (Stage, entries, folder of the trained network)}
     "Train every expert that is not trained yet."

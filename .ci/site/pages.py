@@ -174,10 +174,10 @@ def exercises(nb):
 def minutes(seconds): return f'{seconds/60:.1f} min' if seconds >= 90 else f'{seconds:.0f} s'
 
 def times(nb):
-    "What is written in a notebook's metadata about its running time: {what: seconds}."
+    "What is written in a notebook's metadata about its running time (`.ci/lessons.py`): {what: seconds}."
     about = nb['metadata'].get('namedmask', {})
-    told = about.get('seconds', {})
-    return told if isinstance(told, dict) else {'two cores': told}
+    told = {'two cores': about['seconds'], 'one core, computing': about['cpu_seconds']} if 'seconds' in about else {}
+    return told
 
 def instructor_page(text):
     "The instructor's page; `{{times}}` and `{{exercises}}` come from the notebooks, or go with their headings."

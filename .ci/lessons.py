@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = 'namedmask'      # in the notebook's metadata; pyproject.toml tells nbdev-clean to keep it
+UNWANTED = ('IN_TEST', 'MPLBACKEND')     # a test's fast settings; a backend that shows no pictures
 
 
 def lessons(nbs=ROOT/'nbs'):
@@ -64,7 +65,7 @@ def is_current(path):
 
 def run(path):
     "Execute a notebook from a clean kernel, top to bottom, and stamp it."
-    env = {name: value for name, value in os.environ.items() if name != 'IN_TEST'}
+    env = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     command = [sys.executable, '-m', 'nbconvert', '--to', 'notebook', '--execute', '--inplace',
                '--ExecutePreprocessor.timeout=1800', path.name]
     start, before = time.time(), os.times().children_user

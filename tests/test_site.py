@@ -4,7 +4,7 @@ import pytest
 from helpers import ROOT
 
 sys.path.insert(0, str(ROOT/'.ci'/'site'))
-import check, notebooks, reference
+import check, notebooks, pages, reference
 
 def code(text, *outputs):
     return {'cell_type': 'code', 'id': 'a', 'metadata': {}, 'source': text, 'outputs': list(outputs)}
@@ -93,3 +93,14 @@ def test_the_check_finds_what_is_wrong(tmp_path, capsys):
         'a picture without a text for those who do not see it', 'a formula left as source']
     (tmp_path/'a.html').write_text('<a href="b.html#top">ok</a>')
     check.main(tmp_path)
+
+def test_exercises_are_told_in_a_few_words():
+    lesson = {'cells': [prose('## Exercises\n\n**1. Warm-up.** Let the rate rise.\n\n**2.** Why 27? Compute it.'), code('x = ...'),
+                        prose('**3.** ' + 'word '*30), prose('## Questions\n\n**4. No exercise.**')], 'metadata': {}}
+    first, second, third = pages.exercises(lesson)
+    assert (first, second) == ('1. Warm-up.', '2. Why 27?') and third.endswith('word …') and len(third) < 70
+    assert pages.exercises({'cells': [prose('# A lesson')], 'metadata': {}}) == []
+
+def test_times_are_those_of_the_stamp():
+    assert pages.times({'metadata': {'namedmask': dict(ran='0', seconds=400, cpu_seconds=90, cores=2)}}) == {'time of one core': 90}
+    assert pages.times({'metadata': {}}) == {}

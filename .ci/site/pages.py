@@ -166,18 +166,23 @@ def supervision_page():
 # the instructor's page
 
 def exercises(nb):
-    "The headings of a lesson's exercises."
-    texts = [source(cell) for cell in nb['cells'] if cell['cell_type'] == 'markdown']
-    found = [m for text in texts for m in re.findall(r'^#{2,4} +(?:\*\*)?(Exercise\b.*)', text, re.M)]
-    return [heading.strip('* ') for heading in found]
+    "What a lesson's exercises ask, each in a few words: they stand below the heading Exercises and begin with a bold number."
+    texts = '\n'.join(source(cell) for cell in nb['cells'] if cell['cell_type'] == 'markdown')
+    part = re.search(r'^## +Exercises$(.*?)(?=^## |\Z)', texts, re.M | re.S)
+    asked = re.findall(r'^\*\*(\d+)\.(?: ([^*]+))?\*\*(.*)$', part[1] if part else '', re.M)
+    return [f'{number}. {title or first_words(text)}' for number, title, text in asked]
+
+def first_words(text, most=60):
+    "The first sentence of a text, cut where it is long."
+    sentence = re.split(r'(?<=[.?:]) ', text.strip())[0]
+    return sentence if len(sentence) <= most else sentence[:most].rsplit(' ', 1)[0] + ' …'
 
 def minutes(seconds): return f'{seconds/60:.1f} min' if seconds >= 90 else f'{seconds:.0f} s'
 
 def times(nb):
     "What is written in a notebook's metadata about its running time (`.ci/lessons.py`): {what: seconds}."
     about = nb['metadata'].get('namedmask', {})
-    told = {'two cores': about['seconds'], 'one core, computing': about['cpu_seconds']} if 'seconds' in about else {}
-    return told
+    return {'time of one core': about['cpu_seconds']} if 'cpu_seconds' in about else {}
 
 def instructor_page(text):
     "The instructor's page; `{{times}}` and `{{exercises}}` come from the notebooks, or go with their headings."

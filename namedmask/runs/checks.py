@@ -8,7 +8,7 @@ Docs: https://namedmask.github.io/namedmask/runs/checks.html.md"""
 __all__ = ['SALIENCY', 'check_output', 'check_saliency', 'check_device', 'check_given', 'check_callbacks', 'callbacks_of']
 
 # %% ../../nbs/runs/checks.ipynb #1bfae599
-import re, shutil, tempfile
+import re, shutil, sys, tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from ..core import NamedMaskError, explain_write
@@ -104,7 +104,8 @@ def callbacks_of(
                          "give `cbs` a list of callbacks, or a function of the stage's name that gives one.")
 
 def _is_callback(cb):
-    from fastai.callback.core import Callback
-    return isinstance(cb, Callback) or isinstance(cb, type) and issubclass(cb, Callback)
+    fastai = sys.modules.get('fastai.callback.core')      # who has a callback has loaded it
+    if fastai is None: return False
+    return isinstance(cb, fastai.Callback) or isinstance(cb, type) and issubclass(cb, fastai.Callback)
 
 def _gives_callbacks(cbs): return callable(cbs) and not _is_callback(cbs)

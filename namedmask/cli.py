@@ -139,10 +139,10 @@ def predict(
     device:str='auto',      # Where the network runs: auto (a GPU where there is one), cpu, cuda or mps
     json:bool=False,        # What the command says at its end, as one JSON object
     quiet:bool=False,       # No progress bar
-    **options,              # Of `formats.PredictOptions`
+    **options,              # Of `options.PredictOptions`
 ):
     "Label photos: for each a label PNG with a palette and an overlay, or other formats, and a legend for all."
-    from namedmask.app.formats import PredictOptions
+    from namedmask.app.options import PredictOptions
     from namedmask.app.sources import model_and_sources
     from namedmask.app.predict import predict_paths
     from namedmask.runs.run import find_segmenter
@@ -479,7 +479,7 @@ def _with_settings(f):
     if f not in (fit, predict): return f
     from namedmask.core.settings import takes
     if f is predict:
-        from namedmask.app.formats import PredictOptions
+        from namedmask.app.options import PredictOptions
         return takes(PredictOptions, help=True)(f)
     from namedmask.runs.settings import FitOptions
     return takes(FitOptions, but=('groups', 'max_hamming'), help=True)(f)

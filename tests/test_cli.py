@@ -179,3 +179,7 @@ def test_the_main_job(photos, tmp_path, capsys):
     assert cli.main(['index', '--images', f'{photos},{tmp_path/"some"}', '--out', str(tmp_path/'ix'), '--teachers', 'toy', '--quiet']) == 0
     text = capsys.readouterr()
     assert '19 photos' in text.out and '1 of 20 files' in text.err and 'broken.jpg' in text.err
+
+def test_the_help_of_every_command_loads_no_numpy():
+    told = "import sys\nfrom namedmask import cli\nfor command in cli.COMMANDS.values(): cli._parser(command)\nassert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, '-c', told], check=True)

@@ -6,8 +6,8 @@ Docs: https://namedmask.github.io/namedmask/app/formats.html.md"""
 
 # %% auto #0
 __all__ = ['OVERLAY_SIDE', 'FORMATS', 'draw_legend', 'legend_box', 'reduced', 'areas', 'Labelled', 'segments_of', 'are_segments',
-           'polygons', 'yolo_text', 'photo_line', 'coco_dict', 'Format', 'PredictOptions', 'wanted_labels',
-           'keep_wanted', 'chosen_formats', 'write_files']
+           'polygons', 'yolo_text', 'photo_line', 'coco_dict', 'Format', 'wanted_labels', 'keep_wanted',
+           'chosen_formats', 'write_files']
 
 # %% ../../nbs/app/formats.ipynb #db26f1a5
 import csv, io, json
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Callable
 import numpy as np
 from PIL import Image, ImageDraw
-from ..core import NamedMaskError, Settings, slug, write_text
-from ..core.settings import BELOW_1, Rule, number, or_none, setting, whole
+from .options import FORMAT_NAMES, words_of
+from ..core import NamedMaskError, slug, write_text
 from ..data.draw import overlay, palette, save_labels, text_font, writable
 from ..data.masks import save_image, save_mask
 from ..data.rle import rle_encode
@@ -281,33 +281,6 @@ FORMATS = dict(
     jsonl=Format('a JSON object a line for each photo', file='photos.jsonl', join=_json_lines, confidence='used',
                  segments=True))
 
-# %% ../../nbs/app/formats.ipynb #1dd01e40
-def _format_names(value): return [w.strip() for w in value.split(',')] if isinstance(value, str) else list(value)
-
-_FORMATS_RULE = Rule(lambda v: bool(_format_names(v)) and set(_format_names(v)) <= set(FORMATS),
-                     f"one or several of {', '.join(FORMATS)}, with commas between them",
-                     lambda v: tuple(name for name in FORMATS if name in _format_names(v)))
-_WORDS = Rule(lambda v: bool(v) and all(isinstance(w, str) for w in v), "some of the segmenter's names")
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PredictOptions(Settings):
-    "What `predict` can be told besides a model, photos and a folder. The command line has the same options."
-    # png, overlay, confidence (a map), cutouts (with alpha), coco (JSON with run lengths), yolo (polygons), csv (areas)
-    # or jsonl (a line a photo); several with commas between them
-    format:str = setting('png,overlay', _FORMATS_RULE)
-    # These names only, commas between them; the others become background
-    only:str = setting(None, or_none(_WORDS, _WORDS.words))
-    # Pieces of fewer pixels become background; below 1, a share of the photo
-    min_area:float = setting(0., number(0))
-    # Pixels whose name has a lower probability become background
-    threshold:float = setting(0., BELOW_1)
-    # Of a video or an animated image, each how many-th frame is taken
-    every:int = setting(1, whole(1))
-
-    @classmethod
-    def _complaint(cls, f, value, rule):
-        return f"{value!r} will not do for --{f.name.replace('_', '-')}: say {rule.words}."
-
 # %% ../../nbs/app/formats.ipynb #9ad3c864
 def wanted_labels(
     only,       # Names with commas between them, or a list of names; None: all
@@ -315,7 +288,7 @@ def wanted_labels(
 )->list: # Of numbers from 1 on
     "The labels of some names; a name that the segmenter has not is a `NamedMaskError`."
     if only is None: return list(range(1, 1 + len(names)))
-    words = [only] if only in names else _format_names(only)
+    words = [only] if only in names else words_of(only)
     for word in words:
         if word not in names:
             few = ', '.join(names[:8]) + (', …' if len(names) > 8 else '')

@@ -22,7 +22,8 @@ from ..data.masks import save_image
 from ..data.draw import overlay, palette
 from ..teachers.weights import is_out_of_memory
 from ..models.labeller import as_labeller
-from .formats import (Labelled, PredictOptions, are_segments, areas, chosen_formats, draw_legend, keep_wanted,
+from .options import PredictOptions
+from .formats import (Labelled, are_segments, areas, chosen_formats, draw_legend, keep_wanted,
                                    legend_box, photo_line, reduced, segments_of, wanted_labels, write_files)
 from .sources import Place, find_places
 
@@ -334,7 +335,7 @@ def predict_paths(
     quiet:bool=False,     # No progress bar
     device='auto',        # Where the network runs: auto, cpu, cuda, cuda:1 or mps; for a segmenter that can be moved
     batch_size:int=None,  # Photos of one size that go through the network together; without, as many as suit the device
-    **options,            # Of `formats.PredictOptions`: format, only, ...; of `OverlayStyle`: overlay_as, alpha
+    **options,            # Of `options.PredictOptions`: format, only, ...; of `OverlayStyle`: overlay_as, alpha
 )->dict:
     """Label all photos of `sources`.
 
@@ -426,7 +427,7 @@ def predict_lines(
     device='auto',       # As for `predict_paths`
     batch_size:int=None, # As for `predict_paths`
     skips:Skips=None,    # Gets what could not be used, and why
-    **options,           # Of `formats.PredictOptions`, but format
+    **options,           # Of `options.PredictOptions`, but format
 ): # Generator of dicts, as `formats.photo_line` makes them, with 'error' in place of 'names' where there is no result
     "Label all photos of `sources` and write nothing: a dict for each, in order, as soon as it is labelled."
     wanted, skips = _Wanted(PredictOptions(**{**options, 'format': 'jsonl'}), OverlayStyle()), Skips() if skips is None else skips

@@ -65,7 +65,8 @@ def main():
     writes = write_notebooks(repository)
     reference.write(ROOT, STAGED/'reference', writes)
     write_pages()
-    shutil.copytree(NBS/'images', STAGED/'extra'/'images', ignore=shutil.ignore_patterns('*.py'))
+    for where in ('images', 'extra/images'):        # for pictures in Markdown, and for those in HTML
+        shutil.copytree(NBS/'images', STAGED/where, ignore=shutil.ignore_patterns('*.py'))
     if take_over(STAGED, SOURCES): shutil.rmtree(SITE, ignore_errors=True)
     done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-j', 'auto', '-b', 'html', '-c', HERE,
                            '-d', ROOT/'build'/'site-cache', SOURCES, SITE])

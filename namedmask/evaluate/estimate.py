@@ -1,4 +1,4 @@
-"""Which stage failed, and which names to trust: one part swapped for the truth at a time, and what the parts of a run say of each other where there is no truth.
+"""Which stage failed, and which names to trust: one part swapped for the truth at a time, and what the parts of a run say of each other.
 
 Docs: https://namedmask.github.io/namedmask/evaluate.estimate.html.md"""
 

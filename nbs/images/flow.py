@@ -2,18 +2,22 @@
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from namedmask.data.toy import TOY_NAMES, toy_scene
 from namedmask.data.draw import overlay
+from namedmask.mini.world import make_scene
 
 OUT, W, H, PIC = Path(__file__).parent, 332, 400, 232
 INK, SOFT, LINE, WASH, MARK = '#1c2330', '#5d6778', '#c9d1dc', '#ffffff', '#0b6e99'
-NAMES = ('circle', 'star')
+NAMES = ('snail', 'boat')
 
 def font(size, bold=False):
     from matplotlib import font_manager as fm
     return ImageFont.truetype(fm.findfont(fm.FontProperties(family='DejaVu Sans', weight='bold' if bold else 'normal')), size)
 
-def scene(i, **kw): return toy_scene(i, seed=5, size=160, **kw)
+def scene(i, names=None, split='single'):
+    "A painted scene and its labels; of some names, each in its turn."
+    chosen = names and (names if split == 'test' else (names[i % len(names)],))
+    painted = make_scene(i, split, seed=9, size=160, names=chosen)
+    return painted.image, painted.labels
 
 def grid(images, cols, size, gap=6):
     "Pictures in rows."
@@ -100,7 +104,7 @@ def evaluation():
     return im
 
 def prediction():
-    s = [toy_scene(i, seed=9, size=160, n_objects=2, names=NAMES) for i in (3, 4)]
+    s = [scene(i, NAMES, 'test') for i in (3, 4)]
     return grid([o for im, l in s for o in (im, overlay(im, l, .75))], 2, 113)
 
 BOXES = [('names + photos', 'find and decode', photos), ('teachers', 'what is known before', teachers), ('index', 'a vector for each photo', index),

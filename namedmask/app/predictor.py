@@ -184,6 +184,7 @@ def _limits(meta, about):
     yield "Confidences are the network's own softmax and are not calibrated."
     if about.get('archive'): yield "It learned from photos that were found by name, with whatever bias these photos have."
 
+# %% ../../nbs/app/predictor.ipynb #96585fe8
 _CARD = """---
 library_name: namedmask
 pipeline_tag: image-segmentation
@@ -227,6 +228,7 @@ The library is under Apache-2.0. The weights were learned with the models above;
 {limits}
 """
 
+# %% ../../nbs/app/predictor.ipynb #96585fe9
 def _made(about):
     "How it came to be, where that is known."
     if 'teachers' not in about: return ''

@@ -273,6 +273,7 @@ def paint_object(
     canvas[there] = np.where(seen, texture*_relief(whole[there], size, light), canvas[there])
     return whole, main
 
+# %% ../../nbs/mini/painting.ipynb #8c2082a5
 def paint_bar(
     canvas,     # (size, size, 3) float, painted in place
     rng,        # numpy generator

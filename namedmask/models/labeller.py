@@ -74,6 +74,7 @@ class Labeller:
                 seen.image, seen.error = None, e
             yield seen
 
+# %% ../../nbs/models/labeller.ipynb #1abe1007
 def _wrong_size(shape, im):
     return NamedMaskError(f"The segmenter returned labels of shape {shape} for an image of {(im.height, im.width)}: "
                           "it must predict at the image's own size.")

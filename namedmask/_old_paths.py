@@ -47,7 +47,7 @@ MOVED = {
     'maskcontrast': ('systems.maskcontrast',),
     'maskdistill': ('systems.attention', 'systems.rcnn', 'systems.maskdistill'),
     'table': ('systems.table',),
-    'prediction': ('app.predict', 'app.prediction_explorer'),
+    'prediction': ('app.predict', 'app.formats', 'app.prediction_explorer'),
     'convert': ('app.convert',),
 }
 

@@ -102,7 +102,8 @@ def result_paths(
     paths, first = {}, done['photos'][0]
     for kind, f in formats.items():
         files = first.get('files', {}).get(kind, [])
-        of_one = {'png': first['labels'], 'overlay': first['overlay']}.get(kind) or (files[0] if len(files) == 1 else None)
+        usual = {'png': first['labels'], 'overlay': first['overlay']}.get(kind)
+        of_one = usual or (files[0] if len(files) == 1 else None)
         is_one = len(done['photos']) == 1 and of_one
         paths[kind] = str(Path(out)/(f.file or (of_one if is_one else f.folder)))
         if kind == 'yolo': paths[kind] = str(Path(out)/f.folder)
@@ -162,8 +163,8 @@ def _predict_to_stdout(segmenter, sources, device, options, as_json, quiet):
     from namedmask.core import NamedMaskError
     from namedmask.data.find import Skips
     if set(options.format) - {'jsonl'} and options.format != ('png', 'overlay'):
-        raise NamedMaskError(f"--out - writes JSON lines and nothing else: leave --format {','.join(options.format)} out, "
-                             "or give a folder.")
+        asked = ','.join(options.format)
+        raise NamedMaskError(f"--out - writes JSON lines and nothing else: leave --format {asked} out, or give a folder.")
     skips, counts = Skips(), {}
     chosen = {name: value for name, value in options.items() if name != 'format'}
     lines = predict_lines(segmenter, sources, quiet, device, skips=skips, **chosen)
@@ -358,7 +359,7 @@ def export(
     out:str=None,
     layout:str='nhwc',      # What the file takes: nhwc or nchw (bytes), or normalised (floats, channels first)
     scores:bool=False,      # The file gives the scores of all names instead of the labels
-    # The probability that a name must reach somewhere in a photo to be given in it; by default what the run says, 0: none
+    # The probability that a name must reach somewhere in a photo to be given in it; by default the run's, 0: none
     sure:float=None,
     photos:Several=None,    # Folder of photos to compare and to calibrate with; without, those of the run's archive
     runtime:str=None,       # For web: the folder of onnxruntime-web; without, it is looked for in node_modules/

@@ -11,7 +11,8 @@ from namedmask.data import photos as photos_module
 from namedmask.app import predict as predict_module
 from namedmask.core import NamedMaskError
 from namedmask.data.draw import load_labels, overlay, palette
-from namedmask.app.predict import Claims, areas, draw_legend, legend_box, predict_lines, predict_paths, reduced, write_prediction
+from namedmask.app.formats import areas, draw_legend, legend_box, reduced
+from namedmask.app.predict import Claims, predict_lines, predict_paths, write_prediction
 from namedmask.app.prediction_explorer import PredictionExplorer
 from namedmask.models.labeller import Labeller
 

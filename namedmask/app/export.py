@@ -264,7 +264,8 @@ def compare(
 
 def _differs(picture, why):
     size = ' x '.join(map(str, picture.shape[1::-1]))
-    return NamedMaskError(f"The exported network does not do what the library does: for a picture of {size} pixels {why}. "
+    return NamedMaskError("The exported network does not do what the library does: "
+                          f"for a picture of {size} pixels {why}. "
                           "Nothing was written; please report it with the name of the encoder.")
 
 def check_parity(
@@ -357,7 +358,8 @@ def place_of(
     "Where the result goes: to `export/` in the folder, or beside the file."
     if out is not None:
         out, ending = Path(out), Path(FORMATS[to]).suffix
-        if out.suffix != ending and ending: raise NamedMaskError(f"The file has to end in {ending} for {to}, not as {out}.")
+        if ending and out.suffix != ending:
+            raise NamedMaskError(f"The file has to end in {ending} for {to}, not as {out}.")
         return out
     run = Path(run)
     return (run.parent/f'{run.stem}-export' if run.suffix == '.safetensors' else run/'export')/FORMATS[to]
@@ -415,7 +417,8 @@ class Exported:
             lines.append(f"  {size:>11}: {row['same']:.2%} of the labels are the library's{scores}")
         size = '{} x {}'.format(*self.rows[0]['size'])
         spent = ', '.join(f'{what} {ms:.0f} ms' for what, ms in self.times.items())
-        lines.append(f"  one photo of {size} on this CPU, {n_threads()} thread{'s' if n_threads() > 1 else ''}: {spent}")
+        threads = f"{n_threads()} thread{'s' if n_threads() > 1 else ''}"
+        lines.append(f"  one photo of {size} on this CPU, {threads}: {spent}")
         return '\n'.join([*lines, *([f'  {self.warning}'] if self.warning else [])])
 
 # %% ../../nbs/app/export.ipynb #e4b00026

@@ -1,4 +1,4 @@
-"""One table of what a labelled photo can be written as: palette PNG, overlay, confidence map, cut-outs, COCO, YOLO, CSV, JSON lines.
+"""One table of what a labelled photo can be written as, from palette PNGs to JSON lines.
 
 Docs: https://namedmask.github.io/namedmask/app/formats.html.md"""
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable
 import numpy as np
 from PIL import Image, ImageDraw
-from .options import FORMAT_NAMES, words_of
+from .options import words_of
 from ..core import NamedMaskError, slug, write_text
 from ..data.draw import overlay, palette, save_labels, text_font, writable
 from ..data.masks import save_image, save_mask

@@ -12,19 +12,17 @@ import csv, errno, hashlib, io, json, os, unicodedata
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
-import numpy as np
-from PIL import Image
 from ..core import JsonLines, NamedMaskError, in_the_way, locked, progress, settings_key, write_text
 from ..core.settings import divided
 from ..data.find import Skips
 from ..data.photos import content_hash
 from ..data.masks import save_image
-from ..data.draw import overlay, palette
+from ..data.draw import palette
 from ..teachers.weights import is_out_of_memory
 from ..models.labeller import as_labeller
 from .options import PredictOptions
-from .formats import (Labelled, are_segments, areas, chosen_formats, draw_legend, keep_wanted,
-                                   legend_box, photo_line, reduced, segments_of, wanted_labels, write_files)
+from .formats import (Labelled, are_segments, areas, chosen_formats, keep_wanted, legend_box, photo_line,
+                                   segments_of, wanted_labels, write_files)
 from .sources import Place, find_places
 
 # %% ../../nbs/16_app.predict.ipynb #26f7db34
@@ -394,8 +392,8 @@ def _legend_key(job, lines, skips):
     "Changes when the legend does: the ledger only grows."
     own, more = job.own, [job.how['format']] if 'format' in job.how else []
     size = os.path.getsize(own.folder/'predictions.jsonl') if 'predictions.jsonl' in own.files else 0
-    return settings_key([size, job.names, job.how['model'], [line['source'] for line in lines], skips.rows, skips.passed,
-                         *more])
+    sources = [line['source'] for line in lines]
+    return settings_key([size, job.names, job.how['model'], sources, skips.rows, skips.passed, *more])
 
 def _key_of(own):
     "The key of the legend that lies there, whole; it is written last, and its key stands first."
@@ -430,7 +428,8 @@ def predict_lines(
     **options,           # Of `options.PredictOptions`, but format
 ): # Generator of dicts, as `formats.photo_line` makes them, with 'error' in place of 'names' where there is no result
     "Label all photos of `sources` and write nothing: a dict for each, in order, as soon as it is labelled."
-    wanted, skips = _Wanted(PredictOptions(**{**options, 'format': 'jsonl'}), OverlayStyle()), Skips() if skips is None else skips
+    wanted = _Wanted(PredictOptions(**{**options, 'format': 'jsonl'}), OverlayStyle())
+    if skips is None: skips = Skips()
     places = find_places(sources, skips, wanted.options.every)
     segmenter = as_labeller(segmenter).to(device)
     wanted.check(segmenter)

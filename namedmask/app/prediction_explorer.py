@@ -18,7 +18,7 @@ from ..data.find import find_images
 from ..data.decode import as_rgb, load_image
 from ..data.draw import overlay, palette
 from ..models.labeller import as_labeller
-from .predict import areas, reduced
+from .formats import areas, reduced
 
 # %% ../../nbs/app/prediction_explorer.ipynb #59fed760
 class PredictionExplorer:

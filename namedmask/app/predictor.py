@@ -1,4 +1,4 @@
-"""A trained segmenter for programs: photos of any kind in, labels with confidences and names out, from any thread; and a folder with a model card to pass on.
+"""A trained segmenter for programs, from any thread, and a folder with a model card to pass on.
 
 Docs: https://namedmask.github.io/namedmask/app/predictor.html.md"""
 
@@ -131,7 +131,8 @@ def facts_of(
 def _metric(result):
     "One score with its protocol, in words."
     protocol = result.get('protocol') or {}
-    how = {k: str(protocol[k]) for k in ('what', 'background', 'ignored', 'resolution', 'matrix', 'mean') if k in protocol}
+    told = ('what', 'background', 'ignored', 'resolution', 'matrix', 'mean')
+    how = {k: str(protocol[k]) for k in told if k in protocol}
     return dict(benchmark=str(result.get('benchmark')), split=str(result.get('split')), photos=result.get('photos'),
                 miou=result.get('miou'), iou=dict(zip(result['names'], result['iou'])), protocol=how)
 
@@ -159,7 +160,8 @@ def _metrics_part(metrics, estimate):
     parts = [_metric_text(m) for m in metrics] or ["It has not been scored on labelled photos."]
     if any(v is not None for v in estimate.values()):
         rows = [(name, _share(v)) for name, v in estimate.items()]
-        parts.append("How good each name is likely to be, estimated without labels:\n\n" + _table(('name', 'estimate'), rows))
+        table = _table(('name', 'estimate'), rows)
+        parts.append(f"How good each name is likely to be, estimated without labels:\n\n{table}")
     return '\n\n'.join(parts)
 
 def _metric_text(m):
@@ -182,7 +184,8 @@ def _limits(meta, about):
     if side: yield f"It works at a shorter side of {side} pixels, so small things are lost in large photos."
     yield "It labels pixels. Two things of one name that touch are one region."
     yield "Confidences are the network's own softmax and are not calibrated."
-    if about.get('archive'): yield "It learned from photos that were found by name, with whatever bias these photos have."
+    if about.get('archive'):
+        yield "It learned from photos that were found by name, with whatever bias these photos have."
 
 # %% ../../nbs/app/predictor.ipynb #96585fe8
 _CARD = """---

@@ -1,4 +1,4 @@
-"""What a user may name: a photo, a folder, a pattern, a list on standard input, a video or an animated image; and which of it is the model.
+"""What a user may name: photos, folders, patterns, standard input, videos, and which of it is the model.
 
 Docs: https://namedmask.github.io/namedmask/app/sources.html.md"""
 
@@ -74,7 +74,8 @@ def expanded(
     sources = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     paths = []
     for source in map(os.fspath, sources):
-        is_pattern = set(source) & set('*?[') and not os.path.lexists(os.path.expanduser(source)) and '://' not in source
+        is_there = os.path.lexists(os.path.expanduser(source))
+        is_pattern = set(source) & set('*?[') and not is_there and '://' not in source
         if source == '-': paths += _of_standard_input(skips)
         elif is_pattern: paths += _of_pattern(source, skips)
         else: paths.append(source)

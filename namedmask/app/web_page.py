@@ -8,7 +8,7 @@ Docs: https://namedmask.github.io/namedmask/app/web_page.html.md"""
 __all__ = ['RUNTIME_FILES', 'RUNTIME_VERSION', 'CDN', 'ASSETS', 'find_runtime', 'write_page']
 
 # %% ../../nbs/app/web_page.ipynb #3eb00002
-import json, os, shutil
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from ..core import NamedMaskError, atomic_path, empty_own, locked, write_json, write_text

@@ -1,4 +1,4 @@
-"""What the lessons show: rows of pictures of the painted world, with a title for each column, a name for each row, and a key of colours.
+"""Rows of pictures of the painted world, as the lessons show them, over a key of colours.
 
 Docs: https://namedmask.github.io/namedmask/lab/pictures.html.md"""
 

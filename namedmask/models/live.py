@@ -117,7 +117,7 @@ class Live(Callback):
     def after_fit(self): self.view.show(self.figure, self.alt, now=True)
 
 class Looking(Live):
-    "A `Live` that looks at the network every `every` steps and after the last one; `look` notes it in the first record."
+    "A `Live` that looks at the network every `every` steps and after the last one; `look` notes what it sees."
     every = 50
 
     def note(self):
@@ -162,7 +162,7 @@ class LiveCurves(Looking):
     "The loss of each step, and what a scorer says of the network every so many steps."
     alt = 'loss and score over the steps of a training'
     def __init__(self,
-        scorer=None,   # Function of the network, in evaluation mode, that gives a number from 0 to 1; None: the loss alone
+        scorer=None,   # Function of the network in evaluation mode that gives 0 to 1; None: the loss alone
         every:int=50,  # Steps from one score to the next
         rates=False,   # Draw the learning rate of the last parameter group as well
         what='validation mIoU', # What the scorer measures
@@ -263,7 +263,7 @@ def figure(self:WatchPredictions):
 def strip(self:WatchPredictions,
     most:int=6, # Frames at most, the first and the last among them
     ):
-    "How the predictions grew, a matplotlib figure: a column for each photo, a row for each frame, and a key of colours."
+    "How the predictions grew: a matplotlib figure with a column for each photo, and a row for each frame."
     if not self.frames: raise NamedMaskError("There is no frame yet: train with this callback first.")
     steps = list(self.frames)
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)) if most > 1 else [-1]

@@ -63,9 +63,11 @@ def check_given(
 ):
     "See, quickly and before anything is made, that `fit` was not asked for something impossible."
     if str(options.parallel) != 'auto' and not (str(options.parallel).isdigit() and int(options.parallel) > 0):
-        raise NamedMaskError(f"{options.parallel!r} is no number of experts at once: say parallel='auto' or a number from 1.")
+        raise NamedMaskError(f"{options.parallel!r} is no number of experts at once: "
+                             "say parallel='auto' or a number from 1.")
     if options.defaults not in ('run', 'new'):
-        raise NamedMaskError(f"There are no defaults {options.defaults!r}: say run, to keep those that a run began with, or new.")
+        raise NamedMaskError(f"There are no defaults {options.defaults!r}: "
+                             "say run, to keep those that a run began with, or new.")
     if isinstance(teachers, str) and teachers not in TEACHERS: get_teachers(teachers)
     check_saliency(options.saliency)
     check_device(options.device)
@@ -76,10 +78,12 @@ def check_given(
 def _check_experts(options):
     "What is said about experts must not contradict itself."
     if not isinstance(options.experts, (bool, str, Mapping)):
-        raise NamedMaskError(f"{options.experts!r} says nothing about experts: give True, False, a name or a dict of settings.")
+        raise NamedMaskError(f"{options.experts!r} says nothing about experts: "
+                             "give True, False, a name or a dict of settings.")
     if options.experts is not False: return
     for name in ('expert_iterations', 'groups'):
-        if options[name]: raise NamedMaskError(f"The experts are left out, and {name} is about experts: leave out one of the two.")
+        if not options[name]: continue
+        raise NamedMaskError(f"The experts are left out, and {name} is about experts: leave out one of the two.")
 
 # %% ../../nbs/runs/checks.ipynb #13a00016
 def check_callbacks(

@@ -11,7 +11,6 @@ __all__ = ['MOST_THREADS', 'experts_at_once', 'train_experts', 'refine_masks']
 import os, signal, threading
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from ..core import (Ctx, NamedMaskError, end_with_parent, locked, own_folder, progress, read_lines, remove_own)
 from ..data.masks import MaskStore

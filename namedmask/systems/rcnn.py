@@ -1,4 +1,4 @@
-"""The detector that cleans up mined masks: torchvision's parts, a training of squares with one object each, and what it is sure of in a photo.
+"""The detector that cleans up mined masks, from torchvision's parts.
 
 Docs: https://namedmask.github.io/namedmask/systems/rcnn.html.md"""
 

@@ -350,6 +350,16 @@ def index(
     if skips.rows: print(skipped_text(skips.rows, skips.summary(len(built))), file=sys.stderr)
 
 # %% ../nbs/cli.ipynb #e4c10001
+def _check_export(to, is_shaped, runtime, cdn):
+    "Options that would say nothing are refused."
+    from namedmask.core import NamedMaskError
+    if to == 'web' and is_shaped:
+        raise NamedMaskError("A page takes and gives what it needs: leave out --layout and --scores with --to web.")
+    if to != 'web' and (runtime or cdn):
+        raise NamedMaskError(f"--runtime and --cdn are for a page: leave them out with --to {to}, or say --to web.")
+    if runtime and cdn:
+        raise NamedMaskError("The runtime lies in a folder or is loaded: give --runtime or --cdn, not both.")
+
 def export(
     run:Folder,             # The run's folder, a segmenter's, or a .safetensors file that `convert` made
     # What it becomes: onnx, onnx-int8 (smaller; ranges from the archive's photos), torch (a .pt2 program) or web
@@ -367,6 +377,7 @@ def export(
 ):
     "A student for other programs: ONNX, int8, a PyTorch program or a web page, compared with the library first."
     from namedmask.app.export import Surface, export_segmenter
+    _check_export(to, layout != 'nhwc' or scores, runtime, cdn)
     surface = None if to == 'web' else Surface(layout, not scores)
     print(export_segmenter(run, to, out, surface, sure=sure, photos=split_sources(photos),
                            runtime='cdn' if cdn else runtime))

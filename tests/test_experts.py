@@ -290,12 +290,12 @@ def start_child(tmp_path):
     assert p.stdout.readline() == b'ready\n'
     return p
 
-def kill_and_look(p, tmp_path, sig=signal.SIGKILL):
+def kill_and_look(p, tmp_path, sig=signal.SIGKILL, patience=2.):
     "Kill the first process: soon the others have gone, and what they needed for it."
     workers = below(p.pid)
     assert p.poll() is None and len(workers) >= 2
     p.send_signal(sig); p.wait(); p.stdout.close()
-    end = time.time() + 8                       # one that had just begun ends when Python is up
+    end = time.time() + patience
     while workers & parents().keys() and time.time() < end: time.sleep(.1)
     assert not workers & parents().keys() and not list((tmp_path/'temporary').iterdir()) and not list((tmp_path/'two').glob('.job-*'))
 
@@ -304,7 +304,7 @@ def kill_and_look(p, tmp_path, sig=signal.SIGKILL):
 def test_killed_while_the_workers_start_none_stays(archive, tmp_path, sig):
     p, end = start_child(tmp_path), time.time() + 100
     while len(below(p.pid)) < 2 and time.time() < end: time.sleep(.01)         # they have begun to load torch
-    kill_and_look(p, tmp_path, sig)
+    kill_and_look(p, tmp_path, sig, patience=8)                                # one that had just begun ends when Python is up
 
 @pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
 def test_killed_while_two_are_trained_no_worker_stays_and_the_result_is_the_same(archive, tmp_path, one_thread):
@@ -320,6 +320,29 @@ def test_killed_while_two_are_trained_no_worker_stays_and_the_result_is_the_same
     run(archive, tmp_path/'two', settings={**settings, 'n_iters': 2}, parallel=2)
     assert [p.name for p in (tmp_path/'two').glob('.job-*')] == ['.job-notes'] and (tmp_path/'two'/'.job-notes'/'mine.txt').exists()
     assert not [p for p in tmp_path.glob('two/**/.*.tmp*')]
+
+def test_no_workers_where_joblib_may_start_none(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(refine_module, '_side_by_side', lambda *a: pytest.fail('joblib was told to start none'))
+    monkeypatch.setattr('joblib._parallel_backends.mp', None)       # as it is where JOBLIB_MULTIPROCESSING is 0
+    run(archive, tmp_path, parallel=2)
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
+def test_a_worker_that_is_killed_is_one_sentence(archive, tmp_path):
+    "And what was finished is kept: the next call makes the same as one that nobody disturbed."
+    import os, threading
+    before = below(os.getpid())
+    def kill():
+        end = time.time() + 60
+        while time.time() < end:
+            for pid in below(os.getpid()) - before:
+                try: command = Path(f'/proc/{pid}/cmdline').read_text()
+                except OSError: continue
+                if 'loky' in command and 'tracker' not in command: return os.kill(pid, signal.SIGKILL)
+            time.sleep(.01)
+    killer = threading.Thread(target=kill); killer.start()
+    with pytest.raises(NamedMaskError, match='ended from outside.*what was finished is kept'): run(archive, tmp_path/'two', settings={**TINY, 'n_iters': 12}, parallel=2)
+    killer.join()
+    run(archive, tmp_path/'two', settings={**TINY, 'n_iters': 2}, parallel=1)
 
 def test_a_mistake_in_a_worker_is_said_in_one_sentence(archive, tmp_path):
     with pytest.raises(NamedMaskError, match="Cannot build DeepLabV3.*'vit_tiny_patch16_224'"): run(archive, tmp_path, settings=dict(encoder='vit_tiny_patch16_224'), parallel=2)

@@ -128,6 +128,17 @@ def test_int8_needs_photos(student, tmp_path, capsys):
     assert cli.main(['export', str(student[1]), '--to', 'onnx-int8', '--out', str(tmp_path/'a.onnx')]) == 2
     assert '--photos' in capsys.readouterr().err and not list(tmp_path.glob('*.onnx'))
 
+def test_int8_wants_photos_that_can_be_read(student, tmp_path, capsys):
+    photos = helpers.write_photos(tmp_path/'photos', 1)
+    for k, path in enumerate(sorted(photos.rglob('*.jpg'))):
+        if k > 2: path.write_text('no picture')
+    assert cli.main(['export', str(student[1]), '--to', 'onnx-int8', '--photos', str(photos), '--out', str(tmp_path/'a.onnx')]) == 2
+    assert '3 can be read' in capsys.readouterr().err and not (tmp_path/'a.onnx').exists()
+
+def test_what_is_said_of_sizes(student):
+    whole = type(student[0])(student[0].model, {**student[0].meta, 'side': None})
+    assert 'unless the longer side' in ex.about(whole, ex.Surface())['resizing'] and 'shorter side' in ex.about(student[0], ex.Surface())['resizing']
+
 def test_a_low_agreement_is_a_warning():
     assert 'WARNING' in ex._how_alike(.9, 4) and 'WARNING' not in ex._how_alike(.99, 4)
 
@@ -155,7 +166,20 @@ def test_files_of_yours_stay(student, tmp_path, capsys):
     assert 'was not made by namedmask' in capsys.readouterr().err
     assert (tmp_path/'mine.onnx').read_bytes() == b'mine' and [p.name for p in (tmp_path/'site').iterdir()] == ['index.html']
 
-@pytest.mark.parametrize('options, words', [(['--to', 'tflite'], 'onnx-int8'), (['--layout', 'hwc'], 'nhwc'), (['--sure', '2'], '2'), (['--out', 'x.pt'], '.onnx')])
+def test_a_page_takes_no_place_of_a_run(student, tmp_path, no_network, capsys):
+    "A run, a segmenter and a folder of runs are ours too: a page would empty them."
+    from namedmask.core import locked, write_json
+    with locked(tmp_path/'run'): write_json(tmp_path/'run'/'run.json', {})
+    with locked(tmp_path/'outer'): write_json(tmp_path/'outer'/'network.json', {})
+    with locked(tmp_path/'outer'/'inner'): write_json(tmp_path/'outer'/'inner'/'stage.json', {})
+    for folder in (tmp_path/'run', tmp_path/'outer', student[1]):
+        before = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+        assert cli.main(['export', str(student[1]), '--to', 'web', '--cdn', '--out', str(folder)]) == 2
+        assert 'a folder of its own' in capsys.readouterr().err and {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()} == before
+    for _ in range(2): assert cli.main(['export', str(student[1]), '--to', 'web', '--cdn', '--out', str(tmp_path/'page')]) == 0
+
+@pytest.mark.parametrize('options, words', [(['--to', 'web', '--layout', 'nchw'], 'leave out --layout'), (['--to', 'web', '--scores'], '--scores'),
+    (['--cdn'], 'for a page'), (['--runtime', 'x'], 'for a page'), (['--to', 'web', '--cdn', '--runtime', 'x'], 'not both'), (['--to', 'tflite'], 'onnx-int8'), (['--layout', 'hwc'], 'nhwc'), (['--sure', '2'], '2'), (['--out', 'x.pt'], '.onnx')])
 def test_what_is_not_known_is_refused(options, words, student, capsys):
     assert cli.main(['export', str(student[1]), *options]) == 2
     assert words in capsys.readouterr().err

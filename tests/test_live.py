@@ -54,6 +54,22 @@ def test_the_records_have_the_right_steps(watched):
     assert all(set(norms) == {'encoder', 'decoder'} and min(norms.values()) > 0 for norms in gradients.norms.values())
     assert [labels.shape for labels in watch.frames[5]] == [(72, 96)]*2 and set(met) == {(False, False)}
 
+def test_a_score_that_is_no_number_and_truth_as_an_array():
+    curves = LiveCurves(lambda model: float('nan'))
+    curves.losses, curves.scores = {1: 1., 2: .5}, {1: float('nan'), 2: .4}
+    assert curves.figure().axes[1].get_ylim() == pytest.approx((0, .46))
+    curves.scores = {1: float('nan')}
+    assert curves.figure().axes[1].get_ylim()[0] == 0
+    truth = np.zeros((2, 72, 96), int); truth[:, 20:40] = 1
+    watch = WatchPredictions(photos(), truth=truth, names=['background', 'red'])
+    watch.frames = {0: list(truth)}
+    assert len(watch.strip().axes) == 6
+    for wrong, words in ((truth[:1], '1 label pictures for 2'), (truth[:, :9], "photo's own size")):
+        with pytest.raises(NamedMaskError, match=words): WatchPredictions(photos(), truth=wrong)
+    short = WatchPredictions(photos(), predict=lambda model, photo: truth[0][:9])
+    short.learn = type('L', (), dict(model=torch.nn.Identity()))()
+    with pytest.raises(NamedMaskError, match="photo's own size"): short.look()
+
 def test_the_last_frame_is_what_the_student_says(watched):
     trained, _, watch, *_ = watched
     for labels, photo in zip(watch.frames[STEPS], watch.photos): assert (labels == trained.segment(photo)[0]).all()

@@ -12,6 +12,7 @@ from namedmask.app import predict as predict_module
 from namedmask.core import NamedMaskError
 from namedmask.data.draw import load_labels, overlay, palette
 from namedmask.app.formats import areas, draw_legend, legend_box, reduced
+from namedmask.data.find import Skips
 from namedmask.app.predict import Claims, predict_lines, predict_paths, write_prediction
 from namedmask.app.prediction_explorer import PredictionExplorer
 from namedmask.models.labeller import Labeller
@@ -649,6 +650,33 @@ def test_label_pngs_confidence_and_cutouts(two, tmp_path):
             cut = Image.open(out/file)
             assert cut.mode == 'RGBA' and np.array_equal(np.asarray(cut)[..., 3], (labels == label)*np.uint8(255))
             assert np.array_equal(np.asarray(cut)[..., :3], np.asarray(Image.open(o['photo'])))
+
+def test_cutouts_of_names_that_are_no_longer_found_go(two, tmp_path):
+    out = tmp_path/'out'
+    run(Sure(), tmp_path/'in', out, format='cutouts')
+    (out/'cutouts'/'a'/'mine.png').write_bytes(b'mine')
+    assert len(list((out/'cutouts'/'a').iterdir())) == 3
+    run(Sure(), tmp_path/'in', out, format='cutouts', only='red thing')
+    assert sorted(p.name for p in (out/'cutouts'/'a').iterdir()) == ['mine.png', f"{core.slug('red thing')}.png"]
+
+def test_a_line_of_each_photo_whatever_the_others_do(two, tmp_path):
+    "A photo that two sources name has one line, and one that cannot be labelled is a line with an error."
+    class Odd(Sure):
+        def confident_all(self, photos, load, batch):
+            for seen in super().confident_all(photos, load, batch):
+                if seen.photo.path.endswith('a.png'): seen.value = np.full_like(seen.value[0], 9), seen.value[1]
+                yield seen
+    skips = Skips()
+    lines = list(predict_lines(Odd(), [tmp_path/'in', tmp_path/'in'/'a.png', tmp_path/'in'], skips=skips))
+    assert [Path(o['photo']).name for o in lines] == ['a.png', 'b.png'] and 'label 9' in lines[0]['error'] and 'names' in lines[1] and any('label 9' in why for _, why in skips.rows)
+
+@pytest.mark.parametrize('missing', ['labels', 'overlay'])
+def test_a_line_without_a_key_is_none(two, tmp_path, missing):
+    run(Sure(), tmp_path/'in', tmp_path/'out', format='png,overlay,csv')
+    ledger = tmp_path/'out'/'predictions.jsonl'
+    lines = [json.loads(o) for o in ledger.read_text().splitlines()]
+    ledger.write_text(''.join(json.dumps({k: v for k, v in o.items() if k != missing}) + '\n' for o in lines))
+    assert run(Sure(), tmp_path/'in', tmp_path/'out', format='png,overlay,csv')['new'] == 2
 
 def test_coco_is_read_by_pycocotools_and_gives_the_labels_back(two, tmp_path, capsys):
     from pycocotools.coco import COCO

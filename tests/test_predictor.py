@@ -167,16 +167,23 @@ def test_a_card_of_a_model_of_which_nothing_is_known(segmenter):
     card = model_card(dict(names=['a|b', 'c']), {})
     assert 'unknown' in card and 'has not been scored' in card and 'has not been counted' in card and 'a\\|b' in card
 
+def test_a_card_with_little_in_it(predictor, tmp_path):
+    folder = predictor.save_pretrained(tmp_path/'model')
+    (folder/'card.json').write_text('{"teachers": "toy", "metrics": [{"iou": {"cat": 0.5}, "protocol": {}}]}')
+    back = Predictor.from_pretrained(folder)
+    card = model_card(back.segmenter.meta, back.about)
+    assert 'Version unknown' in card and 'mean IoU unknown' in card and '| cat | 0.500 |' in card
+
 def test_a_damaged_card(predictor, tmp_path):
     folder = predictor.save_pretrained(tmp_path/'model')
-    for text in ('{', '[]', '{"metrics": 3}'):
+    for text in ('{', '[]', '{"metrics": 3}', '{"metrics": [3]}', '{"metrics": [{"iou": {}}]}'):
         (folder/'card.json').write_text(text)
         with pytest.raises(NamedMaskError, match='card.json'): Predictor.from_pretrained(folder)
 
 # ---------------------------------------------------------------- the hub
 
 def test_without_a_network_it_is_one_sentence(predictor, monkeypatch):
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     for wrong in (lambda: Predictor.from_pretrained('nobody/nothing'), lambda: predictor.push_to_hub('nobody/nothing')):
         with pytest.raises(NamedMaskError, match='nobody/nothing') as e: wrong()
         assert '\n' not in str(e.value) and 'network' in str(e.value)

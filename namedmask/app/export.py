@@ -18,13 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn
-from ..core import (NamedMaskError, atomic_path, is_ours, is_probability, locked, refuse_foreign, rng_of)
+from ..core import NamedMaskError, atomic_path, is_probability, locked, rng_of
 from ..data.find import find_images
 from ..data.toy import toy_scene
 from ..teachers.engine import n_threads
 from ..models.infer import Scorer, fit_size, keep_sure, photo_of, seen_by
 from ..runs.run import Run, find_segmenter
-from .web_page import find_runtime, write_page
+from .web_page import check_page, find_runtime, write_page
 
 # %% ../../nbs/app/export.ipynb #e4b00006
 LAYOUTS = dict(nhwc='bytes (n, h, w, 3), RGB', nchw='bytes (n, 3, h, w), RGB',
@@ -149,10 +149,11 @@ def about(
     spec, meta = segmenter.model.spec, segmenter.meta
     cards = [card if isinstance(card, dict) else card.as_dict() for card in segmenter.cards or ()]
     shrink = 'shorter side to `side`, or less where the longer one would exceed `max_side`; Pillow, bilinear'
+    only_large = 'none, unless the longer side exceeds `max_side`; Pillow, bilinear'
     return dict(
         made_by=f'namedmask {__version__}', names=segmenter.classes, input=LAYOUTS[surface.layout],
         output=surface.gives, mean=spec['mean'], std=spec['std'], multiple=getattr(segmenter.model, 'multiple', 16),
-        side=meta.get('side'), max_side=2048, resizing=shrink if meta.get('side') else 'none: the photo as it is',
+        side=meta.get('side'), max_side=2048, resizing=shrink if meta.get('side') else only_large,
         sure=segmenter.meta.get('sure', 0.), sure_is_inside=bool(surface.sure), supervision=cards,
         licence=sorted({card['licence'] for card in cards if card.get('licence')}), network=spec['encoder'], **more)
 
@@ -333,7 +334,7 @@ def write_program(
         torch.export.save(program, path, extra_files={'namedmask.json': json.dumps(said, ensure_ascii=False)})
 
 class ProgramFile:
-    "A .pt2 file that was exported, as a function of an array."
+    "A .pt2 file that was exported, as a function of an array. PyTorch unpickles it: open only what you trust."
     def __init__(self, path):
         extra = {'namedmask.json': ''}
         with _quietly(): self.module = torch.export.load(path, extra_files=extra).module()
@@ -383,6 +384,8 @@ def _readable(paths):
     for path in paths:
         try: yield photo_of(path)
         except NamedMaskError: continue
+
+def _can_read(path): return any(True for _ in _readable([path]))
 
 def pictures_for(
     paths,    # Of photos; toy scenes take the place of none
@@ -445,16 +448,15 @@ def _to_torch(segmenter, surface, tmp, paths):
 def _check_enough(paths):
     if len(paths) < 4:
         raise NamedMaskError("The ranges of 8 bits need at least four photos of the kind that the student will see, "
-                             f"and there are {len(paths)}: give a folder with --photos.")
+                             f"and {len(paths)} can be read: give a folder with --photos.")
 
 def _to_int8(segmenter, surface, tmp, paths):
     ranges, rest = paths[:len(paths)*3//4], paths[len(paths)*3//4:]
     inputs = (as_input(pixels[None], surface, segmenter.model.spec) for pixels in _working(segmenter, ranges))
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder)/'float.onnx'
-        _, times, _ = _to_onnx(segmenter, surface, whole, paths)
-        photos = len(ranges)
-        quantise(whole, tmp, inputs, about(segmenter, surface, bits=8, ranges_from=f'{photos} photos'))
+        write_onnx(export_program(segmenter, surface), whole, surface, about(segmenter, surface))
+        quantise(whole, tmp, inputs, about(segmenter, surface, bits=8, ranges_from=f'{len(ranges)} photos'))
         run, pictures, of_floats = OnnxFile(tmp), pictures_for(rest, segmenter.meta.get('side')), OnnxFile(whole)
         times = _times(run, segmenter, surface, pictures[0], **{'float ONNX': of_floats})
     rows = compare(run, segmenter, surface, pictures)
@@ -482,10 +484,12 @@ def export_segmenter(
     path = place_of(run, to, out)
     if to == 'web':
         runtime = find_runtime(runtime)
-        if path.is_dir() and not is_ours(path): refuse_foreign(path)
+        check_page(path)
     segmenter = find_segmenter(run, 'cpu', sure)
     paths = photos_for(run, photos)
-    if to == 'onnx-int8': _check_enough(paths)
+    if to == 'onnx-int8':
+        paths = [path for path in paths if _can_read(path)]
+        _check_enough(paths)
     if to == 'web': return _to_web(segmenter, path, paths, runtime)
     surface = surface or Surface()
     surface = Surface(surface.layout, surface.labels, segmenter.meta.get('sure', 0.))

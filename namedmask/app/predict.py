@@ -17,12 +17,11 @@ from ..core.settings import divided
 from ..data.find import Skips
 from ..data.photos import content_hash
 from ..data.masks import save_image
-from ..data.draw import palette
 from ..teachers.weights import is_out_of_memory
 from ..models.labeller import as_labeller
 from .options import PredictOptions
-from .formats import (Labelled, are_segments, areas, chosen_formats, keep_wanted, legend_box, photo_line,
-                                   segments_of, wanted_labels, write_files)
+from .formats import (Labelled, are_segments, areas, chosen_formats, hex_colours, keep_wanted, legend_box,
+                                   photo_line, segments_of, wanted_labels, write_files)
 from .sources import Place, find_places
 
 # %% ../../nbs/16_app.predict.ipynb #26f7db34
@@ -155,7 +154,8 @@ def _is_line(line):
     name = _name_in(line)
     labels = (f'labels/{name}.png', *((None,) if 'name' in line else ()))
     overlays = (None, f'overlays/{name}.jpg', f'overlays/{name}.png')
-    if line.get('labels') not in labels or line.get('overlay') not in overlays: return False
+    if not {'labels', 'overlay'} <= set(line): return False
+    if line['labels'] not in labels or line['overlay'] not in overlays: return False
     if 'segments' in line and not are_segments(line['segments']): return False
     return '\0' not in name and _CLIMBS.isdisjoint(name.split('/'))
 
@@ -366,7 +366,7 @@ def _nothing_done(skips):
 def _write_legend(job, lines, skips):
     "Write the files for all photos, unless they say the same already; returns what legend.json holds."
     own, names = job.own, job.names
-    colours = ['#%02x%02x%02x' % tuple(rgb.tolist()) for rgb in palette(max(256, 1 + len(names)))]
+    colours = hex_colours(1 + len(names))
     legend = dict(
         key=_legend_key(job, lines, skips), model=job.how['model'],
         names=[dict(label=i, name=name, colour=colours[i]) for i, name in enumerate(['background', *names])],
@@ -433,15 +433,27 @@ def predict_lines(
     places = find_places(sources, skips, wanted.options.every)
     segmenter = as_labeller(segmenter).to(device)
     wanted.check(segmenter)
-    labelled = wanted.labelled(segmenter, places, Place.load, batch_size)
+    labelled = wanted.labelled(segmenter, _each_once(places), Place.load, batch_size)
     return _lines_of(progress(labelled, 'prediction', quiet=quiet), wanted, segmenter.names, skips)
+
+def _each_once(places):
+    "A photo that two sources name has one line."
+    paths = set()
+    for place in places:
+        if place.path not in paths: yield place
+        paths.add(place.path)
 
 def _lines_of(labelled, wanted, names, skips):
     for seen in labelled:
-        path, e = seen.photo.path, seen.error
-        if e is None:
-            yield photo_line(path, seen.image.size, segments_of(wanted.result(seen, names)))
-            continue
-        if not isinstance(e, NamedMaskError): e = _too_large(seen.photo)
-        skips.add(path, str(e))
-        yield dict(photo=path, error=str(e))
+        path = seen.photo.path
+        try: line = _line_of(seen, wanted, names)
+        except Exception as e:
+            if is_out_of_memory(e): e = _too_large(seen.photo)
+            if not isinstance(e, NamedMaskError): raise
+            skips.add(path, str(e))
+            line = dict(photo=path, error=str(e))
+        yield line
+
+def _line_of(seen, wanted, names):
+    if seen.error: raise seen.error
+    return photo_line(seen.photo.path, seen.image.size, segments_of(wanted.result(seen, names)))

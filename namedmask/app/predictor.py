@@ -166,7 +166,8 @@ def _metrics_part(metrics, estimate):
 
 def _metric_text(m):
     how = ''.join(f'- {k}: {v}\n' for k, v in m['protocol'].items())
-    head = f"{m['benchmark']}, {m['split']}, {m['photos']} photos: mean IoU {_share(m['miou']) or 'unknown'}"
+    told = {k: m.get(k, 'unknown') for k in ('benchmark', 'split', 'photos')}
+    head = f"{told['benchmark']}, {told['split']}, {told['photos']} photos: mean IoU {_share(m.get('miou')) or 'unknown'}"
     return f"{head}\n\n{how}\n" + _table(('name', 'IoU'), [(name, _share(v)) for name, v in m['iou'].items()])
 
 # %% ../../nbs/app/predictor.ipynb #96585fe7
@@ -235,7 +236,7 @@ The library is under Apache-2.0. The weights were learned with the models above;
 def _made(about):
     "How it came to be, where that is known."
     if 'teachers' not in about: return ''
-    return (f". Version {about['namedmask']} made it from a list of names and unlabelled photos, "
+    return (f". Version {about.get('namedmask', 'unknown')} made it from a list of names and unlabelled photos, "
             f"with the teachers called {about['teachers']}")
 
 def model_card(
@@ -267,11 +268,17 @@ def _fetched(name, revision):
     except Exception as e:
         raise _no_hub(f"There is no folder {name} here, and the hub's {name} cannot be fetched", e) from e
 
+def _is_metric(m):
+    "Could `facts_of` have made it?"
+    parts = dict(iou=dict, protocol=dict)
+    return isinstance(m, dict) and all(isinstance(m.get(k), kind) for k, kind in parts.items())
+
 def _about_in(folder):
     "What the card of a segmenter's folder was made from."
     about = read_json(Path(folder)/'card.json', {}, dict) if Path(folder).is_dir() else {}
     kinds = dict(archive=dict, metrics=list, false_names=(dict, type(None)), estimate=dict)
     odd = [k for k, kind in kinds.items() if k in about and not isinstance(about[k], kind)]
+    if not odd and not all(_is_metric(m) for m in about.get('metrics', ())): odd = ['metrics']
     if odd: raise NamedMaskError(f"{folder}/card.json is damaged ({odd[0]!r}): restore it from a copy, or delete it.")
     return about
 

@@ -30,6 +30,7 @@ def model_and_sources(
     model=None, # The model, if it was named apart
 )->tuple: # (model, the other texts); a `NamedMaskError` where one of both is missing
     "Tell the model from the photos."
+    if not given: raise NamedMaskError("No photo is named: say a photo or a folder, or - to read paths from standard input.")
     first, *rest = given
     if model is None and not is_model(first): raise NamedMaskError(_no_model(first))
     sources = given if model is not None else rest

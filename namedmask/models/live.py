@@ -208,7 +208,8 @@ def _draw_loss(self:LiveCurves, axis):
 @patch
 def _draw_scores(self:LiveCurves, axis):
     _line(axis, self.scores, self.what, color='C1', marker='o', markersize=4)
-    axis.set(ylabel=self.what, ylim=(0, max(self.scores.values(), default=1.)*1.15 or 1.))
+    highest = max(filter(math.isfinite, self.scores.values()), default=1.)         # a scorer may say that it is NaN
+    axis.set(ylabel=self.what, ylim=(0, highest*1.15 or 1.))
     for step, score in list(self.scores.items())[-1:]:
         axis.annotate(f'{score:.2f}', (step, score), (0, 5), textcoords='offset points', ha='center', fontsize=8)
 
@@ -234,7 +235,7 @@ class WatchPredictions(Looking):
         super().__init__(self.frames, file=file, kind='jpeg')
         self.photos, self.every, self.truth, self.names = [photo_of(photo) for photo in photos], every, truth, names
         self.predict = predict or (lambda model, photo: segment(model, photo, side)[0])
-        for labels, photo in zip(truth or (), self.photos): _check_labels(labels, photo)
+        if truth is not None: _check_all(truth, self.photos)
 
     def before_fit(self):
         super().before_fit()
@@ -247,11 +248,16 @@ def _check_labels(labels, photo):
     raise NamedMaskError(f"The labels have shape {np.shape(labels)} and their photo {photo.size[::-1]}: "
                          "give labels at the photo's own size.")
 
+def _check_all(maps, photos):
+    if len(maps) != len(photos):
+        raise NamedMaskError(f"There are {len(maps)} label pictures for {len(photos)} photos: give one for each.")
+    for labels, photo in zip(maps, photos): _check_labels(labels, photo)
+
 @patch
 def look(self:WatchPredictions):
     "Keep a frame."
     with undisturbed(self.model) as model: labels = [np.asarray(self.predict(model, photo)) for photo in self.photos]
-    for one, photo in zip(labels, self.photos): _check_labels(one, photo)
+    _check_all(labels, self.photos)
     self.frames[self.done] = labels
 
 @patch
@@ -282,10 +288,11 @@ def label_strip(
     axes = figure.subplots(len(rows), len(photos), squeeze=False)
     for line, (text, maps) in zip(axes, rows.items()):
         line[0].set_ylabel(text, fontsize=9)
-        for axis, photo, labels in zip(line, photos, maps or [None]*len(photos)):
+        for axis, photo, labels in zip(line, photos, [None]*len(photos) if maps is None else maps):
             axis.imshow(photo if labels is None else overlay(photo.convert('L'), labels, .85))
             axis.set(xticks=[], yticks=[])
-    found = np.unique([label for maps in rows.values() for labels in maps or () for label in np.unique(labels)])
+    found = np.unique([label for maps in rows.values() if maps is not None for labels in maps
+                       for label in np.unique(labels)])
     if any(found > 0): _key(figure, [label for label in found if label > 0], names, len(photos))
     return figure
 

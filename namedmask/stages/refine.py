@@ -8,11 +8,11 @@ Docs: https://namedmask.github.io/namedmask/stages/refine.html.md"""
 __all__ = ['MOST_THREADS', 'experts_at_once', 'train_experts', 'refine_masks']
 
 # %% ../../nbs/stages/refine.ipynb #db3464ac
-import os, signal, threading
+import os, threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from ..core import (Ctx, NamedMaskError, end_with_parent, locked, own_folder, progress, read_lines, remove_own)
+from ..core import (Ctx, NamedMaskError, begin_worker, locked, own_folder, progress, read_lines, remove_own)
 from ..data.masks import MaskStore
 from ..teachers.cards import cards_of, keep_cards
 from .experts import (
@@ -47,7 +47,6 @@ def _complete_apart(ctx, group, entries, masks, init, settings, threads, shared)
     "Complete one expert in a process of its own. `init`: safetensors bytes; `shared`: what `_announce` says."
     import torch
     from safetensors.torch import load
-    signal.signal(signal.SIGINT, signal.SIG_IGN)      # Ctrl-C goes to the parent too, which ends its workers
     torch.set_num_threads(threads)
     init = init and load(init)
     masks, store = MaskStore(masks), _joined(shared)
@@ -80,10 +79,10 @@ def _workers(k, threads):
     "A joblib `Parallel` with `k` processes of `threads` threads; none of them outlives the block."
     from joblib import Parallel, parallel_config
     from joblib.externals.loky import get_reusable_executor
-    first = dict(initializer=end_with_parent, initargs=(.2, os.getpid()))      # from a module that loads no torch
+    first = dict(initializer=begin_worker, initargs=(os.getpid(),))            # from a module that loads no torch
     try:
         with parallel_config('loky', n_jobs=k, inner_max_num_threads=threads, **first): yield Parallel(batch_size=1)
-    finally: get_reusable_executor().shutdown(kill_workers=True)
+    finally: get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
 # %% ../../nbs/stages/refine.ipynb #f1f7d65b
 @contextmanager
@@ -110,7 +109,8 @@ def _steps(stages):
 def _side_by_side(ctx, k, missing, masks, init, settings, threads, store):
     "Complete the experts `missing`, {group: (Stage, entries)}, in `k` processes."
     from joblib import delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from concurrent.futures.process import BrokenProcessPool
+    from torch import OutOfMemoryError
     shared = _announce(store, [entry.sha for _, entries in missing.values() for entry in entries])
     quiet, tensors = replace(ctx, quiet=True, callbacks=()), _as_bytes(init)
     jobs = [delayed(_complete_apart)(quiet, group, entries, masks.folder, tensors, settings, threads, shared)
@@ -118,9 +118,10 @@ def _side_by_side(ctx, k, missing, masks, init, settings, threads, store):
     stages = [stage for stage, _ in missing.values()]
     try:
         with _bar_of_all(stages, settings.n_iters, k, ctx.quiet), _workers(k, threads) as parallel: parallel(jobs)
-    except TerminatedWorkerError as e:
-        raise NamedMaskError("A process that trained experts was ended from outside, as happens when memory is short: "
-                             "run the same command again, with parallel=1 if it was; what was finished is kept.") from e
+    except (BrokenProcessPool, MemoryError, OutOfMemoryError) as e:
+        raise NamedMaskError("A process that trained experts was ended from outside, or found no memory: "
+                             "run the same command again, with parallel=1 if memory is short; "
+                             "what was finished is kept.") from e
 
 def _as_bytes(state):
     "A state dict as the bytes of a safetensors file."
@@ -169,12 +170,18 @@ def _all_experts(ctx, archive, masks, groups, init, settings, parallel, store=No
     shas = [entry.sha for _, entries in missing.values() for entry in entries]
     threads = min(MOST_THREADS, torch.get_num_threads())
     can_share = isinstance(masks, MaskStore) and len(set(shas)) == len(shas)
-    k = experts_at_once(len(missing), settings, parallel) if can_share else 1
+    k = _most_workers(experts_at_once(len(missing), settings, parallel)) if can_share else 1
     if k > 1: _side_by_side(ctx, k, missing, masks, init, settings, threads, store)
     else:
         with _threads(threads):
             for stage, entries in missing.values(): _complete(ctx, stage, entries, masks, init, settings, store)
     return experts
+
+def _most_workers(k):
+    "So many processes as joblib may start here; JOBLIB_MULTIPROCESSING=0 forbids them."
+    if k == 1: return 1
+    from joblib import effective_n_jobs
+    return min(k, effective_n_jobs(k))
 
 def _photos_of_groups(archive, masks, groups):
     "{group: its photos that have a mask}; a name may have no photo."

@@ -34,7 +34,7 @@ def random_student(folder):
     with torch.no_grad():
         net.segmentation_head[0].weight *= 20/Scorer(net)(x).std()
         net.segmentation_head[0].bias -= Scorer(net)(x).mean((0, 2, 3))
-    save_segmenter(folder, net, dict(names=['red', 'green', 'blue'], side=64, sure=.3))
+    save_segmenter(folder, net, dict(names=['red', 'green', 'blue'], side=64, sure=.3137))
     return folder
 
 def scene(run, path):

@@ -3,7 +3,7 @@ import {fitSize, labelsAt, peaks, resize, sureClasses, withoutAlpha} from './pix
 
 const $ = id => document.getElementById(id);
 const SHOWN = 1600;                         // pixels: the longer side of what is drawn, at most
-let about, ort, network, photo, scores, peak, labels, only = null;
+let about, ort, network, photo, scores, peak, labels, sure, only = null, turn = 0;
 const hidden = new Set();
 
 // ------------------------------------------------------------------ start
@@ -27,7 +27,8 @@ function percent(share) { return share > 0 && share < .01 ? 'under 1 %' : `${Mat
 function introduce() {
   const names = about.names.slice(1);
   $('names').textContent = names.length > 12 ? `${names.slice(0, 12).join(', ')} and ${names.length - 12} more` : names.join(', ');
-  $('sure').value = Math.round(100*about.sure);
+  sure = about.sure;                                    // the slider knows only whole per cent
+  $('sure').value = Math.round(100*sure);
   const size = about.side ? `It sees photos with a shorter side of ${about.side} pixels.` : 'It sees photos at their own size.';
   $('about').textContent = `Made by ${about.made_by} over ${about.network}; ${names.length} names. ${size}`;
   for (const card of about.supervision) {
@@ -69,19 +70,23 @@ async function open(blob) {
 
 /** Segment what can be drawn on a canvas. */
 async function look(source, width, height) {
+  const mine = ++turn;                                   // a photo that comes later takes its place
   say('Looking …');
   await new Promise(done => setTimeout(done, 30));       // let the words appear before the work begins
+  if (mine !== turn) return;
   try {
-    photo = {data: pixelsOf(source, width, height), width, height};
+    const came = {data: pixelsOf(source, width, height), width, height};
     const begun = performance.now(), [w, h] = fitSize(width, height, about.side, about.max_side);
-    const small = resize(photo, w, h);
+    const small = resize(came, w, h);
     const fed = {photo: new ort.Tensor('uint8', small.data, [1, h, w, 3])};
     const result = (await network.run(fed)).scores;
+    if (mine !== turn) return;
+    photo = came;
     scores = {data: result.data, w, h};
     peak = peaks(scores.data, about.names.length);
     drawPhoto(source);
     decide(performance.now() - begun);
-  } catch (error) { say(`The photo could not be labelled: ${error.message || error}`); }
+  } catch (error) { if (mine === turn) say(`The photo could not be labelled: ${error.message || error}`); }
 }
 
 function pixelsOf(source, width, height) {
@@ -95,7 +100,7 @@ function pixelsOf(source, width, height) {
 
 /** Labels for the present threshold, and what is written about them. */
 function decide(milliseconds) {
-  const {width: W, height: H} = photo, classes = sureClasses(peak, $('sure').value/100);
+  const {width: W, height: H} = photo, classes = sureClasses(peak, sure);
   labels = labelsAt(scores.data, {w: scores.w, h: scores.h, W, H}, classes);
   const counts = new Array(about.names.length).fill(0);
   for (const label of labels) counts[label]++;
@@ -150,7 +155,7 @@ function drawMasks() {
 
 function saySettings() {
   $('opacity-said').textContent = `${$('opacity').value} %`;
-  $('sure-said').textContent = +$('sure').value ? `from ${$('sure').value} %` : 'off';
+  $('sure-said').textContent = sure ? `from ${Math.round(100*sure)} %` : 'off';
 }
 
 // ------------------------------------------------------------------ the camera
@@ -185,7 +190,7 @@ for (const kind of ['dragover', 'dragleave', 'drop']) document.addEventListener(
   if (kind === 'drop' && network && event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
 });
 $('opacity').addEventListener('input', () => { saySettings(); $('masks').style.opacity = $('opacity').value/100; });
-$('sure').addEventListener('input', () => { saySettings(); if (scores) decide(); });
+$('sure').addEventListener('input', () => { sure = $('sure').value/100; saySettings(); if (scores) decide(); });
 $('masks').addEventListener('pointermove', event => {
   const box = $('masks').getBoundingClientRect(), canvas = $('masks');
   const x = Math.floor((event.clientX - box.left)/box.width*canvas.width);

@@ -7,8 +7,8 @@ Docs: https://namedmask.github.io/namedmask/cli.html.md"""
 # %% auto #0
 __all__ = ['Sources', 'Several', 'Needed', 'Folder', 'COMMANDS', 'split_sources', 'check_out', 'fit', 'skipped_text', 'seen_text',
            'names_seen', 'result_paths', 'predict', 'evaluate', 'naive', 'benchmark', 'table', 'ceiling', 'sheet',
-           'report', 'index', 'export', 'convert', 'import_archive', 'export_archive', 'usage', 'nearest', 'main',
-           'run_command']
+           'report', 'index', 'export', 'convert', 'export_labels', 'import_labels', 'import_archive', 'export_archive',
+           'usage', 'nearest', 'main', 'run_command']
 
 # %% ../nbs/cli.ipynb #421f1401
 import difflib, json, os, re, sys
@@ -124,12 +124,17 @@ def _tell(done, out, options, as_json):
     for kind, path in paths.items(): print(f'  {kind:10} {path}')
     print(f"  {'legend':10} {folder/'legend.json'}")
 
+def _shipped_text(names):
+    "Which segmenter it is where none was named."
+    return f"With the segmenter that comes with namedmask: {', '.join(names)}. A run's folder in front takes yours."
+
 def _what_is_there(format): return 'Labels and overlays are' if set(format) == {'png', 'overlay'} else 'Results are'
 
 # %% ../nbs/cli.ipynb #d2ab40da
 def predict(
     # The model first (a run's folder, a segmenter's, or a .safetensors file), unless --model says it; then photos,
-    # folders, .txt lists, patterns in quotes, videos, animated images, or - to read paths from standard input
+    # folders, .txt lists, patterns in quotes, videos, animated images, or - to read paths from standard input.
+    # Without a model it is the small segmenter that comes with namedmask
     sources:Annotated[str, {'opt': False, 'nargs': '+'}],
     model:str=None,         # The model, if it does not stand first
     # Where results go; files of yours in it stay as they are. - writes a JSON line for each photo to standard output
@@ -144,13 +149,15 @@ def predict(
 ):
     "Label photos: for each a label PNG with a palette and an overlay, or other formats, and a legend for all."
     from namedmask.app.options import PredictOptions
-    from namedmask.app.sources import model_and_sources
+    from namedmask.app.sources import SHIPPED, model_and_sources
     from namedmask.app.predict import predict_paths
     from namedmask.runs.run import find_segmenter
     asked = PredictOptions(**options)
     model, sources = model_and_sources(split_sources(sources), model)
-    if out == '-': return _predict_to_stdout(find_segmenter(model, device, sure), sources, device, asked, json, quiet)
-    done = predict_paths(find_segmenter(model, device, sure), sources, out, quiet=quiet, device=device, **asked)
+    segmenter = find_segmenter(model, device, sure)
+    if model == str(SHIPPED) and not quiet: print(_shipped_text(segmenter.names), file=sys.stderr)
+    if out == '-': return _predict_to_stdout(segmenter, sources, device, asked, json, quiet)
+    done = predict_paths(segmenter, sources, out, quiet=quiet, device=device, **asked)
     skipped = [(row['photo'], row['why']) for row in done['skipped']]
     if (skipped or done['summary']) and not json:
         print(skipped_text(skipped, done['summary'], where=f'{out}/legend.json'), file=sys.stderr)
@@ -401,6 +408,40 @@ def convert(
     print(f"{meta['source']['layout']}{named}: {out}")
     for card in meta['supervision']: print(f"  {card['name']} was supervised with {card['supervision']}")
 
+# %% ../nbs/cli.ipynb #73364cf4
+def export_labels(
+    run:Folder,             # The run's folder
+    out:Needed=None,        # A folder for the tool's files: new, empty or made by this command
+    to:str='label-studio',  # The tool: label-studio or cvat
+    # Photos to correct; without, archive photos on which the student and the mask that it learned from disagree most.
+    # May be given several times
+    photos:Several=None,
+    n:int=20,               # So many photos, where they are not named
+    root:str='/',           # The folder that Label Studio serves (LOCAL_FILES_DOCUMENT_ROOT)
+    quiet:bool=False,       # No progress bar
+):
+    "Photos for a labelling tool, with the student's masks to begin with."
+    check_out(out)
+    from namedmask.app.correct import export_labels
+    from namedmask.runs.run import Run
+    sent = export_labels(Run(run), out, to, split_sources(photos) or None, n, root, quiet)
+    files = 'annotations.xml and labels.json' if to == 'cvat' else 'tasks.json and config.xml'
+    print(f"{sent} photos for {to} in {out}: {files}; photos.csv says where they are. "
+          f"What you have drawn comes back with: namedmask import-labels {run} FILE")
+
+def import_labels(
+    run:Folder,             # The run's folder
+    file:Folder,            # What Label Studio (JSON) or CVAT (XML, or its zip) exported
+    photos:Several=None,    # Where photos are that were not exported from this run; may be given several times
+    everything:bool=False,  # Also photos that came back exactly as they went out
+):
+    "Corrected photos into a run: the same `namedmask fit` then trains a student that learns from them, too."
+    from namedmask.app.correct import import_labels
+    from namedmask.runs.run import Run
+    done = import_labels(Run(run), file, split_sources(photos) or None, everything)
+    if done.skipped: print(skipped_text(done.skipped), file=sys.stderr)
+    print(f'{done} Now the same `namedmask fit` trains a student that learns from them.')
+
 # %% ../nbs/cli.ipynb #4bf490e8
 def _names_of(names, benchmark):
     "The names that are given, or those of a benchmark."
@@ -461,7 +502,7 @@ def export_archive(
 
 # %% ../nbs/cli.ipynb #131ea9ef
 _FUNCTIONS = (fit, predict, evaluate, naive, benchmark, table, ceiling, sheet, report, index, convert, export,
-              import_archive, export_archive)
+              export_labels, import_labels, import_archive, export_archive)
 COMMANDS = {f.__name__.replace('_', '-'): f for f in _FUNCTIONS}
 
 def usage()->str:

@@ -23,6 +23,7 @@ from ..runs.report import latest
 from ..runs.run import Run, find_segmenter
 from ..teachers.cards import SUPERVISION
 from .formats import areas
+from .sources import SHIPPED
 
 # %% ../../nbs/app/predictor.ipynb #50f31fa7
 @dataclass(frozen=True, eq=False)
@@ -152,9 +153,10 @@ def _teachers_part(cards):
     return (f"The strongest supervision that went into any model used: **{strongest}**.\n\n"
             + _table(('model', 'part', 'supervised with', 'licence', 'source'), rows))
 
-def _archive_part(counts):
+def _archive_part(counts, photos):
     if not counts: return "How many photos each name was learned from is not known."
-    return _table(('name', 'photos found for it, without labels'), counts.items())
+    table = _table(('name', 'photos found for it, without labels'), counts.items())
+    return f'{photos}\n\n{table}' if photos else table
 
 def _metrics_part(metrics, estimate):
     parts = [_metric_text(m) for m in metrics] or ["It has not been scored on labelled photos."]
@@ -248,7 +250,7 @@ def model_card(
     return _CARD.format(
         title=_cell(', '.join(meta['names'][:6]) + (', …' if len(meta['names']) > 6 else '')),
         made=_made(about), names=_cell(', '.join(meta['names'])),
-        teachers=_teachers_part(meta.get('supervision') or []), archive=_archive_part(about.get('archive') or {}),
+        teachers=_teachers_part(meta.get('supervision') or []), archive=_archive_part(about.get('archive') or {}, about.get('photos')),
         metrics=_metrics_part(about.get('metrics') or [], about.get('estimate') or {}),
         false_names=_false_names_part(about.get('false_names')), limits=limits)
 
@@ -276,7 +278,7 @@ def _is_metric(m):
 def _about_in(folder):
     "What the card of a segmenter's folder was made from."
     about = read_json(Path(folder)/'card.json', {}, dict) if Path(folder).is_dir() else {}
-    kinds = dict(archive=dict, metrics=list, false_names=(dict, type(None)), estimate=dict)
+    kinds = dict(archive=dict, metrics=list, false_names=(dict, type(None)), estimate=dict, photos=str)
     odd = [k for k, kind in kinds.items() if k in about and not isinstance(about[k], kind)]
     if not odd and not all(_is_metric(m) for m in about.get('metrics', ())): odd = ['metrics']
     if odd: raise NamedMaskError(f"{folder}/card.json is damaged ({odd[0]!r}): restore it from a copy, or delete it.")
@@ -285,12 +287,15 @@ def _about_in(folder):
 # %% ../../nbs/app/predictor.ipynb #6cd5771b
 @patch(cls_method=True)
 def from_pretrained(cls:Predictor,
-    source,            # A run's folder, one of `save_pretrained`, a .safetensors file, or 'user/name' on the hub
+    # A run's folder, one of `save_pretrained`, a .safetensors file, or 'user/name' on the hub; None: the segmenter
+    # that comes with the package
+    source=None,
     device='auto',     # Where it runs: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps
     sure:float=None,   # The probability that a name must reach somewhere in a photo; by default what the model says
     revision:str=None, # Of a model on the hub: a branch, tag or commit
     )->Predictor:
     "Open a trained segmenter; a source that has none is a `NamedMaskError`."
+    if source is None: source = SHIPPED
     if not os.path.exists(source) and _HUB_ID.fullmatch(str(source)): source = _fetched(str(source), revision)
     source = Path(source)
     segmenter = find_segmenter(source, device, sure)
@@ -299,14 +304,15 @@ def from_pretrained(cls:Predictor,
 
 @patch
 def save_pretrained(self:Predictor,
-    folder, # New, empty or ours; anything else is a `NamedMaskError`
+    folder,          # New, empty or ours; anything else is a `NamedMaskError`
+    half:bool=False, # Weights of 16 bits: half the size, and the same labels but for a few pixels
     )->Path: # The folder
     "Write weights, settings, facts and the model card."
     folder = Path(folder)
     if any((folder/name).exists() for name in ('run.json', 'stage.json')):
         raise NamedMaskError(f"{folder} holds a run: give the model a folder of its own.")
     with locked(folder):
-        save_segmenter(folder, self.segmenter.model, self.segmenter.meta)
+        save_segmenter(folder, self.segmenter.model, self.segmenter.meta, half)
         write_json(folder/'card.json', self.about)
         write_text(folder/'README.md', model_card(self.segmenter.meta, self.about))
     return folder

@@ -78,6 +78,9 @@ class OtherPhotos:
     # Photos that show no name, with an empty mask each in the store, where they are to have a share of their own
     nothing:tuple=()
     nothing_share:float=.2  # The part of the other samples that is taken from these, however many they are
+    # Photos that somebody has labelled (`corrections.Corrections`), as `labelled`
+    corrected:object=None
+    corrected_share:float=.2 # The part of all samples that is taken from these, however few they are
 
 # %% ../../nbs/models/batches.ipynb #e99fce18
 class ArchiveDataset:
@@ -101,7 +104,7 @@ class ArchiveDataset:
         flip, cache = more.pop('flip', .5), more.pop('cache', 0)
         samples, others = divided(more, Samples, OtherPhotos)
         how, self.others = Samples(**samples), OtherPhotos(**others)
-        self.labelled, self.nothing = self.others.labelled, list(self.others.nothing)
+        self.nothing = list(self.others.nothing)
         self.entries = [entry for entry in entries if entry.sha in masks]
         if not self.entries:
             raise NamedMaskError("There is no photo with a mask to train on: "
@@ -112,8 +115,8 @@ class ArchiveDataset:
         self.crop, self.scale, self.side, self.as_released = how.crop, how.scale, own_side(how.side), how.as_released
         decoded_side = None if how.side == 'native' else self.side or WORK_SIDE
         self.pictures = PhotoCache(masks, decoded_side, cache)
-        if self.labelled is not None:
-            self.labelled_pictures = PhotoCache(self.labelled, decoded_side, cache//2)
+        self.mapped = {what: PhotoCache(photos, decoded_side, cache//2) for what in ('corrected', 'labelled')
+                       if (photos := getattr(self.others, what)) is not None}     # those that have label maps
 
     def __len__(self): return self.n
     def new_empty(self): return PhotosToLabel([], self.side)     # what fastai keeps in an exported learner
@@ -133,7 +136,8 @@ class ArchiveDataset:
 @patch
 def draw(self:ArchiveDataset, rng):
     "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
-    if self.labelled is not None and rng.random() < self.others.share: return self.draw_labelled(rng)
+    for what, share in (('corrected', self.others.corrected_share), ('labelled', self.others.share)):
+        if what in self.mapped and rng.random() < share: return self.draw_labelled(rng, what)
     entry = self.next_photo(rng)
     size, right, down, mirror = rng.random(4)
     im, soft = self.pictures(entry)
@@ -160,12 +164,12 @@ def scale_of(self:ArchiveDataset, im, size):
 
 # %% ../../nbs/models/batches.ipynb #68afa2bb
 @patch
-def draw_labelled(self:ArchiveDataset, rng):
-    "One try, of a photo with a label map."
-    photos = self.others.labelled.photos
+def draw_labelled(self:ArchiveDataset, rng, what):
+    "One try, of a photo with a label map. `what`: labelled or corrected."
+    photos = getattr(self.others, what).photos
     entry = photos[rng.integers(len(photos))]
     size, right, down, mirror = rng.random(4)
-    im, labels = self.labelled_pictures(entry)
+    im, labels = self.mapped[what](entry)
     x, labels, padding = random_resized_crop(im, labels, self.crop, self.scale_of(im, size), (right, down),
                                              mirror < self.flip, mask_filter=Image.NEAREST)
     y = labels.astype(label_type(self.ignore_index))

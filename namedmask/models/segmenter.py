@@ -113,6 +113,7 @@ def save_segmenter(
     # JSON: 'names' (without background), 'side' (working size or None),
     # 'supervision' (list of `TeacherCard.as_dict()`), anything more
     meta:dict,
+    half:bool=False, # Weights of 16 bits: half the size, and the same labels but for a few pixels
 )->Segmenter:
     "Write `model.safetensors` and `segmenter.json`."
     from safetensors.torch import save_file
@@ -122,6 +123,7 @@ def save_segmenter(
     folder = Path(folder)
     meta = {'format': 1, 'supervision': [], **meta, 'side': own_side(meta.get('side')), 'model': model.spec}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     with atomic_path(folder/'model.safetensors') as tmp: save_file(state, tmp)
     write_json(folder/'segmenter.json', meta)
     return Segmenter(model, meta)

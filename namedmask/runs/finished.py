@@ -90,7 +90,8 @@ def _answer(out, asked, defaults, report, quiet):
     if defaults == 'new' and record.get('revision', 1) < REVISION: return
     if report and not all(_is_newer(page, out/f) for f in ('run.json', 'results.jsonl')): return
     made = record.get('stages', {})
-    try: present = {**_state(asked), 'stages': {stage: folder_state(out/stage) for stage in STAGES if stage in made}}
+    counted = [*(stage for stage in STAGES if stage in made), 'corrections']
+    try: present = {**_state(asked), 'stages': {name: folder_state(out/name) for name in counted}}
     except NamedMaskError: return
     has_changed = any(state.get(what) != value for what, value in present.items())
     if has_changed or not _are_texts(state.get('said')): return

@@ -20,7 +20,7 @@ from ..stages.diversity import ImageEmbedder
 from ..stages.build import build_archive
 from .report import clock, write_report
 from .record import STAGES, read_run
-from .run import Run, _groups, _is_present, read_stage
+from .run import Run, _groups, _is_present, corrections_in, read_stage
 from .checks import _torch_device, callbacks_of, check_callbacks, check_given, check_output
 from .detectors import _saliency_before, choose_saliency, make_detector
 from .settings import FitOptions, FitSettings, defaults_of, revision_of, run_settings, versions
@@ -80,6 +80,7 @@ class _Steps:
         if self.state: self.state['stages'][name] = folder_state(self.out/name)
 
     def finish(self):
+        if self.state: self.state['stages']['corrections'] = folder_state(self.out/'corrections')
         state = {'state': {**self.state, 'said': self.said}} if self.state else {}
         self.save(finished=time.strftime('%Y-%m-%d %H:%M:%S'), **state)
 
@@ -195,12 +196,14 @@ def _expert_stage(step, teachers, archive, masks, parallel):
 # %% ../../nbs/runs/pipeline.ipynb #ae7b5786
 def _student_stage(step, archive, nothing, masks, init, cards):
     from namedmask.stages.distil import distil
-    settings, asked = step.settings['student'], step.settings['sure']
+    settings, asked, corrected = step.settings['student'], step.settings['sure'], corrections_in(step.out, archive.names)
     def taught(stage, labelled=None, sure=0.):
         def work():
             return distil(archive, masks, settings, init, step.out/stage, sure=sure, cards=cards, nothing=nothing,
-                          labelled=labelled, **step.how(stage))
-        def tell(student): return f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations"
+                          labelled=labelled, corrected=corrected, **step.how(stage))
+        def tell(student):
+            told = f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations"
+            return f'{told}, {len(corrected)} corrected photos' if corrected else told
         return step(stage, work, tell)
     labelled = _labels_stage(step, taught('first'), archive, nothing) if step.settings['unlabelled'] else None
     student = taught('student', labelled, asked)

@@ -115,12 +115,12 @@ def student_dls(
     seed:int=0,
     start:int=0,    # First batch: where an interrupted training continues
     ignore_index:int=None, # The label that the loss ignores; `ignore_for` the number of names without
-    **more,         # Of `OtherPhotos`: nothing, labelled; of `Ctx`: device, workers
+    **more,         # Of `OtherPhotos`: nothing, labelled, corrected; of `Ctx`: device, workers
 ):
     "fastai `DataLoaders` for a student: samples of all archives and of the photos of nothing, with objects pasted in."
     how, ids = Student.of(settings), class_ids(archive.names)
     others, work = divided(more, OtherPhotos, Ctx)
-    nothing, labelled = others.get('nothing', ()), others.get('labelled')
+    nothing = others.pop('nothing', ())
     device, workers = work.get('device'), work.get('workers')
     if workers is None: workers = read_workers(device)
     photos, apart = list(archive.kept()), dict(nothing=tuple(nothing), nothing_share=how.nothing_share)
@@ -131,7 +131,7 @@ def student_dls(
     return training_dls(photos, masks, lambda photo: ids.get(photo.name, 0), n_iters=how.iterations, seed=seed,
                         start=start, names=['background', *ids], norm=encoder_norm(how.encoder), band=how.band,
                         ignore_index=ignore_index, batch_tfms=(paste,), device=device, workers=workers,
-                        labelled=labelled, **apart, **how.only(Samples))
+                        **others, **apart, **how.only(Samples))
 
 # %% ../../nbs/12_stages.distil.ipynb #63817991
 def _split_init(init):
@@ -152,14 +152,14 @@ def student_stage(
     folder,   # The stage's folder
     seed:int=0,
     cards=None, # As for `distil`
-    **others, # nothing and labelled, as for `distil`
+    **others, # nothing, labelled and corrected, as for `distil`
 )->Stage:
     "The stage of a student, with the key that says what its weights depend on."
     others = OtherPhotos(**others)
     (state, card), cards = _split_init(init), _ledger(archive, masks, cards)
     settings, shas = Student.of(settings), [photo.sha for photo in archive.kept()]
     more = {'nothing': settings_key([photo.sha for photo in others.nothing])} if others.nothing else {}
-    if others.labelled is not None: more['labelled'] = others.labelled
+    more |= {what: made for what in ('labelled', 'corrected') if (made := getattr(others, what)) is not None}
     return Stage.of(folder, 'distillation', 2, student=settings, seed=seed, names=list(class_ids(archive.names)),
                     archive=archive, masks=masks.key(shas), init=weights_key(state) or None,
                     cards=settings_key([*map(_as_dict, cards), card]), **more, before=_older(settings))
@@ -175,7 +175,7 @@ class Lesson:
     "What a student learns from."
     archive:object     # `Archive`
     masks:object       # `MaskStore`
-    others:OtherPhotos # nothing and labelled
+    others:OtherPhotos # nothing, labelled and corrected
     cards:list         # Of the teachers before, as dictionaries
 
 def _student_job(ctx, stage, lesson, settings, init):
@@ -183,7 +183,7 @@ def _student_job(ctx, stage, lesson, settings, init):
     (state, card), names = _split_init(init), list(class_ids(lesson.archive.names))
     model = build_network(settings, len(names) + 1, state, ctx.seed)
     dls = partial(student_dls, lesson.archive, lesson.masks, settings, ctx.seed, device=ctx.device, workers=ctx.workers,
-                  nothing=lesson.others.nothing, labelled=lesson.others.labelled)
+                  nothing=lesson.others.nothing, labelled=lesson.others.labelled, corrected=lesson.others.corrected)
     def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
     def save():
         ledger = [*lesson.cards, *([card] if card else [])]
@@ -191,7 +191,8 @@ def _student_job(ctx, stage, lesson, settings, init):
                                                student=settings.as_dict(), seed=ctx.seed, key=stage.key))
     def result(losses):
         counts = dict(nothing=len(lesson.others.nothing)) if lesson.others.nothing else {}
-        if lesson.others.labelled is not None: counts['labelled'] = len(lesson.others.labelled.photos)
+        for what in ('labelled', 'corrected'):
+            if made := getattr(lesson.others, what): counts[what] = len(made.photos)
         last = losses[-20:]
         return dict(iterations=settings.iterations, photos=len(lesson.archive.kept()), **counts,
                     loss=round(float(sum(last)/len(last)), 5))
@@ -212,6 +213,7 @@ def distil(
     sure:float=0.,
     # nothing: photos that show none of the names (`nothing.find_nothing`), background as a whole.
     # labelled: photos that an earlier student has labelled (`unlabelled.label_photos`), half of the samples.
+    # corrected: photos that somebody has labelled (`corrections.Corrections`), a fifth of the samples.
     # cards: `TeacherCard`s of the teachers before; those that lie with archive and masks without.
     # Of `Ctx`: quiet, every_s, workers, device, callbacks
     **more,
@@ -223,7 +225,7 @@ def distil(
     others = OtherPhotos(**{**others, 'nothing': tuple(others.get('nothing', ()))})
     ctx = Ctx.of(folder, seed=seed, **how)
     stage = student_stage(archive, masks, settings, init, ctx.folder, seed, cards, nothing=others.nothing,
-                          labelled=others.labelled)
+                          labelled=others.labelled, corrected=others.corrected)
     lesson = Lesson(archive, masks, others, [*map(_as_dict, cards)])
     train_stage(ctx, stage, 'segmenter.json', partial(_student_job, ctx, stage, lesson, settings, init))
     return _asking(load_segmenter(stage.folder, ctx.device), stage.folder, archive, sure)

@@ -7,8 +7,8 @@ Docs: https://namedmask.github.io/namedmask/cli.html.md"""
 # %% auto #0
 __all__ = ['Sources', 'Several', 'Needed', 'Folder', 'COMMANDS', 'split_sources', 'check_out', 'fit', 'skipped_text', 'seen_text',
            'names_seen', 'result_paths', 'predict', 'evaluate', 'naive', 'benchmark', 'table', 'ceiling', 'sheet',
-           'report', 'index', 'export', 'convert', 'export_labels', 'import_labels', 'import_archive', 'export_archive',
-           'usage', 'nearest', 'main', 'run_command']
+           'report', 'index', 'export', 'convert', 'add_name', 'drop_name', 'merge', 'export_labels', 'import_labels',
+           'import_archive', 'export_archive', 'usage', 'nearest', 'main', 'run_command']
 
 # %% ../nbs/cli.ipynb #421f1401
 import difflib, json, os, re, sys
@@ -408,6 +408,41 @@ def convert(
     print(f"{meta['source']['layout']}{named}: {out}")
     for card in meta['supervision']: print(f"  {card['name']} was supervised with {card['supervision']}")
 
+# %% ../nbs/cli.ipynb #e327bddb
+def _grown(run, change, text, device, quiet):
+    "A run with other names, and a line on what it has now."
+    from namedmask.runs import grow
+    from namedmask.runs.run import Run
+    done = grow.grow(Run(run), getattr(grow, change), text, device=device, quiet=quiet)
+    print(f"{run} has the names {', '.join(done.segmenter.names)} now.")
+
+def add_name(
+    run:Folder,             # The run's folder
+    name:Folder,            # "zebra", or in other words "zebra=zebra|striped horse"; several with commas between them
+    device:str='auto',      # Where networks are trained: auto (a GPU where there is one), cpu, cuda or mps
+    quiet:bool=False,       # Say nothing on the way
+):
+    "One more name for a run: its student goes on from the one that is there, for a quarter of its steps."
+    _grown(run, 'added', name, device, quiet)
+
+def drop_name(
+    run:Folder,             # The run's folder
+    name:Folder,            # A name of the run; several with commas between them
+    device:str='auto',      # Where networks are trained: auto (a GPU where there is one), cpu, cuda or mps
+    quiet:bool=False,       # Say nothing on the way
+):
+    "One name less for a run: its student goes on from the one that is there, for a quarter of its steps."
+    _grown(run, 'dropped', name, device, quiet)
+
+def merge(
+    run:Folder,             # The run's folder
+    names:Folder,           # "dog,wolf=canine": the names, and what they are called together
+    device:str='auto',      # Where networks are trained: auto (a GPU where there is one), cpu, cuda or mps
+    quiet:bool=False,       # Say nothing on the way
+):
+    "Two names of a run, or more, become one: its student goes on from the one that is there."
+    _grown(run, 'merged', names, device, quiet)
+
 # %% ../nbs/cli.ipynb #73364cf4
 def export_labels(
     run:Folder,             # The run's folder
@@ -502,7 +537,7 @@ def export_archive(
 
 # %% ../nbs/cli.ipynb #131ea9ef
 _FUNCTIONS = (fit, predict, evaluate, naive, benchmark, table, ceiling, sheet, report, index, convert, export,
-              export_labels, import_labels, import_archive, export_archive)
+              export_labels, import_labels, add_name, drop_name, merge, import_archive, export_archive)
 COMMANDS = {f.__name__.replace('_', '-'): f for f in _FUNCTIONS}
 
 def usage()->str:

@@ -196,11 +196,12 @@ def _expert_stage(step, teachers, archive, masks, parallel):
 # %% ../../nbs/runs/pipeline.ipynb #ae7b5786
 def _student_stage(step, archive, nothing, masks, init, cards):
     from namedmask.stages.distil import distil
-    settings, asked, corrected = step.settings['student'], step.settings['sure'], corrections_in(step.out, archive.names)
+    asked, corrected = step.settings['sure'], corrections_in(step.out, archive.names)
+    settings, start = _training_of(step)
     def taught(stage, labelled=None, sure=0.):
         def work():
-            return distil(archive, masks, settings, init, step.out/stage, sure=sure, cards=cards, nothing=nothing,
-                          labelled=labelled, corrected=corrected, **step.how(stage))
+            return distil(archive, masks, settings, init, step.out/stage, sure=sure, start=start, cards=cards,
+                          nothing=nothing, labelled=labelled, corrected=corrected, **step.how(stage))
         def tell(student):
             told = f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations"
             return f'{told}, {len(corrected)} corrected photos' if corrected else told
@@ -213,6 +214,13 @@ def _student_stage(step, archive, nothing, masks, init, cards):
                   f"but the student is not that sure of its own archive photos: {sure:.2g} is asked; "
                   "more iterations make it surer.")
     return student
+
+def _training_of(step):
+    "(settings of the student's training, what it goes on from or None)."
+    from namedmask.models.carry_over import Start
+    grown = step.settings.get('grown')
+    if not grown: return step.settings['student'], None
+    return {**step.settings['student'], 'iterations': grown['iterations']}, Start(step.out/'before', grown['rows'])
 
 def _labels_stage(step, first, archive, nothing):
     "The first student labels the photos that nobody has labelled."
@@ -263,6 +271,7 @@ class _Request:
     teachers:object
     options:FitOptions
     cbs:object        # Callbacks, or a function of a stage's name that gives them
+    grown:dict=None   # What the student goes on from (`grow.grow`)
 
 # %% ../../nbs/runs/pipeline.ipynb #13a00042
 def _completed(request, revision):
@@ -342,6 +351,7 @@ def _fit(request, asked):
     before = read_run(out)
     revision, notes = revision_of(before, options.defaults)
     settings, teachers, saliency, more = _completed(request, revision)
+    if request.grown: settings['grown'] = request.grown
     if settings['experts']: experts_at_once(1, settings['experts'], options.parallel)
     categories = parse_names(settings['names'])
     check_output(out, 200_000_000 + 100_000*settings['n']*len(categories))

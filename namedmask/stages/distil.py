@@ -152,6 +152,7 @@ def student_stage(
     folder,   # The stage's folder
     seed:int=0,
     cards=None, # As for `distil`
+    start=None, # As for `distil`
     **others, # nothing, labelled and corrected, as for `distil`
 )->Stage:
     "The stage of a student, with the key that says what its weights depend on."
@@ -160,6 +161,7 @@ def student_stage(
     settings, shas = Student.of(settings), [photo.sha for photo in archive.kept()]
     more = {'nothing': settings_key([photo.sha for photo in others.nothing])} if others.nothing else {}
     more |= {what: made for what in ('labelled', 'corrected') if (made := getattr(others, what)) is not None}
+    if start: more['start'] = start
     return Stage.of(folder, 'distillation', 2, student=settings, seed=seed, names=list(class_ids(archive.names)),
                     archive=archive, masks=masks.key(shas), init=weights_key(state) or None,
                     cards=settings_key([*map(_as_dict, cards), card]), **more, before=_older(settings))
@@ -178,10 +180,11 @@ class Lesson:
     others:OtherPhotos # nothing, labelled and corrected
     cards:list         # Of the teachers before, as dictionaries
 
-def _student_job(ctx, stage, lesson, settings, init):
+def _student_job(ctx, stage, lesson, settings, init, start=None):
     "The network of a student, its loss and its samples."
     (state, card), names = _split_init(init), list(class_ids(lesson.archive.names))
     model = build_network(settings, len(names) + 1, state, ctx.seed)
+    if start: start.begin(model, names)
     dls = partial(student_dls, lesson.archive, lesson.masks, settings, ctx.seed, device=ctx.device, workers=ctx.workers,
                   nothing=lesson.others.nothing, labelled=lesson.others.labelled, corrected=lesson.others.corrected)
     def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
@@ -211,6 +214,8 @@ def distil(
     # The probability that a name must reach somewhere in a photo (`infer.keep_sure`), but no more than
     # nine of ten archive photos reach for their own; the training does not depend on it
     sure:float=0.,
+    # The student that the training goes on from (`carry_over.Start`); None: it begins with `init`
+    start=None,
     # nothing: photos that show none of the names (`nothing.find_nothing`), background as a whole.
     # labelled: photos that an earlier student has labelled (`unlabelled.label_photos`), half of the samples.
     # corrected: photos that somebody has labelled (`corrections.Corrections`), a fifth of the samples.
@@ -225,9 +230,9 @@ def distil(
     others = OtherPhotos(**{**others, 'nothing': tuple(others.get('nothing', ()))})
     ctx = Ctx.of(folder, seed=seed, **how)
     stage = student_stage(archive, masks, settings, init, ctx.folder, seed, cards, nothing=others.nothing,
-                          labelled=others.labelled, corrected=others.corrected)
+                          labelled=others.labelled, corrected=others.corrected, start=start)
     lesson = Lesson(archive, masks, others, [*map(_as_dict, cards)])
-    train_stage(ctx, stage, 'segmenter.json', partial(_student_job, ctx, stage, lesson, settings, init))
+    train_stage(ctx, stage, 'segmenter.json', partial(_student_job, ctx, stage, lesson, settings, init, start))
     return _asking(load_segmenter(stage.folder, ctx.device), stage.folder, archive, sure)
 
 # %% ../../nbs/12_stages.distil.ipynb #22b1005a

@@ -22,7 +22,7 @@ const htmlFiles = folder => fs.readdirSync(folder, { withFileTypes: true }).flat
 })
 
 const SHOWN = ['index.html', '06_stages.spectral.html', '12_stages.distil.html', 'gallery.html', 'commands.html',
-  'instructor.html', 'supervision.html', 'results.html', 'reference/index.html',
+  'instructor.html', 'supervision.html', 'results.html', 'exam.html', 'reference/index.html',
   'reference/namedmask.stages.archive.html', 'rooms/index.html', 'app/prediction_explorer.html']
 const VIEWS = {
   wide: { width: 1280, height: 900 },

@@ -162,6 +162,9 @@ def student_stage(
     more = {'nothing': settings_key([photo.sha for photo in others.nothing])} if others.nothing else {}
     more |= {what: made for what in ('labelled', 'corrected') if (made := getattr(others, what)) is not None}
     if start: more['start'] = start
+    usual = OtherPhotos()
+    more |= {what: getattr(others, what) for what in ('share', 'corrected_share')
+             if getattr(others, what) != getattr(usual, what)}
     return Stage.of(folder, 'distillation', 2, student=settings, seed=seed, names=list(class_ids(archive.names)),
                     archive=archive, masks=masks.key(shas), init=weights_key(state) or None,
                     cards=settings_key([*map(_as_dict, cards), card]), **more, before=_older(settings))

@@ -81,7 +81,7 @@ def growing(photos, settings, test, out):
     start = time.time(); run = fit(photos, ','.join(others), out/'grown', **settings); whole = time.time() - start
     found = dict(others_before=miou(run.segmenter, test, others), student_seconds=run.stage('student')['seconds'], fit_seconds=round(whole, 1))
     start = time.time(); run = grow(run, added, last, quiet=True, report=False)
-    found.update(added=miou(run.segmenter, test, others), added_name=round(scores(run.segmenter, test, [last])[last], 4), added_seconds=round(time.time() - start, 1))
+    found.update(added=miou(run.segmenter, test, others), added_name=round(scores(run.segmenter, test, [last])[last], 4), added_seconds=round(time.time() - start, 1), added_student_seconds=run.stage('student')['seconds'])
     fresh = fit(photos, ','.join(NAMES), out/'fresh', **settings)
     found.update(fresh=miou(fresh.segmenter, test, others), fresh_name=round(scores(fresh.segmenter, test, [last])[last], 4))
     start = time.time(); run = grow(run, dropped, last, quiet=True, report=False)

@@ -9,6 +9,7 @@ from namedmask.core import NamedMaskError
 
 pytest.importorskip('onnx'); pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')
 from namedmask.app import export as ex, web_page as web             # noqa: E402
+from namedmask.app.deployed import with_fixed_padding               # noqa: E402
 from namedmask.models.infer import Scorer                           # noqa: E402
 
 SHAPES = ((64, 85), (96, 64), (81, 65), (17, 31))                   # (W, H): upright, broad, odd, small
@@ -198,8 +199,8 @@ def test_a_fixed_padding_changes_nothing(encoder):
     import torch
     from namedmask.models.deeplab import deeplabv3plus
     net, x = deeplabv3plus(encoder, 3, channels=16).eval(), torch.randn(1, 3, 48, 80)
-    with torch.no_grad(): torch.testing.assert_close(ex.with_fixed_padding(net)(x), net(x))
-    assert not [m for m in ex.with_fixed_padding(net).modules() if type(m).__name__.endswith('Same')]
+    with torch.no_grad(): torch.testing.assert_close(with_fixed_padding(net)(x), net(x))
+    assert not [m for m in with_fixed_padding(net).modules() if type(m).__name__.endswith('Same')]
 
 # ---------------------------------------------------------------- the page
 

@@ -892,7 +892,7 @@ def test_the_model_stands_first_or_is_named(model, two, tmp_path, capsys, monkey
     said = capsys.readouterr().out
     assert '1 photo, 1 of them new' in said and (tmp_path/'predictions'/'coco.json').exists()
     for path in ('predictions/labels/a.png', 'predictions/coco.json', 'predictions/areas.csv'): assert path in said and (tmp_path/path).exists()
-    for wrong, words in ([model], 'no photo is named'), (['in/a.png'], 'no model'), (['in'], 'no model'), (['nowhere', 'in'], 'no run'):
+    for wrong, words in ([model], 'no photo is named'), (['nowhere', 'in'], 'no run, segmenter, photo or folder nowhere'):
         assert cli.main(['predict', *wrong]) == 2 and words in capsys.readouterr().err
 
 def test_json_on_standard_output(model, two, tmp_path, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 "A trained segmenter for programs: what goes in, what comes back, from any thread; a folder and a card to pass on."
 from concurrent.futures import ThreadPoolExecutor
+import json
 import numpy as np, pytest, torch
 from PIL import Image
 import helpers
@@ -209,3 +210,34 @@ def test_to_the_hub_and_from_it(predictor, im, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', snapshot_download)
     assert predictor.push_to_hub('me/toys') == 'https://hub/me/toys' and set(hub['me/toys']) == set(FILES)
     assert np.array_equal(Predictor.from_pretrained('me/toys')(im).labels, predictor(im).labels)
+
+# ---------------------------------------------------------------- the one that comes with the package
+
+def test_the_shipped_segmenter(tmp_path, capsys, monkeypatch):
+    "No model is named: a cat is a cat, a cup is nothing; the wheel has the files, and they are small."
+    from importlib.resources import files
+    from skimage import data
+    from namedmask import cli
+    from namedmask.app.sources import SHIPPED
+    assert sum((SHIPPED/name).stat().st_size for name in FILES) < 12e6 and "'assets/segmenter/*'" in (helpers.ROOT/'setup.py').read_text()
+    assert sorted(p.name for p in SHIPPED.iterdir()) == sorted(FILES)
+    predictor = Predictor.from_pretrained(device='cpu')
+    assert predictor.names == ('background', 'cat', 'cow', 'dog', 'horse', 'person', 'sheep')
+    cat, cup = Image.fromarray(data.chelsea()), Image.fromarray(data.coffee())
+    assert list(predictor(cat).found()) == ['cat'] and .2 < predictor(cat).mask('cat').mean() < .9 and predictor(cup).found() == {}
+    card = (SHIPPED/'README.md').read_text()
+    for words in ('supervised with', 'research use', 'photos of things, plants and places', 'One seed', 'mean IoU'): assert words in card, words
+    monkeypatch.chdir(tmp_path)
+    cat.save('cat.jpg')
+    assert cli.main(['predict', 'cat.jpg', '--device', 'cpu']) == 0
+    said = capsys.readouterr()
+    assert 'comes with namedmask: cat, cow' in said.err and 'cat (' in said.out and 'predictions/overlays/cat.jpg' in said.out and (tmp_path/'predictions'/'overlays'/'cat.jpg').exists()
+    assert cli.main(['predict', '*.jpg', '--out', '-', '--quiet']) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert list(line['names']) == ['cat']
+
+def test_half_the_bits_give_nearly_the_same_labels(predictor, im, tmp_path):
+    whole, half = predictor.save_pretrained(tmp_path/'whole'), predictor.save_pretrained(tmp_path/'half', half=True)
+    sizes = [(folder/'model.safetensors').stat().st_size for folder in (whole, half)]
+    assert .45 < sizes[1]/sizes[0] < .6
+    assert (Predictor.from_pretrained(half)(im).labels == predictor(im).labels).mean() > .99

@@ -152,11 +152,10 @@ def student_stage(
     folder,   # The stage's folder
     seed:int=0,
     cards=None, # As for `distil`
-    start=None, # As for `distil`
-    **others, # nothing, labelled and corrected, as for `distil`
+    **others, # start, nothing, labelled and corrected, as for `distil`
 )->Stage:
     "The stage of a student, with the key that says what its weights depend on."
-    others = OtherPhotos(**others)
+    start, others = others.pop('start', None), OtherPhotos(**others)
     (state, card), cards = _split_init(init), _ledger(archive, masks, cards)
     settings, shas = Student.of(settings), [photo.sha for photo in archive.kept()]
     more = {'nothing': settings_key([photo.sha for photo in others.nothing])} if others.nothing else {}
@@ -217,18 +216,17 @@ def distil(
     # The probability that a name must reach somewhere in a photo (`infer.keep_sure`), but no more than
     # nine of ten archive photos reach for their own; the training does not depend on it
     sure:float=0.,
-    # The student that the training goes on from (`carry_over.Start`); None: it begins with `init`
-    start=None,
     # nothing: photos that show none of the names (`nothing.find_nothing`), background as a whole.
     # labelled: photos that an earlier student has labelled (`unlabelled.label_photos`), half of the samples.
     # corrected: photos that somebody has labelled (`corrections.Corrections`), a fifth of the samples.
+    # start: the student that the training goes on from (`carry_over.Start`), in place of `init`.
     # cards: `TeacherCard`s of the teachers before; those that lie with archive and masks without.
     # Of `Ctx`: quiet, every_s, workers, device, callbacks
     **more,
 )->Segmenter:
     "Train a student on all archives (NamedMask, section 3.3), or continue, or load the one that is there."
     settings, seed = Student.of(settings), check_seed(seed)
-    cards = _ledger(archive, masks, more.pop('cards', None))
+    cards, start = _ledger(archive, masks, more.pop('cards', None)), more.pop('start', None)
     others, how = divided(more, OtherPhotos, Ctx)
     others = OtherPhotos(**{**others, 'nothing': tuple(others.get('nothing', ()))})
     ctx = Ctx.of(folder, seed=seed, **how)

@@ -38,11 +38,10 @@ def miou(segmenter, scenes, names): return round(float(np.mean(list(scores(segme
 def corrected_by_truth(run, paths, labels_of):
     "Ten photos put right: {path: labels over the run's names}."
     from namedmask.core import locked
-    from namedmask.mini.world import WORLD_NAMES
     from namedmask.stages.corrections import Corrected, add_corrections
     names = list(run.settings['names'])
     table = np.full(256, 0, np.uint8)               # what has no name in the run is background to its annotator
-    for i, name in enumerate(names, 1): table[WORLD_NAMES.index(name) + 1] = i
+    for i, name in enumerate(names, 1): table[NAMES.index(name) + 1] = i      # a written world counts in the order of its names
     with locked(run.folder), locked(run.folder/'corrections'):
         return add_corrections(run.folder/'corrections', [Corrected(path, table[labels_of(path)], names) for path in paths], names)
 

@@ -188,7 +188,8 @@ def _student_job(ctx, stage, lesson, settings, init, start=None):
     model = build_network(settings, len(names) + 1, state, ctx.seed)
     if start: start.begin(model, names)
     dls = partial(student_dls, lesson.archive, lesson.masks, settings, ctx.seed, device=ctx.device, workers=ctx.workers,
-                  nothing=lesson.others.nothing, labelled=lesson.others.labelled, corrected=lesson.others.corrected)
+                  **{what: getattr(lesson.others, what)
+                     for what in ('nothing', 'labelled', 'share', 'corrected', 'corrected_share')})
     def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
     def save():
         ledger = [*lesson.cards, *([card] if card else [])]

@@ -57,6 +57,12 @@ async function keys(page, tell, count) {
   if (shots) await page.waitForTimeout(900).then(() => page.screenshot({ path: path.join(shots, 'overview.png') }))
   await page.keyboard.press('Escape')
   if (await page.evaluate(() => Reveal.isOverview())) tell('Escape does not leave the overview')
+  for (let i = 0; i < 2; i++) await page.keyboard.press('ArrowRight')
+  const [speaker] = await Promise.all([page.waitForEvent('popup'), page.keyboard.press('s')])
+  const notes = speaker.waitForFunction(() => /Lesson 1: \d+ minutes/.test(document.body.innerText), null, { timeout: 20000 })
+  await notes.catch(() => tell('the notes do not show the minutes of lesson 1'))
+  if (shots) await speaker.screenshot({ path: path.join(shots, 'speaker.png') })
+  await speaker.close()
 }
 
 async function swipe(page, tell) {

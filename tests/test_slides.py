@@ -7,7 +7,8 @@ from helpers import ROOT
 sys.path.insert(0, str(ROOT/'.ci'/'site'))
 import excerpts, notebooks, pages, slides
 
-def code(ident, *outputs): return {'cell_type': 'code', 'id': ident, 'metadata': {}, 'source': 'f()', 'outputs': list(outputs)}
+def code(ident, *outputs):
+    return {'cell_type': 'code', 'id': ident, 'metadata': {}, 'source': 'f()', 'outputs': list(outputs)}
 def prose(text, ident='p'): return {'cell_type': 'markdown', 'id': ident, 'metadata': {}, 'source': text}
 def book(*cells): return {'cells': list(cells), 'metadata': {}}
 
@@ -62,7 +63,8 @@ def test_a_cell_that_is_not_there_is_named():
 
 def test_boxes_are_those_that_the_lesson_shows(lessons):
     for lesson in lessons:
-        shown = {int(n) for c in excerpts.markdown(lesson.nb)[:3] for n in re.findall(r'images/flow_(\d+)', notebooks.source(c))}
+        text = ''.join(notebooks.source(c) for c in excerpts.markdown(lesson.nb)[:3])
+        shown = {int(n) for n in re.findall(r'images/flow_(\d+)', text)}
         if shown: assert {*lesson.choice['boxes']} <= shown, lesson.path.name
 
 def test_nothing_comes_from_another_host(page):
@@ -71,7 +73,8 @@ def test_nothing_comes_from_another_host(page):
     loaded = re.findall(r'(?:src|href)="([^"#]+)"', page)
     own = {'deck.css', 'deck.js', 'mathjax/tex-chtml.js', *(f'reveal/{name}' for name in slides.VENDORED.values())}
     pictures = {f'pictures/{name}' for lesson in slides.lessons() for name in lesson.files()}
-    pictures |= {f'pictures/{slides.cover(slides.choice())[0]}', *(f'flow/{p.name}' for p in (ROOT/'nbs'/'images').glob('*.png'))}
+    pictures |= {f'flow/{p.name}' for p in (ROOT/'nbs'/'images').glob('*.png')}
+    pictures.add(f'pictures/{slides.cover(slides.choice())[0]}')
     assert {*loaded} <= own | pictures and pictures <= {*loaded}
     assert all(f'id="{name}"' in page for name in re.findall(r'href="#/([^"]+)"', page))
 
@@ -102,7 +105,8 @@ def test_without_npm_one_sentence_says_so(monkeypatch, tmp_path):
 # what is taken from a lesson
 
 def test_the_usual_pictures_are_the_first_and_the_last_before_the_exercises():
-    nb = book(code('a'), code('b', drawn()), code('c', drawn()), code('d', drawn()), prose('## Exercises'), code('e', drawn()))
+    b, c, d, e = (code(ident, drawn()) for ident in 'bcde')
+    nb = book(code('a'), b, c, d, prose('## Exercises'), e)
     assert excerpts.usual_pictures(nb) == ['b', 'd']
     assert excerpts.usual_pictures(book(code('a', drawn()))) == ['a']
 
@@ -127,12 +131,14 @@ def test_the_size_of_a_picture(kind):
     assert excerpts.size_of(kind, excerpts.shown(nb, 'a', 9).data) == (317, 20)
 
 def test_questions():
-    assert excerpts.question_of(book(prose('# T\n\n> Line?'), prose('**The question.** Why `a`? See [2](b.ipynb).'))) == 'Why `a`? See 2.'
-    assert excerpts.question_of(book(prose('# T\n\n> Line.'), prose('It fails. **Which part?** More.'))) == 'It fails. **Which part?**'
+    asked = lambda text: excerpts.question_of(book(prose('# T\n\n> Line?'), prose(text)))
+    assert asked('**The question.** Why `a`? See [2](b.ipynb).') == 'Why `a`? See 2.'
+    assert asked('It fails. **Which part?** More.') == 'It fails. **Which part?**'
 
 @pytest.mark.parametrize('items', ['1. One,\n   two.\n2. Three.', '- One,\n  two.\n- Three.'])
 def test_what_to_remember(items):
-    assert excerpts.remembered(book(prose(f'## What to remember\n\n{items}\n\n## Exercises\n\n- no'))) == ['One, two.', 'Three.']
+    nb = book(prose(f'## What to remember\n\n{items}\n\n## Exercises\n\n- no'))
+    assert excerpts.remembered(nb) == ['One, two.', 'Three.']
 
 @pytest.mark.parametrize('tex, made', [
     (r'a = b,\qquad c = d', ['a = b,', 'c = d']),
@@ -143,5 +149,6 @@ def test_what_to_remember(items):
 def test_a_formula_is_cut_at_its_wide_spaces(tex, made): assert excerpts.pieces(tex) == made
 
 def test_markdown_of_a_slide():
-    assert slides.line('*a* `$x$` [b](c.ipynb) $i<j$') == r'<em>a</em> <code>$x$</code> b <span class="math">\(i&lt;j\)</span>'
+    made = slides.line('*a* `$x$` [b](c.ipynb) $i<j$')
+    assert made == r'<em>a</em> <code>$x$</code> b <span class="math">\(i&lt;j\)</span>'
     assert '<script' not in slides.line('<script>a</script>')

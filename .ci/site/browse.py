@@ -1,4 +1,4 @@
-"Opens the built site in Chromium (browse.js), and the slides (deck/open.js). Where node, npm or chromium is missing it says so and passes."
+"Opens the built site in Chromium (browse.js), and the slides (deck/open.js). Says so where a tool is missing."
 import os, shutil, subprocess, sys
 from pathlib import Path
 

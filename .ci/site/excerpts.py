@@ -3,7 +3,7 @@ import base64, re, struct
 from collections import namedtuple
 from notebooks import CODE, INLINE, ITALICS, plain, source
 
-Shown = namedtuple('Shown', 'cell heading kind data caption told')  # kind: png, jpeg or text; told: all of the prose below
+Shown = namedtuple('Shown', 'cell heading kind data caption told')  # png, jpeg or text; told: all prose below
 Formula = namedtuple('Formula', 'before tex after')
 
 def outside_code(md, change):
@@ -74,7 +74,8 @@ def printed(cell):
 
 def heading_above(nb, i):
     "The heading under which a cell stands."
-    found = [h for c in nb['cells'][:i] if c['cell_type'] == 'markdown' for h in re.findall(r'^#+ +(.+)$', source(c), re.M)]
+    above = '\n'.join(source(c) for c in nb['cells'][:i] if c['cell_type'] == 'markdown')
+    found = re.findall(r'^#+ +(.+)$', above, re.M)
     return found[-1] if found else ''
 
 def below(nb, i):
@@ -92,7 +93,7 @@ def begun(text):
     return text[:1].upper() + text[1:]
 
 def shown(nb, key, most, caption=''):
-    "The picture that a key of the table names; its caption is what is given, or the first sentences of what stands below it."
+    "The picture that a key of the table names; its caption is what is given, or the first sentences below it."
     cell, place = split_id(key)
     i = number_of(nb, cell)
     found = list(pictures_of(nb['cells'][i])) or [('text', printed(nb['cells'][i]))]
@@ -123,7 +124,7 @@ def size_of(kind, data):
 # words
 
 def question_of(nb):
-    "What a lesson asks: its paragraph that begins with \"The question.\", or else its first question and what leads to it."
+    "What a lesson asks: what follows \"The question.\", or else its first question and what leads to it."
     for c in markdown(nb):
         for part in paragraphs(without_links(source(c))):
             if part.startswith('**The question.**'): return part.removeprefix('**The question.**').strip()
@@ -137,11 +138,12 @@ def remembered(nb):
     "The items of the list below \"What to remember\"."
     text = '\n'.join(source(c) for c in markdown(nb))
     part = re.search(r'^## +What to remember$(.*?)(?=^## |\Z)', text, re.M | re.S)
-    items = re.findall(r'^(?:[-*]|\d+\.) +(.+?)(?=\n(?:[-*]|\d+\.) |\n\n|\Z)', part[1].strip(), re.M | re.S) if part else []
+    item = r'^(?:[-*]|\d+\.) +(.+?)(?=\n(?:[-*]|\d+\.) |\n\n|\Z)'
+    items = re.findall(item, part[1].strip(), re.M | re.S) if part else []
     return [' '.join(without_links(item).split()) for item in items]
 
 def formula_of(nb, key=None):
-    "The formula that a key of the table names, with the paragraphs before and after it; without a key the first, or None."
+    "The formula that a key of the table names, and the paragraphs around it; without a key the first, or None."
     if key is None: key = next((c['id'] for c in markdown(nb) if '$$' in source(c)), '')
     if not key: return None
     cell, place = split_id(key)
@@ -151,7 +153,7 @@ def formula_of(nb, key=None):
     return Formula(before[-1] if before else '', ' '.join(parts[2*place + 1].split()), after[0] if after else '')
 
 def pieces(tex):
-    "A formula cut where a space of \\quad or more stands outside of braces, so that a narrow window can break it there."
+    "A formula cut at each \\quad or \\qquad outside of braces, so that a narrow window can break it there."
     depth, cut, start = 0, [], 0
     for found in re.finditer(r'\\begin|\\end|\\[{}]|[{}]|,?\s*\\q?quad(?![a-z])(?:\\text\{[^}]*\}\\q?quad)?\s*', tex):
         mark = found[0]

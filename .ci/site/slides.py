@@ -1,9 +1,9 @@
 """`make slides`: a deck for a lesson of 90 minutes in build/slides, made of the lessons as they are committed.
 
     python .ci/site/slides.py                  # make it
-    python .ci/site/slides.py --open [SHOTS]   # make it, and open every slide in Chromium; SHOTS: a folder for pictures of them
+    python .ci/site/slides.py --open [SHOTS]   # and open every slide in Chromium; SHOTS: a folder for pictures
 
-What goes in stands in deck/choice.toml. reveal.js comes from npm once, and MathJax from its wheel; a deck asks no host."""
+What goes in stands in deck/choice.toml. reveal.js comes from npm once, MathJax from its wheel; a deck asks no host."""
 import html, re, shutil, subprocess, sys, tomllib
 from pathlib import Path
 from markdown_it import MarkdownIt
@@ -40,7 +40,8 @@ def line(md): return rendered(md, inline=True)
 
 def formula(tex):
     "A formula of its own line, in pieces between which a narrow window may break."
-    made = ''.join(rf'<span class="math">\(\displaystyle {html.escape(piece)}\)</span> ' for piece in excerpts.pieces(tex))
+    one = lambda piece: rf'<span class="math">\(\displaystyle {html.escape(piece)}\)</span> '
+    made = ''.join(map(one, excerpts.pieces(tex)))
     return f'<div class="formula">{made.strip()}</div>'
 
 def shape(shown):
@@ -50,15 +51,15 @@ def shape(shown):
     return width/height
 
 def figure(shown, name, heading=False):
-    "A picture with its caption, which stands beside it if it is high; the picture is a link, so that it can be enlarged."
+    "A picture with its caption, beside it if it is high; the picture is a link, so that it can be enlarged."
     title = f'<h3>{line(shown.heading)}</h3>' if heading else ''
     told = f'<figcaption>{line(shown.caption)}</figcaption>' if shown.caption else ''
-    if shown.kind == 'text': return f'<figure class="text">{title}<pre>{html.escape(shown.data)}</pre>{told}</figure>'
+    if shown.kind == 'text': return f'<figure>{title}<pre>{html.escape(shown.data)}</pre>{told}</figure>'
     width, height = excerpts.size_of(shown.kind, shown.data)
     alt = html.escape(notebooks.plain(shown.caption or shown.heading))
     beside = ' class="beside"' if not heading and shape(shown) < 1.9 else ''
-    return (f'<figure{beside}>{title}<a href="pictures/{name}"><img src="pictures/{name}" width="{width}" height="{height}" '
-            f'alt="{alt}"></a>{told}</figure>')
+    image = f'<img src="pictures/{name}" width="{width}" height="{height}" alt="{alt}">'
+    return f'<figure{beside}>{title}<a href="pictures/{name}">{image}</a>{told}</figure>'
 
 def section(kind, body, ident='', notes='', seconds=0):
     "One slide."
@@ -108,14 +109,16 @@ class Lesson:
         several = len(self.pictures) > 1
         made = ''.join(figure(shown, self.file(shown), several) for shown in self.pictures)
         naive = 'naive' in self.pictures[0].heading
-        title = self.pictures[0].heading if not several else 'The naive way, and the real one' if naive else 'In pictures'
+        title = 'The naive way, and the real one' if naive else 'In pictures'
+        if not several: title = self.pictures[0].heading
         told = ''.join(rendered(shown.told) for shown in self.pictures)
         return [('seen', f'{self.head(title)}<div class="pair{" flat" if flat else ""}">{made}</div>', told)]
 
     def put(self):
         "The slide of its formula, with what is said before and after it."
         before, tex, after = self.formula
-        after = re.sub(r'(?<=[.?!]) [^.?!]*(?:\.\d[^.?!]*)*:$', '', first(after, 300))      # a sentence that leads to more
+        leads_on = r'(?<=[.?!]) [^.?!]*(?:\.\d[^.?!]*)*:$'     # a sentence whose end is in the lesson
+        after = re.sub(leads_on, '', first(after, 300))
         after = f'<p>{line(after)}</p>' if after and not after.startswith(('#', '-', '|')) else ''
         body = f'{self.head("The formula")}<p>{line(last(before, 420))}</p>{formula(tex)}{after}'
         return 'formula-slide', body, ''
@@ -140,8 +143,8 @@ class Lesson:
         "Its slides as a stack; `start` is the minute at which it begins."
         made = self.slides()
         seconds = [60*self.minutes*(i + 1)//len(made) - 60*self.minutes*i//len(made) for i in range(len(made))]
-        when = (f'<p class="minutes" data-minutes="{self.minutes}"><strong>Lesson {self.number}: {self.minutes} minutes, '
-                f'from minute {start} to {start + self.minutes} of {MINUTES}.</strong> nbs/{self.path.name}</p>')
+        when = (f'<p class="minutes" data-minutes="{self.minutes}"><strong>Lesson {self.number}: '
+                f'{self.minutes} minutes, from minute {start} to {start + self.minutes} of {MINUTES}.</strong> nbs/{self.path.name}</p>')
         parts = [section(kind, body, f'lesson-{self.number:02}' if i == 0 else f'lesson-{self.number:02}-{i + 1}',
                          (when if i == 0 else '') + notes, seconds[i]) for i, (kind, body, notes) in enumerate(made)]
         return '<section>\n' + '\n'.join(parts) + '\n</section>'
@@ -165,8 +168,8 @@ def opening(lessons, chosen):
     picture = f'<figure><img src="pictures/{cover(chosen)[0]}" alt="The six scenes of the course"></figure>'
     return section('opening', f'<h1>{line(title)}</h1>\n<p class="question">{line(about)}</p>\n'
                    f'{picture}\n<p>{len(lessons)} lessons in {MINUTES} minutes. The method is NamedMask '
-                   '(Shin, Xie and Albanie, 2022).</p>\n<p class="keys">← → go on and back, Home and End to the ends, '
-                   'Esc shows all slides, S opens the notes. Printing gives one slide a page.</p>', 'opening',
+                   '(Shin, Xie and Albanie, 2022).</p>\n<p class="keys">← → or a finger go on and back, '
+                   'Home and End to the ends, Esc shows all slides, S opens the notes. Printing gives one slide a page.</p>', 'opening',
                    '<p>The notes have the minutes of each lesson and all of what the lesson says below a picture.</p>')
 
 def places(lessons):
@@ -182,7 +185,8 @@ def places(lessons):
     also = f'<p class="also">All of it: {also}.</p>' if whole else ''
     plan = ', '.join(f'{lesson.number}: {lesson.minutes}' for lesson in lessons)
     return section('places', '<h2>Where each lesson stands in the method</h2>\n<ol class="flow">'
-                   + ''.join(map(box, range(1, 11))) + f'</ol>{also}', 'places', f'<p>Minutes of the lessons: {plan}.</p>')
+                   + ''.join(map(box, range(1, 11))) + f'</ol>{also}', 'places',
+                   f'<p>Minutes of the lessons: {plan}.</p>')
 
 def compared_rows(about):
     "(name, paper, course) of each row that an entry of the table names."
@@ -193,7 +197,8 @@ def compared_rows(about):
         return [(name, f'{100*float(paper):.1f}', f'{100*float(here):.1f}') for name, here, paper in found]
     table = {row[0].split(' (')[0]: row for row in excerpts.table_of(notebooks.source(cell))}
     rows = [table[name] for name in about['rows']]
-    return [(name, row[about['paper']], row[about['course']]) for name, row in zip(about.get('names', about['rows']), rows)]
+    names = about.get('names', about['rows'])
+    return [(name, row[about['paper']], row[about['course']]) for name, row in zip(names, rows)]
 
 def in_percent(figure):
     "`.343 ± .009` as `34.3 ± 0.9`."
@@ -206,10 +211,11 @@ def closing(chosen):
         rows.append(f'<tr><th colspan="3" scope="rowgroup">{line(about["what"])}</th></tr>')
         rows += [f'<tr><td>{html.escape(name)}</td><td>{html.escape(in_percent(paper))}</td>'
                  f'<td>{html.escape(in_percent(course))}</td></tr>' for name, paper, course in compared_rows(about)]
-    body = ('<h2>The paper’s figures, and the course’s</h2>\n<table><thead><tr><th></th><th>paper</th><th>course</th>'
-            f'</tr></thead><tbody>{"".join(rows)}</tbody></table>\n<p class="also">In percent. Networks, photos and classes '
-            'differ, so nothing but the order of rows can be compared.</p>')
-    told = ''.join(f'<p>{line(about["what"])}: nbs/{about["lesson"]}.ipynb</p>' for about in chosen['compared'].values())
+    body = ('<h2>The paper’s figures, and the course’s</h2>\n<table><thead><tr><th></th><th>paper</th>'
+            f'<th>course</th></tr></thead><tbody>{"".join(rows)}</tbody></table>\n'
+            '<p class="also">In percent. Networks, photos and classes differ, so nothing but the order of rows can be compared.</p>')
+    told = ''.join(f'<p>{line(about["what"])}: nbs/{about["lesson"]}.ipynb</p>'
+                   for about in chosen['compared'].values())
     return section('closing', body, 'closing', told)
 
 # the whole
@@ -248,14 +254,14 @@ def page(chosen=None):
 def reveal():
     "The folder of reveal.js, which npm installs once; where there is no npm it says so in one sentence."
     folder = TOOLS/'node_modules'/'reveal.js'
-    if (folder/'package.json').exists() and f'"version": "{REVEAL.split("@")[1]}"' in (folder/'package.json').read_text():
-        return folder
+    about, version = folder/'package.json', REVEAL.split('@')[1]
+    if about.exists() and f'"version": "{version}"' in about.read_text(encoding='utf-8'): return folder
     npm = shutil.which('npm')
     if not npm: sys.exit('The slides need reveal.js, which npm brings, and npm is not installed: '
                          'install Node.js and run `make slides` again.')
     TOOLS.mkdir(parents=True, exist_ok=True)
     done = subprocess.run([npm, 'install', '--silent', '--no-audit', '--no-fund', '--prefix', TOOLS, REVEAL])
-    if done.returncode: sys.exit(f'npm could not install {REVEAL}: it needs the network this once, run `make slides` again.')
+    if done.returncode: sys.exit(f'npm could not install {REVEAL}, for which it needs the network this once.')
     return folder
 
 def write(out=OUT):

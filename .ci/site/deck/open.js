@@ -1,5 +1,5 @@
-// Opens every slide in headless Chromium: wide, narrow and dark, then prints the deck. Fails on a console error, a
-// request to another host, what is wider than its slide or (on a wide screen) higher, a formula left as source, a
+// Opens every slide in headless Chromium: wide, narrow, short and dark, and prints the deck. Fails on a console error,
+// a request to another host, what is wider than its slide or (on a large screen) higher, a formula left as source, a
 // picture that does not load, a key or a finger that does nothing, another number of printed pages than of slides.
 // node open.js SLIDES PLAYWRIGHT [SHOTS]: SHOTS is a folder for a picture of each slide, and for the printed deck.
 const fs = require('fs'), http = require('http'), path = require('path')
@@ -19,6 +19,7 @@ const server = http.createServer((request, response) => {
 const VIEWS = {
   wide: { viewport: { width: 1280, height: 720 } },
   narrow: { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
+  short: { viewport: { width: 844, height: 390 }, hasTouch: true, isMobile: true },
   dark: { viewport: { width: 1280, height: 720 }, colorScheme: 'dark' },
 }
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
@@ -31,10 +32,12 @@ const state = () => {
   const inner = [...slide.querySelectorAll('*')].filter(e => !e.closest('aside, mjx-container'))
   const beyond = inner.filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName)
   return { name: slide.id || slide.className, source: source && source[0],
-    wide: Math.max(slide.scrollWidth - slide.clientWidth, 0), high: Math.max(slide.scrollHeight - slide.clientHeight, 0),
+    wide: Math.max(slide.scrollWidth - slide.clientWidth, 0),
+    high: Math.max(slide.scrollHeight - slide.clientHeight, 0),
     beyond: beyond.filter(tag => !tag.startsWith('MJX')).slice(0, 3),
     moved: [...slide.querySelectorAll('.formula')].some(e => e.scrollWidth > e.clientWidth + 1),
-    small: Math.min(...inner.filter(e => e.matches('p, li, td, figcaption, span:not(.math)')).map(e => parseFloat(getComputedStyle(e).fontSize))),
+    small: Math.min(...inner.filter(e => e.matches('p, li, td, figcaption, span:not(.math)'))
+      .map(e => parseFloat(getComputedStyle(e).fontSize))),
     tiny: [...slide.querySelectorAll('img')].some(i => i.clientHeight < 50),
     broken: [...slide.querySelectorAll('img')].filter(i => !i.naturalWidth).map(i => i.src.slice(-60)),
     paper: getComputedStyle(document.body).backgroundColor.match(/\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3,
@@ -44,7 +47,8 @@ const state = () => {
 const place = () => Reveal.getSlides().indexOf(Reveal.getCurrentSlide())
 
 async function keys(page, tell, count) {
-  const presses = [['End', count - 1], ['Home', 0], ['ArrowRight', 1], ['ArrowDown', 2], ['ArrowLeft', 1], ['ArrowUp', 0]]
+  const presses = [['End', count - 1], ['Home', 0], ['ArrowRight', 1], ['ArrowDown', 2], ['ArrowLeft', 1],
+    ['ArrowUp', 0]]
   for (const [key, wanted] of presses) {
     await page.keyboard.press(key)
     const now = await page.evaluate(place)
@@ -52,20 +56,22 @@ async function keys(page, tell, count) {
   }
   await page.keyboard.press('Escape')
   if (!await page.evaluate(() => Reveal.isOverview())) tell('Escape shows no overview')
-  const hidden = () => [...document.querySelectorAll('#lesson-01, #lesson-01-2')].filter(e => !e.offsetHeight || getComputedStyle(e).opacity < 1).length
+  const hidden = () => [...document.querySelectorAll('#lesson-01, #lesson-01-2')]
+    .filter(e => !e.offsetHeight || getComputedStyle(e).opacity < 1).length
   if (await page.evaluate(hidden)) tell('the overview does not show the slides of a lesson')
-  if (shots) await page.waitForTimeout(900).then(() => page.screenshot({ path: path.join(shots, 'overview.png') }))
+  if (shots) await page.screenshot({ path: path.join(shots, 'overview.png') })
   await page.keyboard.press('Escape')
   if (await page.evaluate(() => Reveal.isOverview())) tell('Escape does not leave the overview')
   for (let i = 0; i < 2; i++) await page.keyboard.press('ArrowRight')
   const [speaker] = await Promise.all([page.waitForEvent('popup'), page.keyboard.press('s')])
-  const notes = speaker.waitForFunction(() => /Lesson 1: \d+ minutes/.test(document.body.innerText), null, { timeout: 20000 })
+  const told = () => /Lesson 1: \d+ minutes/.test(document.body.innerText)
+  const notes = speaker.waitForFunction(told, null, { timeout: 20000 })
   await notes.catch(() => tell('the notes do not show the minutes of lesson 1'))
   if (shots) await speaker.screenshot({ path: path.join(shots, 'speaker.png') })
   await speaker.close()
 }
 
-async function swipe(page, tell) {
+async function swipe(page, tell, long) {
   const session = await page.context().newCDPSession(page), at = (x, y) => [{ x, y }]
   const finger = async (type, points) => session.send('Input.dispatchTouchEvent', { type, touchPoints: points })
   for (const [from, to, wanted] of [[330, 60, 1], [60, 330, 0]]) {
@@ -75,13 +81,20 @@ async function swipe(page, tell) {
     const now = await page.evaluate(place)
     if (now !== wanted) tell(`a finger from ${from} to ${to} leads to slide ${now}, not ${wanted}`)
   }
+  if (long === undefined) return
+  await page.evaluate(i => { const at = Reveal.getIndices(Reveal.getSlides()[i]); Reveal.slide(at.h, at.v) }, long)
+  await finger('touchStart', at(195, 500))
+  for (let y = 490; y > 280; y -= 10) await finger('touchMove', at(195, y)).then(() => page.waitForTimeout(16))
+  await finger('touchEnd', [])
+  const now = await page.evaluate(place), top = await page.evaluate(() => Reveal.getCurrentSlide().scrollTop)
+  if (now !== long || !top) tell(`a finger upwards leads to slide ${now} at ${top}, and should scroll slide ${long}`)
 }
 
 async function main() {
   await new Promise(done => server.listen(0, '127.0.0.1', done))
   const host = `http://127.0.0.1:${server.address().port}`
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || '/usr/bin/chromium', args: FLAGS })
-  const problems = [], scrolled = []
+  const problems = [], scrolled = new Set()
   let opened = 0
   for (const [view, options] of Object.entries(VIEWS)) {
     const context = await browser.newContext(options), page = await context.newPage()
@@ -89,7 +102,9 @@ async function main() {
     const tell = what => problems.push(`${now} (${view}): ${what}`)
     page.on('console', m => { if (m.type() === 'error') tell(`console: ${m.text()}`) })
     page.on('pageerror', e => tell(`error: ${e.message}`))
-    page.on('response', r => { if (r.status() >= 400 && !r.url().endsWith('favicon.ico')) tell(`${r.status()}: ${r.url()}`) })
+    page.on('response', r => {
+      if (r.status() >= 400 && !r.url().endsWith('favicon.ico')) tell(`${r.status()}: ${r.url()}`)
+    })
     await context.route('**', route => {
       const url = route.request().url()
       if (url.startsWith(host) || url.startsWith('data:')) return route.continue()
@@ -107,10 +122,10 @@ async function main() {
       opened++
       if (await page.evaluate(place) !== i) tell(`slide ${i} is not reached with the arrow key`)
       if (seen.wide > 1 || seen.beyond.length) tell(`wider than its slide by ${seen.wide}: ${seen.beyond}`)
-      if (seen.high > 1 && view !== 'narrow') tell(`${seen.high} pixels higher than its slide`)
-      if (seen.high > 1 && view === 'narrow') scrolled.push(now)
+      if (seen.high > 1 && !options.hasTouch) tell(`${seen.high} pixels higher than its slide`)
+      if (seen.high > 1 && view === 'narrow') scrolled.add(i)
       if (seen.moved) tell('a formula that has to be moved sideways')
-      if (seen.small < (view === 'narrow' ? 13 : 15)) tell(`letters of ${seen.small} pixels`)
+      if (seen.small < (options.hasTouch ? 13 : 15)) tell(`letters of ${seen.small} pixels`)
       if (view === 'dark' ? seen.paper > 60 || seen.ink < 180 : seen.paper < 240 || seen.ink > 80) {
         tell(`letters of grey ${seen.ink} on paper of ${seen.paper}`)
       }
@@ -122,7 +137,7 @@ async function main() {
     }
     now = 'keys and fingers'
     if (view === 'wide') await keys(page, tell, count)
-    if (view === 'narrow') { await page.keyboard.press('Home'); await swipe(page, tell) }
+    if (view === 'narrow') { await page.keyboard.press('Home'); await swipe(page, tell, [...scrolled][0]) }
     now = 'print'
     if (view === 'wide') {
       const pdf = await page.pdf({ preferCSSPageSize: true, printBackground: true })
@@ -135,7 +150,7 @@ async function main() {
   await browser.close()
   server.close()
   console.log([...new Set(problems)].join('\n'))
-  console.log(`${opened} slides opened, ${problems.length} problems; ${scrolled.length} scroll on a narrow screen`)
+  console.log(`${opened} slides opened, ${problems.length} problems; ${scrolled.size} scroll on a narrow screen`)
   process.exit(problems.length ? 1 : 0)
 }
 main().catch(error => { console.error(error); process.exit(1) })

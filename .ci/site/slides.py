@@ -144,7 +144,8 @@ class Lesson:
         made = self.slides()
         seconds = [60*self.minutes*(i + 1)//len(made) - 60*self.minutes*i//len(made) for i in range(len(made))]
         when = (f'<p class="minutes" data-minutes="{self.minutes}"><strong>Lesson {self.number}: '
-                f'{self.minutes} minutes, from minute {start} to {start + self.minutes} of {MINUTES}.</strong> nbs/{self.path.name}</p>')
+                f'{self.minutes} minutes, from minute {start} to {start + self.minutes} of {MINUTES}.</strong> '
+                f'nbs/{self.path.name}</p>')
         parts = [section(kind, body, f'lesson-{self.number:02}' if i == 0 else f'lesson-{self.number:02}-{i + 1}',
                          (when if i == 0 else '') + notes, seconds[i]) for i, (kind, body, notes) in enumerate(made)]
         return '<section>\n' + '\n'.join(parts) + '\n</section>'
@@ -169,7 +170,8 @@ def opening(lessons, chosen):
     return section('opening', f'<h1>{line(title)}</h1>\n<p class="question">{line(about)}</p>\n'
                    f'{picture}\n<p>{len(lessons)} lessons in {MINUTES} minutes. The method is NamedMask '
                    '(Shin, Xie and Albanie, 2022).</p>\n<p class="keys">← → or a finger go on and back, '
-                   'Home and End to the ends, Esc shows all slides, S opens the notes. Printing gives one slide a page.</p>', 'opening',
+                   'Home and End to the ends, Esc shows all slides, S opens the notes. '
+                   'Printing gives one slide a page.</p>', 'opening',
                    '<p>The notes have the minutes of each lesson and all of what the lesson says below a picture.</p>')
 
 def places(lessons):
@@ -213,7 +215,8 @@ def closing(chosen):
                  f'<td>{html.escape(in_percent(course))}</td></tr>' for name, paper, course in compared_rows(about)]
     body = ('<h2>The paper’s figures, and the course’s</h2>\n<table><thead><tr><th></th><th>paper</th>'
             f'<th>course</th></tr></thead><tbody>{"".join(rows)}</tbody></table>\n'
-            '<p class="also">In percent. Networks, photos and classes differ, so nothing but the order of rows can be compared.</p>')
+            '<p class="also">In percent. Networks, photos and classes differ, so nothing but '
+            'the order of rows can be compared.</p>')
     told = ''.join(f'<p>{line(about["what"])}: nbs/{about["lesson"]}.ipynb</p>'
                    for about in chosen['compared'].values())
     return section('closing', body, 'closing', told)

@@ -36,6 +36,7 @@ const state = () => {
     high: Math.max(slide.scrollHeight - slide.clientHeight, 0),
     beyond: beyond.filter(tag => !tag.startsWith('MJX')).slice(0, 3),
     moved: [...slide.querySelectorAll('.formula')].some(e => e.scrollWidth > e.clientWidth + 1),
+    cut: [...slide.querySelectorAll('.formula')].some(e => e.scrollHeight > e.clientHeight + 8),
     small: Math.min(...inner.filter(e => e.matches('p, li, td, figcaption, span:not(.math)'))
       .map(e => parseFloat(getComputedStyle(e).fontSize))),
     tiny: [...slide.querySelectorAll('img')].some(i => i.clientHeight < 50),
@@ -124,6 +125,7 @@ async function main() {
       if (seen.wide > 1 || seen.beyond.length) tell(`wider than its slide by ${seen.wide}: ${seen.beyond}`)
       if (seen.high > 1 && !options.hasTouch) tell(`${seen.high} pixels higher than its slide`)
       if (seen.high > 1 && view === 'narrow') scrolled.add(i)
+      if (seen.cut) tell('a formula that is cut off')
       if (seen.moved) tell('a formula that has to be moved sideways')
       if (seen.small < (options.hasTouch ? 13 : 15)) tell(`letters of ${seen.small} pixels`)
       if (view === 'dark' ? seen.paper > 60 || seen.ink < 180 : seen.paper < 240 || seen.ink > 80) {

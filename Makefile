@@ -2,8 +2,9 @@
 # make demo   photos of scikit-image, segmented by the offline teachers; then the whole method on the painted mini world, with baseline and ceiling
 # make lessons   run the lessons whose committed outputs are not those of their code
 # make docs   the site in build/site, from the notebooks as they are committed; needs no torch and makes .venv-docs, which is small
-# make browser-test   walks the site for dead links, and opens it in Chromium where node, npm and chromium are installed
-# Each makes its environment on first use. Nothing but pip, and npm in browser-test, needs the network.
+# make slides   a deck for a lesson of 90 minutes in build/slides, from the lessons as they are committed; npm brings reveal.js
+# make browser-test   walks the site for dead links, and opens it and the slides in Chromium where node, npm and chromium are installed
+# Each makes its environment on first use. Nothing but pip, and npm in slides and browser-test, needs the network.
 # `make PYTHON=python3.12 test` picks another Python.
 PYTHON ?= python3
 VENV   := $(CURDIR)/.venv
@@ -15,7 +16,7 @@ export GOMP_SPINCOUNT ?= 20000
 export MPLBACKEND ?= agg
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
-.PHONY: test demo check export readme lessons docs browser-test clean
+.PHONY: test demo check export readme lessons docs slides browser-test clean
 .DEFAULT_GOAL := test
 
 CHECK_PYTHON := import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"namedmask needs Python 3.11 or later, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")
@@ -57,9 +58,13 @@ $(DOCS)/.installed: settings.ini .ci/constraints.txt .ci/site/needs.py
 docs: $(DOCS)/.installed
 	$(DOCS)/bin/python .ci/site/build.py
 
+slides: $(DOCS)/.installed
+	$(DOCS)/bin/python .ci/site/slides.py
+
 browser-test: docs
 	$(DOCS)/bin/python .ci/site/check.py
 	$(DOCS)/bin/python .ci/site/browse.py
+	$(DOCS)/bin/python .ci/site/slides.py --open
 
 clean:
 	rm -rf runs/demo build dist .pytest_cache

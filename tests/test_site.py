@@ -100,6 +100,7 @@ def test_exercises_are_told_in_a_few_words():
     first, second, third = pages.exercises(lesson)
     assert (first, second) == ('1. Warm-up.', '2. Why 27?') and third.endswith('word …') and len(third) < 70
     assert pages.exercises({'cells': [prose('# A lesson')], 'metadata': {}}) == []
+    assert pages.first_words('Take $k$ words and then a formula that is long, $a + b$ of it.', 54) == 'Take $k$ words and then a formula that is long, …'
 
 def test_times_are_those_of_the_stamp():
     assert pages.times({'metadata': {'namedmask': dict(ran='0', seconds=400, cpu_seconds=90, cores=2)}}) == {'time of one core': 90}

@@ -1,11 +1,11 @@
 "Sphinx's settings of the site. The sources are written by build.py."
-import re, shutil, sys
-from importlib.metadata import files
+import re, sys
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
 root = here.parent.parent
 sys.path.insert(0, str(here))
+import mathjax
 
 project = 'namedmask'
 author = copyright = 'The namedmask developers'
@@ -36,15 +36,8 @@ html_show_sphinx = False
 pygments_style, pygments_dark_style = 'friendly', 'monokai'
 
 def copy_mathjax(app, error):
-    "MathJax and its fonts from the installed package: no page asks another host."
-    if error: return
-    parts = ('/static/mathjax/tex-chtml.js', '/static/mathjax/output/chtml/fonts/')
-    for file in files('sphinx-mathjax-offline'):
-        path = file.as_posix()
-        if not any(part in path for part in parts): continue
-        target = Path(app.outdir)/'_static'/'mathjax'/path.split('/static/mathjax/')[1]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file.locate(), target)
+    "MathJax beside the pages."
+    if not error: mathjax.copy_to(Path(app.outdir)/'_static'/'mathjax')
 
 def setup(app):
     app.connect('build-finished', copy_mathjax)

@@ -175,7 +175,11 @@ def exercises(nb):
 def first_words(text, most=60):
     "The first sentence of a text, cut where it is long."
     sentence = re.split(r'(?<=[.?:]) ', text.strip())[0]
-    return sentence if len(sentence) <= most else sentence[:most].rsplit(' ', 1)[0] + ' …'
+    if len(sentence) <= most: return sentence
+    cut = sentence[:most].rsplit(' ', 1)[0]
+    for mark in '$`':                       # not through a formula or code
+        if cut.count(mark) % 2: cut = cut[:cut.rindex(mark)].rstrip()
+    return f'{cut} …'
 
 def minutes(seconds): return f'{seconds/60:.1f} min' if seconds >= 90 else f'{seconds:.0f} s'
 

@@ -215,6 +215,13 @@ def test_names_are_escaped():
     browser.widget
     assert '<b>' not in browser._text.value + browser._picture.value.partition('alt=')[2] and '&lt;b&gt;' in browser._text.value
 
+def test_names_in_any_letters_are_drawn():
+    class Odd(Given): names = ['$x$', '猫']
+    browser = ErrorBrowser(Odd(SAID), [(photo(k, (2, 2)), np.array(t)) for k, t in enumerate(TRUTH)], quiet=True)
+    browser.choose('$x$', '猫')
+    figure = browser.still(); figure.canvas.draw()
+    assert figure.legends[0].get_texts()[0].get_text() == r'\$x\$' and all(t.get_text().isascii() for t in figure.legends[0].get_texts())
+
 def test_a_still_stands_in_for_the_widget(browser):
     shown = browser._repr_mimebundle_()
     assert 'application/vnd.jupyter.widget-view+json' in shown and shown['image/jpeg'].startswith('/9j/')

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from fastcore.basics import patch
 from ..core import NamedMaskError, progress
-from ..data.draw import load_labels, overlay, palette
+from ..data.draw import load_labels, overlay, palette, writable
 from ..evaluate.benchmarks.parts import photo_notes
 from ..evaluate.score import _match, count_photo, evaluate, is_sound, scoring
 from ..evaluate.voc import relabel
@@ -257,13 +257,15 @@ def _key(self:ErrorBrowser, true, predicted):
     wrong = (true != predicted) & (true != unscored)
     chosen = self._is_chosen(true, predicted) if self.confusion else np.zeros_like(wrong)
     ids = [i for i in np.unique([*np.unique(true), *np.unique(predicted)]) if i]
-    patches = [Patch(color=colours[i], label='not scored' if i == unscored else self.names[i]) for i in ids]
+    patches = [Patch(color=colours[i], label='not scored' if i == unscored else _plain(self.names[i])) for i in ids]
     if chosen.any():
         name = f'{self.confusion.true} taken for {self.confusion.predicted}'
-        patches.append(Patch(color=np.array(CHOSEN)/255, label=name))
+        patches.append(Patch(color=np.array(CHOSEN)/255, label=_plain(name)))
     if (wrong & ~chosen).any():
         patches.append(Patch(color=np.array(WRONG)/255, label='other errors' if self.confusion else 'wrong'))
     return patches
+
+def _plain(text): return writable(text).replace('$', r'\$')  # In letters that the font has, and no formula
 
 @patch
 def caption(self:ErrorBrowser,

@@ -263,8 +263,9 @@ def _eigenvectors_panel(self:SaliencyExplorer):
 @patch
 def _candidates_panel(self:SaliencyExplorer):
     "Every candidate with its votes."
-    voted, small = self.votes(), self._small(self.size - 8)
-    many = len(self.detector.sources) > 1
+    many, of_source = len(self.detector.sources) > 1, sum(self.detector.ks)
+    cols, size = (of_source, self.size*3//4) if many and of_source < 11 else (5, self.size)   # a row for each source
+    voted, small = self.votes(), self._small(size - 8)
     pictures, captions = [], []
     for i, (mask, (source, k), votes) in enumerate(zip(voted['candidates'], voted['about'], voted['votes'])):
         colour = _BLUE if i == voted['winner'] else _GREEN if voted['keep'][i] else _RED
@@ -273,7 +274,7 @@ def _candidates_panel(self:SaliencyExplorer):
         captions.append(f"{chr(97 + source)} "*many + f'k={k}: {says}')
     text = self._vote_text(voted, many)
     alt = f"The candidate masks of {self._title()}, each on the photo"
-    return Panel(contact_sheet(pictures, captions, 5, self.size), alt, text)
+    return Panel(contact_sheet(pictures, captions, cols, size), alt, text)
 
 _SPANNING = {0: 'none spans the frame', 1: 'one spans the frame and has no vote (red)'}
 

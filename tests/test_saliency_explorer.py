@@ -76,6 +76,18 @@ def test_teachers_by_name_give_the_detector_of_a_run(photos):
     again = detector_again(get_teachers('mini'), explorer.detector.settings)      # a run finds it by what it wrote down
     assert isinstance(again, SpectralDetector) and np.array_equal(again(photos[0]), explorer.soft)
 
+def test_a_run_takes_the_detector(tmp_path):
+    "fit(..., saliency=explorer.detector): the run's masks are the explorer's."
+    from helpers import register, toy_fit, write_photos
+    register()
+    explorer = SaliencyExplorer('toy', write_photos(tmp_path/'photos', 5), ks=(2, 3), upsample=2, refine='guided')
+    run = toy_fit(tmp_path/'photos', tmp_path/'run', saliency=explorer.detector, experts=False)
+    explorer = SaliencyExplorer(explorer.detector, run.archive.kept())
+    for i, entry in enumerate(run.archive.kept()):
+        explorer.select(i)
+        assert np.array_equal(np.round(255*explorer.soft).astype(np.uint8), run.masks.load(entry.sha))
+    assert explorer.detector.settings == run.settings['saliency'] == run.teachers()[2].settings
+
 def test_a_detector_is_taken_as_it_is(photos):
     detector = SpectralDetector([Colours()], ks=(3,), sources=[(0, 'coarse')], side=192, refine='guided', fallback=False, binary=True)
     explorer = SaliencyExplorer(detector, photos)

@@ -117,7 +117,8 @@ def look_at_run(
     try: run, state.finished = Run(state.folder), str(Run(state.folder).record.get('finished') or '')
     except (NamedMaskError, OSError) as e:
         just_begun = (state.folder/LOCK).exists() and not (state.folder/'run.json').exists()
-        state.trouble = f'The run in {folder} has only been started: it has written nothing yet.' if just_begun else str(e)
+        begun = f'The run in {folder} has only been started: it has written nothing yet.'
+        state.trouble = begun if just_begun else _sentence_of(e)
         return state
     for look in (_look_at_stages, _look_at_trainings, _look_at_masks, _look_at_times):
         try: look(state, run)
@@ -195,8 +196,10 @@ def _of_training(training, left):
     if not n: return f'{name} has begun; its first checkpoint comes after 20 s or so'
     of = f' of {training.total:,}' if training.total else ''
     mean = float(np.mean(training.losses[-20:]))
-    togo = f', about {clock(left)} to go' if left is not None else ''
+    togo = f', about {_about(left)} to go' if left is not None else ''
     return f'{name}: iteration {n:,}{of}, loss {mean:.3f}{togo}'
+
+def _about(seconds): return f'{seconds:.0f} s' if seconds < 60 else clock(seconds)
 
 def run_text(
     state:RunState,
@@ -310,7 +313,7 @@ def still(self:TrainingMonitor):
     panels = [(title, found) for title in ('experts', 'student') if (found := _curves(self.state, title))]
     words = [line for text in self.text().split('\n') for line in textwrap.wrap(writable(text), 105)]
     rows = max(len(self.state.seconds), 1 if not panels else 8)
-    figure = _new_figure(8.4, .15 + .19*(len(words) + rows))
+    figure = _new_figure(8.4, .3 + .19*len(words) + .22*rows)
     figure.suptitle('\n'.join(words), x=.01, ha='left', fontsize=9, parse_math=False)
     axes = figure.subplots(1, 1 + len(panels), squeeze=False, width_ratios=[2.2, *[3]*len(panels)])[0]
     axes[0].axis('off')

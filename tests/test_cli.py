@@ -77,7 +77,7 @@ def test_an_option_is_not_guessed(args, meant, asked, capsys):
     fails(args.split(), capsys, f'did you mean {meant}?', 'There is no option')
     assert not asked
 
-@pytest.mark.parametrize('command, meant', [('predikt', 'predict'), ('eval', 'evaluate'), ('import', 'import-archive'), ('Fit', 'fit'), ('export-archives', 'export-archive')])
+@pytest.mark.parametrize('command, meant', [('predikt', 'predict'), ('eval', 'evaluate'), ('import-arch', 'import-archive'), ('Fit', 'fit'), ('export-archives', 'export-archive')])
 def test_a_command_is_not_guessed(command, meant, capsys): fails([command], capsys, f'did you mean {meant}?')
 
 def test_a_value_may_look_like_a_number(asked):
@@ -94,7 +94,7 @@ def test_missing_options_are_named(capsys):
     assert e.value.code == 2 and '--images' in capsys.readouterr().err
 
 def test_user_errors_are_one_line_and_code_2(capsys, tmp_path, photos):
-    fails(['frobnicate'], capsys, 'no command', 'say one of fit, predict')
+    fails(['qqqq'], capsys, 'no command', 'say one of fit, predict')
     fails(['report', tmp_path/'nowhere'], capsys, 'no run')
     helpers.register()
     fails(['fit', '--images', tmp_path/'nowhere', '--names', 'cat', '--out', tmp_path/'o', '--teachers', 'toy'], capsys, 'There is no folder')

@@ -54,7 +54,7 @@ def place(tmp_path, monkeypatch):
     for k, name in enumerate(('cat', 'dog'), 1): save_pair(name, 8, tmp_path/'mine'/'photos'/f'{name}.jpg', tmp_path/'mine'/'labels'/f'{name}.png', k)
     (tmp_path/'mine'/'names.txt').write_text('cat\ndog\n')
     (voc/'ImageSets'/'Segmentation').mkdir(parents=True); (voc/'ImageSets'/'Segmentation'/'val.txt').write_text('\n'.join(ANIMALS) + '\n')
-    animal_photo('cat', 11)[0].save(tmp_path/'photo1.jpg')
+    for name in ('photo', 'photo1'): animal_photo('cat', 11)[0].save(tmp_path/f'{name}.jpg')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

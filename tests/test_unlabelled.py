@@ -97,7 +97,7 @@ def test_a_run_with_unlabelled_photos(tmp_path):
     run = go(unlabelled=scenes)
     assert run.has('first') and run.has('labels') and len(run.labelled.photos) == len(list(scenes.iterdir()))
     assert run.settings['unlabelled'] == [str(scenes)] and run.segmenter.meta['key'] != read_stage(run.folder, 'first')['key']
-    assert len(run.dls.train.dataset.labelled.photos) == len(run.labelled.photos)
+    assert len(run.dls.train.dataset.others.labelled.photos) == len(run.labelled.photos)
     before = {s: read_stage(run.folder, s) for s in ('first', 'labels', 'student')}
     assert go(unlabelled=[scenes]) and {s: read_stage(run.folder, s) for s in before} == before       # kept
     helpers.write_photos(scenes, 1, start=90)

@@ -470,7 +470,7 @@ def import_labels(
     photos:Several=None,    # Where photos are that were not exported from this run; may be given several times
     everything:bool=False,  # Also photos that came back exactly as they went out
 ):
-    "Corrected photos into a run: the same `namedmask fit` then trains a student that learns from them, too."
+    "Corrected photos into a run: the same fit then trains a student that learns from them, too."
     from namedmask.app.correct import import_labels
     from namedmask.runs.run import Run
     done = import_labels(Run(run), file, split_sources(photos) or None, everything)

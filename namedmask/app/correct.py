@@ -149,6 +149,7 @@ def import_labels(
         in_all = len(add_corrections(corrections, good, names))
     return Imported(len(good), untouched, sum(d.ignored for d in drawings), skipped, in_all)
 
+# %% ../../nbs/app/correct.ipynb #f8908ac3
 def _nothing_corrected(file, untouched, skipped):
     why = f'the first: {skipped[0][0]}: {skipped[0][1]}' if skipped else f'{untouched} came back as they went out' if untouched \
         else 'nobody has annotated a photo in it'
@@ -164,6 +165,7 @@ def _corrected(drawing, finder, names):
                              f"{drawing.size[1]}: export them at the photo's own size.")
     return path, Corrected(path, drawing.labels(names), names)
 
+# %% ../../nbs/app/correct.ipynb #0b6987b7
 class _Finder:
     "Finds the photo of a drawing."
     def __init__(self, sent, photos):

@@ -140,6 +140,7 @@ def label_studio_config(
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding='unicode') + '\n'
 
+# %% ../../nbs/app/label_files.ipynb #50fdc36b
 def read_label_studio(
     file, # JSON, as Label Studio exports it
 )->list: # Of `Drawing`, of the tasks that somebody has looked at
@@ -213,6 +214,7 @@ def cvat_labels(
     colours = hex_colours(len(names) + 1)[1:]
     return [dict(name=name, color=colour, type='mask', attributes=[]) for name, colour in zip(names, colours)]
 
+# %% ../../nbs/app/label_files.ipynb #2663cca5
 def read_cvat(
     file, # annotations.xml, or the .zip that CVAT exports
 )->list: # Of `Drawing`

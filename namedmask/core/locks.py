@@ -36,6 +36,7 @@ def begin_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent=parent)
 
+# %% ../../nbs/core/locks.ipynb #3d2c2290
 PATIENCE = 3.  # seconds: the helpers of a killed process need up to two of them to end
 
 @contextmanager

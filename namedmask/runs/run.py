@@ -144,6 +144,7 @@ def labelled(self:Run):
     from namedmask.stages.unlabelled import LabelledPhotos
     return LabelledPhotos(self.folder/'labels') if self.has('labels') else None
 
+# %% ../../nbs/runs/run.ipynb #eb13e3b9
 def corrections_in(
     folder, # A run's folder
     names,  # Its names

@@ -215,7 +215,6 @@ def test_to_the_hub_and_from_it(predictor, im, tmp_path, monkeypatch):
 
 def test_the_shipped_segmenter(tmp_path, capsys, monkeypatch):
     "No model is named: a cat is a cat, a cup is nothing; the wheel has the files, and they are small."
-    from importlib.resources import files
     from skimage import data
     from namedmask import cli
     from namedmask.app.sources import SHIPPED

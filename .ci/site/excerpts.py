@@ -1,18 +1,10 @@
 "What the slides take from a lesson: question, pictures with the sentence below them, a formula, what to remember."
 import base64, re, struct
 from collections import namedtuple
-from notebooks import CODE, INLINE, ITALICS, plain, source
+from notebooks import INLINE, ITALICS, outside_code, plain, source
 
 Shown = namedtuple('Shown', 'cell heading kind data caption told')  # png, jpeg or text; told: all prose below
 Formula = namedtuple('Formula', 'before tex after')
-
-def outside_code(md, change):
-    "Markdown with `change` done to all that is no code."
-    parts, end = [], 0
-    for found in CODE.finditer(md):
-        parts += [change(md[end:found.start()]), found[0]]
-        end = found.end()
-    return ''.join([*parts, change(md[end:])])
 
 def without_links(md):
     "Markdown whose links are their words, and whose pictures are gone."

@@ -49,9 +49,17 @@ def site_links(md, repository):
 CODE = re.compile(r'(^ *(?:```|~~~).*?^ *(?:```|~~~) *$|(?<!`)(`+)(?!`).*?(?<!`)\2(?!`))', re.M | re.S)
 INLINE = re.compile(r'(?<![\\$\w])\$(?![\s$])((?:[^$\n]|\n(?!\n))+?)(?<!\s)\$(?!\d)')
 
+def outside_code(md, change):
+    "Markdown with `change` done to all that is no code."
+    parts, end = [], 0
+    for found in CODE.finditer(md):
+        parts += [change(md[end:found.start()]), found[0]]
+        end = found.end()
+    return ''.join([*parts, change(md[end:])])
+
 def formulas(md):
     "Formulas in the two forms that the parser always understands: a block of its own, and the role `math`."
-    def outside_code(text):
+    def as_math(text):
         blocks = []
         def block(found):
             before = found.string[:found.start()].rpartition('\n')[2]
@@ -60,11 +68,7 @@ def formulas(md):
             return f'\x00{len(blocks) - 1}\x00'
         text = INLINE.sub(r'{math}`\1`', re.sub(r'\$\$(.+?)\$\$', block, text, flags=re.S))
         return re.sub(r'[ \t]*\x00(\d+)\x00[ \t]*\n?', lambda found: f'\n\n{blocks[int(found[1])]}\n\n', text)
-    parts, end = [], 0
-    for found in CODE.finditer(md):
-        parts += [outside_code(md[end:found.start()]), found[0]]
-        end = found.end()
-    return ''.join([*parts, outside_code(md[end:])])
+    return outside_code(md, as_math)
 
 def still(output):
     "An output as a page can show it: a widget becomes its picture, or a note."

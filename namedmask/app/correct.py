@@ -9,12 +9,11 @@ __all__ = ['TOOLS', 'disagreement', 'doubtful_photos', 'export_labels', 'Importe
 
 # %% ../../nbs/app/correct.ipynb #cab540ff
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 import numpy as np
-from ..core import NamedMaskError, locked, settings_key, write_json, write_text
+from ..core import NamedMaskError, locked, progress, settings_key, write_json, write_text
 from ..data.decode import load_image
 from ..data.find import find_images
 from ..data.photos import content_hash
@@ -43,7 +42,6 @@ def doubtful_photos(
     quiet=False, # No progress bar
 )->list: # Paths, the most doubtful first
     "Archive photos on which the student and the mask that it learned from disagree most."
-    from namedmask.core import progress
     archive, masks, segmenter = run.archive, run.final_masks, run.segmenter
     each = max(1, most//len(archive.names))
     entries = [e for name in archive.names for e in archive.kept(name)[:each] if e.sha in masks and e.path.is_file()]

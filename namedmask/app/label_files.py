@@ -9,7 +9,7 @@ __all__ = ['MOST_PIXELS', 'Drawing', 'drawing_of', 'brush_encode', 'brush_decode
            'read_label_studio', 'cvat_xml', 'cvat_labels', 'read_cvat']
 
 # %% ../../nbs/app/label_files.ipynb #a14debf9
-import io, json, zipfile
+import io, zipfile
 from dataclasses import dataclass
 from xml.etree import ElementTree
 import numpy as np

@@ -11,7 +11,6 @@ __all__ = ['ship']
 import shutil, tempfile
 from pathlib import Path
 from .predictor import FILES, Predictor
-from .sources import SHIPPED
 
 # %% ../../nbs/app/shipped.ipynb #1905b1d7
 def ship(

@@ -8,7 +8,6 @@ Docs: https://namedmask.github.io/namedmask/runs/grow.html.md"""
 __all__ = ['SHARE', 'added', 'dropped', 'merged', 'grow']
 
 # %% ../../nbs/runs/grow.ipynb #31bc834c
-from pathlib import Path
 from ..core import NamedMaskError, atomic_path, empty_own, locked, settings_key
 from ..stages.names import parse_names
 from ..teachers.sets import get_teachers

@@ -8,6 +8,7 @@ import helpers
 from helpers import toy_fit, write_photos
 from namedmask import cli
 from namedmask.app import label_files as files
+from namedmask.app.predictor import model_card
 from namedmask.app.correct import disagreement, export_labels, import_labels
 from namedmask.core import NamedMaskError, rng_of
 from namedmask.data.draw import save_labels
@@ -97,6 +98,9 @@ def test_corrected_photos_make_another_student_and_nothing_else(made, run, tmp_p
     assert {s for s in before if before[s] != after[s]} == {'student'} and '2 corrected photos' in said and said.count('(kept)') == 3
     assert again.stage('student')['corrected'] == 2 and len(again.corrected) == 2 and again.dls.train_ds.others.corrected is not None
     for photo in again.corrected.photos: assert np.array_equal(again.corrected.load(photo.sha), drawn[str(photo.path)])
+    seen = {(c['name'], c['supervision']) for c in again.segmenter.meta['supervision']}                      # such a student has seen masks, and says so
+    assert ('corrected photos', 'masks') in seen and any(c['supervision'] == 'masks' for c in again.record['teachers'])
+    assert not any(c['supervision'] == 'masks' for c in made[1].segmenter.meta['supervision']) and 'strongest supervision that went into any model used: **masks**' in model_card(again.segmenter.meta, {})
     weights = (run.folder/'student'/'model.safetensors').read_bytes()
     toy_fit(made[0], run.folder, experts=False, quiet=False)
     assert capsys.readouterr().out.count('(kept)') == 4 and (run.folder/'student'/'model.safetensors').read_bytes() == weights

@@ -110,3 +110,12 @@ def test_the_commands(tmp_path, capsys):
     assert cli.main(['merge', run, 'red,blue=purple', '--quiet']) == 0 and 'purple, green now' in capsys.readouterr().out
     assert cli.main(['drop-name', run, 'green', '--quiet']) == 0 and 'names purple now' in capsys.readouterr().out
     assert cli.main(['drop-name', run, 'green']) == 2 and "no name 'green'" in capsys.readouterr().err
+
+def test_what_the_old_student_had_seen_stays_in_the_ledger(made, run):
+    "A student that goes on from one that has seen masks has seen them, too."
+    from namedmask.core import read_json, write_json
+    file = run.folder/'student'/'segmenter.json'
+    meta = read_json(file)
+    write_json(file, {**meta, 'supervision': [*meta['supervision'], dict(helpers.card('masks of somebody', 'student').as_dict(), supervision='masks')]})
+    after = grow(Run(run.folder, made[1].detector), added, 'blue', quiet=True, report=False)
+    assert [c['supervision'] for c in after.segmenter.meta['supervision']].count('masks') == 1

@@ -11,7 +11,7 @@ __all__ = ['last_layer', 'carry_over', 'Start']
 from dataclasses import dataclass
 from pathlib import Path
 import torch
-from ..core import NamedMaskError, settings_key
+from ..core import NamedMaskError, read_json, settings_key
 from .deeplab import weights_key
 from .segmenter import load_segmenter
 
@@ -56,6 +56,11 @@ class Start:
         "Changes with the old student's weights, and with the rows."
         segmenter = load_segmenter(self.folder, 'cpu')
         return settings_key([weights_key(segmenter.model.state_dict()), self.rows])
+
+    @property
+    def cards(self)->list:
+        "What the old student was trained with, as dictionaries: the new one has learned from it, too."
+        return read_json(Path(self.folder)/'segmenter.json', {}, dict).get('supervision') or []
 
     def begin(self,
         model, # A new network

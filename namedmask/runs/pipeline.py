@@ -198,6 +198,7 @@ def _student_stage(step, archive, nothing, masks, init, cards):
     from namedmask.stages.distil import distil
     asked, corrected = step.settings['sure'], corrections_in(step.out, archive.names)
     settings, start = _training_of(step)
+    if corrected: step.save(teachers=[*step.record['teachers'], corrected.card.as_dict()])
     def taught(stage, labelled=None, sure=0.):
         def work():
             return distil(archive, masks, settings, init, step.out/stage, sure=sure, start=start, cards=cards,

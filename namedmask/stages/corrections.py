@@ -18,6 +18,7 @@ from ..data.photos import content_hash
 from ..data.samples import IGNORE
 from .archive import _read_csv, _write_csv
 from .nothing import NothingPhoto
+from ..teachers.cards import TeacherCard
 
 # %% ../../nbs/stages/corrections.ipynb #a999a8e1
 _COLUMNS = ('root', 'path', 'sha', 'names')
@@ -43,6 +44,12 @@ class Corrections:
         "Changes when a photo comes or goes, or a label of one does."
         shas = [photo.sha for photo in self.photos]
         return settings_key([self.maps.key(shas), sorted([sha, *self._names[sha]] for sha in shas), self.names])
+
+    @property
+    def card(self)->TeacherCard:
+        "What a student that learns from them has seen: masks."
+        photos = f"{len(self)} photo{'s' if len(self) != 1 else ''}, labelled by hand"
+        return TeacherCard('corrected photos', 'student', 'masks', "the annotator's", photos, allow_masks=True)
 
     def load(self,
         sha:str,   # Hash of a photo

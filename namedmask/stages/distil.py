@@ -141,6 +141,13 @@ def _split_init(init):
 
 def _as_dict(card): return card.as_dict() if hasattr(card, 'as_dict') else dict(card)
 
+def _with_seen(cards, corrected, start):
+    "The cards with what corrected photos, and an older student, add to them."
+    more = [corrected.card.as_dict()] if hasattr(corrected, 'card') else []
+    more += start.cards if start else []
+    known = [*map(_as_dict, cards)]
+    return [*cards, *(card for card in more if card not in known)]
+
 def _ledger(archive, masks, cards): return cards_of(archive, masks) if cards is None else cards
 
 # %% ../../nbs/12_stages.distil.ipynb #3ad05812
@@ -230,7 +237,7 @@ def distil(
     cards, start = _ledger(archive, masks, more.pop('cards', None)), more.pop('start', None)
     others, how = divided(more, OtherPhotos, Ctx)
     others = OtherPhotos(**{**others, 'nothing': tuple(others.get('nothing', ()))})
-    ctx = Ctx.of(folder, seed=seed, **how)
+    ctx, cards = Ctx.of(folder, seed=seed, **how), _with_seen(cards, others.corrected, start)
     stage = student_stage(archive, masks, settings, init, ctx.folder, seed, cards, nothing=others.nothing,
                           labelled=others.labelled, corrected=others.corrected, start=start)
     lesson = Lesson(archive, masks, others, [*map(_as_dict, cards)])

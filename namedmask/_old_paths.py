@@ -46,7 +46,7 @@ MOVED = {
     'clustering': ('systems.clustering',),
     'maskcontrast': ('systems.maskcontrast',),
     'maskdistill': ('systems.attention', 'systems.rcnn', 'systems.maskdistill'),
-    'table': ('systems.table',),
+    'table': ('systems.table', 'systems.ranking'),
     'prediction': ('app.predict', 'app.formats', 'app.prediction_explorer'),
     'convert': ('app.convert',),
 }

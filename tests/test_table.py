@@ -15,7 +15,8 @@ from namedmask.stages.distil import STUDENTS
 from namedmask.stages.experts import EXPERTS
 from namedmask.systems.maskcontrast import MaskContrastClusterer
 from namedmask.systems.registry import score_system, systems_of
-from namedmask.systems.table import labs_for, lab_settings, mini_labs, names_aside, print_table, results_file, run_table, with_published
+from namedmask.systems.table import labs_for, lab_settings, mini_labs, names_aside, print_table, results_file, run_table
+from namedmask.systems.ranking import with_published
 from namedmask.teachers.cards import TeacherCard
 from namedmask.teachers.sets import TeacherSet
 

@@ -11,8 +11,14 @@ cfg = ini['DEFAULT']
 
 def lines(field): return [o.strip() for o in cfg[field].splitlines() if o.strip()]
 
+def absolute(md, home='https://github.com/namedmask/namedmask/blob/main/', files='https://raw.githubusercontent.com/namedmask/namedmask/main/'):
+    "The README for PyPI, which knows no relative links: pictures from where GitHub serves files, all else from the repository."
+    md = re.sub(r'(src=")(?![a-z]+:)', rf'\1{files}', md)
+    return re.sub(r'(\]\(|href=")(?![a-z]+:|#)', rf'\1{home}', md)
+
 version = re.search(r'__version__\s*=\s*["\']([^"\']+)', (here/cfg['lib_path']/'__init__.py').read_text())[1]
-setup(name=cfg['lib_name'], version=version, python_requires='>=' + cfg['min_python'],
+setup(name=cfg['lib_name'], version=version, long_description=absolute((here/'README.md').read_text(encoding='utf-8')),
+      long_description_content_type='text/markdown', python_requires='>=' + cfg['min_python'],
       packages=find_packages(include=[cfg['lib_name'] + '*']),
       package_data={cfg['lib_name']: ['assets/*', 'assets/mini/*', 'assets/mini/saliency/*', 'assets/segmenter/*', 'assets/web/*']},
       install_requires=lines('requirements'),

@@ -66,7 +66,7 @@ def test_constraints_pin_every_requirement():
 def test_what_nbdev_and_pip_need():
     project = tomllib.loads((ROOT/'pyproject.toml').read_text())
     assert project['project']['license'] == 'Apache-2.0' and project['tool']['nbdev']
-    assert set(project['project']['dynamic']) == {'version', 'dependencies', 'optional-dependencies', 'scripts', 'entry-points'}
+    assert set(project['project']['dynamic']) == {'readme', 'version', 'dependencies', 'optional-dependencies', 'scripts', 'entry-points'}
 
 def test_data_files_are_installed():
     from importlib.resources import files
@@ -82,6 +82,16 @@ def test_readme_names_the_commands_and_its_links_exist():
     for url in re.findall(r'\]\(([^)\s]+)\)|(?:href|src)="([^"]+)"', text):
         url = url[0] or url[1]
         if not re.match(r'[a-z]+:|#', url): assert (ROOT/url).exists(), url
+
+def test_the_description_on_pypi_has_no_relative_link(monkeypatch):
+    import runpy, setuptools
+    said = {}
+    monkeypatch.setattr(setuptools, 'setup', lambda **settings: said.update(settings))
+    runpy.run_path(str(ROOT/'setup.py'))
+    places = [a or b for a, b in re.findall(r'\]\(([^)\s]+)\)|(?:href|src)="([^"]+)"', said['long_description'])]
+    assert len(places) > 20 and all(re.match(r'https:|#', place) for place in places)
+    pictures = re.findall(r'src="([^"]+)"', said['long_description'])
+    assert all((ROOT/p.split('/main/')[1]).is_file() for p in pictures if '/main/' in p) and said['long_description_content_type'] == 'text/markdown'
 
 def test_readme_generator():
     import runpy

@@ -1,4 +1,4 @@
-"Every command that the README, the chapter of results or a --help names runs as it stands, on tiny inputs with the same names and with toy teachers."
+"Every command that the README, the guide, the chapter of results or a --help names runs as it stands, on tiny inputs with the same names and with toy teachers."
 import contextlib, io, json, re, shlex
 from dataclasses import replace
 import numpy as np
@@ -7,8 +7,12 @@ from PIL import Image
 import helpers
 from namedmask import cli
 
-README = (helpers.ROOT/'README.md').read_text(encoding='utf-8')
-RESULTS = '\n\n'.join(''.join(c['source']) for c in json.loads((helpers.ROOT/'nbs'/'results.ipynb').read_text(encoding='utf-8'))['cells'])
+def cells_of(name): return json.loads((helpers.ROOT/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8'))['cells']
+
+def prose_of(name): return '\n\n'.join(''.join(c['source']) for c in cells_of(name) if c['cell_type'] == 'markdown')
+
+README = (helpers.ROOT/'README.md').read_text(encoding='utf-8') + '\n\n' + prose_of('guide')
+RESULTS = prose_of('results')
 ANIMALS = dict(cat=(220, 40, 40), cow=(40, 200, 60), dog=(50, 70, 230), horse=(220, 210, 40), person=(210, 50, 210), sheep=(40, 210, 210))   # what they look like here
 VOC_IDS = dict(cat=8, cow=10, dog=12, horse=13, person=15, sheep=17)
 
@@ -90,7 +94,7 @@ def test_every_command_runs_as_it_stands(place, tiny, capsys):
         assert code == 0 and 'Traceback' not in said.err, f"namedmask {' '.join(words)}: {code}\n{said.out[-2000:]}\n{said.err[-2000:]}"
     assert (place/'runs'/'animals'/'report.html').is_file() and len(list((place/'out').rglob('*.png'))) >= 7
     assert (place/'runs'/'animals'/'results.jsonl').read_text().count('\n') == 1
-    python = [block for block in blocks('python') if 'namedmask' in block]
+    python = [''.join(c['source']) for c in cells_of('guide') if c['cell_type'] == 'code']
     assert python
     for block in python: exec(block, {})                                 # the same from Python, on the run that is there
     assert '(kept)' in capsys.readouterr().out

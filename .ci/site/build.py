@@ -12,7 +12,8 @@ sys.path.insert(0, str(ROOT))
 def top(lessons):
     "What the index leads to: the menu of the site."
     ablations = sorted(f'ablations/{p.stem}' for p in (NBS/'ablations').glob('*.ipynb'))
-    menu = {'The course': [*(f'{pages.numbered(p)} <{p.stem}>' for p in lessons), 'exam'],
+    menu = {'Begin': ['guide', 'contents'],
+            'The course': [*(f'{pages.numbered(p)} <{p.stem}>' for p in lessons), 'exam'],
             'What was measured': ['results', *ablations],
             'Look up': ['commands', 'reference/index', 'rooms/index'],
             'More': ['gallery', 'instructor', 'supervision', 'contributing', 'changelog', 'license']}

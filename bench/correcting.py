@@ -49,7 +49,7 @@ def corrected_by_truth(run, paths, labels_of):
 def correcting(photos, run, settings, test, place, out):
     "mIoU with ten corrected photos of each kind."
     from namedmask import fit
-    from namedmask.app.correct import doubtful_photos
+    from namedmask.runs.doubts import doubtful_photos
     from namedmask.core import rng_of
     from namedmask.data.draw import load_labels
     from namedmask.runs.run import Run

@@ -9,7 +9,8 @@ from helpers import toy_fit, write_photos
 from namedmask import cli
 from namedmask.app import label_files as files
 from namedmask.app.predictor import model_card
-from namedmask.app.correct import disagreement, export_labels, import_labels
+from namedmask.app.correct import export_labels, import_labels
+from namedmask.runs.doubts import disagreement
 from namedmask.core import NamedMaskError, rng_of
 from namedmask.data.draw import save_labels
 from namedmask.models.batches import ArchiveDataset

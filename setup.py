@@ -14,7 +14,7 @@ def lines(field): return [o.strip() for o in cfg[field].splitlines() if o.strip(
 version = re.search(r'__version__\s*=\s*["\']([^"\']+)', (here/cfg['lib_path']/'__init__.py').read_text())[1]
 setup(name=cfg['lib_name'], version=version, python_requires='>=' + cfg['min_python'],
       packages=find_packages(include=[cfg['lib_name'] + '*']),
-      package_data={cfg['lib_name']: ['assets/*', 'assets/mini/*', 'assets/mini/saliency/*', 'assets/segmenter/*', 'assets/web/*']},
+      package_data={cfg['lib_name']: ['assets/*', 'assets/mini/*', 'assets/mini/saliency/*', 'assets/segmenter/*', 'assets/web/*', 'assets/widgets/*']},
       install_requires=lines('requirements'),
       extras_require={extra: lines(f'{extra}_requirements') for extra in ('offline', 'dev', 'crf', 'heic', 'docs')},
       entry_points={'console_scripts': lines('console_scripts'),

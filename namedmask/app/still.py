@@ -70,7 +70,7 @@ class Shown:
         return {**shown, **self._still_data()}
 
 # %% ../../nbs/app/still.ipynb #ee114806
-_IMPORT = re.compile(r"^import \{[^}]*\} from '\./([\w.]+)'\n", re.M)
+_IMPORT = re.compile(r"^import \{[^}]*\} from '\./([\w.]+)';\n", re.M)
 
 def _asset(name):
     "A file of the views; `pixels.js` is that of the exported page."

@@ -20,7 +20,7 @@ version = re.search(r'__version__\s*=\s*["\']([^"\']+)', (here/cfg['lib_path']/'
 setup(name=cfg['lib_name'], version=version, long_description=absolute((here/'README.md').read_text(encoding='utf-8')),
       long_description_content_type='text/markdown', python_requires='>=' + cfg['min_python'],
       packages=find_packages(include=[cfg['lib_name'] + '*']),
-      package_data={cfg['lib_name']: ['assets/*', 'assets/mini/*', 'assets/mini/saliency/*', 'assets/segmenter/*', 'assets/web/*']},
+      package_data={cfg['lib_name']: ['assets/*', 'assets/mini/*', 'assets/mini/saliency/*', 'assets/segmenter/*', 'assets/web/*', 'assets/widgets/*']},
       install_requires=lines('requirements'),
       extras_require={extra: lines(f'{extra}_requirements') for extra in ('offline', 'dev', 'crf', 'heic', 'docs')},
       entry_points={'console_scripts': lines('console_scripts'),

@@ -79,6 +79,12 @@ def test_every_relative_link_leads_to_a_file():
     dead = [f'{f.relative_to(ROOT)}: {u}' for f, text in texts.items() for u in links(text) if u and not (f.parent/u).exists()]
     assert not dead, dead
 
+def test_the_contents_lead_to_every_notebook():
+    page = NBS/'contents.ipynb'
+    text = '\n'.join(''.join(cell['source']) for cell in json.loads(page.read_text(encoding='utf-8'))['cells'])
+    told = {(NBS/link).resolve() for link in links(text)}
+    assert not [path.relative_to(NBS) for path in notebooks() if path.resolve() not in told | {page, NBS/'index.ipynb'}]
+
 @pytest.mark.parametrize('old', sorted(MOVED))
 def test_old_paths_lead_home(old):
     for new in MOVED[old]:

@@ -1,5 +1,5 @@
 "The command line: thin, one sentence and exit code 2 for what the user can put right."
-import os, signal, subprocess, sys, time
+import json, os, re, shlex, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 import helpers
@@ -14,7 +14,7 @@ def asked(monkeypatch):
     from namedmask.runs import pipeline as p
     calls = []
     monkeypatch.setattr(p, 'fit', lambda *a, **k: calls.append((a, k)))
-    return calls
+    return calls                                     # `fit` gives None here, and nobody asks for its facts
 
 def fails(args, capsys, *words):
     assert cli.main([str(a) for a in args]) == 2
@@ -87,7 +87,7 @@ def test_a_value_may_look_like_a_number(asked):
 def test_every_option_of_fit_exists_in_the_pipeline(monkeypatch):
     from inspect import signature
     from namedmask.runs.pipeline import fit
-    assert set(signature(cli.fit).parameters) <= set(signature(fit).parameters)
+    assert set(signature(cli.fit).parameters) <= {*signature(fit).parameters, 'options', 'dry_run'}
 
 def test_missing_options_are_named(capsys):
     with pytest.raises(SystemExit) as e: cli.main(['fit', '--names', 'cat', '--out', 'o'])
@@ -183,3 +183,126 @@ def test_the_main_job(photos, tmp_path, capsys):
 def test_the_help_of_every_command_loads_no_numpy():
     told = "import sys\nfrom namedmask import cli\nfor command in cli.COMMANDS.values(): cli._parser(command)\nassert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, '-c', told], check=True)
+
+# ---------------------------------------------------------------- what all commands have
+
+def examples():
+    "(command, its words) of every example in a help."
+    for command, text in cli.EXAMPLES.items():
+        for line in filter(None, map(str.strip, text.splitlines())):
+            lexer = shlex.shlex(line, posix=True, punctuation_chars='|<>()')
+            lexer.whitespace_split = True
+            words = list(lexer)
+            words = words[words.index('namedmask') + 1:]
+            end = next((i for i, word in enumerate(words) if set(word) <= set('|<>()')), len(words))
+            yield command, words[:end]
+
+def test_every_command_has_examples_and_each_can_be_read(capsys):
+    from namedmask.app.command import with_dashes
+    found = list(examples())
+    assert {command for command, _ in found} == set(cli.EXAMPLES) == set(cli.COMMANDS) and len(found) >= 30
+    for command, words in found:
+        parser = cli._parser(cli.COMMANDS[command])
+        assert words[0] == command
+        try: args = parser.parse_args(with_dashes(words[1:], parser))
+        except SystemExit: pytest.fail(f"namedmask {' '.join(words)}: {capsys.readouterr().err}")
+        assert not re.search(r"[#|]|<|>", ' '.join(str(v) for k, v in vars(args).items() if k in ('run', 'out')))
+
+@pytest.mark.parametrize('command', list(cli.COMMANDS))
+def test_every_help_has_the_common_options_and_ends_with_examples(command, capsys):
+    with pytest.raises(SystemExit): cli.main([command, '--help'])
+    text = capsys.readouterr().out
+    for words in ('-q, --quiet', '-v, --verbose', '--json', 'every command:', f'  namedmask {command}'): assert words in text
+    assert text.index('every command:') < text.index('examples:')
+
+def test_the_usage_names_the_exit_codes_that_there_are():
+    text = cli.usage()
+    for code in (0, 1, 2, 130): assert re.search(rf'^  {code} +[a-z]', text, re.M)
+
+def test_json_is_all_that_is_on_standard_output(capsys):
+    assert cli.main(['benchmark', 'coca', '--list', '--json']) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert list(about) == ['coca'] and about['coca']['needs']
+    assert cli.main(['benchmark', 'coca', '--list', '--quiet']) == 0
+    assert capsys.readouterr().out.startswith('coca: ')                       # what was asked for is no remark
+
+def test_json_of_fit_keeps_its_lines_for_the_error_stream(monkeypatch, capsys):
+    from namedmask.runs import pipeline as p
+    class Run:
+        folder, settings, record = Path('o'), dict(names={'cat': ['cat']}), dict(photos=5, warnings=['few'])
+        def seconds(self): return {'index': 1.5}
+        def false_names(self, make): return None
+        def estimate(self, make): return None
+    monkeypatch.setattr(p, 'fit', lambda *a, **k: print('index      5 photos') or Run())
+    assert cli.main('fit --images x --names cat --out o --json'.split()) == 0
+    said = capsys.readouterr()
+    facts = json.loads(said.out)
+    assert facts['run'] == 'o' and facts['names'] == ['cat'] and facts['seconds'] == {'index': 1.5} and facts['report'] == 'o/report.html'
+    assert 'index      5 photos' in said.err
+    assert cli.main('fit --images x --names cat --out o'.split()) == 0
+    assert capsys.readouterr().out == 'index      5 photos\n'
+
+def test_verbose_says_what_was_decided_and_debug_shows_the_traceback(monkeypatch, capsys, tmp_path):
+    assert cli.main(['benchmark', 'coca', '--list', '-v']) == 0
+    err = capsys.readouterr().err
+    assert all(words in err for words in ("namedmask ", "python ", "benchmark: kind='coca'", 'took '))
+    assert cli.main(['report', str(tmp_path/'nowhere'), '-vv']) == 2 and 'Traceback' in capsys.readouterr().err
+    monkeypatch.setenv('NAMEDMASK_DEBUG', '1')
+    assert cli.main(['report', str(tmp_path/'nowhere')]) == 2 and 'Traceback' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as e: cli.main(['report', 'x', '-q', '-v'])
+    assert e.value.code == 2
+
+def test_without_a_terminal_progress_is_lines(capsys, monkeypatch):
+    from namedmask.app import log_lines as l
+    from namedmask.core import bars, progress
+    monkeypatch.setattr(l.LogLines, 'first', .01)
+    usual = bars.tqdm
+    with l.log_lines():
+        for _ in progress(range(60), 'index'): time.sleep(.004)
+    err = capsys.readouterr().err
+    lines = err.splitlines()
+    assert '\r' not in err and all(re.fullmatch(r'\d\d:\d\d:\d\d  index: \d+%, \d+ of 60 photos, 00:0\d gone, .* to go', line) for line in lines), err
+    done = [int(re.search(r'(\d+) of', line)[1]) for line in lines]
+    gaps = [b - a for a, b in zip(done, done[1:-1])]
+    assert done[-1] == 60 and len(done) >= 3 and gaps == sorted(gaps) and bars.tqdm is usual
+
+# ---------------------------------------------------------------- completion
+
+@pytest.fixture(scope='module')
+def script():
+    pytest.importorskip('shtab')
+    told = "import sys\nfrom namedmask import cli\ncode = cli.main(['completion', 'bash'])\nassert not code and not {'numpy', 'torch'} & set(sys.modules)"
+    return subprocess.run([sys.executable, '-c', told], check=True, capture_output=True, text=True).stdout
+
+def offered(script, *words):
+    "What bash offers after some words."
+    ask = f"{script}\nCOMP_WORDS=(namedmask {' '.join(map(shlex.quote, words))}); COMP_CWORD={len(words)}; COMPREPLY=()\n_shtab_namedmask\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
+    return subprocess.run(['bash', '-c', ask], capture_output=True, text=True).stdout.split()
+
+def test_bash_completes_commands_options_and_values(script):
+    assert set(cli.COMMANDS) <= set(offered(script, '')) and offered(script, 'pre') == ['predict']
+    assert set(offered(script, 'export-labels', '--to', '')) == {'label-studio', 'cvat'} and offered(script, 'fit', '--dry') == ['--dry-run']
+    assert offered(script, 'predict', '--device', 'cp') == ['cpu'] and 'tokencut' in offered(script, 'fit', '--saliency', '')
+
+def test_other_shells_and_none(capsys):
+    pytest.importorskip('shtab')
+    for shell, words in (('zsh', '#compdef namedmask'), ('fish', 'complete -c namedmask')):
+        assert cli.main(['completion', shell]) == 0 and words in capsys.readouterr().out
+    fails(['completion', 'cmd'], capsys, 'bash, zsh or fish')
+
+def test_what_is_completed_is_what_can_be():
+    from namedmask.app.completion import SHELLS, VALUES
+    from namedmask.app.export import FORMATS
+    from namedmask.app.options import FORMAT_NAMES
+    from namedmask.evaluate.benchmarks.base import BENCHMARKS
+    from namedmask.evaluate.benchmarks.registry import kind_of
+    from namedmask.evaluate.recipes import recipe
+    from namedmask.runs.checks import SALIENCY
+    from namedmask.systems.table import METRICS, TRANSFERS
+    assert set(VALUES['format']) == set(FORMAT_NAMES) and VALUES['saliency'] == SALIENCY and set(VALUES['export', 'to']) == set(FORMATS)
+    assert VALUES['metric'] == METRICS and VALUES['transfer'] == TRANSFERS and VALUES['shell'] == SHELLS
+    for name in VALUES['recipe']: recipe(name)
+    for name in VALUES['benchmark', 'kind']: kind_of(name)
+    assert {kind_of(name) for name in VALUES['benchmark', 'kind']} == set(BENCHMARKS)
+    options = {(c, a.dest) for c, f in cli.COMMANDS.items() for a in cli._parser(f)._actions}
+    for key in VALUES: assert key in options if isinstance(key, tuple) else any(key == dest for _, dest in options), key

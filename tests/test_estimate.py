@@ -83,7 +83,7 @@ def test_a_run_tells_it_and_makes_it_again_when_the_student_changes(tmp_path, ca
     run = fit(report=True)
     said = capsys.readouterr().out
     assert 'estimated without labels: ' in said and list(run.estimate(make=False)) == ['red', 'green']
-    assert 'Names to look at first' in (run.folder/'report.html').read_text()
+    assert 'Which names to believe' in (run.folder/'report.html').read_text()
     written = (run.folder/'estimate.json').stat().st_mtime_ns
     fit(report=True)
     assert 'estimated without labels: ' in capsys.readouterr().out and (run.folder/'estimate.json').stat().st_mtime_ns == written

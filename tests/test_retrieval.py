@@ -1,5 +1,5 @@
 "Retrieval: names, prompt ensembles, exact search, conflicts, copies, edits by hand, the explorer."
-import csv, os, subprocess, sys
+import csv, os, re, subprocess, sys
 from collections import namedtuple
 from pathlib import Path
 import numpy as np, pytest
@@ -327,22 +327,58 @@ def test_explorer(world):
     a = world('cat,dog', 5)
     x = ArchiveExplorer(a, per_page=2, size=48)
     cards = lambda: x._grid.children
-    assert x.name == 'cat' and len(cards()) == 2 and x._where.value == '1-2 of 5, 5 kept' and x._prev.disabled
+    assert x.name == 'cat' and len(cards()) == 2 and x._where.value == '1-2 of 5, 5 kept'
     assert cards()[0].children[0].value[:2] == b'\xff\xd8'
     x._next.click(); assert x._where.value == '3-4 of 5, 5 kept'           # the third photo cannot be read: a grey square
-    x.turn(+9); assert x._where.value == '5-5 of 5, 5 kept' and x._next.disabled
-    x.turn(-9)
+    x.turn(+9); assert x._where.value == '5-5 of 5, 5 kept' and x._note.value == 'This is the last page.'
+    assert not x._next.disabled                                                   # a greyed button would lose the keyboard's place
+    x.turn(-9); assert x._note.value == 'This is the first page.'
     cards()[0].children[2].children[0].click()
     assert cards()[0].children[2].children[0].description == 'keep' and rels(a.kept('cat'))[0] == '1.jpg'
     assert cards()[1].children[2].children[1].label == 'move to' and x._where.value == '1-2 of 5, 4 kept'
     cards()[1].children[2].children[1].value = 'dog'
     assert '1.jpg' in rels(a.kept('dog')) and '2 changes not saved' in x._note.value
     x._save.click()
-    assert 'Saved' in x._note.value and not a.unsaved
+    assert 'Saved' in x._note.value and 'namedmask fit again' in x._note.value and not a.unsaved
     assert [len(Archive.open(world.folder).kept(n)) for n in ('cat', 'dog')] == [3, 6]
     x.show('dog', 'kept'); assert len(x.paths) == 6
     x.show('cat', 'dropped'); assert str(a.dropped('cat')[0].path) in x.paths
     x.keep(x.paths[0]); assert '1 change not saved' in x._note.value
+
+def state(a): return a.entries[:], {n: rels(a.kept(n)) for n in a.names}, dict(a.edits), {n: [e.rel for e in a.examined(n)] for n in a.names}
+
+def test_what_was_done_in_the_explorer_is_undone(world):
+    a = world('cat,dog', 5)
+    x = ArchiveExplorer(a, per_page=5, size=32)
+    before = [state(a)]
+    for do in (lambda: x.drop('1.jpg'), lambda: x.move('1.jpg', 'dog'), lambda: x.keep('1.jpg', ), lambda: x.move('0.jpg', 'dog')):
+        do(); before.append(state(a))
+    x.save(); assert not a.unsaved
+    for was in before[-2::-1]:
+        x._undo.click()
+        assert state(a) == was
+    assert '2 changes not saved' in x._note.value                                  # what was saved is not any more
+    x.undo(); assert x._note.value == 'There is nothing to undo.'
+    x.save(); assert state(Archive.open(world.folder))[1] == before[0][1]
+    x.drop('nowhere.jpg'); assert 'not in the manifest' in x._note.value and not x._done
+
+def test_the_explorer_keeps_the_keyboards_place(world):
+    a = world('cat,dog', 5)
+    x = ArchiveExplorer(a, per_page=3, size=32)
+    cards, button = x._grid.children, x._grid.children[1].children[2].children[0]
+    picture = cards[1].children[0].value
+    button.click()
+    assert x._grid.children == cards and x._grid.children[1].children[2].children[0] is button     # the same widgets: the focus stays
+    assert button.description == 'keep' and button.tooltip.startswith('keep 1.jpg') and cards[1].children[0].value != picture
+    button.click()
+    assert button.description == 'drop' and cards[1].children[0].value == picture and '1.jpg' in rels(a.kept('cat'))
+    menu = cards[0].children[2].children[1]
+    menu.value = 'dog'; assert menu.value == '' and x._grid.children == cards and '0.jpg' in rels(a.kept('dog'))
+    x.turn(1); assert cards[0].comm is None and x._grid.children[0] is not cards[0]                # what is left is freed
+
+def test_the_explorer_shows_three_digits(world):
+    x = ArchiveExplorer(world('cat,dog', 5), size=32)
+    assert re.match(r'#1: \d\.\d{3}\b', x._grid.children[0].children[1].value)
 
 def test_an_archive_with_nothing_left_is_shown(world):
     a = world('cat', 1); a.drop('0.jpg')

@@ -9,6 +9,7 @@ __all__ = ['ArchiveExplorer']
 
 # %% ../../nbs/app/archive_explorer.ipynb #ed892b1c
 import io
+from collections import deque
 from PIL import Image, ImageOps
 from fastcore.basics import patch
 from ..core import NamedMaskError
@@ -17,6 +18,7 @@ from ..stages.sheet import _GREEN, _RED, _caption, _pale
 
 # %% ../../nbs/app/archive_explorer.ipynb #8c7fafd0
 _SHOWS = ('kept', 'dropped', 'all')
+_UNDONE = 500      # so many changes can be taken back
 
 class ArchiveExplorer:
     "Look through an archive in a notebook and put it right: drop, keep, move to another name, save."
@@ -36,15 +38,18 @@ class ArchiveExplorer:
         self._prev, self._next = arrow('chevron-left', 'Previous page'), arrow('chevron-right', 'Next page')
         self._where, self._note = w.Label(), w.Label()
         self._save = w.Button(description='Save', icon='save', button_style='primary', layout=w.Layout(width='90px'))
+        self._undo = w.Button(description='Undo', icon='undo', tooltip='Take back the last change', layout=w.Layout(width='90px'))
+        self._cards, self._done = {}, deque(maxlen=_UNDONE)
         self._grid = w.Box(layout=w.Layout(flex_flow='row wrap', width='100%'))
         row = w.Layout(align_items='center', flex_flow='row wrap')
         self.widget = w.VBox([w.HBox([self._name, self._show, self._prev, self._where, self._next], layout=row),
-                              self._grid, w.HBox([self._save, self._note], layout=row)])
+                              self._grid, w.HBox([self._undo, self._save, self._note], layout=row)])
         self._name.options = archive.names
         self._name.value = archive._name(name or archive.names[0])
         for control in (self._name, self._show): control.observe(lambda _: self.refresh(), 'value')
         self._prev.on_click(lambda _: self.turn(-1))
         self._next.on_click(lambda _: self.turn(1))
+        self._undo.on_click(lambda _: self.undo())
         self._save.on_click(lambda _: self.save())
         self.refresh()
 
@@ -74,7 +79,8 @@ def refresh(self:ArchiveExplorer):
 def turn(self:ArchiveExplorer, by:int):
     "Go some pages on or back."
     last = max(0, (len(self.paths) - 1)//self.per_page)
-    self.page = min(last, max(0, self.page + by))
+    wanted, self.page = self.page + by, min(last, max(0, self.page + by))
+    if wanted != self.page: self._note.value = 'This is the last page.' if by > 0 else 'This is the first page.'
     self._draw()
 
 @patch
@@ -95,21 +101,53 @@ def move(self:ArchiveExplorer, path, name:str):
 @patch
 def save(self:ArchiveExplorer):
     "Write the edits and the manifest."
-    try:
-        self.archive.save()
-        self._note.value = f'Saved to {self.archive.folder/"manifest.csv"}.'
+    try: self.archive.save()
     except NamedMaskError as e: self._note.value = str(e)
+    else:
+        self._note.value = (f'Saved to {self.archive.folder/"manifest.csv"}. Run the same namedmask fit again: '
+                            'until then masks and student are those of before.')
+
+@patch
+def undo(self:ArchiveExplorer):
+    "Take back the last drop, keep or move."
+    if not self._done:
+        self._note.value = 'There is nothing to undo.'
+        return
+    _restore(self.archive, self._done.pop())
+    self._draw()
+    self._say_unsaved()
 
 # %% ../../nbs/app/archive_explorer.ipynb #4f8c401d
 @patch
 def _change(self:ArchiveExplorer, what, *args):
+    before = _lines_of(self.archive, args[0])
     try: what(*args)
     except NamedMaskError as e:
         self._note.value = str(e)
         return
+    self._done.append(before)
     self._draw()
-    unsaved = self.archive.unsaved
+    self._say_unsaved()
+
+@patch
+def _say_unsaved(self:ArchiveExplorer):
+    saved, now = self.archive._saved, self.archive.edits
+    unsaved = sum(saved.get(sha) != now.get(sha) for sha in {*saved, *now})
     self._note.value = f"{unsaved} change{'s'*(unsaved != 1)} not saved yet." if unsaved else ''
+
+def _lines_of(archive, path):
+    "What one change of a photo may change in an archive: its lines, the number of all, and the edits."
+    entry = archive._find_by_path(str(path))
+    places = archive._find_by_sha(entry.sha) if entry else []
+    return {i: archive.entries[i] for i in places}, len(archive.entries), dict(archive.edits)
+
+def _restore(archive, before):
+    "Put back what `_lines_of` has kept; a line that was added since is the last one, and goes."
+    lines, number, edits = before
+    for i in range(number, len(archive.entries)): archive._of_name[archive.entries[i].name].remove(i)
+    del archive.entries[number:]
+    for i, entry in lines.items(): archive.entries[i] = entry
+    archive.edits, archive._by_sha, archive._by_rel = edits, None, None
 
 @patch
 def _draw(self:ArchiveExplorer):
@@ -117,12 +155,15 @@ def _draw(self:ArchiveExplorer):
     start = self.page*self.per_page
     by_path = {str(e.path): e for e in self.archive.examined(self.name)}
     entries = [by_path[p] for p in self.paths[start:start + self.per_page] if p in by_path]
-    old, self._grid.children = self._grid.children, [self._card(e) for e in entries]
-    for card in old: _close(card)
+    cards = {str(e.path): self._cards.get(str(e.path)) or self._card(e) for e in entries}
+    gone = [card for path, card in self._cards.items() if path not in cards]
+    if list(cards) != list(self._cards): self._grid.children = list(cards.values())
+    self._cards = cards
+    for entry in entries: self._fill(entry)
+    for card in gone: _close(card)
     kept = len(self.archive.kept(self.name))
     where = f'{start + 1}-{start + len(entries)} of {len(self.paths)}, {kept} kept'
     self._where.value = where if entries else 'no photo'
-    self._prev.disabled, self._next.disabled = not self.page, start + self.per_page >= len(self.paths)
 
 # %% ../../nbs/app/archive_explorer.ipynb #0be8712d
 def _jpeg(e, size):
@@ -151,16 +192,27 @@ def _card_looks(size):
 
 @patch
 def _card(self:ArchiveExplorer, e):
-    "A photo with its rank, score, decision and controls."
+    "A photo with place for its rank, score and decision, and its controls."
     import ipywidgets as w
-    path, looks, why = str(e.path), self._looks, e.reason or e.status
-    picture = w.Image(value=_jpeg(e, self.size), format='jpeg', width=self.size, height=self.size,
-                      layout=looks['plain'])
-    text = w.Label(_caption(e), tooltip=f'{path}\n{why}', layout=looks['text'], style=looks['small'])
-    button = w.Button(description='drop' if e.kept else 'keep', tooltip=why, layout=looks['button'],
-                      style=looks['plain button'])
-    button.on_click(lambda _: (self.drop if e.kept else self.keep)(path))
+    path, looks = str(e.path), self._looks
+    picture = w.Image(format='jpeg', width=self.size, height=self.size, layout=looks['plain'])
+    text = w.Label(layout=looks['text'], style=looks['small'])
+    button = w.Button(layout=looks['button'], style=looks['plain button'])
+    button.on_click(lambda _: (self.drop if button.description == 'drop' else self.keep)(path))
     names = [('move to', ''), *((name, name) for name in self.archive.names if name != e.name)]
     menu = w.Dropdown(options=names, layout=looks['menu'], style=looks['plain menu'])
     menu.observe(lambda change: change['new'] and self.move(path, change['new']), 'value')
-    return w.VBox([picture, text, w.HBox([button, menu], layout=looks['plain'])], layout=looks[e.status])
+    return w.VBox([picture, text, w.HBox([button, menu], layout=looks['plain'])])
+
+@patch
+def _fill(self:ArchiveExplorer, e):
+    "Bring the card of a photo up to date; its widgets stay, and with them the keyboard's place."
+    card, path, why = self._cards[str(e.path)], str(e.path), e.reason or e.status
+    picture, text, controls = card.children
+    button, menu = controls.children
+    verb = 'drop' if e.kept else 'keep'
+    if button.description != verb: picture.value = _jpeg(e, self.size)
+    button.description, button.tooltip = verb, f'{verb} {e.path.name}: {why}'
+    text.value, text.tooltip = _caption(e), f'{path}\n{why}'
+    menu.tooltip, menu.value = f'move {e.path.name} to another name', ''
+    card.layout = self._looks[e.status]

@@ -26,7 +26,7 @@ def _verdict(entry):
     return 'copy' if reason.startswith('repeats') else reason.removesuffix(' by hand').replace('moved ', '')
 
 def _caption(entry):
-    score = '' if math.isnan(entry.score) else f'{entry.score:.2f}'
+    score = '' if math.isnan(entry.score) else f'{entry.score:.3f}'
     return ' '.join(filter(None, (f'#{entry.rank or "-"}:', score, _verdict(entry))))
 
 def _tile(entry, size):

@@ -131,6 +131,18 @@ def test_memory_that_does_not_suffice(segmenter, im):
     starved.segmenter.model.spec, starved.segmenter.model.one, starved.segmenter.model.forward = segmenter.model.spec, torch.nn.Parameter(torch.ones(1)), full
     with pytest.raises(NamedMaskError, match='not enough memory'): starved(im)
 
+def test_free_memory_goes_back_now_and_then(segmenter, monkeypatch):
+    "Also where each photo is refused, and once for so many calls, whichever thread makes them."
+    from namedmask.app import predictor as module
+    given = []
+    monkeypatch.setattr(module, '_CALLS', 4); monkeypatch.setattr(module, '_give_back', lambda: given.append(1))
+    mine = Predictor(segmenter)
+    with ThreadPoolExecutor(3) as threads: [*threads.map(mine, 5*[Image.new('RGB', (9, 9))])]
+    for _ in range(4): pytest.raises(NamedMaskError, mine, b'no photo')
+    assert len(given) == 2
+    monkeypatch.undo()
+    module._give_back()                                                  # wherever this runs
+
 # ---------------------------------------------------------------- to a folder and back
 
 def test_there_and_back(predictor, im, tmp_path):

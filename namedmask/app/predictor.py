@@ -8,8 +8,9 @@ Docs: https://namedmask.github.io/namedmask/app/predictor.html.md"""
 __all__ = ['FILES', 'Prediction', 'picture_of', 'Predictor', 'facts_of', 'model_card']
 
 # %% ../../nbs/app/predictor.ipynb #c176ee57
-import os, re, tempfile, threading
+import ctypes, os, re, sys, tempfile, threading
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
@@ -81,13 +82,22 @@ def _of_tensor(tensor):
     return _of_array(pixels.permute(1, 2, 0).numpy())
 
 # %% ../../nbs/app/predictor.ipynb #d972adaa
+_CALLS = 100    # after so many, free memory goes back: it costs a call some milliseconds
+
+def _give_back():
+    "Give memory that is free, and held by the threads, back to the system."
+    if sys.platform != 'linux': return
+    try: ctypes.CDLL('libc.so.6').malloc_trim(0)
+    except (OSError, AttributeError): pass            # another C library than GNU's
+
 class Predictor:
     "A trained segmenter for programs; safe to call from several threads."
     def __init__(self,
         segmenter,  # A `Segmenter`
         about=None, # What its card says of it, from `facts_of` a run; None: nothing is known
         ):
-        self.segmenter, self.about, self._opening = segmenter, about or {}, threading.Lock()
+        self.segmenter, self.about = segmenter, about or {}
+        self._opening, self._calls = threading.Lock(), count(1)
         segmenter.model.eval()
 
     @property
@@ -101,6 +111,7 @@ class Predictor:
         )->Prediction:
         "Label one photo; one that cannot be read, or does not fit into the memory, is a `NamedMaskError`."
         prediction, = self.predict_all([image], batch=1)
+        if next(self._calls) % _CALLS == 0: _give_back()
         if isinstance(prediction, NamedMaskError): raise prediction
         return prediction
 

@@ -57,8 +57,8 @@ def note(
 def remark(
     text, # What is good to know
 ):
-    "Say something on the way, unless quiet was asked for."
-    if not _voice.quiet: _aside(text)
+    "Say something on the way, unless quiet was asked for, or facts alone."
+    if not (_voice.quiet or _voice.json): _aside(text)
 
 def warn(
     text, # What was left out, say

@@ -198,7 +198,8 @@ def _predict_to_stdout(segmenter, sources, device, options, quiet):
     from namedmask.data.find import Skips
     if set(options.format) - {'jsonl'} and options.format != ('png', 'overlay'):
         asked = ','.join(options.format)
-        raise NamedMaskError(f"--out - writes JSON lines and nothing else: leave --format {asked} out, or give a folder.")
+        raise NamedMaskError("--out - writes JSON lines and nothing else: "
+                             f"leave --format {asked} out, or give a folder.")
     skips, counts = Skips(), {}
     chosen = {name: value for name, value in options.items() if name != 'format'}
     lines = predict_lines(segmenter, sources, quiet, device, skips=skips, **chosen)
@@ -436,7 +437,7 @@ def convert(
     # What the network learnt from, where the file does not tell: nothing, image-text pairs, image labels or masks
     supervision:str=None,
 ):
-    "Make a published checkpoint into a file of ours; one that does not fit is refused with the names that are in the way."
+    "Make a published checkpoint into a file of ours, or say what in it does not fit."
     from namedmask.core import check_regular
     check_regular(file)
     check_out(out)
@@ -645,6 +646,7 @@ EXAMPLES = {
     'index': '''
         namedmask index --images photos/ --images more/ --out index/'''}
 
+# %% ../nbs/cli.ipynb #ex4mp1e2
 EXAMPLES |= {
     'convert': '''
         namedmask convert namedmask_voc2012.pt voc.safetensors --benchmark voc2012

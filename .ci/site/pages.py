@@ -40,8 +40,9 @@ def command_text(name, parser, about):
     usage = ' '.join(['namedmask', name, *(a.dest.upper() + (' ...' if a.nargs in ('+', '*') else '') for a in placed),
                       *(f'{a.option_strings[0]} …' for a in actions if a.option_strings and a.required), '[options]'])
     rows = [option_row(action) for action in actions]
+    examples = '\n'.join(line.strip() for line in (parser.epilog or '').splitlines()[1:])
     return '\n'.join([f'## namedmask {name}', '', about, '', f'```sh\n{usage}\n```', '',
-                      table(('option', 'default', 'what it says'), rows), ''])
+                      table(('option', 'default', 'what it says'), rows), '', f'```sh\n{examples}\n```', ''])
 
 def commands_page():
     "Every command with its options, from the parsers themselves."

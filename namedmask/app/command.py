@@ -57,8 +57,8 @@ def note(
 def remark(
     text, # What is good to know
 ):
-    "Say something on the way, unless quiet was asked for."
-    if not _voice.quiet: _aside(text)
+    "Say something on the way, unless quiet was asked for, or facts alone."
+    if not (_voice.quiet or _voice.json): _aside(text)
 
 def warn(
     text, # What was left out, say
@@ -137,7 +137,8 @@ def parser_of(
     name:str,      # As it is called
     examples='',   # Command lines with comments, one a line
 ):
-    "The `ArgumentParser` of a command; no option may be shortened, and a flag shows no default: it is off unless it is said."
+    """The `ArgumentParser` of a command.
+    No option may be shortened, and a flag shows no default: it is off unless it is said."""
     from fastcore.script import anno_parser
     parser = anno_parser(f, prog=f'namedmask {name}')
     parser.allow_abbrev, parser.conflict_handler = False, 'resolve'     # a function's own `quiet` gives way

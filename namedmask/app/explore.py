@@ -75,8 +75,8 @@ def _error_look(run, benchmark, root):
     if not run.has('student'): raise run.no_student()
     opened = open_benchmark(benchmark, root, run.settings['names'])
     if not hasattr(opened, 'stems') or not hasattr(opened, 'names'):
-        raise NamedMaskError(f"{kind_of(benchmark)} has no names to take for others: leave --root out, or give a benchmark "
-                             "with names, say voc.")
+        raise NamedMaskError(f"{kind_of(benchmark)} has no names to take for others: "
+                             "leave --root out, or give a benchmark with names, say voc.")
     return Look('Errors', 'Which name is taken for which, and in which photos; the worst come first.',
                 _ERRORS.format(kind=kind_of(benchmark), root=os.path.abspath(root)))
 
@@ -99,7 +99,8 @@ def notebook_of(
 def _cell(number, text, is_code=False):
     cell = dict(id=f'cell-{number}', source=text, metadata={}, cell_type='markdown')
     if not is_code: return cell
-    return dict(cell, cell_type='code', metadata=dict(jupyter=dict(source_hidden=True)), outputs=[], execution_count=None)
+    folded = dict(jupyter=dict(source_hidden=True))
+    return dict(cell, cell_type='code', metadata=folded, outputs=[], execution_count=None)
 
 def write_explorers(
     run,             # A run's folder
@@ -125,8 +126,8 @@ def lab_command(
 )->list:          # The words of a command
     "How JupyterLab is started with a notebook."
     if find_spec('jupyterlab') is None:
-        raise NamedMaskError(f"JupyterLab is not installed: pip install jupyterlab, or say --print and open {file} with "
-                             "what you have.")
+        raise NamedMaskError("JupyterLab is not installed: pip install jupyterlab, "
+                             f"or say --print and open {file} with what you have.")
     if hasattr(os, 'geteuid') and os.geteuid() == 0:
         raise NamedMaskError("JupyterLab does not start for root: run the command as another user, or say --print and "
                              f"start it yourself, jupyter lab --allow-root {file}")

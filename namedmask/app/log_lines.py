@@ -38,14 +38,15 @@ class LogLines(tqdm):
 
     def __init__(self, *args, **kwargs):
         own = dict(file=Lines(sys.stderr), dynamic_ncols=False, mininterval=self.first, miniters=1, delay=self.first)
-        self.wait, self.due = self.first, time.time() + self.first
+        self.wait, self.due, self.said = self.first, time.time() + self.first, None
         super().__init__(*args, **{**kwargs, **own})
         self.bar_format = _NO_END if self.total is None else _STATE
 
     def display(self, *args, **kwargs):
         "Write the present state, if it is time for one or the last one."
         is_last = self.disable          # `close` sets it before
-        if time.time() < self.due and not is_last: return
+        if self.said == self.n or time.time() < self.due and not is_last: return
+        self.said = self.n
         self.wait = min(self.most, 2*self.wait)
         self.due = time.time() + self.wait
         super().display(*args, **kwargs)

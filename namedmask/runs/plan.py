@@ -53,20 +53,20 @@ def _is_edited(out, before, stage):
     known = state.get('stages', {}).get(stage) if isinstance(state, dict) else None
     return known is not None and known != folder_state(out/stage)
 
+# What somebody may change by hand, and the stages that use it
+_BY_HAND = {'archive': ('nothing', 'saliency'), 'corrections': ('first', 'student')}
+
 def _kept_stages(out, before, settings, photos_changed):
     "The stages whose results count as they are."
+    if not before: return []
     same, wanted, kept = _same_settings(before, settings), _wanted_stages(settings), []
-    had = set(_wanted_stages({**settings, **before.get('settings', {})})) if before else set()
+    known = {*wanted, *_wanted_stages({**settings, **before['settings']})}      # experts that are left out now count, too
+    touched = {stage for what, users in _BY_HAND.items() if _is_edited(out, before, what) for stage in users}
+    if photos_changed: touched.add('index')
     for stage in wanted:
-        uses = [used for used in _USES[stage] if used in wanted]
-        gone = [used for used in _USES[stage] if used in had and used not in wanted]       # experts that are left out now
-        is_kept = not gone and {*_SETTINGS[stage]} <= same and {*uses} <= {*kept} and before \
-            and _is_present(out, before, stage)
-        if stage == 'index' and photos_changed: is_kept = False
-        if stage in ('archive', 'nothing', 'saliency') and 'archive' in before.get('stages', {}):
-            is_kept = is_kept and not (stage != 'archive' and _is_edited(out, before, 'archive'))
-        if stage in ('first', 'student') and before: is_kept = is_kept and not _is_edited(out, before, 'corrections')
-        if is_kept: kept.append(stage)
+        has_all = all(used in kept for used in _USES[stage] if used in known)
+        is_same = {*_SETTINGS[stage]} <= same and stage not in touched
+        if has_all and is_same and _is_present(out, before, stage): kept.append(stage)
     return kept
 
 # %% ../../nbs/runs/plan.ipynb #5e128bec
@@ -474,7 +474,9 @@ def _where(device):
     import torch
     from namedmask.models.infer import pick_device
     device = pick_device(device)
-    return f'{device}, {torch.get_num_threads()} threads' if device.type == 'cpu' else str(device)
+    if device.type != 'cpu': return str(device)
+    n = torch.get_num_threads()
+    return f"{device}, {n} thread{'s' if n != 1 else ''}"
 
 def _free(out):
     "Bytes that are free where a folder is, or would be."

@@ -13,12 +13,13 @@ from PIL import Image, ImageOps
 from fastcore.basics import patch
 from ..core import NamedMaskError
 from ..data.decode import load_image
-from ..stages.sheet import _GREEN, _RED, _caption, _pale
+from .still import Shown
+from ..stages.sheet import _GREEN, _RED, _caption, _pale, archive_sheet
 
 # %% ../../nbs/app/archive_explorer.ipynb #8c7fafd0
 _SHOWS = ('kept', 'dropped', 'all')
 
-class ArchiveExplorer:
+class ArchiveExplorer(Shown):
     "Look through an archive in a notebook and put it right: drop, keep, move to another name, save."
     def __init__(self,
         archive,    # An `Archive`
@@ -38,8 +39,8 @@ class ArchiveExplorer:
         self._save = w.Button(description='Save', icon='save', button_style='primary', layout=w.Layout(width='90px'))
         self._grid = w.Box(layout=w.Layout(flex_flow='row wrap', width='100%'))
         row = w.Layout(align_items='center', flex_flow='row wrap')
-        self.widget = w.VBox([w.HBox([self._name, self._show, self._prev, self._where, self._next], layout=row),
-                              self._grid, w.HBox([self._save, self._note], layout=row)])
+        choose = w.HBox([self._name, self._show, self._prev, self._where, self._next], layout=row)
+        self._widget = w.VBox([choose, self._grid, w.HBox([self._save, self._note], layout=row)])
         self._name.options = archive.names
         self._name.value = archive._name(name or archive.names[0])
         for control in (self._name, self._show): control.observe(lambda _: self.refresh(), 'value')
@@ -48,9 +49,9 @@ class ArchiveExplorer:
         self._save.on_click(lambda _: self.save())
         self.refresh()
 
-    def _ipython_display_(self):
-        from IPython.display import display
-        display(self.widget)
+    def still(self)->Image.Image:
+        "The best photos of the name as a contact sheet, for where no kernel runs."
+        return archive_sheet(self.archive, self.name, 2*self.per_page, self.per_page, min(self.size, 128))
 
     @property
     def name(self)->str: return self._name.value

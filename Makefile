@@ -3,7 +3,7 @@
 # make lessons   run the lessons whose committed outputs are not those of their code
 # make docs   the site in build/site, from the notebooks as they are committed; needs no torch and makes .venv-docs, which is small
 # make slides   a deck for a lesson of 90 minutes in build/slides, from the lessons as they are committed; npm brings reveal.js
-# make browser-test   walks the site for dead links, and opens it and the slides in Chromium where node, npm and chromium are installed
+# make browser-test   walks the site for dead links, opens it and the slides in Chromium, and works the widgets in JupyterLab, where node, npm and chromium are installed
 # Each makes its environment on first use. Nothing but pip, and npm in slides and browser-test, needs the network.
 # `make PYTHON=python3.12 test` picks another Python.
 PYTHON ?= python3
@@ -61,10 +61,11 @@ docs: $(DOCS)/.installed
 slides: $(DOCS)/.installed
 	$(DOCS)/bin/python .ci/site/slides.py
 
-browser-test: docs
+browser-test: docs $(STAMP)
 	$(DOCS)/bin/python .ci/site/check.py
 	$(DOCS)/bin/python .ci/site/browse.py
 	$(DOCS)/bin/python .ci/site/slides.py --open
+	python -m pytest -p no:cacheprovider -rs tests/browser/lab.py
 
 clean:
 	rm -rf runs/demo build dist .pytest_cache

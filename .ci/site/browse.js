@@ -23,7 +23,8 @@ const htmlFiles = folder => fs.readdirSync(folder, { withFileTypes: true }).flat
 
 const SHOWN = ['index.html', '06_stages.spectral.html', '12_stages.distil.html', 'gallery.html', 'commands.html',
   'instructor.html', 'supervision.html', 'results.html', 'exam.html', 'reference/index.html',
-  'reference/namedmask.stages.archive.html', 'rooms/index.html', 'app/prediction_explorer.html']
+  'reference/namedmask.stages.archive.html', 'rooms/index.html', 'app/prediction_explorer.html',
+  'app/copypaste_playground.html']
 const VIEWS = {
   wide: { width: 1280, height: 900 },
   narrow: { width: 390, height: 844 },
@@ -39,6 +40,45 @@ const state = () => {
   const broken = [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src.slice(0, 80))
   return { over: document.documentElement.scrollWidth - innerWidth, source: source && source[0], broken,
     errors: document.querySelectorAll('mjx-merror').length }
+}
+
+/** Work the view of a page by mouse and by keyboard; gives what did not do what it should. */
+async function work(page, shots, name) {
+  const view = page.locator('.nm-page .nm-view').first(), wrong = []
+  if (!await page.locator('.nm-page').count()) return wrong
+  await view.waitFor({ timeout: 20000 }).catch(() => wrong.push('no view'))
+  if (wrong.length) return wrong
+  const picture = () => view.locator('canvas').first().evaluate(c => c.toDataURL())
+  const words = () => view.locator('[role=status]').textContent()
+  const changes = async (what, act) => {
+    const before = await picture() + await words()
+    await act()
+    await page.waitForTimeout(150)
+    if (before === await picture() + await words()) wrong.push(`the view stays as it is: ${what}`)
+  }
+  const handle = view.locator('.nm-handle').last()
+  if (await handle.count()) {
+    const box = await (await handle.scrollIntoViewIfNeeded(), handle.boundingBox()), x = box.x + box.width / 2, y = box.y + box.height / 2
+    await changes('dragged', async () => {
+      await page.mouse.move(x, y)
+      await page.mouse.down()
+      await page.mouse.move(x + 9, y + (y > 200 ? -30 : 30), { steps: 3 })
+      await page.mouse.up()
+    })
+    await changes('-', () => page.keyboard.press('-'))
+    await changes('another sample', () => view.getByRole('button', { name: 'Another sample' }).press('Enter'))
+  } else {
+    const canvas = view.locator('canvas').first()
+    await changes('pointed at', () => canvas.hover())
+    await canvas.focus()
+    await changes('ArrowRight', () => page.keyboard.press('Shift+ArrowRight'))
+    await changes('a name', () => view.locator('input[type=checkbox]').evaluateAll(boxes => boxes.forEach(b => b.click())))
+    await changes('all names', () => view.locator('input[type=checkbox]').evaluateAll(boxes => boxes.forEach(b => b.click())))
+    for (const mode of ['wipe', 'differ', 'both']) await changes(mode, () => view.locator('select').nth(1).selectOption(mode))
+    await changes('another photo', () => view.locator('select').first().selectOption('2'))
+  }
+  if (shots) await view.screenshot({ path: path.join(shots, `${name}.png`) })
+  return wrong
 }
 
 async function main() {
@@ -73,6 +113,7 @@ async function main() {
       if (seen.over > 1) tell(`${seen.over} pixels wider than the window`)
       if (seen.source) tell(`a formula left as source: ${seen.source}`)
       if (seen.errors) tell(`${seen.errors} formulas that MathJax does not understand`)
+      for (const what of await work(page, shots, `view_${now.replace(/\W+/g, '_')}_${view}`)) tell(what)
       for (const src of seen.broken) tell(`a picture that does not load: ${src}`)
       if (shots && SHOWN.includes(now)) {
         await page.screenshot({ path: path.join(shots, `${now.replace(/\W+/g, '_')}_${view}.png`) })

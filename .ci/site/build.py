@@ -46,6 +46,13 @@ def write_pages():
     for name, page in made.items(): (STAGED/name).write_text(page, encoding='utf-8')
     pages.write_rooms(STAGED/'rooms')
 
+def write_views():
+    "The views of widgets that work in a page, and what plays the kernel for them."
+    folder, assets = STAGED/'extra'/'widgets', ROOT/'namedmask'/'assets'
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (*sorted((assets/'widgets').glob('*.*')), assets/'web'/'pixels.js', HERE/'shim.js'):
+        shutil.copy(file, folder/file.name)
+
 def files_in(folder): return {p.relative_to(folder) for p in folder.rglob('*') if p.is_file()}
 
 def take_over(new, old):
@@ -66,6 +73,7 @@ def main():
     writes = write_notebooks(repository)
     reference.write(ROOT, STAGED/'reference', writes)
     write_pages()
+    write_views()
     for where in ('images', 'extra/images'):        # for pictures in Markdown, and for those in HTML
         shutil.copytree(NBS/'images', STAGED/where, ignore=shutil.ignore_patterns('*.py'))
     if take_over(STAGED, SOURCES): shutil.rmtree(SITE, ignore_errors=True)

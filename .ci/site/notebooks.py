@@ -1,5 +1,5 @@
 "Notebooks as pages: what a reader does not need goes, links lead to pages. Nothing is executed."
-import json, re
+import html, json, re
 from pathlib import Path
 
 HIDDEN = re.compile(r'#\|\s*(hide\b|default_exp\b|include:\s*false)')
@@ -7,6 +7,7 @@ EXPORTED = re.compile(r'#\|\s*exporti?\b', re.M)
 NO_SOURCE = re.compile(r'#\|\s*echo:\s*false', re.M)
 FOLDED = re.compile(r'#\|\s*code-fold:\s*true', re.M)
 WIDGET = 'application/vnd.jupyter.widget-view+json'
+VIEW = 'application/vnd.namedmask.view+json'           # a view with its state, of `app.still`
 WIDGET_NOTE = '*Here a widget shows itself where a kernel runs. On this page the next picture stands in for it.*'
 
 def read(path): return json.loads(Path(path).read_text(encoding='utf-8'))
@@ -70,9 +71,22 @@ def formulas(md):
         return re.sub(r'[ \t]*\x00(\d+)\x00[ \t]*\n?', lambda found: f'\n\n{blocks[int(found[1])]}\n\n', text)
     return outside_code(md, as_math)
 
-def still(output):
-    "An output as a page can show it: a widget becomes its picture, or a note."
+def view_html(data, depth, caption):
+    "A view that works in the page: its still picture, its state, and the shim that plays the kernel."
+    name, up = data[VIEW]['name'], '../'*depth
+    state = json.dumps(data[VIEW]['state'], ensure_ascii=False).replace('</', '<\\/')
+    picture = ''.join(data['image/jpeg']).strip()
+    return (f'<link rel="stylesheet" href="{up}widgets/widgets.css"><div class="nm-page" data-view="{html.escape(name)}">'
+            f'<img alt="{html.escape(caption)}" src="data:image/jpeg;base64,{picture}">'
+            f'<script type="application/json">{state}</script></div>'
+            f'<script type="module" src="{up}widgets/shim.js"></script>')
+
+def still(output, depth=0, caption=''):
+    "An output as a page can show it: a widget becomes its picture, or a note; a view with its state works."
     data = output.get('data', {})
+    if VIEW in data:
+        shown = {'text/html': view_html(data, depth, caption)}
+        return {**output, 'output_type': 'display_data', 'metadata': {}, 'data': shown}
     if WIDGET not in data: return output
     pictures = {kind: value for kind, value in data.items() if kind.startswith('image/')}
     return {**output, 'output_type': 'display_data', 'metadata': {}, 'data': pictures or {'text/markdown': WIDGET_NOTE}}
@@ -98,7 +112,7 @@ def captions(nb):
         told.append(plain(below or heading))
     return told
 
-def code_page(cell, caption):
+def code_page(cell, caption, depth=0):
     "A code cell as it is shown, or None; the caption is for those who do not see its pictures."
     text = source(cell)
     shown = without_directives(text)
@@ -106,7 +120,7 @@ def code_page(cell, caption):
     named = {'exported': EXPORTED, 'remove-input': NO_SOURCE, 'hide-input': FOLDED}
     tags = [tag for tag, directive in named.items() if directive.search(text)]
     if cell.get('metadata', {}).get('jupyter', {}).get('source_hidden'): tags.append('hide-input')
-    outputs = [still(o) for o in cell.get('outputs', []) if o.get('name') != 'stderr']
+    outputs = [still(o, depth, caption) for o in cell.get('outputs', []) if o.get('name') != 'stderr']
     about = {'tags': tags, 'mystnb': {'image': {'alt': caption}}}
     return {**cell, 'source': shown, 'outputs': outputs, 'metadata': about, 'execution_count': None}
 
@@ -127,7 +141,7 @@ def page(
     "What is shown of a notebook."
     cells, module = [], module_of(nb)
     for cell, caption in zip(nb['cells'], captions(nb)):
-        if cell['cell_type'] == 'code': shown = code_page(cell, caption)
+        if cell['cell_type'] == 'code': shown = code_page(cell, caption, depth)
         elif HIDDEN.match(source(cell)): shown = None
         else: shown = {**cell, 'source': prose(without_directives(source(cell)), repository)}
         if shown: cells.append(shown)

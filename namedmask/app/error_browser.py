@@ -9,7 +9,6 @@ __all__ = ['WRONG', 'CHOSEN', 'UNSCORED', 'MOST_LISTED', 'cell_table', 'Confusio
            'ErrorBrowser']
 
 # %% ../../nbs/app/error_browser.ipynb #2196bfc8
-import base64, io
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from ..models.infer import photo_of
 from ..models.labeller import as_labeller
 from ..models.live import _new_figure
 from .formats import reduced
+from .still import Shown, img_html
 
 # %% ../../nbs/app/error_browser.ipynb #a83ad087
 def _counted(segmenter, photos, quiet):
@@ -121,7 +121,7 @@ class _Pairs:
 
 def _title(photo): return Path(photo).stem if isinstance(photo, (str, Path)) else None
 
-class ErrorBrowser:
+class ErrorBrowser(Shown):
     """Look at what a segmenter gets wrong: which name is taken for which, and in which photos.
 
     Shows itself in a notebook; `still()` and `caption()` work without one.
@@ -147,7 +147,7 @@ class ErrorBrowser:
         self.miou = photo_mious(self.table, len(self.stems), counts_background)
         self.confusions = confusions(self.table, self.names)
         self.confusion, self.i = None, 0
-        self._order, self._seen, self._widget, self._busy = self._sorted(), None, None, False
+        self._order, self._seen, self._busy = self._sorted(), None, False
 
 # %% ../../nbs/app/error_browser.ipynb #4c68ad40
 @patch
@@ -333,28 +333,5 @@ def _refresh(self:ErrorBrowser):
 
 # %% ../../nbs/app/error_browser.ipynb #fbce3d45
 @patch
-def _jpeg(self:ErrorBrowser):
-    "The still picture as base64."
-    data = io.BytesIO()
-    self.still().savefig(data, format='jpeg', pil_kwargs=dict(quality=88))
-    return base64.b64encode(data.getvalue()).decode()
-
-@patch
 def _img(self:ErrorBrowser):
-    alt = escape(f'Photo, truth, prediction and where they differ. {self.caption()}', quote=True)
-    return f'<img src="data:image/jpeg;base64,{self._jpeg()}" alt="{alt}" style="max-width:100%">'
-
-@patch(as_prop=True)
-def widget(self:ErrorBrowser):
-    "The ipywidget; made when first asked for."
-    if self._widget is None:
-        self._build()
-        self._refresh()
-    return self._widget
-
-@patch
-def _repr_mimebundle_(self:ErrorBrowser, **kwargs):
-    "The widget, and the still picture for where no kernel runs."
-    try: still = {'image/jpeg': self._jpeg()}
-    except NamedMaskError: still = {}      # the widget says why
-    return {**self.widget._repr_mimebundle_(**kwargs), **still}
+    return img_html(self.still(), f'Photo, truth, prediction and where they differ. {self.caption()}')

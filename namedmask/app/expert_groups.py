@@ -15,6 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image
 from .saliency_explorer import Panel, as_html, lit, stacked
+from .still import Shown
 from ..core import NamedMaskError
 from ..core.settings import is_number
 from ..data.draw import contact_sheet, writable
@@ -26,7 +27,7 @@ from ..stages.retrieval import embed_names
 from ..teachers.sets import TeacherSet, get_teachers
 
 # %% ../../nbs/app/expert_groups.ipynb #e5b704e1
-class ExpertGroups:
+class ExpertGroups(Shown):
     """See which names share an expert, and the masks of a run before and after its experts.
 
     Shows itself in a notebook; `groups` and `still()` work without one.
@@ -46,7 +47,7 @@ class ExpertGroups:
             raise NamedMaskError(f"There is only the name {self.names[0]!r}: give at least two to group them.")
         self.text = _vectors_of(teachers, self.run, categories)
         self.seed, self.photos, self.size, self.order = seed, photos, size, 'changed'
-        self.name, self._known, self._tree, self._widget, self._busy = self.names[0], {}, None, None, False
+        self.name, self._known, self._tree, self._busy = self.names[0], {}, None, False
         self._take(k if k is not None else len(_groups(self.run.settings)) if self.run else len(self.names))
 
     def _take(self, k):
@@ -288,7 +289,7 @@ def _list_html(self:ExpertGroups):
 
 # %% ../../nbs/app/expert_groups.ipynb #d39fc8c3
 @patch
-def _refresh(self:ExpertGroups, panels):
+def _refresh(self:ExpertGroups, panels=('tree', 'masks')):
     "Bring the widget, if there is one, in line with the state."
     if self._widget is None: return
     self._busy = True                     # setting a control calls back here
@@ -301,15 +302,3 @@ def _refresh(self:ExpertGroups, panels):
         try: self._panels[which].value = as_html(self.panel(which))
         except NamedMaskError as e: self._panels[which].value = f'<p role="alert">{escape(str(e))}</p>'
 
-@patch(as_prop=True)
-def widget(self:ExpertGroups):
-    "The ipywidget; made when first asked for."
-    if self._widget is None:
-        self._build()
-        self._refresh(('tree', 'masks'))
-    return self._widget
-
-@patch
-def _ipython_display_(self:ExpertGroups):
-    from IPython.display import display
-    display(self.widget)

@@ -8,7 +8,7 @@ Docs: https://namedmask.github.io/namedmask/app/saliency_explorer.html.md"""
 __all__ = ['PANELS', 'with_settings', 'SaliencyExplorer', 'Panel', 'lit', 'stacked', 'as_html']
 
 # %% ../../nbs/app/saliency_explorer.ipynb #68569d81
-import base64, io, os, textwrap
+import os, textwrap
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +17,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageOps
 from threadpoolctl import threadpool_limits
+from .still import Shown, img_html
 from ..core import NamedMaskError
 from ..core.settings import is_number
 from ..data.decode import _decode, as_rgb, load_image
@@ -60,7 +61,7 @@ def _detector_of(teachers, settings):
     return with_settings(detector, **settings)
 
 # %% ../../nbs/app/saliency_explorer.ipynb #c572aed2
-class SaliencyExplorer:
+class SaliencyExplorer(Shown):
     """Look at what the spectral vote does with a photo: eigenvectors, candidates, votes and refinement.
 
     Shows itself in a notebook; `still()` works without one.
@@ -78,7 +79,7 @@ class SaliencyExplorer:
         self.detector, self.photos, self.size = _detector_of(teachers, settings), list(photos), size
         self.i, self.source = 0, 0
         self.made, self._kept = Counter(), OrderedDict()
-        self._widget, self._busy = None, False
+        self._busy = False
         self.set(threshold=threshold)
 
     def _once(self, *key, make):
@@ -355,11 +356,8 @@ def as_html(
     panel:Panel,
 )->str:
     "A panel for `ipywidgets.HTML`: the picture with its words for those who do not see it, and the sentence."
-    data = io.BytesIO()
-    panel.picture.save(data, 'JPEG', quality=85)
-    source = base64.b64encode(data.getvalue()).decode()
-    return (f'<figure style="margin:0"><img alt="{escape(panel.alt)}" style="max-width:100%" '
-            f'src="data:image/jpeg;base64,{source}"><figcaption>{escape(panel.caption)}</figcaption></figure>')
+    return (f'<figure style="margin:0">{img_html(panel.picture, panel.alt)}'
+            f'<figcaption>{escape(panel.caption)}</figcaption></figure>')
 
 def _choices(detector):
     "The numbers of groups to choose from."
@@ -414,7 +412,7 @@ def _show_state(self:SaliencyExplorer):
 
 # %% ../../nbs/app/saliency_explorer.ipynb #d1bd78e2
 @patch
-def _refresh(self:SaliencyExplorer, panels):
+def _refresh(self:SaliencyExplorer, panels=PANELS):
     "Bring the widget, if there is one, in line with the state."
     if self._widget is None: return
     self._show_state()
@@ -422,15 +420,3 @@ def _refresh(self:SaliencyExplorer, panels):
         try: self._panels[which].value = as_html(self.panel(which))
         except NamedMaskError as e: self._panels[which].value = f'<p role="alert">{escape(str(e))}</p>'
 
-@patch(as_prop=True)
-def widget(self:SaliencyExplorer):
-    "The ipywidget; made when first asked for."
-    if self._widget is None:
-        self._build()
-        self._refresh(PANELS)
-    return self._widget
-
-@patch
-def _ipython_display_(self:SaliencyExplorer):
-    from IPython.display import display
-    display(self.widget)

@@ -8,12 +8,13 @@ Docs: https://namedmask.github.io/namedmask/app/training_monitor.html.md"""
 __all__ = ['QUIET_S', 'Training', 'whole_losses', 'RunState', 'look_at_run', 'seconds_left', 'run_text', 'TrainingMonitor']
 
 # %% ../../nbs/app/training_monitor.ipynb #1c32b038
-import asyncio, base64, io, math, textwrap, time
+import asyncio, math, textwrap, time
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
+from .still import Shown, img_html
 from ..core import NamedMaskError, read_bytes, read_json
 from ..core.claims import LOCK
 from ..data.draw import writable
@@ -229,7 +230,7 @@ def _quiet_text(seconds):
 # %% ../../nbs/app/training_monitor.ipynb #e8fced53
 _WATCHED = {}   # {resolved folder: the monitor whose task looks at it}
 
-class TrainingMonitor:
+class TrainingMonitor(Shown):
     """Watch a run of another process: stages, losses, time to go.
 
     Shows itself in a notebook; `text()` and `still()` work without one.
@@ -242,7 +243,7 @@ class TrainingMonitor:
             raise NamedMaskError(f"every={every!r} is no time: give seconds above 0, or None to look only when asked.")
         self.folder, self.every = Path(folder), every
         self._place = self.folder.resolve()
-        self._marks, self._widget, self._task = {}, None, None
+        self._marks, self._task = {}, None
         self.refresh()
 
     def refresh(self):
@@ -256,7 +257,7 @@ class TrainingMonitor:
         for training in state.trainings:
             if training.losses:
                 self._marks[training.name] = _with_mark(self._marks.get(training.name, []), training)
-        self._show()
+        self._refresh()
 
     @property
     def left(self)->dict:
@@ -376,7 +377,7 @@ def _tick(self:TrainingMonitor):
     if self._widget is not None: self._box.value = self.is_watching
 
 @patch
-def _show(self:TrainingMonitor):
+def _refresh(self:TrainingMonitor):
     "Bring the widget, if there is one, in line with the state."
     if self._widget is None: return
     self._words.value = f'<p role="status">{escape(self.text())}</p>'
@@ -388,12 +389,6 @@ def _show(self:TrainingMonitor):
     self._drawn, self._picture.value = curves, self._curves_img() if curves else '' 
 
 # %% ../../nbs/app/training_monitor.ipynb #6be883bd
-def _jpeg(figure):
-    "A figure as base64."
-    data = io.BytesIO()
-    figure.savefig(data, format='jpeg', pil_kwargs=dict(quality=88))
-    return base64.b64encode(data.getvalue()).decode()
-
 @patch
 def _curves_img(self:TrainingMonitor):
     "The losses as an image with a text."
@@ -403,22 +398,13 @@ def _curves_img(self:TrainingMonitor):
         _draw_losses(axis, title, trainings)
     told = [f'{t.name} from {t.losses[0]:.2f} to {t.losses[-1]:.2f} after {len(t.losses):,} iterations'
             for _, trainings in panels for t in trainings]
-    alt = escape(f"Losses: {'; '.join(told)}", quote=True)
-    return f'<img src="data:image/jpeg;base64,{_jpeg(figure)}" alt="{alt}" style="max-width:100%">'
-
-@patch(as_prop=True)
-def widget(self:TrainingMonitor):
-    "The ipywidget; made when first asked for."
-    if self._widget is None:
-        self._build()
-        self._show()
-    return self._widget
+    return img_html(figure, f"Losses: {'; '.join(told)}")
 
 @patch
 def _repr_mimebundle_(self:TrainingMonitor, **kwargs):
     "The widget, which looks every so often from now on, and the still picture for where no kernel runs."
-    shown = self.widget._repr_mimebundle_(**kwargs)
+    shown = Shown._repr_mimebundle_(self, **kwargs)
     if self.every is not None and not self.state.finished:
         try: self.start()
         except NamedMaskError: pass          # no event loop: the button is there
-    return {**shown, 'image/jpeg': _jpeg(self.still())}
+    return shown

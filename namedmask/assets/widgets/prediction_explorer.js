@@ -163,6 +163,7 @@ function render({model, el}) {
     const came = here && here.sent === sent ? here : {...await opened(sent), sent};
     if (mine !== asked) return;
     here = came;
+    look();
     status.textContent = here.error || '';
     draw();
   }

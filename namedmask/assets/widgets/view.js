@@ -1,6 +1,9 @@
 // What the views share: elements, pixels of pictures, and the words of shares. Nothing is asked of another host.
 
-/** An element with attributes, listeners (`onclick`) and children. */
+const CONTROLS = ['input', 'select', 'button', 'canvas'];
+
+/** An element with attributes, listeners (`onclick`) and children. JupyterLab keeps its own keys out of the controls:
+ *  its arrow keys, which fold headings, would be taken from the sliders. */
 export function element(tag, about = {}, ...children) {
   const made = document.createElement(tag);
   for (const [key, value] of Object.entries(about)) {
@@ -8,6 +11,7 @@ export function element(tag, about = {}, ...children) {
     else if (value === true) made.setAttribute(key, '');
     else if (value !== false && value != null) made.setAttribute(key, value);
   }
+  if (CONTROLS.includes(tag)) made.setAttribute('data-lm-suppress-shortcuts', 'true');
   made.append(...children);
   return made;
 }
@@ -56,9 +60,9 @@ export function labelled(name, control, ...after) {
 /** A swatch of a colour. */
 export function swatch(colour) { return element('span', {class: 'nm-swatch', style: `background:${colour}`}); }
 
-/** The outermost element of a view. JupyterLab keeps its own keys out of it. */
+/** The outermost element of a view. */
 export function root(name) {
-  return element('div', {class: 'nm-view', role: 'group', 'aria-label': name, 'data-lm-suppress-shortcuts': 'true'});
+  return element('div', {class: 'nm-view', role: 'group', 'aria-label': name});
 }
 
 /** Listen to parts of the state; gives what ends it. */

@@ -6,9 +6,9 @@
 
 The segmenter that comes with the package, exported with `export_segmenter` as `onnx` and as `onnx-int8` (ranges from 48 photos of `photo_pool`,
 the archive that it was made from). Speed: one photo at the network's own size, bytes in and scores out, in one process, the three by turns in
-rounds; medians of the rounds' ratios: of seconds of the clock, and with one thread of CPU seconds, which work of others on the machine stretches
-less. Agreement: mIoU of int8's labels against those of PyTorch on scenes without labels
-(`unlabelled_scenes`); settings are chosen by it. Asked of int8: 1.8 times as fast as PyTorch, 1.2 times as fast as ONNX in floats, 12 MB and a
+rounds; medians of the rounds' ratios: of seconds of the clock, or with one thread of CPU seconds, which work of others on the machine stretches
+less. Agreement: mIoU of int8's labels with those of PyTorch for truth, on scenes without labels (`unlabelled_scenes`); settings are chosen by
+it. Asked of int8: 1.8 times as fast as PyTorch, 1.2 times as fast as ONNX in floats, 12 MB and a
 point of mIoU at most. Prints lines of JSON; the exit status is 1 where something falls short. `exported.jsonl` has what was measured.
 """
 import argparse, json, os, statistics, sys, time
@@ -56,9 +56,9 @@ def speeds(student, files, photo, rounds, threads):
     "Milliseconds of each way, and how much faster int8 is; the ways take turns."
     pixels = seen_by(photo, fit_size(photo.size, student.meta['side'])).numpy()[None]
     surface = Surface('nhwc', labels=False, sure=student.meta.get('sure', 0.))
-    given = as_input(pixels, Surface('normalised'), student.model.spec)
+    given = lambda: as_input(pixels, Surface('normalised'), student.model.spec)
     runs = {to: OnnxFile(path, threads) for to, path in files.items()}
-    ways = {'PyTorch': lambda: by_library(student, pixels, surface), **{to: lambda run=run: run(given) for to, run in runs.items()}}
+    ways = {'PyTorch': lambda: by_library(student, pixels, surface), **{to: lambda run=run: run(given()) for to, run in runs.items()}}
     wall, cpu = ({way: [] for way in WAYS} for _ in range(2))
     for k in range(rounds + 1):
         for way in WAYS[k % 3:] + WAYS[:k % 3]:

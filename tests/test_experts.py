@@ -1,5 +1,5 @@
 "Experts: groups, stages of their own, masks drawn again, what happens after an interruption or a change."
-import os, signal, subprocess, sys, time
+import os, signal, sys, tempfile, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -10,6 +10,7 @@ from namedmask.stages.experts import expert_settings, redraw
 from namedmask.data.masks import MaskStore
 from namedmask.models import train, segmenter, batches
 from namedmask.stages import experts as experts_module, refine as refine_module
+import forked, helpers
 from test_segmenter import Fake, toy
 
 TINY = dict(encoder='resnet10t', channels=16, n_iters=3, batch_size=2, crop=32, scale=(.5, 1.), freeze=1., lr=1e-3, side=32, jitter=dict(p=0), blur=dict(p=0), empty=0., full=1., unsure=1., mix=0.)
@@ -258,15 +259,21 @@ def test_an_expert_has_the_same_threads_alone_and_beside_others(archive, tmp_pat
         return seen
     for mine, want in ((1, 1), (2, 2), (3, 3), (6, 4)): assert threads_of(1, mine) == {'alone': want} and threads_of(2, mine) == {'beside': want}
 
-CHILD = """
-import sys, warnings; warnings.filterwarnings('ignore')
-sys.path.insert(0, sys.argv[1])
-import torch; torch.set_num_threads(1)
-from pathlib import Path
-from test_experts import TINY, refine_masks, toy
-print('ready', flush=True)
-refine_masks(*toy(Path(sys.argv[2]), n=6), settings={**TINY, 'n_iters': 12}, folder=sys.argv[3], quiet=True, every_s=0, parallel=2)
-"""
+@pytest.fixture
+def forked_workers(monkeypatch):
+    "Workers need not import everything again."
+    monkeypatch.setattr(forked.loky, 'fork_exec', forked.fork_exec)
+
+@pytest.fixture(scope='module')
+def server(): return helpers.fork_server()
+
+def train_two(tmp_path, begin):
+    "What the process that is killed does. `begin`: how its workers begin."
+    sys.stderr = sys.stdout = open(os.devnull, 'w')
+    os.environ['TMPDIR'] = tempfile.tempdir = str(tmp_path/'temporary')
+    forked.begin_workers(begin)
+    torch.set_num_threads(1)
+    refine_masks(*toy(tmp_path/'photos', n=6), settings={**TINY, 'n_iters': 12}, folder=tmp_path/'two', quiet=True, every_s=0, parallel=2)
 
 def parents():
     "process -> (its parent, its group), of all that live."
@@ -283,35 +290,34 @@ def below(pid):
     while more := {p for p, (parent, group) in tree.items() if (parent in found or group in found - {pid}) and p not in found}: found |= more
     return found - {pid}
 
-def start_child(tmp_path):
-    temporary = tmp_path/'temporary'; temporary.mkdir(exist_ok=True)
-    p = subprocess.Popen([sys.executable, '-c', CHILD, str(Path(__file__).parent), str(tmp_path/'photos'), str(tmp_path/'two')], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         env={**os.environ, 'OMP_NUM_THREADS': '1', 'TMPDIR': str(temporary)})
-    assert p.stdout.readline() == b'ready\n'
+def start_child(server, tmp_path, begin):
+    (tmp_path/'temporary').mkdir(exist_ok=True)
+    p = server.Process(target=train_two, args=(tmp_path, begin))
+    p.start()
     return p
 
 def kill_and_look(p, tmp_path, sig=signal.SIGKILL, patience=2.):
     "Kill the first process: soon the others have gone, and what they needed for it."
     workers = below(p.pid)
-    assert p.poll() is None and len(workers) >= 2
-    p.send_signal(sig); p.wait(); p.stdout.close()
+    assert p.is_alive() and len(workers) >= 2
+    os.kill(p.pid, sig); p.join()
     end = time.time() + patience
     while workers & parents().keys() and time.time() < end: time.sleep(.1)
     assert not workers & parents().keys() and not list((tmp_path/'temporary').iterdir()) and not list((tmp_path/'two').glob('.job-*'))
 
 @pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
 @pytest.mark.parametrize('sig', [signal.SIGKILL, signal.SIGTERM])
-def test_killed_while_the_workers_start_none_stays(archive, tmp_path, sig):
-    p, end = start_child(tmp_path), time.time() + 100
+def test_killed_while_the_workers_start_none_stays(archive, server, tmp_path, sig):
+    p, end = start_child(server, tmp_path, forked.new_interpreter), time.time() + 100
     while len(below(p.pid)) < 2 and time.time() < end: time.sleep(.01)         # they have begun to load torch
     kill_and_look(p, tmp_path, sig, patience=8)                                # one that had just begun ends when Python is up
 
 @pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
-def test_killed_while_two_are_trained_no_worker_stays_and_the_result_is_the_same(archive, tmp_path, one_thread):
+def test_killed_while_two_are_trained_no_worker_stays_and_the_result_is_the_same(archive, server, tmp_path, one_thread, forked_workers):
     settings = {**TINY, 'n_iters': 12}
     run(archive, tmp_path/'one', settings=settings)
-    p, end = start_child(tmp_path), time.time() + 200
-    while time.time() < end and p.poll() is None and not any(len(f.read_text().splitlines()) > 3 for f in tmp_path.glob('two/*/losses.csv')): time.sleep(.01)
+    p, end = start_child(server, tmp_path, forked.fork_exec), time.time() + 200
+    while time.time() < end and p.is_alive() and not any(len(f.read_text().splitlines()) > 3 for f in tmp_path.glob('two/*/losses.csv')): time.sleep(.01)
     kill_and_look(p, tmp_path)
     (tmp_path/'two'/'.job-999999999').mkdir(); (tmp_path/'two'/'.job-999999999'/'job.json').write_text('{}')   # of a run whose workers were killed as well
     (tmp_path/'two'/'.job-notes').mkdir(); (tmp_path/'two'/'.job-notes'/'mine.txt').write_text('of the user')
@@ -327,7 +333,7 @@ def test_no_workers_where_joblib_may_start_none(archive, tmp_path, monkeypatch):
     run(archive, tmp_path, parallel=2)
 
 @pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='looks into /proc')
-def test_a_worker_that_is_killed_is_one_sentence(archive, tmp_path):
+def test_a_worker_that_is_killed_is_one_sentence(archive, tmp_path, one_thread, forked_workers):
     "And what was finished is kept: the next call makes the same as one that nobody disturbed."
     import os, threading
     before = below(os.getpid())
@@ -337,14 +343,14 @@ def test_a_worker_that_is_killed_is_one_sentence(archive, tmp_path):
             for pid in below(os.getpid()) - before:
                 try: command = Path(f'/proc/{pid}/cmdline').read_text()
                 except OSError: continue
-                if 'loky' in command and 'tracker' not in command: return os.kill(pid, signal.SIGKILL)
+                if 'tracker' not in command: return os.kill(pid, signal.SIGKILL)
             time.sleep(.01)
     killer = threading.Thread(target=kill); killer.start()
     with pytest.raises(NamedMaskError, match='ended from outside.*what was finished is kept'): run(archive, tmp_path/'two', settings={**TINY, 'n_iters': 12}, parallel=2)
     killer.join()
     run(archive, tmp_path/'two', settings={**TINY, 'n_iters': 2}, parallel=1)
 
-def test_a_mistake_in_a_worker_is_said_in_one_sentence(archive, tmp_path):
+def test_a_mistake_in_a_worker_is_said_in_one_sentence(archive, tmp_path, one_thread, forked_workers):
     with pytest.raises(NamedMaskError, match="Cannot build DeepLabV3.*'vit_tiny_patch16_224'"): run(archive, tmp_path, settings=dict(encoder='vit_tiny_patch16_224'), parallel=2)
 
 def test_how_many_at_once(archive, tmp_path, monkeypatch):

@@ -14,13 +14,14 @@ from PIL import Image, ImageOps
 from fastcore.basics import patch
 from ..core import NamedMaskError
 from ..data.decode import load_image
-from ..stages.sheet import _GREEN, _RED, _caption, _pale
+from .still import Shown
+from ..stages.sheet import _GREEN, _RED, _caption, _pale, archive_sheet
 
 # %% ../../nbs/app/archive_explorer.ipynb #8c7fafd0
 _SHOWS = ('kept', 'dropped', 'all')
 _UNDONE = 500      # so many changes can be taken back
 
-class ArchiveExplorer:
+class ArchiveExplorer(Shown):
     "Look through an archive in a notebook and put it right: drop, keep, move to another name, save."
     def __init__(self,
         archive,    # An `Archive`
@@ -42,8 +43,8 @@ class ArchiveExplorer:
         self._cards, self._done = {}, deque(maxlen=_UNDONE)
         self._grid = w.Box(layout=w.Layout(flex_flow='row wrap', width='100%'))
         row = w.Layout(align_items='center', flex_flow='row wrap')
-        self.widget = w.VBox([w.HBox([self._name, self._show, self._prev, self._where, self._next], layout=row),
-                              self._grid, w.HBox([self._undo, self._save, self._note], layout=row)])
+        choose = w.HBox([self._name, self._show, self._prev, self._where, self._next], layout=row)
+        self._widget = w.VBox([choose, self._grid, w.HBox([self._undo, self._save, self._note], layout=row)])
         self._name.options = archive.names
         self._name.value = archive._name(name or archive.names[0])
         for control in (self._name, self._show): control.observe(lambda _: self.refresh(), 'value')
@@ -53,9 +54,9 @@ class ArchiveExplorer:
         self._save.on_click(lambda _: self.save())
         self.refresh()
 
-    def _ipython_display_(self):
-        from IPython.display import display
-        display(self.widget)
+    def still(self)->Image.Image:
+        "The best photos of the name as a contact sheet, for where no kernel runs."
+        return archive_sheet(self.archive, self.name, 2*self.per_page, self.per_page, min(self.size, 128))
 
     @property
     def name(self)->str: return self._name.value

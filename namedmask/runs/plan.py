@@ -60,7 +60,7 @@ def _kept_stages(out, before, settings, photos_changed):
     "The stages whose results count as they are."
     if not before: return []
     same, wanted, kept = _same_settings(before, settings), _wanted_stages(settings), []
-    known = {*wanted, *_wanted_stages({**settings, **before['settings']})}      # experts that are left out now count, too
+    known = {*wanted, *_wanted_stages({**settings, **before['settings']})}  # with experts that are left out now
     touched = {stage for what, users in _BY_HAND.items() if _is_edited(out, before, what) for stage in users}
     if photos_changed: touched.add('index')
     for stage in wanted:
@@ -279,11 +279,11 @@ class Plan:
 
     def facts(self)->dict:
         "The plan for scripts."
-        rows = [dict(stage=row.stage, what=row.what, kept=row.kept, seconds=round(row.seconds, 1), bytes=round(row.bytes))
-                for row in self.rows]
+        rows = [dict(stage=row.stage, what=row.what, kept=row.kept, seconds=round(row.seconds, 1),
+                     bytes=round(row.bytes)) for row in self.rows]
         return dict(out=str(self.folder), seconds=round(self.seconds, 1), bytes=round(self.bytes),
-                    most_bytes=round(self.most), free_bytes=self.free, stages=rows, measured=self.told, where=self.where,
-                    notes=self.notes)
+                    most_bytes=round(self.most), free_bytes=self.free, stages=rows, measured=self.told,
+                    where=self.where, notes=self.notes)
 
 # %% ../../nbs/runs/plan.ipynb #dbb94cd9
 def _time_text(seconds):
@@ -306,8 +306,11 @@ def __str__(plan:Plan):
         lines.append(f'  {row.stage:10} {row.what:{width}}  {cost}')
     lines.append(f"  {'in all':10} {'':{width}}  {_time_text(plan.seconds):>9}  {_size_text(plan.bytes):>7}")
     lines.append(f'{_size_text(plan.free)} are free there; {_size_text(plan.most)} are needed while it works.')
-    if plan.free < max(plan.asked, plan.most): lines.append('That is too little: free some space, or choose another folder.')
-    if plan.told: lines.append(f"Measured here ({plan.where}): {', '.join(plan.told)}. Other work on the machine makes it slower.")
+    if plan.free < max(plan.asked, plan.most):
+        lines.append('That is too little: free some space, or choose another folder.')
+    if plan.told:
+        lines.append(f"Measured here ({plan.where}): {', '.join(plan.told)}. "
+                     "Other work on the machine makes it slower.")
     return '\n'.join([*lines, *(f'Note: {note}' for note in plan.notes)])
 
 # %% ../../nbs/runs/plan.ipynb #05337337
@@ -406,8 +409,8 @@ def _experts(self:_Planner, rates):
     at_once = experts_at_once(len(groups), settings, self.options.parallel)
     if sum(done): what += f', {sum(done):,} steps are done'
     size = len(groups)*(cost.weights + 4000 + 14*settings.n_iters) + self.photos*(300 + _mask_bytes(rates, self.out))
-    return Row('experts', self.up_to('experts') + what, seconds=steps*cost.step/at_once + self.photos*cost.look, bytes=size,
-               meanwhile=at_once*3*cost.weights)
+    return Row('experts', self.up_to('experts') + what, seconds=steps*cost.step/at_once + self.photos*cost.look,
+               bytes=size, meanwhile=at_once*3*cost.weights)
 
 def _student_row(self, stage, rates):
     from namedmask.stages.distil import Student
@@ -463,7 +466,8 @@ def plan_fit(
     revision, notes = revision_of(before, options.defaults)
     settings, teachers, saliency, more = _completed(request, revision)
     planner = _Planner(request, teachers, saliency, settings, revision, before)
-    if not planner.listed: raise NamedMaskError(f"There is no photo in {', '.join(settings['images'])}: give another folder.")
+    if not planner.listed:
+        raise NamedMaskError(f"There is no photo in {', '.join(settings['images'])}: give another folder.")
     with tempfile.TemporaryDirectory(prefix='namedmask-plan-') as folder:
         rates = Rates(planner.listed, folder, _torch_device(options.device))
         rows = planner.rows(rates)

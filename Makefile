@@ -29,7 +29,7 @@ $(STAMP): settings.ini setup.py pyproject.toml .ci/constraints.txt
 
 test: $(STAMP)
 	python .ci/insync.py
-	nbdev-test --n-workers 2
+	python .ci/notebooks.py
 	python -m pytest -n 2 --dist worksteal tests
 
 demo: $(STAMP)

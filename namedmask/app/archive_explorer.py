@@ -39,7 +39,8 @@ class ArchiveExplorer(Shown):
         self._prev, self._next = arrow('chevron-left', 'Previous page'), arrow('chevron-right', 'Next page')
         self._where, self._note = w.Label(), w.Label()
         self._save = w.Button(description='Save', icon='save', button_style='primary', layout=w.Layout(width='90px'))
-        self._undo = w.Button(description='Undo', icon='undo', tooltip='Take back the last change', layout=w.Layout(width='90px'))
+        self._undo = w.Button(description='Undo', icon='undo', tooltip='Take back the last change',
+                              layout=w.Layout(width='90px'))
         self._cards, self._done = {}, deque(maxlen=_UNDONE)
         self._grid = w.Box(layout=w.Layout(flex_flow='row wrap', width='100%'))
         row = w.Layout(align_items='center', flex_flow='row wrap')

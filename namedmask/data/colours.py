@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from .decode import as_rgb
 
 # %% ../../nbs/data/colours.ipynb #fde35a18
-_SHOWN = ('0072b2', 'e69f00', 'cc79a7', '009e73', '882255', '56b4e9', 'd55e00', 'f0e442', '332288')
+_SHOWN = ('0072b2', 'e69f00', '009e73', 'cc79a7', '56b4e9', 'f0e442', 'd55e00', '882255', '332288')
 
 def shown_colours(
     n:int=9,       # How many

@@ -65,9 +65,9 @@ def _by_estimate(figures):
     "(how bad, why, cure) of a name's estimate."
     n, parts = figures['photos'], {part: figures[part] for part in ('found', 'steady', 'masks')}
     if figures['estimate'] is None: return 2, 'no photo is left that could be asked', 'photos'
-    words = {'found': f"found on {round(n*parts['found'])} of {n} photos like those of its archive",
-             'steady': f"the outline in a smaller mirror image agrees by {parts['steady'] or 0:.2f}",
-             'masks': f"student and masks agree by {parts['masks'] or 0:.2f}"}
+    words = {'found': f"found on {round(n*parts['found'])} of {n} photos like its archive's",
+             'steady': f"mirror image agrees by {parts['steady'] or 0:.2f}",
+             'masks': f"masks agree by {parts['masks'] or 0:.2f}"}
     there = [part for part, figure in parts.items() if figure is not None]
     bad = _grade(figures['estimate'], _LIMITS)
     if not bad: return 0, ', '.join(words[part] for part in there), ''
@@ -132,12 +132,15 @@ def next_steps(
         steps.append(_step(f'Or leave out what stays bad ({_and(lost[:3])}).', command))
     if not is_scored:
         text = 'If you have a few photos with true labels, score the run on them: labels tell what no estimate can.'
-        steps.append(_step(text, shlex.join(['namedmask', 'evaluate', run, '--benchmark', 'folder', '--root', 'LABELLED_PHOTOS'])))
+        words = ['namedmask', 'evaluate', run, '--benchmark', 'folder', '--root', 'LABELLED_PHOTOS']
+        steps.append(_step(text, shlex.join(words)))
     if found and not lost:
         steps.append(_step('Use it, or give it one more name.', shlex.join(['namedmask', 'predict', run, 'PHOTOS']),
                            shlex.join(['namedmask', 'add-name', run, 'ANOTHER_NAME'])))
     if not found: steps.append(_step('There is no student with an estimate yet. The same command goes on.', again))
-    if is_short: steps.append(_step('The run was given options that a command cannot hold: give them to fit in Python again.'))
+    if is_short:
+        text = 'The run was given options that a command cannot hold: give them to fit in Python again.'
+        steps.append(_step(text))
     return steps
 
 def _step(text, *commands): return {'text': text, 'commands': list(commands)}

@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/runs/report.html.md"""
 
 # %% auto #0
 __all__ = ['WHAT', 'data_uri', 'figure_uri', 'loss_figure', 'spotlight', 'section', 'write_page', 'shares', 'read_thumb',
-           'file_text', 'tile', 'spread', 'last_first', 'kinds_text', 'trust_text', 'archive_section', 'overlap',
+           'path_text', 'tile', 'spread', 'last_first', 'kinds_text', 'trust_text', 'archive_section', 'overlap',
            'place_text', 'mask_row', 'mask_text', 'mask_section', 'shade', 'is_result', 'latest', 'evaluation_block',
            'evaluation_section', 'prediction_section', 'parts_of', 'said', 'clock', 'exact_clock', 'in_steps', 'in_all',
            'seconds_section', 'ledger_section', 'false_names_section', 'estimate_section', 'curve_section',
@@ -21,7 +21,6 @@ from .. import __version__
 from ..core import NamedMaskError, locked, read_json, rng_of, slug, write_text
 from ..data.colours import contrast, ink_on, marked, shown_colours, swatch
 from ..data.decode import as_rgb, load_image
-from ..evaluate.estimate import estimate_photo
 from .decisions import BELIEVE, DISTRUST, LOOK, next_steps, verdicts
 from .doubts import known_doubts
 from ..stages.build import TRUSTED
@@ -170,19 +169,21 @@ def read_thumb(path, side=200):
     except NamedMaskError: return None
 
 # %% ../../nbs/runs/report.ipynb #809ed403
-def file_text(
+def path_text(
     entry, # Of an archive: something with `path`, and perhaps with `rel`
 )->str:
-    "The name of a photo's file, as the archive's manifest has it."
+    "Where a photo is, as the archive's manifest has it, which `Archive.drop` takes."
     return getattr(entry, 'rel', '') or Path(entry.path).name
+
+def _named(path): return {'file': Path(path).name, 'path': str(path)}
 
 def tile(entry, side=320)->dict:
     "A picture of an archive's photo, with its file, rank and score."
-    im, file = read_thumb(entry.path, side), file_text(entry)
+    im, named = read_thumb(entry.path, side), _named(path_text(entry))
     why = '' if entry.status == 'kept' else f' · {entry.reason}'
-    src, alt = im and data_uri(im, side), f'photo {file}, rank {entry.rank} of what was found for {entry.name}'
+    src, alt = im and data_uri(im, side), f"photo {named['file']}, rank {entry.rank} of what was found for {entry.name}"
     return {'src': src, 'alt': alt, 'images': [{'src': src, 'alt': alt}] if src else [], 'dropped': bool(why),
-            'file': file, 'caption': f'{entry.rank} · {entry.score:.3f}{why}'}
+            **named, 'caption': f'{entry.rank} · {entry.score:.3f}{why}'}
 
 def spread(items, n):
     "`n` of `items`, evenly from the first to the last."
@@ -264,13 +265,13 @@ def mask_row(entry, stores, side=320)->dict:
     im = read_thumb(entry.path, 3*side//4)
     if im is None or not all(entry.sha in s for s in stores): return None
     masks = [store.load(entry.sha, im.size) for store in stores]
-    views, file = [im] + [spotlight(im, mask) for mask in masks], file_text(entry)
+    views, named = [im] + [spotlight(im, mask) for mask in masks], _named(path_text(entry))
     when = ['mask'] if len(masks) == 1 else ['mask before the experts', 'mask after the experts']
-    alts = [f'photo {file}', *(f'{which}: {mask_text(mask, entry.name)}' for which, mask in zip(when, masks))]
+    alts = [f"photo {named['file']}", *(f'{which}: {mask_text(mask, entry.name)}' for which, mask in zip(when, masks))]
     notes = [f'rank {entry.rank}', f'{(masks[-1] >= 128).mean():.0%} object']
     if len(masks) == 2: notes.append(f'overlap {overlap(*masks):.2f}')
     images = [{'src': data_uri(view, side), 'alt': alt} for view, alt in zip(views, alts)]
-    return {'images': images, 'file': file, 'caption': ' · '.join(notes)}
+    return {'images': images, **named, 'caption': ' · '.join(notes)}
 
 def mask_text(mask, name)->str:
     "What a mask shows, in words."
@@ -440,10 +441,11 @@ def _prediction(photo, im, labels, names, steady=None):
                       for name, share in parts.items())
     images = [{'src': data_uri(im, 400), 'alt': f'photo {file}'},
               {'src': data_uri(marked(im, labels), 400), 'alt': f"what the student finds in it: {where or 'nothing'}"}]
-    marks = [{'src': _png_uri(swatch(names.index(name) + 1)), 'text': f'{name} {share:.0%}'} for name, share in parts.items()]
+    marks = [{'src': _png_uri(swatch(names.index(name) + 1)), 'text': f'{name} {share:.0%}'}
+             for name, share in parts.items()]
     words = '' if marks else 'nothing found'
     if steady is not None: words = f"{words}{' · ' if words else ''}steady {steady:.2f}"
-    return {'images': images, 'file': file, 'marks': marks, 'caption': words, 'steady': steady}
+    return {'images': images, 'file': file, 'path': str(photo), 'marks': marks, 'caption': words, 'steady': steady}
 
 def parts_of(labels, names)->dict:
     "{name: its share of the picture} in a prediction, the largest first."
@@ -489,14 +491,15 @@ def seconds_section(seconds:dict)->dict:
     return section('bars', 'Time', see, rows=rows)
 
 def ledger_section(cards:list)->dict:
-    "What each teacher was supervised with; a model that plays several parts has one row, and each licence is said once."
+    "What each teacher was supervised with; a model of several parts has one row, and each licence is said once."
     models = {}
     for card in cards:
         key = tuple(card.get(part, '') for part in ('name', 'supervision', 'source'))
         models.setdefault(key, []).append(card.get('role', ''))
     rows = [[name, ', '.join(dict.fromkeys(parts)), learnt, source] for (name, learnt, source), parts in models.items()]
     by_hand = any(card.get('supervision') == 'masks' for card in cards)
-    own = 'Of its own photos the run used only the labels that somebody drew.' if by_hand else 'The run itself used no label.'
+    own = 'The run itself used no label.'
+    if by_hand: own = 'Of its own photos the run used only the labels that somebody drew.'
     return section('table', 'Supervision', f'What each network that the run started from had learnt from before. {own}',
                    head=['model', 'part', 'learnt from', 'source'], rows=rows, terms=_licences(cards))
 
@@ -534,8 +537,8 @@ def estimate_section(
              'estimate': show(v.estimate), 'why': v.why} for v in judged]
     columns = ('found', 'steady', 'masks', 'estimate')
     parts = [[v.name, *(show(found[v.name][column]) for column in columns)] for v in judged]
-    see = ('Nobody has labelled your photos, so the figure is an estimate from 0 to 1 and no score. The worst stand '
-           'first. It speaks of photos like those in your folder: of photos of another kind it says nothing.')
+    see = ('The worst stand first. The estimate, from 0 to 1, is made without labels and is no score. It speaks of '
+           'photos like those in your folder: of photos of another kind it says nothing.')
     made_of = ('Found: the part of the photos beside the archive of a name on which the student gives this name most '
                'room. Steady: how well it draws the name again in a smaller mirror image. Masks: how well it agrees '
                'with the pseudo-masks. The estimate is found x (steady + masks)/2.')
@@ -544,7 +547,8 @@ def estimate_section(
 
 def curve_section(curves:dict)->dict: # title -> {name: losses}
     "The loss curves of all trainings."
-    plots = [_plot(title, of_name) for title, of_name in curves.items() if any(len(losses) > 1 for losses in of_name.values())]
+    plots = [_plot(title, of_name) for title, of_name in curves.items()
+             if any(len(losses) > 1 for losses in of_name.values())]
     see = ('Pale: the loss of each batch. Bold: its running mean. '
            'A curve that still falls at its end wants more iterations; '
            'one that falls to almost nothing has learnt its noisy masks by heart.')
@@ -552,7 +556,9 @@ def curve_section(curves:dict)->dict: # title -> {name: losses}
 
 def _plot(title, of_name):
     "A plot for light and for dark pages, and what it shows in words."
-    def ends(losses): return f'{np.mean(losses[:max(1, len(losses)//20)]):.2f} to {np.mean(losses[-max(1, len(losses)//20):]):.2f}'
+    def ends(losses):
+        few = max(1, len(losses)//20)
+        return f'{np.mean(losses[:few]):.2f} to {np.mean(losses[-few:]):.2f}'
     alt = '; '.join(f'{name} from {ends(losses)}' for name, losses in of_name.items() if len(losses) > 1)
     images = [{'src': figure_uri(loss_figure(of_name)), 'dark': figure_uri(loss_figure(of_name, dark=True)),
                'alt': f'loss of {title} over its iterations: {alt}'}]
@@ -577,15 +583,15 @@ def look_first_section(
         for doubt, entry in found:
             if len(groups) == n: break
             if group := _doubt(run, entry, doubt): groups.append(group)
-        see = (f'{len(found)} photos of the archives were looked at; these are the {len(groups)} on which the student and '
-               'the mask that it learned from agree least. One of the two is wrong, or the photo does not show its '
+        see = (f'{len(found)} photos of the archives were looked at; these are the {len(groups)} on which the student '
+               'and the mask that it learned from agree least. One of the two is wrong, or the photo does not show its '
                'name. Left the photo, then the mask, then the student. A photo opens large.')
     else:
         each = max(1, n//len(run.archive.names))
         last = [entry for name in run.archive.names for entry in run.archive.kept(name)[-each:]]
-        tiles = [tile(entry) for entry in sorted(last, key=lambda entry: entry.score)[:n]]
-        groups = [dict(one, caption=f'{entry.name} · {one["caption"]}') for one, entry in
-                  zip(tiles, sorted(last, key=lambda entry: entry.score)) if one['images']]
+        last = sorted(last, key=lambda entry: entry.score)[:n]
+        tiles = [dict(one, caption=f"{entry.name} · {one['caption']}") for entry in last if (one := tile(entry))]
+        groups = [one for one in tiles if one['images']]
         see = 'The last photos of each ranking, the lowest score first: there an archive goes wrong first.'
     three = bool(groups) and len(groups[0]['images']) == 3
     subs = [{'id': 'doubts', 'title': '', 'groups': groups}] if groups else []
@@ -595,16 +601,16 @@ def _doubt(run, entry, doubt):
     "A photo, its mask, and what the student says of it; None if it can no longer be read."
     im = read_thumb(entry.path, 300)
     if im is None: return None
-    names, file = run.segmenter.names, file_text(entry)
+    names = run.segmenter.names
     labels, mask = run.segmenter.segment(im)[0], run.final_masks.load(entry.sha, im.size)
     group = _prediction(entry.path, im, labels, names)
     group['images'].insert(1, {'src': data_uri(spotlight(im, mask), 400),
                                'alt': f'the mask that the student learned from: {mask_text(mask, entry.name)}'})
     others = [name for name in parts_of(labels, names) if name != entry.name]
-    is_found = (labels == names.index(entry.name) + 1).mean() >= .005
-    why = f'student and mask share {1 - doubt:.0%} of their area' if is_found else \
-        f"the student finds no {entry.name}, but {others[0]}" if others else f'the student finds no {entry.name} and nothing else'
-    return dict(group, file=file, caption=f'{entry.name}, rank {entry.rank}: {why}')
+    why = f'student and mask share {1 - doubt:.0%} of their area'
+    if (labels == names.index(entry.name) + 1).mean() < .005:
+        why = f"the student finds no {entry.name}" + (f', but {others[0]}' if others else ' and nothing else')
+    return dict(group, **_named(path_text(entry)), caption=f'{entry.name}, rank {entry.rank}: {why}')
 
 # %% ../../nbs/runs/report.ipynb #9beae2ab
 def headline(run)->list:
@@ -636,10 +642,11 @@ def decision_sections(run)->list:
     photo = None
     if archive is not None and archive.names and archive.kept():
         sections.append(looked := look_first_section(run))
-        photo = next((group['file'] for sub in looked['subs'] for group in sub['groups']), None)
+        photo = next((group['path'] for sub in looked['subs'] for group in sub['groups']), None)
     if record.get('settings'):
         steps = next_steps(record, run.folder, judged, photo, bool(scores))
-        sections.append(section('steps', 'What to do next', 'Words in capitals are for you to fill in.', rows=steps, lead=True))
+        see = 'Words in capitals are for you to fill in.'
+        sections.append(section('steps', 'What to do next', see, rows=steps, lead=True))
     return sections
 
 def _scores_of_names(results):
@@ -653,6 +660,7 @@ def _scores_of_names(results):
 
 def run_sections(run)->list:
     "The sections of a run's page; what the run has not made is left out."
+    from namedmask.evaluate.estimate import estimate_photo      # loads torch, which a run that is only opened spares
     record, archive, sections = run.record, run.archive, decision_sections(run)
     if record.get('warnings'): sections.append(section('list', 'Warnings', rows=[*record['warnings']]))
     if run.segmenter is not None and (photos := run.held_out()):

@@ -5,7 +5,7 @@
 Builds the wheel of this revision, makes a virtual environment in a temporary folder, and installs `"$(ls dist/*.whl)[offline]"` there, which
 fetches some gigabytes. Then, in an empty folder, with a home that is empty, too, and without a network (a network namespace of its own for root
 on Linux, else a proxy that is not there), `namedmask predict photo.jpg` has to leave labels and an overlay of the photo within a minute of the
-install's end. Prints a line of JSON; the exit status is 1 where it took longer, or something is missing. `first_minute.jsonl` has what was measured.
+install's end. Prints a line of JSON; the exit status is 1 where it took longer, or something is missing.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile, time, venv
 from pathlib import Path

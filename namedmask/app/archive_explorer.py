@@ -215,6 +215,6 @@ def _fill(self:ArchiveExplorer, e):
     verb = 'drop' if e.kept else 'keep'
     if button.description != verb: picture.value = _jpeg(e, self.size)
     button.description, button.tooltip = verb, f'{verb} {e.path.name}: {why}'
-    text.value, text.tooltip = _caption(e), f'{path}\n{why}'
+    text.value, text.tooltip = _caption(e, digits=3), f'{path}\n{why}'
     menu.tooltip, menu.value = f'move {e.path.name} to another name', ''
     card.layout = self._looks[e.status]

@@ -25,8 +25,8 @@ def _verdict(entry):
     if reason.startswith('looks like '): return 'like ' + reason[11:].rpartition(' (')[0]
     return 'copy' if reason.startswith('repeats') else reason.removesuffix(' by hand').replace('moved ', '')
 
-def _caption(entry):
-    score = '' if math.isnan(entry.score) else f'{entry.score:.3f}'
+def _caption(entry, digits=2):
+    score = '' if math.isnan(entry.score) else f'{entry.score:.{digits}f}'
     return ' '.join(filter(None, (f'#{entry.rank or "-"}:', score, _verdict(entry))))
 
 def _tile(entry, size):

@@ -139,7 +139,8 @@ class Scorer:
     @torch.no_grad()
     def __call__(self, x): # (B,h,w,3) bytes
         "(B,C,h,w) scores on the network's device."
-        self.model.eval()
+        # `eval` goes through all layers, which takes a tenth of a pass
+        if any(module.training for module in self.model.modules()): self.model.eval()
         h, w = x.shape[1:3]
         x, half = self.normalised(x), half_type(self.precision, self.device)
         with torch.autocast('cuda', dtype=half, enabled=half is not None):
@@ -193,7 +194,8 @@ def argmax_at(
     "Enlarge scores bilinearly to `size` and take the best class of each pixel, strip by strip."
     C, (H, W) = len(logits), size
     labels = np.empty((H, W), np.uint8 if C <= 256 else np.uint16)
-    for rows, scores in _enlarged(logits, size, budget): labels[rows] = scores.argmax(0).cpu().numpy()
+    for rows, scores in _enlarged(logits, size, budget):
+        labels[rows] = scores.max(0).indices.cpu().numpy()     # `argmax` takes four times as long
     return labels
 
 def _enlarged(logits, size, budget):
@@ -216,7 +218,7 @@ def confident_at(
     C, (H, W) = len(logits), size
     labels, sure = np.empty((H, W), np.uint8 if C <= 256 else np.uint16), np.empty((H, W), np.float32)
     for rows, scores in _enlarged(logits, size, budget):
-        labels[rows] = scores.argmax(0).cpu().numpy()
+        labels[rows] = scores.max(0).indices.cpu().numpy()
         sure[rows] = scores.softmax(0).amax(0).clamp(max=1).cpu().numpy()
     return labels, sure
 

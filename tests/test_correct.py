@@ -156,7 +156,7 @@ def test_other_names_keep_what_was_drawn(run, tmp_path):
 # ---------------------------------------------------------------- from the command line
 
 def test_the_commands(made, run, tmp_path, capsys):
-    assert cli.main(['export-labels', str(run.folder), '--out', str(tmp_path/'ls'), '--n', '2', '--quiet']) == 0
+    assert cli.main(['export-labels', str(run.folder), '--out', str(tmp_path/'ls'), '--n', '2']) == 0
     assert 'import-labels' in capsys.readouterr().out and (tmp_path/'ls'/'config.xml').read_text().count('<Label ') == 3
     tasks = json.loads((tmp_path/'ls'/'tasks.json').read_text())
     assert len(tasks) == 2 and all(t['data']['image'].startswith('/data/local-files/?d=') for t in tasks)

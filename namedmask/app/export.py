@@ -173,6 +173,7 @@ class _Calibration:
         return None if photo is None else {'photo': photo}
 
 _QUANTISED = ['Conv', 'Add', 'Clip', 'Relu', 'MaxPool', 'AveragePool', 'Concat']
+_IN_FLOATS = 8      # so many convolutions, from the first on, keep their floats: see above
 
 def quantise(
     source,  # A float ONNX file of `write_onnx`
@@ -180,13 +181,15 @@ def quantise(
     inputs,  # Arrays as the network takes them: photos of the archive
     said:dict, # From `about`
 ):
-    "An ONNX file with weights and maps of 8 bits (QDQ, weights per channel), static ranges."
+    "An ONNX file with weights and maps of 8 bits (QDQ, weights per channel) and static ranges; the first layers keep floats."
     need('onnx', 'onnxruntime')
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    convolutions = [node.name for node in onnx.load(str(source)).graph.node if node.op_type == 'Conv']
     with quietly():
         quantize_static(str(source), str(path), _Calibration(inputs), quant_format=QuantFormat.QDQ, per_channel=True,
                         op_types_to_quantize=_QUANTISED, reduce_range=True,
+                        nodes_to_exclude=convolutions[:_IN_FLOATS],
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
     _save(onnx.load(str(path)), path, said)
 

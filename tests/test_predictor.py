@@ -135,13 +135,13 @@ def test_free_memory_goes_back_now_and_then(segmenter, monkeypatch):
     "Also where each photo is refused, and once for so many calls, whichever thread makes them."
     from namedmask.app import predictor as module
     given = []
-    monkeypatch.setattr(module, '_CALLS', 4); monkeypatch.setattr(module, '_give_back', lambda: given.append(1))
+    monkeypatch.setattr(module, '_CALLS', 4); monkeypatch.setattr(module, 'trim_heap', lambda: given.append(1))
     mine = Predictor(segmenter)
     with ThreadPoolExecutor(3) as threads: [*threads.map(mine, 5*[Image.new('RGB', (9, 9))])]
     for _ in range(4): pytest.raises(NamedMaskError, mine, b'no photo')
     assert len(given) == 2
     monkeypatch.undo()
-    module._give_back()                                                  # wherever this runs
+    module.trim_heap()                                                   # wherever this runs
 
 # ---------------------------------------------------------------- to a folder and back
 

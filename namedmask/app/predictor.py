@@ -8,7 +8,7 @@ Docs: https://namedmask.github.io/namedmask/app/predictor.html.md"""
 __all__ = ['FILES', 'Prediction', 'picture_of', 'Predictor', 'facts_of', 'model_card']
 
 # %% ../../nbs/app/predictor.ipynb #c176ee57
-import ctypes, os, re, sys, tempfile, threading
+import os, re, tempfile, threading
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 from .. import __version__
 from ..core import NamedMaskError, locked, read_json, write_json, write_text
 from ..data.decode import as_rgb, image_of_bytes, load_image
-from ..models.infer import take_confident
+from ..models.infer import take_confident, trim_heap
 from ..models.segmenter import save_segmenter
 from ..runs.report import latest
 from ..runs.run import Run, find_segmenter
@@ -84,12 +84,6 @@ def _of_tensor(tensor):
 # %% ../../nbs/app/predictor.ipynb #d972adaa
 _CALLS = 100    # after so many, free memory goes back: it costs a call some milliseconds
 
-def _give_back():
-    "Give memory that is free, and held by the threads, back to the system."
-    if sys.platform != 'linux': return
-    try: ctypes.CDLL('libc.so.6').malloc_trim(0)
-    except (OSError, AttributeError): pass            # another C library than GNU's
-
 class Predictor:
     "A trained segmenter for programs; safe to call from several threads."
     def __init__(self,
@@ -111,7 +105,7 @@ class Predictor:
         )->Prediction:
         "Label one photo; one that cannot be read, or does not fit into the memory, is a `NamedMaskError`."
         prediction, = self.predict_all([image], batch=1)
-        if next(self._calls) % _CALLS == 0: _give_back()
+        if next(self._calls) % _CALLS == 0: trim_heap()
         if isinstance(prediction, NamedMaskError): raise prediction
         return prediction
 

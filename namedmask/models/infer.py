@@ -7,7 +7,7 @@ Docs: https://namedmask.github.io/namedmask/models/infer.html.md"""
 # %% auto #0
 __all__ = ['pick_device', 'half_type', 'own_side', 'fit_size', 'photo_of', 'seen_by', 'keep_sure', 'Scorer', 'forward',
            'argmax_at', 'confident_at', 'too_large', 'segment', 'ReadAhead', 'Seen', 'take_labels', 'take_confident',
-           'take_probabilities', 'take_foreground', 'BatchSize', 'run_batches', 'free_memory']
+           'take_probabilities', 'take_foreground', 'BatchSize', 'run_batches', 'free_memory', 'trim_heap']
 
 # %% ../../nbs/models/infer.ipynb #05a00005
 import ctypes, gc, math, os, sys
@@ -455,6 +455,10 @@ def free_memory():
     release_engines()
     gc.collect()
     if torch.cuda.is_initialized(): torch.cuda.empty_cache()
-    if sys.platform == 'linux':
-        try: ctypes.CDLL('libc.so.6').malloc_trim(0)
-        except (OSError, AttributeError): pass            # another C library than GNU's
+    trim_heap()
+
+def trim_heap():
+    "Give the system back what is free, and held by the threads of this process; on Linux with GNU's C library."
+    if sys.platform != 'linux': return
+    try: ctypes.CDLL('libc.so.6').malloc_trim(0)
+    except (OSError, AttributeError): pass            # another C library

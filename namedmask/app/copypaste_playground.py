@@ -12,12 +12,11 @@ __all__ = ['STEP', 'LEAST', 'MOST', 'MOST_OBJECTS', 'Source', 'source_of', 'sour
 from typing import NamedTuple
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from fastcore.basics import patch
 from .formats import hex_colours, legend_box
-from .still import ShownByView, png_url
+from .still import ShownByView, beside, png_url
 from ..core import NamedMaskError, rng_of
 from ..core.settings import is_number
 from ..data.decode import as_rgb, load_image
@@ -292,7 +291,7 @@ def still(self:CopyPastePlayground)->Image.Image:
     sheet = contact_sheet([ground, image, coloured], ['photo', 'the sample', 'its label map'], 3, 200)
     words = ['unknown' if i == IGNORE else self.names[i - 1] for i in there]
     legend = legend_box(words, [1 if i == IGNORE else i for i in there], 13) if there else Image.new('RGB', (1, 1))
-    return _beside(sheet, _white_swatch(legend, there))
+    return beside(sheet, _white_swatch(legend, there))
 
 def _white_swatch(legend, there):
     "The swatch of what is unknown, the last of a legend, is white."
@@ -301,10 +300,3 @@ def _white_swatch(legend, there):
         y = 3 + 16*there.index(IGNORE)
         ImageDraw.Draw(legend).rectangle((3, y, 15, y + 12), fill='white', outline='#888')
     return legend
-
-def _beside(sheet, legend):
-    "Two pictures side by side, on white."
-    both = Image.new('RGB', (sheet.width + legend.width + 8, max(sheet.height, legend.height)), 'white')
-    both.paste(sheet, (0, 0))
-    both.paste(legend, (sheet.width + 4, 4))
-    return both

@@ -21,7 +21,7 @@ from ..data.decode import as_rgb, load_image
 from ..data.draw import contact_sheet, overlay
 from ..models.labeller import as_labeller
 from .formats import areas, hex_colours, legend_box, reduced
-from .still import InPage, ShownByView, jpeg_text, png_url
+from .still import InPage, ShownByView, beside, png_url
 
 # %% ../../nbs/app/prediction_explorer.ipynb #50192f24
 MODES = ('first', 'second', 'both', 'wipe', 'differ')
@@ -207,10 +207,7 @@ def still(self:PredictionExplorer)->Image.Image:
     sheet = contact_sheet(pictures, words, len(pictures), 190)
     there = sorted({int(n) for k in range(len(self.models)) for n in np.unique(self._labels(k))} & self.shown)
     legend = legend_box([self.names[n - 1] for n in there], there, 13) if there else Image.new('RGB', (1, 1), 'white')
-    both = Image.new('RGB', (sheet.width + legend.width + 4, max(sheet.height, legend.height + 4)), 'white')
-    both.paste(sheet, (0, 0))
-    both.paste(legend, (sheet.width, 4))
-    return both
+    return beside(sheet, legend)
 
 # %% ../../nbs/app/prediction_explorer.ipynb #77c661fe
 @patch

@@ -357,7 +357,8 @@ def _index(self:_Planner, rates):
     rate = rates.embed(self.retriever, '{} photos embedded') if n else 0
     return Row('index', what, seconds=n*rate, bytes=_index_bytes(n, self.retriever.dim) if n else 0)
 
-def _second_look(self, rates):
+@patch
+def _second_look(self:_Planner, rates):
     "(seconds, bytes) of a photo for the second opinion."
     if 'eyes' not in self.of:
         from namedmask.stages.diversity import ImageEmbedder
@@ -372,7 +373,7 @@ def _archive(self:_Planner, rates):
     looked = min(3*self.photos//2, len(self.listed))          # some fit better elsewhere, and others come in
     row = Row('archive', what, seconds=1 + 1e-6*len(self.listed)*len(self.names), bytes=4000 + 300*looked)
     if self.settings['votes'] or self.settings['alike'] < 1:
-        seconds, dim = _second_look(self, rates)
+        seconds, dim = self._second_look(rates)
         row.seconds, row.bytes = row.seconds + looked*seconds, row.bytes + _index_bytes(looked, dim)
     return row
 
@@ -380,7 +381,7 @@ def _archive(self:_Planner, rates):
 def _nothing(self:_Planner, rates):
     what = f"{self.settings['nothing']:,} photos that no name fits"
     if rates is None: return what
-    seconds, dim = _second_look(self, rates)
+    seconds, dim = self._second_look(rates)
     asked = min(self.photos + 4*(self.settings['nothing'] + 100)//3, len(self.listed))
     return Row('nothing', what, seconds=asked*seconds, bytes=_index_bytes(asked, dim) + 130*asked)
 
@@ -412,7 +413,8 @@ def _experts(self:_Planner, rates):
     return Row('experts', self.up_to('experts') + what, seconds=steps*cost.step/at_once + self.photos*cost.look,
                bytes=size, meanwhile=at_once*3*cost.weights)
 
-def _student_row(self, stage, rates):
+@patch
+def _student_row(self:_Planner, stage, rates):
     from namedmask.stages.distil import Student
     settings = Student.of(self.settings['student'])
     what = f'{settings.iterations:,} steps, {len(self.names) + 1} classes with background'
@@ -428,16 +430,16 @@ def _student_row(self, stage, rates):
                bytes=cost.weights + 6000 + 14*settings.iterations, meanwhile=(4 if settings.ema else 3)*cost.weights)
 
 @patch
-def _first(self:_Planner, rates): return _student_row(self, 'first', rates)
+def _first(self:_Planner, rates): return self._student_row('first', rates)
 @patch
-def _student(self:_Planner, rates): return _student_row(self, 'student', rates)
+def _student(self:_Planner, rates): return self._student_row('student', rates)
 
 @patch
 def _labels(self:_Planner, rates):
     n = len(_listed(self.settings['unlabelled']))
     what = f'{n:,} photos for the first student to label'
     if rates is None: return what
-    if 'student' not in self.of: _student_row(self, 'first', rates)
+    if 'student' not in self.of: self._student_row('first', rates)
     return Row('labels', what, seconds=n*self.of['student'].look, bytes=2000 + n*10_000)
 
 @patch

@@ -13,7 +13,7 @@ point of mIoU at most. Prints lines of JSON; the exit status is 1 where somethin
 """
 import argparse, json, os, statistics, sys, time
 from pathlib import Path
-import numpy as np, torch
+import torch
 from namedmask.app.export import OnnxFile, Surface, as_input, by_library, export_segmenter
 from namedmask.app.sources import SHIPPED
 from namedmask.data.decode import load_image

@@ -10,7 +10,7 @@ in 2 %. Memory is the process's resident set after every 20 requests, its median
 and the highest later window may lie 5 % over the first later one. Prints a line of JSON; the exit status is 1 where a limit is passed.
 `predictor.jsonl` has what was measured.
 """
-import argparse, hashlib, io, json, os, statistics, sys, tempfile, threading, time
+import argparse, hashlib, io, json, statistics, sys, tempfile, threading, time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

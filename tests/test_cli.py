@@ -1,5 +1,5 @@
 "The command line: thin, one sentence and exit code 2 for what the user can put right."
-import json, os, re, shlex, signal, subprocess, sys, time
+import json, os, re, shlex, subprocess, sys, time
 from pathlib import Path
 import pytest
 import helpers

@@ -7,7 +7,6 @@ from namedmask import cli
 from namedmask.app import explore as ex
 from namedmask.core import NamedMaskError
 from namedmask.runs import plan as pl
-from namedmask.runs.run import Run
 
 ASKED = dict(teachers='toy', n=5, student=helpers.STUDENT, experts=helpers.EXPERT, seed=3, batch_size=4)
 

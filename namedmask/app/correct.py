@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 import numpy as np
-from ..core import NamedMaskError, locked, progress, settings_key, write_json, write_text
+from ..core import NamedMaskError, locked, settings_key, write_json, write_text
 from ..data.decode import load_image
 from ..data.find import find_images
 from ..data.photos import content_hash

@@ -8,7 +8,6 @@ Docs: https://namedmask.github.io/namedmask/runs/doubts.html.md"""
 __all__ = ['disagreement', 'doubtful_entries', 'doubtful_photos', 'known_doubts']
 
 # %% ../../nbs/runs/doubts.ipynb #9a6f20cd
-from pathlib import Path
 import numpy as np
 from ..core import locked, progress, read_json, settings_key, write_json
 from ..data.decode import load_image

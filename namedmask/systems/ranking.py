@@ -8,7 +8,6 @@ Docs: https://namedmask.github.io/namedmask/systems.ranking.html.md"""
 __all__ = ['with_published', 'rank_agreement']
 
 # %% ../../nbs/15_systems.ranking.ipynb #3eb5f596
-import numpy as np
 from ..core import NamedMaskError
 from ..evaluate.protocol import published
 from ..lab.lab import spread

@@ -10,14 +10,14 @@ __all__ = ['MINI', 'MINI_EXPERTS', 'METRICS', 'TRANSFERS', 'OLDER', 'mini_labs',
            'lab_settings', 'agrees', 'print_table', 'names_aside', 'note_skipped', 'gallery']
 
 # %% ../../nbs/systems/table.ipynb #6e5284de
-import sys, time
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from ..lab.lab import MiniLab, Terms, compare, quick, runs_folder
+from ..lab.lab import MiniLab, Terms, compare
 from ..core import JsonLines, NamedMaskError, as_dataclass, is_ours, locked, refuse_foreign
 from ..evaluate.protocol import listing, read_results, results_table
 from ..stages.names import parse_names

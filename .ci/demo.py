@@ -17,8 +17,8 @@ def real_photos():
 def real_section(found):
     "Their part of the page."
     from namedmask.data.draw import overlay
-    from namedmask.runs.report import data_uri, said, section
-    rows = [{'images': [{'src': data_uri(im, 320), 'alt': 'photo'}, {'src': data_uri(overlay(im, lab), 320), 'alt': 'labels'}], 'caption': said(lab, names)} for im, lab, names in found]
+    from namedmask.runs.report import data_uri, labels_text, section
+    rows = [{'images': [{'src': data_uri(im, 320), 'alt': 'photo'}, {'src': data_uri(overlay(im, lab), 320), 'alt': 'labels'}], 'caption': labels_text(lab, names)} for im, lab, names in found]
     return section('masks', 'Real photos', "Photos that scikit-image ships, labelled by the segmenter that comes with the package: six names, learned without a mask (namedmask/assets/segmenter/README.md). The cup and the rocket are none of them, so nothing is right there.",
                    three=False, subs=[{'id': 'real-photos', 'title': '', 'groups': rows}])
 
@@ -26,7 +26,7 @@ def main():
     from namedmask.stages.experts import group_names
     from namedmask.runs.scores import ceiling_run, evaluate_run
     from namedmask.runs.pipeline import fit
-    from namedmask.runs.report import said, write_report
+    from namedmask.runs.report import labels_text, write_report
     from namedmask.stages.retrieval import embed_names
     from namedmask.stages.names import parse_names
     from namedmask.teachers.sets import get_teachers
@@ -38,7 +38,7 @@ def main():
     from namedmask.data.draw import overlay
     for (im, lab, names), p in zip(found, PHOTOS):
         overlay(im, lab).convert('RGB').save(out/'real'/f'{p}.jpg', quality=90)
-        print(f'{p:10} {said(lab, names)}', flush=True)
+        print(f'{p:10} {labels_text(lab, names)}', flush=True)
     print(f'Real photos, labelled by the segmenter that comes with the package: {out/"real"}\n', flush=True)
 
     scenes, test = write_world(World('index', 1200, seed=3), out/'scenes'), write_world(World('test', 150, seed=3), out/'test')

@@ -51,18 +51,24 @@ MOVED = {
     'convert': ('app.convert',),
 }
 
-RENAMED = {   # what has another name today: (module, name)
-    'Looks': ('stages.diversity', 'ImageEmbedder'), 'Pictures': ('models.batches', 'PhotoCache'), 'place': ('data.samples', 'crop_window'),
-    'cut': ('data.samples', 'random_resized_crop'), 'give_back': ('models.infer', 'free_memory')}
+RENAMED = {   # what has another name today: module -> {old name: name}
+    'stages.diversity': {'Looks': 'ImageEmbedder'}, 'models.batches': {'Pictures': 'PhotoCache'},
+    'data.samples': {'place': 'crop_window', 'cut': 'random_resized_crop'}, 'models.infer': {'give_back': 'free_memory'},
+    'data.augment': {'recolour': 'with_colour_matrix'}, 'stages.outline': {'nearest': 'resized_nearest'},
+    'runs.report': {'said': 'labels_text', 'spread': 'spread_out', 'write_page': 'write_report_page'},
+    'systems.scores': {'agreement': 'masks_agreement'}, 'systems.clustering': {'nearest': 'enlarged_labels'},
+    'systems.dense_clip': {'clip_of': 'dense_clip_of', 'fit_size': 'size_of_stride'},
+    'systems.registry': {'kmeans': 'kmeans_row', 'ceiling': 'ceiling_row', 'Row': 'LabRow'},
+    'evaluate.protocol': {'Entry': 'ResultEntry'}}
 
 def lookup(old, name):
     "What `name` of the module that was called `old` is today, and where: in the module that exports it, else in the first that has it."
     modules = [import_module(f'namedmask.{new}') for new in MOVED[old]]
     for module in (*(m for m in modules if name in getattr(m, '__all__', ())), *modules):
         if hasattr(module, name): return getattr(module, name), module.__name__
-    if name in RENAMED and f'namedmask.{RENAMED[name][0]}' in {*(m.__name__ for m in modules), 'namedmask.models.infer'}:
-        home, today = RENAMED[name]
-        return getattr(import_module(f'namedmask.{home}'), today), f'namedmask.{home}.{today}'
+    for home in (*MOVED[old], 'models.infer'):
+        today = RENAMED.get(home, {}).get(name)
+        if today: return getattr(import_module(f'namedmask.{home}'), today), f'namedmask.{home}.{today}'
     raise AttributeError(f"module 'namedmask.{old}' has no attribute {name!r}")
 
 def is_submodule(package, name):

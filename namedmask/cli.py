@@ -15,7 +15,7 @@ import json, os, sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
-from .app.command import EXIT_CODES, Said, nearest, note, parser_of, remark, result_stream, run_command, warn
+from .app.command import EXIT_CODES, Said, closest_spelling, note, parser_of, remark, result_stream, run_command, warn
 
 # %% ../nbs/cli.ipynb #cd9bad07
 def split_sources(given)->list: # What stood after each --images
@@ -722,7 +722,7 @@ def main(
         return 0
     command = argv[0].replace('_', '-')
     if command not in COMMANDS:
-        print(f"namedmask: there is no command {argv[0]!r}: {nearest(command, COMMANDS)}", file=sys.stderr)
+        print(f"namedmask: there is no command {argv[0]!r}: {closest_spelling(command, COMMANDS)}", file=sys.stderr)
         return 2
     f = COMMANDS[command]
     return run_command(f, argv[1:], _parser(f))

@@ -5,7 +5,7 @@ from PIL import Image
 from types import SimpleNamespace as NS
 from namedmask.systems import clustering as cl
 from namedmask.systems.clustering import (BACKBONES, KMeansSegmentation, RandomFeatures, RunningPCA, ZooFeatures, at_stride,
-    backbones_of, closest_centre, cluster_counts, kmeans_of, match_clusters, name_clusters, nearest)
+    backbones_of, closest_centre, cluster_counts, kmeans_of, match_clusters, name_clusters, enlarged_labels)
 from namedmask.core import NamedMaskError
 from namedmask.evaluate.score import evaluate
 from helpers import ColourFeatures, disc_photo, write_photos
@@ -116,8 +116,8 @@ def test_running_pca_is_sklearns():
     assert np.allclose(np.abs((x - mean) @ W), np.abs(PCA(8, whiten=True, svd_solver='full').fit_transform(x)), atol=1e-2)
 
 def test_nearest_and_closest():
-    assert nearest(np.array([[1, 2, 3]]), (6, 2)).tolist() == [[1, 1, 2, 2, 3, 3]]*2
-    assert nearest(np.arange(16).reshape(4, 4), (2, 2)).tolist() == [[5, 7], [13, 15]]
+    assert enlarged_labels(np.array([[1, 2, 3]]), (6, 2)).tolist() == [[1, 1, 2, 2, 3, 3]]*2
+    assert enlarged_labels(np.arange(16).reshape(4, 4), (2, 2)).tolist() == [[5, 7], [13, 15]]
     z, c = np.random.default_rng(0).normal(size=(50, 3)), np.random.default_rng(1).normal(size=(7, 3))
     assert (closest_centre(z, c) == ((z[:, None] - c)**2).sum(2).argmin(1)).all()
 

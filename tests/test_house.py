@@ -1,6 +1,7 @@
 "The layout: floors that imports only go down, one notebook for each module, links that lead somewhere, and old paths that still lead home."
 import ast, json, re, subprocess, sys, warnings
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 import pytest
 from namedmask._old_paths import MOVED, RENAMED
@@ -85,6 +86,35 @@ def test_the_contents_lead_to_every_notebook():
     told = {(NBS/link).resolve() for link in links(text)}
     assert not [path.relative_to(NBS) for path in notebooks() if path.resolve() not in told | {page, NBS/'index.ipynb'}]
 
+def defined(tree):
+    "The public functions and classes of a module; methods that are written below their class are none."
+    for node in tree.body:
+        is_patch = any(ast.unparse(d).startswith('patch') for d in getattr(node, 'decorator_list', ()))
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and not is_patch: yield node.name
+
+def test_a_public_name_has_one_home():
+    "A command may have the name of the function that it calls."
+    homes = {}
+    for module, file in modules().items():
+        if module == 'cli': continue
+        for name in defined(ast.parse(file.read_text(encoding='utf-8'))): homes.setdefault(name, set()).add(module)
+    assert not {name: sorted(where) for name, where in homes.items() if len(where) > 1}
+
+def imports_of_names():
+    "(file, module, name) of each `from namedmask... import name` in notebooks, benches and the tools of the repository, which no test may run."
+    for file in [*(ROOT/'bench').glob('*.py'), *(ROOT/'.ci').glob('*.py'), *notebooks()]:
+        text = file.read_text(encoding='utf-8')
+        cells = [text] if file.suffix == '.py' else [''.join(cell['source']) for cell in json.loads(text)['cells'] if cell['cell_type'] == 'code']
+        for cell in cells:
+            plain = '\n'.join(line for line in cell.splitlines() if not line.lstrip().startswith(('%', '!')))
+            for node in ast.walk(ast.parse(plain)):
+                if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('namedmask'):
+                    yield from ((file.relative_to(ROOT), node.module, alias.name) for alias in node.names if alias.name != '*')
+
+def test_every_name_that_is_imported_is_there():
+    def is_there(module, name): return hasattr(import_module(module), name) or find_spec(f'{module}.{name}') is not None
+    assert not [(str(file), module, name) for file, module, name in imports_of_names() if not is_there(module, name)]
+
 @pytest.mark.parametrize('old', sorted(MOVED))
 def test_old_paths_lead_home(old):
     for new in MOVED[old]:
@@ -96,9 +126,10 @@ def test_old_paths_lead_home(old):
                 assert getattr(import_module(f'namedmask.{old}'), name) is getattr(module, name)
             assert any(issubclass(w.category, DeprecationWarning) and f'namedmask.{new}' in str(w.message) for w in said), (old, name)
 
-@pytest.mark.parametrize('old, name', [('retrieval', 'Looks'), ('segmenter', 'Pictures'), ('segmenter', 'cut'), ('segmenter', 'place'), ('saliency', 'give_back')])
-def test_a_name_that_changed_is_found_under_the_old_one(old, name):
-    home, today = RENAMED[name]
+OLD_NAMES = [(old, name, home, today) for home, names in RENAMED.items() for name, today in names.items() for old in MOVED if home in MOVED[old]]
+
+@pytest.mark.parametrize('old, name, home, today', [*OLD_NAMES, ('saliency', 'give_back', 'models.infer', 'free_memory')])
+def test_a_name_that_changed_is_found_under_the_old_one(old, name, home, today):
     with pytest.warns(DeprecationWarning, match=f'has moved to namedmask.{home}.{today}'): thing = getattr(import_module(f'namedmask.{old}'), name)
     assert thing is getattr(import_module(f'namedmask.{home}'), today)
     with pytest.raises(AttributeError): import_module('namedmask.metrics').Looks

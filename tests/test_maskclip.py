@@ -123,7 +123,7 @@ def test_timm_towers_that_do_not_fit_are_refused():
 # ---- the photo's way in
 
 @pytest.mark.parametrize('size, want', [((640, 480), (688, 512)), ((480, 640), (512, 688)), ((4000, 500), (2048, 256)), ((10, 10), (512, 512))])
-def test_sizes_as_published(size, want): assert fit_size(size, 512, 2048, 16) == want
+def test_sizes_as_published(size, want): assert size_of_stride(size, 512, 2048, 16) == want
 
 def test_normalisation():
     grey = Image.new('RGB', (64, 64), (100, 150, 200))

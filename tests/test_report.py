@@ -9,8 +9,8 @@ from namedmask import core
 from namedmask.runs import report as rp
 from namedmask.data.masks import MaskStore
 from namedmask.runs.report import (archive_section, clock, data_uri, evaluation_block, evaluation_section, headline, is_result, latest,
-    last_first, ledger_section, loss_figure, mask_section, overlap, place_text, prediction_section, read_thumb, said, seconds_section,
-    section, settings_section, shade, shares, spotlight, spread, tile, write_page, write_report)
+    last_first, ledger_section, loss_figure, mask_section, overlap, place_text, prediction_section, read_thumb, labels_text, seconds_section,
+    section, settings_section, shade, shares, spotlight, spread_out, tile, write_report_page, write_report)
 
 def hexed(text): return [int(text[i:i + 2], 16) for i in (1, 3, 5)]
 
@@ -56,10 +56,10 @@ def test_long_curves_are_thinned():
     assert len(pale.get_xdata()) == 100 and list(bold.get_xdata()[:2]) == [99, 109] and bold.get_ydata()[0] == pytest.approx(49.5)
 
 def test_spread_shares_clock():
-    assert spread(range(100), 4) == [0, 33, 66, 99] and spread([1, 2], 5) == [1, 2] and spread(range(5), 1) == [0]
+    assert spread_out(range(100), 4) == [0, 33, 66, 99] and spread_out([1, 2], 5) == [1, 2] and spread_out(range(5), 1) == [0]
     assert shares(6, 150, 24) == (6, 24) and shares(1000, 300, 24) == (100, 3) and shares(0, 300, 24) == (0, 24)
     assert [clock(s) for s in (2.34, 75, 3700)] == ['2.3 s', '1 min 15 s', '1 h 01 min']
-    assert said(np.uint8([[0, 1], [2, 2]]), ['cat', 'dog']) == 'dog 50%, cat 25%' and said(np.zeros((2, 2), np.uint8), ['cat']) == 'nothing found'
+    assert labels_text(np.uint8([[0, 1], [2, 2]]), ['cat', 'dog']) == 'dog 50%, cat 25%' and labels_text(np.zeros((2, 2), np.uint8), ['cat']) == 'nothing found'
     a, b = np.zeros((4, 4)), np.zeros((4, 4)); a[:2] = b[1:3] = 255
     assert overlap(a, b) == pytest.approx(1/3) and overlap(a*0, b*0) == 1
 
@@ -182,7 +182,7 @@ def test_tables_of_time_supervision_and_settings():
     assert section('list', 'Two Words')['id'] == 'two-words'
 
 def test_write_page(tmp_path):
-    page = write_page(tmp_path/'p.html', 'T', 'S', [dict(value=3, label='names')], [section('list', 'Warnings', rows=['careful'])])
+    page = write_report_page(tmp_path/'p.html', 'T', 'S', [dict(value=3, label='names')], [section('list', 'Warnings', rows=['careful'])])
     assert '<b>3</b><span>names</span>' in page.read_text() and 'careful' in page.read_text()
 
 # ---------------------------------------------------------------- what a user must decide
@@ -291,7 +291,7 @@ def test_no_heading_is_empty_and_none_is_skipped(page):
 
 def test_sections_with_nothing_in_them_are_left_out(tmp_path):
     empty = [section('list', 'A', rows=[]), section('masks', 'B', 'see', subs=[]), section('plots', 'C', rows=[]), section('list', 'D', rows=['x'])]
-    assert [h.text for h in Page(write_page(tmp_path/'p.html', 'T', 'S', [], empty).read_text()).of('h2')] == ['D']
+    assert [h.text for h in Page(write_report_page(tmp_path/'p.html', 'T', 'S', [], empty).read_text()).of('h2')] == ['D']
 
 def test_a_reader_of_the_screen_finds_its_way(page):
     assert page.of('html')[0].at['lang'] == 'en' and len(page.of('main')) == 1 and page.of('nav')[0].at['aria-label'] and page.of('header') and page.of('footer')

@@ -11,7 +11,7 @@ from namedmask.core import JsonLines
 from namedmask.evaluate.voc import VocBenchmark
 from namedmask.evaluate.score import evaluate
 from namedmask.lab.photos import PhotoLab
-from namedmask.systems.registry import Row, System, ThingBenchmark, ThingSegmenter, foreground_of, pick, score_system, systems_of
+from namedmask.systems.registry import LabRow, System, ThingBenchmark, ThingSegmenter, foreground_of, pick, score_system, systems_of
 from namedmask.teachers.cards import TeacherCard
 
 class Labels:

@@ -2,7 +2,7 @@
 import asyncio, json, os, time
 import pytest
 from namedmask.app import training_monitor as tm
-from namedmask.app.training_monitor import RunState, Training, TrainingMonitor, look_at_run, run_text, seconds_left, whole_losses
+from namedmask.app.training_monitor import RunState, TrainingState, TrainingMonitor, look_at_run, run_text, seconds_left, whole_losses
 from namedmask.core import NamedMaskError, locked
 
 NAMES = {'cat': ['cat'], 'dog': ['dog']}
@@ -183,7 +183,7 @@ def test_a_run_that_was_killed(run):
 
 # ---------------------------------------------------------------- time to go
 
-def training(n, written, since=0., total=100): return Training('student', [.5]*n, total, False, since, written)
+def training(n, written, since=0., total=100): return TrainingState('student', [.5]*n, total, False, since, written)
 
 def test_the_first_guess_is_from_the_beginning():
     assert seconds_left(training(20, 40.), at=40) == 160 and seconds_left(training(20, 40.), at=50) == 150

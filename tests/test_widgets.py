@@ -3,7 +3,7 @@ import json, shutil, subprocess, sys
 import numpy as np, pytest
 from PIL import Image
 from helpers import ROOT
-from namedmask.app.copypaste_playground import CopyPastePlayground, Pasted, nearest_labels, scaled
+from namedmask.app.copypaste_playground import CopyPastePlayground, Pasted, nearest_labels, scaled_object
 from namedmask.app.prediction_explorer import PredictionExplorer
 from namedmask.app.still import VIEW, Shown, view_source
 from namedmask.core import NamedMaskError
@@ -159,10 +159,10 @@ def test_the_views_compute_what_the_library_computes(tmp_path):
     done = subprocess.run(['node', 'run.mjs'], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert not done.returncode, done.stderr
     said = json.loads(done.stdout)
-    from namedmask.app.copypaste_playground import Source
-    source = Source('x', photo, labels, soft, 7)
+    from namedmask.app.copypaste_playground import PasteSource
+    source = PasteSource('x', photo, labels, soft, 7)
     for scale, cut, near in zip(scales, said['cuts'], said['near']):
-        image, cut_labels = scaled(source, scale, band)
+        image, cut_labels = scaled_object(source, scale, band)
         assert cut['photo'] == image.ravel().tolist() and cut['labels'] == cut_labels.ravel().tolist()
         assert near == nearest_labels(labels, image.shape[1::-1]).ravel().tolist()
     for alpha, mixed in zip(alphas, said['mixed']): assert mixed == np.asarray(overlay(Image.fromarray(photo), labels, alpha, [1, 3])).ravel().tolist()

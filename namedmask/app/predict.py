@@ -9,6 +9,8 @@ __all__ = ['Claims', 'write_prediction', 'write_result', 'OverlayStyle', 'predic
 
 # %% ../../nbs/app/predict.ipynb #444f371e
 import csv, errno, hashlib, io, json, os, unicodedata
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -224,6 +226,22 @@ def _ends_the_run(e, own):
     cannot_write = isinstance(cause, OSError) and str(e).startswith('Cannot write')
     return cannot_write and cause.errno not in _OF_ONE_NAME or not own.record.exists()
 
+# %% ../../nbs/app/predict.ipynb #11a00111
+def _behind(
+    f,      # Deals with an item
+    items,  # An iterable, worked out meanwhile
+    most=2, # Items that may wait for it
+):
+    "(item, the error that `f` ended with or None) of each, in order; `f` runs in a thread of its own."
+    with ThreadPoolExecutor(1, 'namedmask writes') as writer:
+        waiting = deque()
+        for item in items:
+            waiting.append((item, writer.submit(f, item)))
+            if len(waiting) > most: yield _settled(*waiting.popleft())
+        while waiting: yield _settled(*waiting.popleft())
+
+def _settled(item, job): return item, job.exception()
+
 # %% ../../nbs/app/predict.ipynb #11a0000d
 class _Job:
     "The photos of one call: which are done, which are skipped, and the ledger that says so."
@@ -257,13 +275,14 @@ class _Job:
         if photos:
             for path, line in self.known.items(): self.claims.hold(path, _name_in(line))
         done, labelled = len(self.lines), self.wanted.labelled(self.segmenter, photos, _load, batch_size)
-        for seen in progress(labelled, 'prediction', done + len(photos), done, quiet=quiet or not photos):
-            try:
-                if seen.error: raise seen.error
-                self._write(seen.photo, self.wanted.result(seen, self.names))
-            except Exception as e: self._skip(seen.photo, e)
+        seen_all = progress(labelled, 'prediction', done + len(photos), done, quiet=quiet or not photos)
+        for seen, error in _behind(self._finish, seen_all):
+            if error: self._skip(seen.photo, error)
 
-    def _write(self, photo, done):
+    def _finish(self, seen):
+        "Write one photo's results, and note that they are there."
+        if seen.error: raise seen.error
+        photo, done = seen.photo, self.wanted.result(seen, self.names)
         name = self.claims.claim(photo.place.root, photo.place.rel)
         results = write_result(done, self.formats, self.own.folder, name)
         line = dict(photo.identity(), how=self.how, **results)

@@ -27,7 +27,7 @@ from ..data.photos import entry_photo
 from ..runs.detectors import make_detector
 from ..stages.detectors import Saliency, SpectralDetector, _one_torch_thread
 from ..stages.eigen import embedding
-from ..stages.outline import REFINERS, nearest, resized
+from ..stages.outline import REFINERS, resized_nearest, resized
 from ..stages.sheet import _GREEN, _RED
 from ..stages.spectral import iou_table, kmeans, spans_frame, to_grid, vote
 from ..teachers.sets import get_teachers
@@ -270,7 +270,7 @@ def _candidates_panel(self:SaliencyExplorer):
     pictures, captions = [], []
     for i, (mask, (source, k), votes) in enumerate(zip(voted['candidates'], voted['about'], voted['votes'])):
         colour = _BLUE if i == voted['winner'] else _GREEN if voted['keep'][i] else _RED
-        pictures.append(ImageOps.expand(lit(small, nearest(mask, small.size)), 4, colour))
+        pictures.append(ImageOps.expand(lit(small, resized_nearest(mask, small.size)), 4, colour))
         says = 'no vote' if np.isnan(votes) else f"{votes:.2f}{' wins' if i == voted['winner'] else ''}"
         captions.append(f"{chr(97 + source)} "*many + f'k={k}: {says}')
     text = self._vote_text(voted, many)
@@ -298,7 +298,7 @@ def _mask_panel(self:SaliencyExplorer):
     size = self.size*5//4
     small, how, done = self._small(size), self.detector, self.finished()
     coarse, soft = self.votes()['coarse'] >= .5, resized(done['soft'], small.size)
-    pictures = [small, lit(small, nearest(coarse, small.size)), (255*np.clip(soft, 0, 1)).astype(np.uint8),
+    pictures = [small, lit(small, resized_nearest(coarse, small.size)), (255*np.clip(soft, 0, 1)).astype(np.uint8),
                 lit(small, soft >= self.threshold)]
     cut = f'cut at {self.threshold:.2f}'
     refinement = f'soft, {how.refine}' if how.refine else 'soft, not refined'

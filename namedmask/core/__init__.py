@@ -10,12 +10,12 @@ from namedmask.core.owned import (OurFiles, OwnFolder, empty_own, is_ours, own_f
     sweep)
 from namedmask.core.paths import cache_dir, safe_join, slug
 from namedmask.core.seeds import rng_of, seed_of
-from namedmask.core.settings import REVISION, Named, Settings, as_dataclass
+from namedmask.core.settings import REVISION, Named, Settings
 from namedmask.core.stage import Stage, map_stage, settings_key
 
 __all__ = [
     'Ctx', 'JsonLines', 'LOCK', 'Named', 'NamedMaskError', 'OurFiles', 'OwnFolder', 'PATIENCE', 'RECORD',
-    'REVISION', 'Settings', 'Stage', 'as_dataclass', 'atomic_path', 'begin_worker', 'cache_dir',
+    'REVISION', 'Settings', 'Stage', 'atomic_path', 'begin_worker', 'cache_dir',
     'check_regular', 'claim',
     'empty_own', 'end_with_parent', 'explain_write', 'in_the_way', 'is_ours', 'is_probability', 'locked',
     'map_stage', 'own_folder', 'owned_files', 'parse_json', 'progress', 'read_bytes', 'read_json', 'read_lines',

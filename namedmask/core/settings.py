@@ -7,7 +7,7 @@ Docs: https://namedmask.github.io/namedmask/core/settings.html.md"""
 # %% auto #0
 __all__ = ['SHARE', 'BELOW_1', 'YES_NO', 'PRECISION', 'REVISION', 'Rule', 'is_number', 'whole', 'number', 'pair', 'one_of',
            'or_none', 'setting', 'part', 'FieldMapping', 'Settings', 'Named', 'renamed', 'divided', 'takes',
-           'field_docs', 'as_dataclass']
+           'field_docs']
 
 # %% ../../nbs/core/settings.ipynb #37119875
 import math, re, warnings
@@ -164,6 +164,23 @@ class Settings(FieldMapping):
         return f"The {cls.what} setting {f.name} is {value!r}: it has to be {rule.words}."
 
     @classmethod
+    def of(cls,
+        given:Mapping=None, # Some of them, by name
+        **more,             # More of them
+    ):
+        "The settings; an unknown name is a `NamedMaskError` that lists the known ones."
+        said = {**(given or {}), **more}
+        cls._refuse_unknown(said)
+        return cls(**said)
+
+    @classmethod
+    def _refuse_unknown(cls, said):
+        unknown = sorted(set(said) - set(cls.known()))
+        if unknown:
+            raise NamedMaskError(f"Unknown {cls.what} settings {', '.join(unknown)}: "
+                                 f"choose among {', '.join(cls.known())}.")
+
+    @classmethod
     def checked(cls, name, value):
         "One value in its one spelling; one that cannot be is a `NamedMaskError`."
         return cls._checked(next(f for f in fields(cls) if f.name == name), value)
@@ -222,9 +239,7 @@ class Named(Settings):
         said = {} if given is None or isinstance(given, str) else dict(given)
         named = given if isinstance(given, str) else said.pop('base', None)
         said.update({name: value for name, value in changes.items() if value is not None or cls._may_be_none(name)})
-        if unknown := set(said) - set(cls.known()):
-            raise NamedMaskError(f"Unknown {cls.what} settings {', '.join(sorted(unknown))}: "
-                                 f"choose among {', '.join(cls.known())}.")
+        cls._refuse_unknown(said)
         if isinstance(given, Mapping) and cls._says_all(given): return cls(**said)
         return replace(cls.preset(named or base or cls.usual, revision), **said)
 
@@ -299,15 +314,3 @@ def field_docs(
     for cls in reversed(kind.__mro__):
         if is_dataclass(cls): told.update({name: text for name, text in docments(cls).items() if text})
     return told
-
-# %% ../../nbs/core/settings.ipynb #7487a1d4
-def as_dataclass(
-    cls,        # A dataclass
-    given:dict, # Some of its fields
-    what:str,   # "settings of ReCo", for messages
-):
-    "An object of the class; a name that is no field of it is a `NamedMaskError`, which lists those that are."
-    known = [f.name for f in fields(cls)]
-    if odd := sorted(set(given) - set(known)):
-        raise NamedMaskError(f"Unknown {what} {', '.join(odd)}: choose among {', '.join(known)}.")
-    return cls(**given)

@@ -6,8 +6,8 @@ Docs: https://namedmask.github.io/namedmask/evaluate/protocol.html.md"""
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'AGREE', 'SHOWN', 'Protocol', 'listing', 'tier_of', 'protocol_of', 'card_of', 'with_card', 'differences',
-           'same_protocol', 'said', 'Entry', 'read_results', 'entry_of', 'latest_entries', 'signature', 'odd_rows',
-           'published', 'results_table', 'tables_from']
+           'same_protocol', 'said', 'ResultEntry', 'read_results', 'entry_of', 'latest_entries', 'signature',
+           'odd_rows', 'published', 'results_table', 'tables_from']
 
 # %% ../../nbs/evaluate/protocol.ipynb #d57bf75d
 from collections import Counter
@@ -186,7 +186,7 @@ def said(value)->str: # Of a field
 
 # %% ../../nbs/evaluate/protocol.ipynb #66673d99
 @dataclass(frozen=True)
-class Entry:
+class ResultEntry:
     "One figure on its way into a table."
     system:str     # Its row
     column:str     # Its column
@@ -214,7 +214,7 @@ def entry_of(
     line:dict,         # A result with a card, or one of which a card can be made
     metric:str='miou', # Which figure
     prefix:str='',     # Put before the name of a row that only says `what` it is
-)->Entry:
+)->ResultEntry:
     "A line as an entry; None if it has no such figure."
     value, place = line.get(metric), line.get('place', 'a result')
     if isinstance(value, bool) or not isinstance(value, (int, float)): return None
@@ -225,7 +225,7 @@ def entry_of(
     unsaid, published = [k for k in SHOWN if getattr(card, k) == UNKNOWN], bool(line.get('published'))
     note = f"the line says nothing of {', '.join(unsaid)}" if unsaid and not published else line.get('note', '')
     column = line.get('column') or f'{card.benchmark} {card.split}'
-    return Entry(name, column, float(value), card, line.get(f'{metric}_ci'), place, note, published)
+    return ResultEntry(name, column, float(value), card, line.get(f'{metric}_ci'), place, note, published)
 
 # %% ../../nbs/evaluate/protocol.ipynb #4c74345e
 def latest_entries(

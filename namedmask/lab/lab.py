@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from ..core import JsonLines, NamedMaskError, as_dataclass, progress, read_json, settings_key
+from ..core import JsonLines, NamedMaskError, Settings, progress, read_json, settings_key
+from ..core.settings import or_none, setting, whole
 from ..evaluate.voc import VocBenchmark
 from ..evaluate.score import evaluate
 from ..stages.names import parse_names
@@ -23,15 +24,18 @@ from ..teachers.sets import get_teachers
 from ..mini.world import World, _painted, write_world
 
 # %% ../../nbs/lab/lab.ipynb #1ab00001
-@dataclass(frozen=True)
-class Terms:
+@dataclass(frozen=True, eq=False, repr=False)
+class Terms(Settings):
     "The terms on which systems are made and compared in a lab."
-    iterations:int=None      # Training steps of each student; None: those of its settings
-    transfer:str='name-only' # For the cards: 'name-and-image' if the photos come from where the benchmark's do
-    prompts:object=None      # What `fit` calls names, with synonyms; None: the lab's names
-    as_released:bool=False   # MaskCLIP and ReCo as their released code has them, where it differs from their papers
-    expert_changes:dict=None # Settings of the experts that differ from the recipe's
-    column:str=''            # Column of its figures in a table; '': that of the benchmark
+    what = 'lab'
+    iterations:int = setting(None, or_none(whole(1))) # Training steps of each student; None: those of its settings
+    # For the cards: 'name-and-image' if the photos come from where the benchmark's do
+    transfer:str = setting('name-only')
+    prompts:object = setting(None)      # What `fit` calls names, with synonyms; None: the lab's names
+    # MaskCLIP and ReCo as their released code has them, where it differs from their papers
+    as_released:bool = setting(False)
+    expert_changes:dict = setting(None) # Settings of the experts that differ from the recipe's
+    column:str = setting('')            # Column of its figures in a table; '': that of the benchmark
 
 # %% ../../nbs/lab/lab.ipynb #1ab00003
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Lab:
         ):
         self.world, self.seed, self.teachers, self.names = world, seed, get_teachers(teachers), world.names
         self.folder, self.root = world.folders(Path(folder), seed)              # of this seed; what all seeds share
-        self.__dict__.update(vars(as_dataclass(Terms, kwargs, 'terms of a lab')))
+        self.__dict__.update(Terms.of(kwargs))
 
     @property
     def categories(self)->list: return parse_names(self.prompts or self.names)

@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/stages/outline.html.md"""
 
 # %% auto #0
 __all__ = ['REFINE_PIXELS', 'REFINERS', 'box_mean', 'guided_filter', 'grabcut', 'uncertain_near_border', 'refine_size', 'resized',
-           'refine', 'short_at', 'nearest', 'binary_mask', 'oval', 'is_partial']
+           'refine', 'short_at', 'resized_nearest', 'binary_mask', 'oval', 'is_partial']
 
 # %% ../../nbs/stages/outline.ipynb #8a79bf11
 import numpy as np
@@ -131,7 +131,7 @@ def short_at(
     (W, H), most = size, 8*side       # more than eight to one is no photo: the longer side ends there
     return (side, min(most, int(side*H/W))) if W <= H else (min(most, int(side*W/H)), side)
 
-def nearest(
+def resized_nearest(
     mask, # (h, w) bool
     size, # (W, H) wanted
 )->np.ndarray: # (H, W) bool
@@ -151,7 +151,7 @@ def binary_mask(
     size = short_at(im.size, refine_side) if refine_side else np.shape(soft)[::-1]
     mask = resized(soft, size)
     if REFINERS[how]: mask = REFINERS[how](np.asarray(as_rgb(im).resize(size, Image.BILINEAR)), np.clip(mask, 0, 1))
-    return nearest(mask > .5, im.size).astype(np.float32)
+    return resized_nearest(mask > .5, im.size).astype(np.float32)
 
 # %% ../../nbs/stages/outline.ipynb #668066b7
 def oval(

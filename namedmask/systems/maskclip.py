@@ -12,7 +12,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from ..core import NamedMaskError, settings_key
 from ..stages.retrieval import embed_names
-from .dense_clip import DenseClip, clip_of, cosines, published_size, upsample
+from .dense_clip import DenseClip, dense_clip_of, cosines, published_size, upsample
 from .scores import ScoreSegmenter, threshold_of, threshold_text, with_archive_threshold
 from .smoothing import as_shares, denoise_prompts, smooth_keys
 from .towers import Dense
@@ -164,5 +164,5 @@ def maskclip_of(
     "MaskCLIP, or MaskCLIP*, on the teachers' CLIP."
     teachers, from_archive = get_teachers(teachers), background == 'archive'
     settings = {**(MINI_DENSE if teachers.name == 'mini' else {}), **kw}
-    made = MaskClipSegmenter(clip_of(teachers), names, None if from_archive else background, **settings)
+    made = MaskClipSegmenter(dense_clip_of(teachers), names, None if from_archive else background, **settings)
     return with_archive_threshold(made, archive, masks, cards, limit) if from_archive else made

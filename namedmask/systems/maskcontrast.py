@@ -21,7 +21,7 @@ from torch import nn
 from fastcore.basics import patch
 from fastai.basics import Adam, Callback, DataLoaders, Learner, SGD, default_device
 from fastai.vision.core import TensorImage
-from .clustering import RunningPCA, closest_centre, nearest, open_photo
+from .clustering import RunningPCA, closest_centre, enlarged_labels, open_photo
 from ..core import Ctx, Named, NamedMaskError, Settings, Stage, progress, read_json, rng_of, seed_of, settings_key
 from ..core.settings import SHARE, number, one_of, pair, part, setting, whole
 from ..models.batches import ArchiveDataset, ArchiveDL, NormalizeBytes, SeedBatch
@@ -388,7 +388,7 @@ class MaskContrastClusterer:
         point, mask = self.look(as_rgb(im))
         if point is None: cluster = 0
         else: cluster = 1 + closest_centre((point - self.mean)[None] @ self.W, self.centres)[0]
-        return nearest(mask.astype(np.int64)*cluster, im.size)
+        return enlarged_labels(mask.astype(np.int64)*cluster, im.size)
 
 
 # %% ../../nbs/systems/maskcontrast.ipynb #fe28f544

@@ -17,9 +17,10 @@ import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from PIL import Image
-from ..core import NamedMaskError, Stage, as_dataclass, atomic_path, owned_files, progress, settings_key, slug
+from ..core import NamedMaskError, Settings, Stage, atomic_path, owned_files, progress, settings_key, slug
+from ..core.settings import YES_NO, setting, whole
 from ..data.decode import as_rgb, load_image
-from .dense_clip import DenseClip, clip_of, cosines, fit_size, imagenet_pixels, network_of, upsample
+from .dense_clip import DenseClip, dense_clip_of, cosines, size_of_stride, imagenet_pixels, network_of, upsample
 from .maskclip import MINI_DENSE
 from .scores import ScoreSegmenter, threshold_of, threshold_text, with_archive_threshold
 from ..stages.build import build_archive
@@ -80,7 +81,7 @@ def encode(
     longest:int=2048, # Pixels of the longer side at most
 )->torch.Tensor: # (len(ims), C, h, w) float32, not normalised
     "The encoder's last map of each photo."
-    return encode_at(encoder, ims, fit_size(ims[0].size, side, longest, encoder.stride))
+    return encode_at(encoder, ims, size_of_stride(ims[0].size, side, longest, encoder.stride))
 
 def encode_at(encoder, ims, size): # As for `encode`; (w, h) in pixels, multiples of the stride
     "The encoder's last map of photos that are brought to that size, (len(ims), C, h, w)."
@@ -89,13 +90,14 @@ def encode_at(encoder, ims, size): # As for `encode`; (w, h) in pixels, multiple
     return torch.from_numpy(np.ascontiguousarray(encoder.features(batch)[encoder.sources[-1]]))
 
 # %% ../../nbs/systems/reco.ipynb #1ab00020
-@dataclass(frozen=True)
-class Sight:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sight(Settings):
     "How ReCo looks at the photos of a name."
-    side:int=224           # Pixels of the square (ReCo: 224)
-    guided:bool=True       # Language guidance
-    batch:int=16           # Photos at a time
-    as_released:bool=False # As the released code has it: see below
+    what = 'ReCo'
+    side:int = setting(224, whole(1))         # Pixels of the square (ReCo: 224)
+    guided:bool = setting(True, YES_NO)       # Language guidance
+    batch:int = setting(16, whole(1))         # Photos at a time
+    as_released:bool = setting(False, YES_NO) # As the released code has it: see below
 
 # %% ../../nbs/systems/reco.ipynb #931ff214
 @delegates(Sight)
@@ -108,7 +110,7 @@ def co_segment(
     **kwargs,        # For `Sight`
 )->dict: # 'reference' (C,), 'seeds' (k, 2), 'features' (k, C, h, w), 'language', 'context', 'score' (k, h, w)
     "The reference of a name, from photos of it, with the seeds (rows and columns) and what led to them."
-    sight = as_dataclass(Sight, kwargs, 'settings of co_segment')
+    sight = Sight.of(kwargs)
     maps, guidance = _look(paths, encoder, dense, text, sight)
     f, (k, _, h, w) = maps.flatten(2).mT, maps.shape
     unit = F.normalize(f, dim=-1)
@@ -143,11 +145,11 @@ CONTEXT = ('tree', 'sky', 'building', 'road', 'person')          # ReCo, in this
 MINI_CONTEXT = ('grass', 'leaves', 'sky', 'street', 'wood')   # grounds in captions, with the most names at home on them
 
 # %% ../../nbs/systems/reco.ipynb #e23536c3
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReferenceSettings(Sight):
     "How references are made."
-    n:int=50               # Photos of each name, the best (ReCo: 50)
-    quiet:bool=True        # No progress bar
+    n:int = setting(50, whole(1))      # Photos of each name, the best (ReCo: 50)
+    quiet:bool = setting(True, YES_NO) # No progress bar
 
 @delegates(ReferenceSettings)
 def reco_references(
@@ -162,7 +164,7 @@ def reco_references(
     **kwargs,        # For `ReferenceSettings`
 )->dict: # name -> (C,) float32, of length 1: the context first
     "The reference of each name (ReCo, section 3.2); the same call again continues."
-    how = as_dataclass(ReferenceSettings, kwargs, 'settings of the references')
+    how = ReferenceSettings.of(kwargs)
     first, names = parse_names(list(context)) if context else [], parse_names(names)
     todo, borrowed = _in_order(first, names, how.as_released)
     sources = {c.name: (context_archive or archive) if c in first else archive for c in todo}
@@ -226,14 +228,15 @@ def _one(photos, category, before, encoder, dense, how):
     return co_segment(paths, encoder, dense, text, context, **sight)
 
 # %% ../../nbs/systems/reco.ipynb #6de0de64
-@dataclass(frozen=True)
-class RecoSettings:
+@dataclass(frozen=True, eq=False, repr=False)
+class RecoSettings(Settings):
     "How ReCo looks at a new photo."
-    side:int=320           # Pixels of the shorter side that the encoder sees (ReCo: 320)
-    longest:int=2048       # Pixels of the longer side at most
-    refinement:str=None    # None, 'crf' (published; needs pydensecrf2) or 'pamr'
-    eliminated:tuple=()    # Names of the context that the references were made with, for the protocol
-    as_released:bool=False # As the released code has it: see above
+    what = 'ReCo'
+    side:int = setting(320, whole(1))         # Pixels of the shorter side that the encoder sees (ReCo: 320)
+    longest:int = setting(2048, whole(1))     # Pixels of the longer side at most
+    refinement:str = setting(None)            # None, 'crf' (published; needs pydensecrf2) or 'pamr'
+    eliminated:tuple = setting(())            # Names of the context that the references were made with, for the protocol
+    as_released:bool = setting(False, YES_NO) # As the released code has it: see above
 
 class RecoSegmenter(ScoreSegmenter):
     "ReCo (Shin et al. 2022): references of an encoder and CLIP's map, multiplied."
@@ -248,7 +251,7 @@ class RecoSegmenter(ScoreSegmenter):
         **kwargs,        # For `RecoSettings`
         ):
         self.references, self.encoder, self.dense, self._text = references, encoder, dense, {}
-        self.how = as_dataclass(RecoSettings, kwargs, 'settings of ReCo')
+        self.how = RecoSettings.of(kwargs)
         if self.how.refinement not in SCORE_REFINERS:
             known = ', '.join(map(repr, SCORE_REFINERS))
             raise NamedMaskError(f"There is no refinement {self.how.refinement!r}: choose one of {known}.")
@@ -289,7 +292,7 @@ def scores(self:RecoSegmenter, im): # PIL image, RGB
 @patch
 def _released_scores(self:RecoSegmenter, im, refs, refiner):
     "P at the size that both networks see, both sigmoids before enlarging."
-    size = fit_size(im.size, self.how.side, self.how.longest, self.encoder.stride)
+    size = size_of_stride(im.size, self.how.side, self.how.longest, self.encoder.stride)
     small = as_rgb(im).resize(size, Image.Resampling.BILINEAR)
     seen = cosines(encode_at(self.encoder, [small], size)[0], refs).sigmoid()
     said = language(cosines(self.dense.read(imagenet_pixels(small)).places[0], self.text)).cpu()
@@ -379,19 +382,20 @@ def context_archive(
 ): # `Archive`
     "Photos of the context's names."
     names = list(context_names(teachers))
-    return build_archive(index, clip_of(teachers), names, n, folder, max_hamming=-1, votes=0, warn=False, quiet=quiet)
+    return build_archive(index, dense_clip_of(teachers), names, n, folder, max_hamming=-1, votes=0, warn=False, quiet=quiet)
 
 # %% ../../nbs/systems/reco.ipynb #37136934
-@dataclass(frozen=True)
-class RecoChoices:
+@dataclass(frozen=True, eq=False, repr=False)
+class RecoChoices(Settings):
     "What may be chosen of ReCo on a set of teachers, which says the rest."
-    encoder:object=None    # A feature model; the set's first by default
-    folder:object=None     # Where to keep the references
-    n:int=50               # Photos of each name
-    limit:int=300          # At most so many photos for the threshold
-    refinement:str=None    # None, 'crf' or 'pamr'
-    quiet:bool=True        # No progress bar
-    as_released:bool=False # As the released code has it
+    what = 'ReCo'
+    encoder:object = setting(None)            # A feature model; the set's first by default
+    folder:object = setting(None)             # Where to keep the references
+    n:int = setting(50, whole(1))             # Photos of each name
+    limit:int = setting(300, whole(1))        # At most so many photos for the threshold
+    refinement:str = setting(None)            # None, 'crf' or 'pamr'
+    quiet:bool = setting(True, YES_NO)        # No progress bar
+    as_released:bool = setting(False, YES_NO) # As the released code has it
 
 @delegates(RecoChoices)
 def reco_of(
@@ -405,9 +409,9 @@ def reco_of(
     **kwargs,        # For `RecoChoices`
 )->RecoSegmenter:
     "ReCo, or ReCo*, on the teachers' CLIP and features."
-    chosen = as_dataclass(RecoChoices, kwargs, 'settings of ReCo')
+    chosen = RecoChoices.of(kwargs)
     teachers, from_archive = get_teachers(teachers), background == 'archive'
-    mini, clip = teachers.name == 'mini', clip_of(teachers)
+    mini, clip = teachers.name == 'mini', dense_clip_of(teachers)
     encoder, released = chosen.encoder or teachers.features()[0], chosen.as_released
     dense = DenseClip(clip, **(MINI_DENSE if mini else dict(side=320)), precision='float32' if released else None)
     context, sizes = tuple(contexts.names) if contexts else (), MINI_RECO if mini else {}

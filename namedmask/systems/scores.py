@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/systems/scores.html.md"""
 
 # %% auto #0
 __all__ = ['ScoreSegmenter', 'threshold_of', 'threshold_text', 'Threshold', 'photos_with_masks', 'choose_background',
-           'with_archive_threshold', 'agreement']
+           'with_archive_threshold', 'masks_agreement']
 
 # %% ../../nbs/systems/scores.ipynb #3593caf8
 from copy import copy
@@ -145,7 +145,7 @@ def with_archive_threshold(
     return segmenter.with_background(choose_background(segmenter, entries, masks, cards))
 
 # %% ../../nbs/systems/scores.ipynb #17934844
-def agreement(
+def masks_agreement(
     segmenter, # A `ScoreSegmenter` with a rule for the background
     entries,   # Of an archive: `.name` is the photo's own name
     masks,     # `MaskStore` with their saliency masks

@@ -18,7 +18,8 @@ import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..lab.lab import MiniLab, Terms, compare
-from ..core import JsonLines, NamedMaskError, as_dataclass, is_ours, locked, refuse_foreign
+from ..core import JsonLines, NamedMaskError, Settings, is_ours, locked, refuse_foreign
+from ..core.settings import setting
 from ..evaluate.protocol import listing, read_results, results_table
 from ..stages.names import parse_names
 from .registry import SYSTEMS, as_segmenter, pick, score_system, systems_of
@@ -69,22 +70,23 @@ def system_list(teachers='mini')->str: # A set of teachers, or its name
 # %% ../../nbs/systems/table.ipynb #1ab00011
 METRICS, TRANSFERS = ('miou', 'foreground'), ('name-only', 'name-and-image')
 
-@dataclass(frozen=True)
-class Question:
-    "What `namedmask table` is asked."
-    teachers:str             # A set of teachers, or its name
-    out:str                  # Where all of it goes
-    seeds:int=3              # How many: 0, 1, 2, ...
-    images:list=None         # Folders of unlabelled photos; none in miniature
-    benchmark:str='voc'      # What is scored on: a key of `base.BENCHMARKS`
-    root:str=None            # Its folder
-    names:str=None           # Some of its names, with synonyms; all by default
-    split:str=None           # Which part of it
-    transfer:str='name-only' # 'name-and-image' if the photos come from where the benchmark's do
-    iterations:int=None      # Of each student; by default those of its settings
-    systems:str=None         # As for `choose_systems`
-    metric:str='miou'        # As for `print_table`
-    as_released:bool=False   # MaskCLIP and ReCo as their released code has them
+@dataclass(frozen=True, eq=False, repr=False)
+class Question(Settings):
+    "What `namedmask table` is asked; `check` says what of it cannot be."
+    what = 'table'
+    teachers:str = setting(None)        # A set of teachers, or its name
+    out:str = setting(None)             # Where all of it goes
+    seeds:int = setting(3)              # How many: 0, 1, 2, ...
+    images:list = setting(None)         # Folders of unlabelled photos; none in miniature
+    benchmark:str = setting('voc')      # What is scored on: a key of `base.BENCHMARKS`
+    root:str = setting(None)            # Its folder
+    names:str = setting(None)           # Some of its names, with synonyms; all by default
+    split:str = setting(None)           # Which part of it
+    transfer:str = setting('name-only') # 'name-and-image' if the photos come from where the benchmark's do
+    iterations:int = setting(None)      # Of each student; by default those of its settings
+    systems:str = setting(None)         # As for `choose_systems`
+    metric:str = setting('miou')        # As for `print_table`
+    as_released:bool = setting(False)   # MaskCLIP and ReCo as their released code has them
 
     @property
     def is_painted(self)->bool: return get_teachers(self.teachers).name == 'mini'
@@ -120,8 +122,6 @@ def _check_painted(question):
 def _whole(n): return isinstance(n, int) and not isinstance(n, bool) and n >= 1
 
 # %% ../../nbs/systems/table.ipynb #f7c68c33
-def _asked(**parts): return as_dataclass(Question, parts, 'arguments of a comparison')
-
 @delegates(Question)
 def check_arguments(
     teachers, # A set of teachers, or its name
@@ -129,7 +129,7 @@ def check_arguments(
     **kwargs, # For `Question`
 ):
     "What is wrong with the arguments of a comparison, in one sentence, before anything is computed."
-    _asked(teachers=teachers, out=out, **kwargs).check()
+    Question.of(kwargs, teachers=teachers, out=out).check()
 
 @delegates(Question)
 def labs_for(
@@ -143,8 +143,8 @@ def labs_for(
     **kwargs,        # For `Question`
 )->dict:             # seed -> lab
     "The labs of the command line: the mini world, or photos and a benchmark. What cannot work is said here."
-    question = _asked(teachers=teachers, out=out, seeds=seeds, images=images, benchmark=benchmark, root=root,
-                      names=names, **kwargs)
+    question = Question.of(kwargs, teachers=teachers, out=out, seeds=seeds, images=images, benchmark=benchmark,
+                           root=root, names=names)
     question.check()
     terms = dict(as_released=question.as_released)
     if question.iterations is not None: terms['iterations'] = question.iterations

@@ -35,7 +35,7 @@ class ArchiveExplorer(Shown):
         self._name = w.Dropdown(description='Name', layout=w.Layout(width='260px'),
                                 style=dict(description_width='45px'))
         self._show = w.ToggleButtons(options=_SHOWS, style=dict(button_width='75px'))
-        def turner(text): return w.Button(description=text, tooltip=f'{text} page', layout=w.Layout(width='75px'))
+        def turner(text): return w.Button(description=text, tooltip=f'{text} page', layout=w.Layout(width='auto'))
         self._prev, self._next = turner('previous'), turner('next')        # an icon alone has no name to be read aloud
         self._where, self._note = w.Label(), w.Label()
         self._save = w.Button(description='Save', icon='save', button_style='primary', layout=w.Layout(width='90px'))

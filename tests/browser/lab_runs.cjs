@@ -14,6 +14,14 @@ const figures = shown => shown.locator('figure').evaluateAll(all => all.map(figu
   return {src: image.src, alt: image.alt, width: image.naturalWidth, caption: figure.querySelector('figcaption').textContent};
 }));
 
+/** What Python says of a widget, and its pictures, when they are those that Python has. */
+async function toldAndShown(page, name) {
+  const said = await told(page, name);
+  const isShown = shown => shown.every(({src}, k) => said.panels[k].includes(src));
+  for (let i = 0; i < 300 && !isShown(await figures(view(page, name))); i++) await page.waitForTimeout(100);
+  return {...said, figures: await figures(view(page, name))};
+}
+
 /** Press keys one after the other. */
 async function press(page, ...keys) {
   for (const key of keys) {
@@ -61,12 +69,12 @@ async function archive(page) {
 async function saliency(page) {
   const shown = view(page, 'saliency'), seen = {}, handle = shown.locator('.noUi-handle');
   await says(shown, 'cut at 0.50');
-  seen.before = {...await told(page, 'saliency'), figures: await figures(shown)};
+  seen.before = await toldAndShown(page, 'saliency');
   const {width} = await shown.locator('.noUi-base').boundingBox();
   await drag(page, handle, .2*width, 0);
   await says(shown, 'cut at 0.70');
   await shown.getByRole('checkbox').click();                 // the features are not centred
-  seen.dragged = {...await told(page, 'saliency'), figures: await figures(shown)};
+  seen.dragged = await toldAndShown(page, 'saliency');
   await picture(page, 'saliency');
   await control(shown, 'groups').locator('select').focus();  // from here on by keyboard
   await press(page, 'ArrowDown');
@@ -74,16 +82,16 @@ async function saliency(page) {
   await press(page, 'Tab', 'b');                             // bilateral
   await press(page, 'Tab', 'ArrowLeft', 'ArrowLeft', 'ArrowDown');
   await says(shown, 'cut at 0.55');
-  seen.keyed = {...await told(page, 'saliency'), figures: await figures(shown)};
+  seen.keyed = await toldAndShown(page, 'saliency');
   await control(shown, 'photo').locator('select').focus();
   await press(page, 'ArrowDown');
-  seen.other = {...await told(page, 'saliency'), figures: await figures(shown)};
+  seen.other = await toldAndShown(page, 'saliency');
   return seen;
 }
 
 async function groups(page) {
   const shown = view(page, 'groups'), seen = {}, list = () => shown.locator('li').allTextContents();
-  const state = async () => ({...await told(page, 'groups'), list: await list(), figures: await figures(shown)});
+  const state = async () => ({...await toldAndShown(page, 'groups'), list: await list()});
   await says(shown, '2 experts for 3 names');
   seen.before = await state();
   await shown.locator('.noUi-base').scrollIntoViewIfNeeded();
@@ -108,9 +116,9 @@ async function groups(page) {
   return seen;
 }
 
-async function errors(page) {
-  const shown = view(page, 'errors'), seen = {}, list = shown.locator('select');
-  const state = async () => ({...await told(page, 'errors'), words: await shown.getByText(/^Photo \d+ of/).textContent(),
+async function confusions(page) {
+  const shown = view(page, 'confusions'), seen = {}, list = shown.locator('select');
+  const state = async () => ({...await told(page, 'confusions'), words: await shown.getByText(/^Photo \d+ of/).textContent(),
                               src: await shown.locator('img').getAttribute('src'), alt: await shown.locator('img').getAttribute('alt'),
                               entries: await list.nth(1).locator('option').allTextContents()});
   await says(shown, 'worst first: photo');
@@ -118,7 +126,7 @@ async function errors(page) {
   await list.nth(0).locator('option', {hasText: 'true snail taken for fish'}).click();
   await says(shown, 'with true snail taken for fish');
   seen.chosen = await state();
-  await picture(page, 'errors');
+  await picture(page, 'confusions');
   await list.nth(0).focus();                                 // from here on by keyboard
   await press(page, 'Home');
   await says(shown, 'worst first: photo');
@@ -184,5 +192,5 @@ async function monitor(page) {
   return seen;
 }
 
-const WIDGETS = {archive, saliency, groups, errors, monitor};
+const WIDGETS = {archive, saliency, groups, confusions, monitor};
 main(WIDGETS, view);

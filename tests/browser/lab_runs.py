@@ -70,10 +70,11 @@ class Shifted(Labeller):
         labels = np.roll(self.known[im.tobytes()], 6, 1)
         return np.where(labels == 1 + self.names.index('snail'), 1 + self.names.index('fish'), labels).astype(np.uint8)
 error_browser = ErrorBrowser(Shifted(), [(scene.image, scene.labels) for scene in six_scenes()], quiet=True)
-def tell_errors():
+def tell_confusions():
     x = error_browser
-    tell('errors', i=x.i, confusion=x.confusion and x.confusion[:2], photos=x.photos, caption=x.caption(), confusions=x.confusions)
-error_browser  # show errors'''
+    tell('confusions', i=x.i, confusion=x.confusion and x.confusion[:2], photos=x.photos, caption=x.caption(),
+         confusions=x.confusions)
+error_browser  # show confusions'''
 MONITOR = '''
 from test_training_monitor import Folder
 from namedmask.app.training_monitor import TrainingMonitor
@@ -84,7 +85,7 @@ def tell_monitor():
     losses = {t.name: len(t.losses) for t in x.state.trainings}
     tell('monitor', watching=x.is_watching, losses=losses, text=x.text(), finished=x.state.finished)
 training_monitor  # show monitor'''
-CELLS = [TELL, ARCHIVE, 'tell_archive()', SALIENCY, 'tell_saliency()', GROUPS, 'tell_groups()', ERRORS, 'tell_errors()',
+CELLS = [TELL, ARCHIVE, 'tell_archive()', SALIENCY, 'tell_saliency()', GROUPS, 'tell_groups()', ERRORS, 'tell_confusions()',
          MONITOR, 'tell_monitor()']
 
 @pytest.fixture(scope='module')
@@ -188,15 +189,15 @@ def orange(told):
     return int((abs(pixels - (230, 97, 0)).max(2) < 12).sum())
 
 def test_a_confusion_is_chosen_by_mouse(seen):
-    chosen, pixels = seen['errors']['chosen'], taken()
+    chosen, pixels = seen['confusions']['chosen'], taken()
     order = [f'photo {1 + k}' for k in sorted(range(6), key=lambda k: -pixels[k]) if pixels[k]]
     assert chosen['confusion'] == ['snail', 'fish'] and ['snail', 'fish', sum(pixels), len(order)] in chosen['confusions']
     assert chosen['photos'] == order and chosen['i'] == 0
     assert chosen['entries'] == [f'{i}. {stem}: {pixels[int(stem.split()[1]) - 1]:,} pixels' for i, stem in enumerate(order, 1)]
-    assert orange(chosen) > 100 and orange(seen['errors']['before']) == 0
+    assert orange(chosen) > 100 and orange(seen['confusions']['before']) == 0
 
 def test_a_photo_is_chosen_by_keyboard(seen):
-    before, chosen, keyed = (seen['errors'][step] for step in ('before', 'chosen', 'keyed'))
+    before, chosen, keyed = (seen['confusions'][step] for step in ('before', 'chosen', 'keyed'))
     assert keyed['confusion'] is None and keyed['i'] == 2 and keyed['photos'] == before['photos'] and len(keyed['photos']) == 6
     for told in (before, chosen, keyed): assert told['words'] == told['caption'] and told['alt'].endswith(told['caption'])
     assert keyed['words'].startswith(f"Photo 3 of 6, worst first: {keyed['photos'][2]}, mIoU ")

@@ -193,7 +193,8 @@ def test_a_confusion_is_chosen_by_mouse(seen):
     order = [f'photo {1 + k}' for k in sorted(range(6), key=lambda k: -pixels[k]) if pixels[k]]
     assert chosen['confusion'] == ['snail', 'fish'] and ['snail', 'fish', sum(pixels), len(order)] in chosen['confusions']
     assert chosen['photos'] == order and chosen['i'] == 0
-    assert [entry.replace('\xa0', ' ') for entry in chosen['entries']] == [f'{i}. {stem}: {pixels[int(stem.split()[1]) - 1]:,} pixels' for i, stem in enumerate(order, 1)]
+    entries = [entry.replace('\xa0', ' ') for entry in chosen['entries']]
+    assert entries == [f'{i}. {stem}: {pixels[int(stem.split()[1]) - 1]:,} pixels' for i, stem in enumerate(order, 1)]
     assert orange(chosen) > 100 and orange(seen['confusions']['before']) == 0
 
 def test_a_photo_is_chosen_by_keyboard(seen):

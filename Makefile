@@ -65,7 +65,7 @@ browser-test: docs $(STAMP)
 	$(DOCS)/bin/python .ci/site/check.py
 	$(DOCS)/bin/python .ci/site/browse.py
 	$(DOCS)/bin/python .ci/site/slides.py --open
-	python -m pytest -p no:cacheprovider -rs tests/browser/lab.py
+	python -m pytest -p no:cacheprovider -rs tests/browser/lab.py tests/browser/lab_runs.py
 
 clean:
 	rm -rf runs/demo build dist .pytest_cache

@@ -35,8 +35,8 @@ class ArchiveExplorer(Shown):
         self._name = w.Dropdown(description='Name', layout=w.Layout(width='260px'),
                                 style=dict(description_width='45px'))
         self._show = w.ToggleButtons(options=_SHOWS, style=dict(button_width='75px'))
-        def arrow(icon, tooltip): return w.Button(icon=icon, tooltip=tooltip, layout=w.Layout(width='36px'))
-        self._prev, self._next = arrow('chevron-left', 'Previous page'), arrow('chevron-right', 'Next page')
+        def turner(text): return w.Button(description=text, tooltip=f'{text} page', layout=w.Layout(width='auto'))
+        self._prev, self._next = turner('previous'), turner('next')        # an icon alone has no name to be read aloud
         self._where, self._note = w.Label(), w.Label()
         self._save = w.Button(description='Save', icon='save', button_style='primary', layout=w.Layout(width='90px'))
         self._undo = w.Button(description='Undo', icon='undo', tooltip='Take back the last change',
@@ -46,6 +46,7 @@ class ArchiveExplorer(Shown):
         row = w.Layout(align_items='center', flex_flow='row wrap')
         choose = w.HBox([self._name, self._show, self._prev, self._where, self._next], layout=row)
         self._widget = w.VBox([choose, self._grid, w.HBox([self._undo, self._save, self._note], layout=row)])
+        self._guard_keys()
         self._name.options = archive.names
         self._name.value = archive._name(name or archive.names[0])
         for control in (self._name, self._show): control.observe(lambda _: self.refresh(), 'value')

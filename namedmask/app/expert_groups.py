@@ -285,7 +285,9 @@ def _list_html(self:ExpertGroups):
     "Who shares an expert, as a list whose numbers are those of the tree."
     items = [f'<li style="color:{colour}">{escape(", ".join(members))}</li>'
              for colour, members in zip(group_colours(self.k), self.groups.values())]
-    return f'<b>Who shares an expert</b><ol>{"".join(items)}</ol>'
+    # white below the colours, which are dark: a dark page would swallow them
+    return ('<div style="background:white;color:black;padding:2px 8px">'
+            f'<b>Who shares an expert</b><ol>{"".join(items)}</ol></div>')
 
 # %% ../../nbs/app/expert_groups.ipynb #d39fc8c3
 @patch

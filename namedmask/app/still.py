@@ -65,8 +65,13 @@ class Shown:
         "The ipywidget; made when first asked for."
         if self._widget is None:
             self._build()
+            self._guard_keys()
             self._refresh()
         return self._widget
+
+    def _guard_keys(self):
+        "Keep JupyterLab's own keys out of a box of ipywidgets."
+        if hasattr(self._widget, 'children'): self._widget.children += (make_view('own_keys'),)
 
     def _still_data(self):
         "The still picture for the output of a cell; nothing where there is none, and the widget says why."

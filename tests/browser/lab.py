@@ -1,27 +1,12 @@
-"""The widgets in a real JupyterLab: pytest tests/browser/lab.py (`make browser-test` calls it, `make test` does not).
-
-It needs chromium, node, jupyterlab, anywidget, and a folder with `npm install playwright-core`: the working folder or
-one above it, build/browser, or what NAMEDMASK_NODE says. Pictures stay in NAMEDMASK_SHOTS, if that is said.
+"""Playground and prediction explorer in a real JupyterLab: pytest tests/browser/lab.py (`make browser-test` calls it,
+`make test` does not). `lab_tools` says what it needs.
 """
-import base64, contextlib, importlib.util, json, os, shutil, socket, subprocess, sys, time, urllib.request
-from pathlib import Path
+import base64
 import numpy as np
 import pytest
+from lab_tools import needs_browser, visit
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-
-def node_modules():
-    "The folder with playwright-core, or None."
-    said = os.environ.get('NAMEDMASK_NODE')
-    for folder in [Path(said)] if said else [Path.cwd(), *Path.cwd().parents, ROOT/'build'/'browser']:
-        if (folder/'node_modules'/'playwright-core').is_dir(): return folder/'node_modules'
-
-CHROMIUM = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-NEEDED = [('chromium', CHROMIUM), ('node', shutil.which('node')), ('npm install playwright-core', node_modules()),
-          *((name, importlib.util.find_spec(name)) for name in ('jupyterlab', 'anywidget'))]
-MISSING = [what for what, there in NEEDED if not there]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not here: {', '.join(MISSING)}")
+pytestmark = needs_browser
 
 SAVE = '''
 import base64, json, os
@@ -63,54 +48,10 @@ playground.set_background(1)
 playground.paste(0, x=10, y=10, scale=.5); playground.paste(2, x=30, y=40, scale=.6)
 playground''', 'save(playground)  # the sample', TELL, 'tell(explorer)  # the state']
 
-def write_notebook(folder):
-    cell = lambda k, text: dict(cell_type='code', id=f'cell{k}', metadata={}, source=text, outputs=[], execution_count=None)
-    kernel = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
-    (folder/'w.ipynb').write_text(json.dumps(dict(cells=[cell(k, c) for k, c in enumerate(CELLS)], metadata=kernel, nbformat=4, nbformat_minor=5)))
-
-@contextlib.contextmanager
-def lab(folder):
-    "A server in a folder, with settings of its own that ask nobody for news; its address."
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    quiet = folder/'settings'/'@jupyterlab'/'apputils-extension'
-    quiet.mkdir(parents=True)
-    (quiet/'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    whole = folder/'settings'/'@jupyterlab'/'notebook-extension'
-    whole.mkdir()
-    (whole/'tracker.jupyterlab-settings').write_text('{"windowingMode": "none"}')       # all cells are on the page
-    env = {**os.environ, 'JUPYTERLAB_SETTINGS_DIR': str(folder/'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(folder/'spaces'),
-           'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])}
-    command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
-               '--IdentityProvider.token=tok', f'--ServerApp.root_dir={folder}', '--LabApp.extension_manager=readonly']
-    with open(folder/'server.log', 'wb') as log: server = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=folder)
-    try:
-        for _ in range(240):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f'http://127.0.0.1:{port}/api?token=tok', timeout=5).close()
-                break
-            assert server.poll() is None, (folder/'server.log').read_text()[-2000:]
-            time.sleep(.5)
-        yield f'http://127.0.0.1:{port}/lab/tree/w.ipynb?token=tok&reset'
-    finally:
-        server.terminate()
-        server.wait(30)
-
 @pytest.fixture(scope='module')
 def seen(tmp_path_factory):
     "What the browser saw."
-    tmp = tmp_path_factory.mktemp('lab')
-    write_notebook(tmp)
-    with lab(tmp) as url:
-        done = subprocess.run(['node', str(HERE/'lab.cjs'), url, str(tmp), CHROMIUM], capture_output=True, text=True, timeout=580,
-                              env={**os.environ, 'NODE_PATH': str(node_modules())})
-        shots = os.environ.get('NAMEDMASK_SHOTS')
-        if shots:
-            Path(shots).mkdir(parents=True, exist_ok=True)
-            for file in tmp.glob('*.png'): shutil.copy(file, shots)
-        assert not done.returncode, done.stdout + done.stderr
-    return json.loads((tmp/'result.json').read_text())
+    return visit('lab.cjs', CELLS, tmp_path_factory.mktemp('lab'))
 
 def rgb(canvas):
     "The pixels of a canvas, uint8 (H, W, 3)."

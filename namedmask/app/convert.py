@@ -153,7 +153,7 @@ class Misfit(NamedMaskError):
 
 def fit_layout(
     state:dict,    # {name: tensor}
-    layout:Layout,
+    layout:Layout, # The network's, from its keys
     prefix:str='', # What comes before each name
 )->Fit:
     "Lay a state dict against a layout."

@@ -57,7 +57,7 @@ def source_of(
 def source_of_scene(
     scene,  # A painted `Scene`
     names,  # The playground's names
-    size:int,
+    size:int, # Pixels of the square; the scene's own without
 )->PasteSource:
     "A painted scene: its labels are known, and it may show several things."
     numbers = np.array([0, *(names.index(name) + 1 if name in names else 0 for name in WORLD_NAMES)], np.uint8)
@@ -113,8 +113,8 @@ def nearest_labels(
     return labels[np.ix_(index(size[1], labels.shape[0]), index(size[0], labels.shape[1]))]
 
 def scaled_object(
-    source:PasteSource,
-    scale:float,
+    source:PasteSource, # A photo with its object
+    scale:float, # Side of the copy by side of the photo
     band=None, # As for `label_map`
 )->tuple: # uint8 (h, w, 3), uint8 (h, w)
     "Photo and labels of a source at a scale."

@@ -42,7 +42,7 @@ ErrorBrowser(run.segmenter, open_benchmark({kind!r}, {root!r}, run.settings['nam
 
 # %% ../../nbs/app/explore.ipynb #0df1af39
 def looks_at(
-    run:Run,
+    run:Run, # A run
     photos=(),       # Folders and photos for the explorer of predictions; without, some that no archive has
     benchmark='voc', # For the browser of errors: which benchmark
     root=None,       # Its folder; None: no browser of errors
@@ -82,7 +82,7 @@ def _error_look(run, benchmark, root):
 
 # %% ../../nbs/app/explore.ipynb #4d2bf36a
 def notebook_of(
-    run:Run,
+    run:Run, # A run
     looks:list, # Of `Look`
 )->dict:
     "A notebook with the explorers, in the format of Jupyter."
@@ -106,8 +106,8 @@ def write_explorers(
     run,             # A run's folder
     out=None,        # A folder for the notebook: new, empty or made by this function; None: a temporary one
     photos=(),       # As for `looks_at`
-    benchmark='voc',
-    root=None,
+    benchmark='voc', # A benchmark with true masks, for the error browser; none by default
+    root=None, # Its folder
 )->Path:             # The notebook
     "A notebook with the explorers of a run."
     run = Run(run)
@@ -138,8 +138,8 @@ def lab_command(
 
 def open_lab(
     file,         # As for `lab_command`
-    port:int=8888,
-    browser=True,
+    port:int=8888, # Of the server; any that is free by default
+    browser=True, # Open a browser as well
 ):
     "Show a notebook in JupyterLab, until it is ended with Ctrl-C."
     process = subprocess.Popen(lab_command(file, port, browser))

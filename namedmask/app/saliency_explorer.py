@@ -353,7 +353,7 @@ def still(self:SaliencyExplorer)->Image.Image:
 
 # %% ../../nbs/app/saliency_explorer.ipynb #7c8621df
 def as_html(
-    panel:Panel,
+    panel:Panel, # A part of the explorer
 )->str:
     "A panel for `ipywidgets.HTML`: the picture with its words for those who do not see it, and the sentence."
     return (f'<figure style="margin:0">{img_html(panel.picture, panel.alt)}'
@@ -419,4 +419,3 @@ def _refresh(self:SaliencyExplorer, panels=PANELS):
     for which in panels:
         try: self._panels[which].value = as_html(self.panel(which))
         except NamedMaskError as e: self._panels[which].value = f'<p role="alert">{escape(str(e))}</p>'
-

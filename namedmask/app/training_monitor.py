@@ -165,7 +165,7 @@ def _look_at_times(state, run):
 
 # %% ../../nbs/app/training_monitor.ipynb #e13aa10c
 def seconds_left(
-    training:TrainingState,
+    training:TrainingState, # A training, as its folder tells it
     marks=(), # Checkpoints that were seen: (when it was written, iterations), oldest first
     at:float=None, # Now, in seconds as `time.time`
 )->float: # None where nothing tells
@@ -203,7 +203,7 @@ def _of_training(training, left):
 def _about(seconds): return f'{seconds:.0f} s' if seconds < 60 else clock(seconds)
 
 def run_text(
-    state:RunState,
+    state:RunState, # A run, as `look_at_run` saw it
     left=(), # {name of a training: seconds that it will still take}
 )->str:
     "The state of a run in a few sentences."

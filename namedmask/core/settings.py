@@ -57,7 +57,7 @@ def number(
     return Rule(lambda v: is_number(v, above=above), f"a number above {above}", to)
 
 def pair(
-    words="two numbers above 0, the smaller one first",
+    words="two numbers above 0, the smaller one first", # What it has to be, for a message
     **limits, # Of both, as for `is_number`
 )->Rule:
     "Two numbers, the smaller one first."

@@ -165,7 +165,7 @@ def train_ceiling(
     settings,        # As for `Student.of`: those of the student that it is the ceiling of
     init,            # Start weights of the encoder: `(state dict, card)`
     folder,          # Where it goes; a training there is continued
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     sure:float=0.,   # The student's (`infer.keep_sure`)
     **how,           # More of `Ctx`: quiet, device
 )->Segmenter:

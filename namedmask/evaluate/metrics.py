@@ -207,7 +207,7 @@ THRESHOLDS, BETA2, EPS = 255, .3, 1e-7    # SelfMask's metrics/f_measure.py
 def precision_recall(
     soft,  # (H,W) float tensor in [0,1]
     truth, # (H,W) bool tensor
-    n:int=THRESHOLDS,
+    n:int=THRESHOLDS, # Pixels of prediction and truth in common, and of each
 ):
     """Precision and recall of the masks `soft > t`, t = 0, 1/n, ..., (n-1)/n: two (n,) float64 tensors.
 
@@ -222,7 +222,7 @@ def precision_recall(
 
 def f_beta(
     precision, # Tensors of one shape, in [0,1]
-    recall,
+    recall, # 0 to 1
     beta2:float=BETA2, # $\beta^2$
 ):
     r"$F_\beta$ of each pair, 0 where both are 0."
@@ -344,7 +344,7 @@ class SaliencyScores:
 def draws(
     n_images:int, # N
     n:int=1000,   # How many draws
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
 )->np.ndarray:
     "How often each of `n` draws of N images, with replacement, takes each image: (n, N) whole numbers, rows sum to N."
     return rng_of('bootstrap', seed).multinomial(n_images, np.full(n_images, 1/n_images), size=n)
@@ -353,7 +353,7 @@ def bootstrap_iou(
     inter,      # (N,C): pixels of each image that are class c in truth and prediction
     union,      # (N,C): in at least one of the two
     n:int=1000, # Draws
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
 )->np.ndarray:
     "IoU of each class in each draw of the images: (n, C) float64; `nan` where a draw has no pixel of the class."
     inter, union = np.asarray(inter, float), np.asarray(union, float)
@@ -378,7 +378,7 @@ def interval(
 def bootstrap_ci(
     images,          # (N,) a score of each image; or (N,C,C) the confusion counts of each image, rows true
     n:int=1000,      # Draws
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     level:float=.95, # Share of the draws between the ends
 )->tuple: # (low, high)
     "Bootstrap interval over images of the mean score, or of the mIoU if `images` are counts (Efron 1979; percentiles)."

@@ -163,8 +163,8 @@ def with_card(
 
 # %% ../../nbs/evaluate/protocol.ipynb #f4c16882
 def differences(
-    a:Protocol,
-    b:Protocol,
+    a:Protocol, # A card
+    b:Protocol, # Another
     names=AGREE, # Fields to compare
 )->dict:
     "{field: (a's, b's)} where the two cards differ; {} if the figures may stand in one column."

@@ -154,9 +154,9 @@ def _misfit(r, **differences):
 def filled(
     name:str,          # A recipe's name
     names=None,        # As for `pipeline.fit`, like the next three; what is given stays
-    n=None,
-    student=None,
-    experts=True,
+    n=None, # Photos for each name; None: those of the recipe
+    student=None, # Settings of the student; None: the recipe's
+    experts=True, # Settings of the experts; None: the recipe's
     teachers=None,     # The name of the teachers, to warn of a mismatch
 )->dict: # names, n, student, experts
     "The arguments of `pipeline.fit` with what a recipe says where nothing was said."

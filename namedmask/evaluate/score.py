@@ -40,7 +40,6 @@ def predict_labels(
     """
     return as_labeller(segmenter).labels(im)
 
-
 # %% ../../nbs/evaluate/score.ipynb #0ab59600
 def _match(theirs, benchmark):
     "From a segmenter's labels to the benchmark's; names that the benchmark lacks become background."
@@ -123,7 +122,6 @@ def contract_of(
     contract = dict(names=system.names, protocol=system.protocol, cards=cards, version=__version__)
     return json.loads(json.dumps(contract, ensure_ascii=False, default=str))
 
-
 # %% ../../nbs/evaluate/score.ipynb #a391905b
 def stamp_of(
     source, # A file; or what stands for it, anything JSON can hold
@@ -189,7 +187,7 @@ def _newer(sources, when):
 
 # %% ../../nbs/evaluate/score.ipynb #7cd402e1
 def lacks_memory(
-    e:BaseException,
+    e:BaseException, # An exception
 )->bool:
     "Does an error say that there is not enough memory? torch has errors of its own for that."
     if isinstance(e, (MemoryError, torch.OutOfMemoryError)): return True
@@ -277,7 +275,6 @@ def evaluate(
     lut, contract = _match(system.names, benchmark), contract_of(system, supervision)
     def predict(stem): return relabel(system.labels(load_image(benchmark.photo(stem))), lut)
     return score(predict, benchmark, system.key, folder, contract, quiet, boundary)
-
 
 # %% ../../nbs/evaluate/score.ipynb #05d2137a
 def summary(

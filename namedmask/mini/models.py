@@ -44,7 +44,7 @@ def paint(
     world:World,      # What to paint
     size:int=None,    # Pixels of a side; the world's by default
     workers:int=2,    # Processes
-    quiet:bool=False,
+    quiet:bool=False, # No progress bar
 )->tuple: # ((n, 3, size, size) uint8 tensor, captions, lists of names)
     "All scenes of a world in memory."
     from concurrent.futures import ProcessPoolExecutor
@@ -164,9 +164,9 @@ def train_mini_clip(
     folder,             # Checkpoint and losses go here; an interrupted training is continued
     n_iters:int=6000,   # Three to four minutes on two idle cores
     world:World=None,   # Captioned pictures; 20,000 of the split `pairs` by default
-    batch_size:int=64,
-    lr:float=3e-3,
-    wd:float=.1,
+    batch_size:int=64, # Scenes a step
+    lr:float=3e-3, # Highest learning rate
+    wd:float=.1, # Weight decay
     **how,              # More of `Ctx`: seed, workers (processes that paint, 2 without), every_s, quiet
 )->tuple: # (the trained `open_clip.CLIP`, losses)
     "Train MiniCLIP on captions."
@@ -286,8 +286,8 @@ def train_mini_dino(
     n_iters:int=None,    # 300 for the transformer and 500 for the ResNet: one and two minutes on two idle cores
     world:World=None,    # Pictures; 5,000 of the split `index` by default
     strength:float=None, # Of the changes of colour; 0 for the transformer and .4 for the ResNet
-    batch_size:int=64,
-    lr:float=1e-3,
+    batch_size:int=64, # Scenes a step
+    lr:float=1e-3, # Highest learning rate
     **how,               # wd, .04 without; more of `Ctx`: seed, workers (processes that paint, 2 without), every_s, quiet
 )->tuple: # (the teacher's timm network, losses)
     "Train MiniDINO on pictures alone."
@@ -340,10 +340,10 @@ def train_mini_predictor(
     folder,               # Scenes, masks, checkpoint and predictor go here; what is there is kept
     features,             # MiniDINO, as feature models
     init=None,            # State dict for the encoder: MiniDINO's ResNet
-    n_iters:int=700,
+    n_iters:int=700, # Steps
     n:int=800,            # Scenes
-    seed:int=0,
-    quiet:bool=False,
+    seed:int=0, # The same seed gives the same result
+    quiet:bool=False, # No progress bar
 )->Path: # Folder of the predictor
     "Spectral masks of `n` scenes, and a predictor trained on them."
     from types import SimpleNamespace

@@ -118,7 +118,7 @@ def paint_ground(
     rng,      # numpy generator
     name:str, # One of `GROUNDS`
     h:int,    # Pixels
-    w:int,
+    w:int, # Pixels across
 )->tuple: # ((h, w, 3) float32 texture, its (hue, saturation, value))
     "A ground, a little brighter at the top or at the bottom."
     kinds, usual_hue, spread, sat, val = GROUNDS[name]

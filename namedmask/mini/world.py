@@ -113,7 +113,7 @@ def _shrink(canvas, labels, rng, size):
 def make_scene(
     i:int,             # Number of the scene
     split:str='index', # One of `SPLITS`
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     size:int=96,       # Pixels of a side
     bias:float=.7,     # Share of objects that stand on a ground they are at home on
     names=None,        # Names to choose from; all by default
@@ -144,7 +144,6 @@ def six_scenes(
 )->list: # Six `Scene`s: three of one thing, then three of two to four things
     "The six scenes that every lesson comes back to."
     return [make_scene(i, split, seed, size) for split, seed, i in SIX]
-
 
 # %% ../../nbs/02_mini.world.ipynb #4de97fe5
 class World:
@@ -199,7 +198,7 @@ def write_world(
     world:World,  # What to write
     folder,       # Gets JPEGImages, SegmentationClass, ImageSets/Segmentation, names.txt and captions.txt
     split='val',  # Name of the list
-    quiet=False,
+    quiet=False, # No progress bar
 )->Path:
     """Write a world in VOC's layout; labels count from 1 in the order of names.txt. Scenes that are there are kept.
 

@@ -246,7 +246,6 @@ class ArchiveDL(TfmdDL):
         for photo, labels, ctx in zip(photos, label_maps, get_grid(len(photos), **kwargs)):
             labels.show(ctx=photo.show(ctx=ctx))
 
-
 # %% ../../nbs/models/batches.ipynb #32d7436a
 class SegmenterLoaders(DataLoaders):
     "`DataLoaders` that keep the names of the classes and the ignored label when they are emptied for an export."
@@ -297,7 +296,7 @@ def training_dls(
     *,
     n_iters:int,      # Batches in the whole training
     names=None,       # Class names, background first; from `label_of` without
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     dataset=None,     # The class of the data set; `ArchiveDataset` without
     **more,           # Of `Samples`, `OtherPhotos` and `Feed`; band and ignore_index, as for `ArchiveDataset`
 )->DataLoaders: # x: TensorImage (B,3,crop,crop), normalised, `channels_last`; y: TensorLabels (B,crop,crop); `.vocab`

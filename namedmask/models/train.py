@@ -128,7 +128,7 @@ def segmenter_learner(
     dls,      # From `training_dls`
     model,    # From `deeplabv3plus`
     cbs=(),   # More callbacks
-    path=None,
+    path=None, # Folder of fastai's own files
     **how,    # Of `Optimiser`
 )->Learner:
     """A fastai `Learner`: cross-entropy without ignored pixels, Adam, encoder and decoder as two groups, channels-last.
@@ -145,7 +145,7 @@ def segmenter_learner(
     return in_precision(learn, how.precision)
 
 def in_precision(
-    learn:Learner,
+    learn:Learner, # A `Learner`
     precision:str, # See `infer.half_type`
 )->Learner:
     "The same `Learner`, in half precision where the device has it and the setting allows it."
@@ -282,7 +282,7 @@ def train(
     make_dls, # A function of `start` (keyword) that gives the `DataLoaders` from batch `start` on
     folder,   # Where the checkpoint and the losses go; a checkpoint there is continued
     *,
-    n_iters:int,
+    n_iters:int, # Steps in all
     cbs=(),   # More callbacks
     **more,   # Of `Optimiser`; what, every_s, quiet, ema, as for `fit_resumably`
 )->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
@@ -299,7 +299,7 @@ def fit_resumably(
     model,           # What it trains; its state dict holds all that a checkpoint needs
     folder,          # Where the checkpoint and the losses go, or a `Ctx`; a checkpoint there is continued
     *,
-    n_iters:int,
+    n_iters:int, # Steps in all
     what='training', # Text of the progress bar
     warmup:int=0,    # Iterations over which the rates rise first
     ema:float=0.,    # Decay of the average of the weights that takes their place at the end (`WeightAverage`); 0: none

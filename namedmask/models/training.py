@@ -44,7 +44,7 @@ class Training(Optimiser, Samples, Network, Named):
 
 def save_tensors(
     path,  # A .safetensors file
-    model:nn.Module,
+    model:nn.Module, # A network
 ):
     "Write the weights of a network, whole or not at all."
     from safetensors.torch import save_file

@@ -59,7 +59,7 @@ def _check_sure(sure):
 # %% ../../nbs/runs/checks.ipynb #13a00014
 def check_given(
     images, names, teachers, # As for `fit`
-    options:FitOptions,
+    options:FitOptions, # What `fit` was given besides
 ):
     "See, quickly and before anything is made, that `fit` was not asked for something impossible."
     if str(options.parallel) != 'auto' and not (str(options.parallel).isdigit() and int(options.parallel) > 0):

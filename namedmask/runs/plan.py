@@ -202,7 +202,7 @@ class PlannedTraining:
     weights:int    # Bytes of its file
 
 def measure_training(
-    rates:Rates,
+    rates:Rates, # What was measured so far
     settings,      # A `Student` or an `Expert`
     names:list,    # What the network tells apart
     init,          # State dict of the encoder, or None
@@ -454,9 +454,9 @@ def _report(self:_Planner, rates):
 # %% ../../nbs/runs/plan.ipynb #e60286be
 def plan_fit(
     images,    # These four: as for `fit`
-    names,
-    out,
-    teachers='offline',
+    names, # As for `fit`
+    out, # As for `fit`
+    teachers='offline', # As for `fit`
     **options, # Of `FitOptions`
 )->Plan:
     "What `fit` would do with the same arguments; nothing is written in `out`."

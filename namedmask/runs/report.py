@@ -414,7 +414,7 @@ def prediction_section(
     names:list,    # The names of labels 1, 2, ...
     n:int=16,      # How many to show
     look:int=36,   # How many to predict, to find those with most in them: nearly all of the report's time
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     steady_of=None,# From a picture to how well two looks at it agree, 0 to 1: the least steady then stand first
 )->dict:
     "Predictions on held-out photos: some at random, some in which the student finds most."

@@ -173,8 +173,8 @@ def _sources(given): # As for `fit`
 
 def run_settings(
     images,            # These three: as for `fit`
-    names,
-    teachers,
+    names, # As for `fit`
+    teachers, # A set of teachers
     revision=REVISION, # Of the defaults
     recipe=None,       # A `recipes.Recipe`, whose networks a dict with some settings starts from
     **asked,           # Of `FitSettings`, but recipe

@@ -112,7 +112,7 @@ def student_dls(
     archive,        # `Archive`: `.names` in the given order, `.kept()` entries with `.name`, `.path`, `.sha`
     masks,          # `MaskStore` with the pseudo-masks
     settings,       # As for `Student.of`
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     start:int=0,    # First batch: where an interrupted training continues
     ignore_index:int=None, # The label that the loss ignores; `ignore_for` the number of names without
     **more,         # Of `OtherPhotos`: nothing, labelled, corrected; of `Ctx`: device, workers
@@ -157,7 +157,7 @@ def student_stage(
     settings, # As for `Student.of`
     init,     # As for `distil`
     folder,   # The stage's folder
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     cards=None, # As for `distil`
     **others, # start, nothing, labelled and corrected, as for `distil`
 )->Stage:

@@ -99,7 +99,7 @@ def group_names(
     names,      # All names
     text,       # (C, D) their text vectors (`retrieval.embed_names`)
     k:int,      # How many experts; as many as names means one each
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
 )->dict: # {group: [names]}, for `make_groups`
     "Names into `k` groups by k-means on their text vectors (NamedMask, section 3.3)."
     names = [getattr(name, 'name', name) for name in names]
@@ -123,7 +123,7 @@ def _names(archive, entries):
 
 def expert_folder(
     folder, # Of all experts
-    group:str,
+    group:str, # Names that share an expert
 )->Path:
     "Where one expert lies; `masks` is taken by the masks of all of them."
     name = slug(group)
@@ -136,7 +136,7 @@ def expert_stage(
     init,      # State dict of the encoder, or None for random weights
     settings,  # As for `Expert.of`
     folder,    # Of all experts
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
 )->Stage:
     "The stage of one expert; it starts afresh when its photos, masks, settings or first weights have changed."
     settings, shas = Expert.of(settings), [entry.sha for entry in entries]
@@ -150,7 +150,7 @@ def train_expert(
     masks,         # Their soft masks
     init,          # State dict of the encoder, or None for random weights
     settings,      # As for `Expert.of`
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     **how,         # More of `Ctx`
 )->Path: # Folder of the trained network
     "Train one binary network on positives only (NamedMask, section 3.3), or continue where it was interrupted."
@@ -245,12 +245,12 @@ def _is_record(record):
     return texts and is_number(record.get('iou'), 0, 1)
 
 def redraw_masks(
-    ctx:Ctx,
+    ctx:Ctx, # Folder, device and so on
     stage:Stage,   # Of the expert, trained
     entries,       # Its photos
     masks,         # `MaskStore` of the old masks
     store,         # `MaskStore` for the new ones
-    settings:Expert,
+    settings:Expert, # Of the expert
 ):
     "Let a trained expert draw the masks of all its photos again, those that an interrupted run has left."
     drawn = {record['sha'] for record in refined(stage.folder)}

@@ -144,7 +144,7 @@ def find_nothing(
     folder,    # Where the list goes: photos.csv
     *args,     # Of `NothingSettings`
     looks=None,# `diversity.ImageEmbedder`: a second opinion; None asks nobody
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     **kwargs,  # Of `NothingSettings`; quiet: no progress bar
 )->NothingPhotos:
     """Photos that fit no name, by the retriever's scores and, where there is one, by a second opinion.

@@ -33,13 +33,13 @@ from .selfmask import (PolyToZero, PredictorOptimiser, SelfMask, SelfMaskTrainin
 # %% ../../nbs/stages/predictor.ipynb #039db411
 def selfmask_stage(
     entries,    # All but the cards: as for `train_selfmask`
-    masks,
-    features,
+    masks, # `MaskStore` of the masks that it learns from
+    features, # The feature model of its encoder
     cards,      # Of what it learns from
-    settings,
-    folder,
-    seed:int=0,
-    as_released:bool=False,
+    settings, # A `SelfMaskTraining`
+    folder, # Where it goes
+    seed:int=0, # The same seed gives the same result
+    as_released:bool=False, # As the released code has it
 )->Stage:
     "The stage of one training; it starts afresh when photos, masks, first weights or settings have changed."
     shas = [entry.sha for entry in entries if entry.sha in masks]
@@ -87,7 +87,7 @@ def _predictor_job(ctx, stage, entries, masks, features, cards, settings):
 # %% ../../nbs/stages/predictor.ipynb #0c11c604
 def save_selfmask(
     path,   # A .safetensors file
-    model:SelfMask,
+    model:SelfMask, # A `SelfMask`
     cards,  # `TeacherCard`s: the predictor's own first, then its teachers'
 ):
     "Write a predictor, whole or not at all."
@@ -223,7 +223,6 @@ def _cards_in(file, about, supervision):
         raise NamedMaskError(f"The header of {file} does not say what it learnt from ({e}): "
                              "restore it from a copy.") from e
 
-
 # %% ../../nbs/stages/predictor.ipynb #2d18867f
 def _tensors_in(file):
     "The tensors of a file, by name."
@@ -244,7 +243,7 @@ def load_selfmask(
     file=None,
     sha256=None, # Its checksum, if known
     heads=None,  # For files without a header, see `selfmask_spec`
-    device=None,
+    device=None, # As for `infer.pick_device`
     # What a file of another than the published names learnt from, if it has no header: one of `SUPERVISION`
     supervision=None,
 )->SelfMask: # In evaluation mode, with `.cards`

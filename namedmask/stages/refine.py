@@ -195,7 +195,6 @@ def _is_complete(stage, entries, store):
     if store is not None: return _drawn(stage, entries, store)
     return stage.done or (stage.folder/'model'/'segmenter.json').exists()
 
-
 # %% ../../nbs/stages/refine.ipynb #8e938f2b
 def train_experts(
     archive,           # `Archive`, or a list of its kept entries
@@ -204,7 +203,7 @@ def train_experts(
     init=None,         # State dict for the encoder, or `(state dict, TeacherCard)`
     settings='small',  # See `Expert.of`; a dictionary changes 'small' where it names no 'base'
     folder='experts',  # One folder for each expert goes here
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     # More of `Ctx`; parallel: experts at the same time, a number, or 'auto' (`experts_at_once`);
     # the weights do not depend on it. `callbacks` reach the experts that are trained in this process
     **how,
@@ -217,12 +216,12 @@ def train_experts(
 # %% ../../nbs/stages/refine.ipynb #8f479601
 def refine_masks(
     archive,           # All these: as for `train_experts`
-    masks,
-    groups=None,
-    init=None,
-    settings='small',
-    folder='experts',
-    seed:int=0,
+    masks, # `MaskStore` of the saliency masks
+    groups=None, # Group -> its names, as `group_names` gives them
+    init=None, # (first weights, their card), from the teachers
+    settings='small', # An `Expert`
+    folder='experts', # Where experts and masks go
+    seed:int=0, # The same seed gives the same result
     # As for `train_experts`; cards: `TeacherCard`s of what the old masks come from;
     # those that lie with archive and masks without
     **how,
@@ -240,4 +239,3 @@ def refine_masks(
         unused = [sha for sha in store if sha not in used]             # of photos that have left the archive
         for sha in unused: remove_own(store.path(sha))
     return store
-

@@ -99,7 +99,6 @@ def _vit(name, model_args, seed):
                              "vit_small_patch8_224 say.")
     return vit
 
-
 # %% ../../nbs/08_stages.selfmask.ipynb #e9b562ff
 class SelfMask(nn.Module):
     "The predictor of SelfMask (section 3.2): queries read the tokens of a photo; each has a mask and an objectness."
@@ -245,10 +244,10 @@ def selfmask_dls(
     masks,       # `MaskStore` of soft masks
     *,
     n_iters:int, # Batches in the whole training
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     start:int=0, # First batch: where an interrupted training continues
     norm=None,   # (mean, std); ImageNet's without
-    device=None,
+    device=None, # Where the batches go
     **how,       # Of `SquareSamples`; workers: processes that read photos
 )->DataLoaders: # x: TensorImage (B, 3, side, side) normalised float, y: TensorLabels (B, side, side), 0 or 1
     """fastai `DataLoaders` of photos and pseudo-masks.
@@ -286,7 +285,7 @@ def selfmask_learner(
     model,    # `SelfMask`
     as_released:bool=False, # See `ranking_loss`
     cbs=(),   # More callbacks
-    path=None,
+    path=None, # Folder of fastai's own files
     **how,    # Of `PredictorOptimiser`
 )->Learner:
     "A fastai `Learner`: dice plus ranking, AdamW, encoder and the rest as two groups; bfloat16 or float16 on a GPU."
@@ -301,7 +300,6 @@ def _split(model):
     "The parameters of the encoder, and all others."
     head = [p for name, p in model.named_parameters() if not name.startswith('encoder.')]
     return [list(model.encoder.parameters()), head]
-
 
 # %% ../../nbs/08_stages.selfmask.ipynb #455e2274
 def _plain(value): return int(value) if float(value).is_integer() else float(value)
@@ -339,7 +337,7 @@ def dino_vits8()->TimmFeatures:
 
 def selfmask_over(
     features:TimmFeatures, # A vision transformer with its weights
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     **kwargs,              # n_queries, layers, heads
 )->SelfMask:
     "A SelfMask whose encoder is that transformer; everything else starts from random numbers."
@@ -350,10 +348,10 @@ def selfmask_over(
 
 def predictor_card(
     cards, # `TeacherCard`s of all that it learned from
-    name='SelfMask',
-    source='trained here',
-    sha256='',
-    licence='as its teachers',
+    name='SelfMask', # Of the network
+    source='trained here', # Where it is from
+    sha256='', # Of its file
+    licence='as its teachers', # Of its weights
 )->TeacherCard:
     "The card of a predictor: as strongly supervised as the strongest of its teachers."
     strongest = max((card.supervision for card in cards), key=SUPERVISION.index, default='nothing')

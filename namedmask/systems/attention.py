@@ -77,7 +77,7 @@ def last_queries_keys(
 def photo_tensor(
     im,   # PIL image, RGB
     mean, # Of each colour, in [0, 1]
-    std,
+    std, # Of the normalisation, for each channel
 )->torch.Tensor: # (3, H, W) float32
     "A photo's normalised pixels."
     mean, std = (torch.tensor(colours).view(3, 1, 1) for colours in (mean, std))

@@ -37,7 +37,6 @@ from ..teachers.sets import get_teachers
 from ..teachers.timm import TimmFeatures
 from ..teachers.weights import weights_of
 
-
 # %% ../../nbs/systems/maskdistill.ipynb #2e6c1eb3
 @torch.no_grad()
 def object_vectors(
@@ -63,7 +62,7 @@ def object_vectors(
 def cluster_objects(
     vectors,    # (N, D)
     k:int,      # Clusters: as many as names
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
 )->np.ndarray:  # (N,) 0 to k-1
     "Clusters of the whitened vectors of length 1."
     from scipy.cluster.vq import whiten
@@ -105,7 +104,7 @@ def ohem_loss(
     z,          # (B, C, H, W) logits
     y,          # (B, H, W) labels, `ignore` where nothing is to be learnt
     share:float=.2, # Of all pixels (MaskDistill: .2)
-    ignore:int=IGNORE,
+    ignore:int=IGNORE, # The label that does not count
 )->torch.Tensor:
     "Cross-entropy of the hardest pixels."
     z, y = z.as_subclass(torch.Tensor).float(), y.as_subclass(torch.Tensor).long()
@@ -200,7 +199,6 @@ def _cluster_stage(ctx, entries, masks, features, crop_side, k):
     weights = weights_of(features)
     if not weights: return Stage(ctx.folder, told)
     return Stage(ctx.folder, dict(told, weights=weights), before=(told,))
-
 
 # %% ../../nbs/systems/maskdistill.ipynb #6bacd07f
 def _label_maps(ctx, entries, masks, cluster_of, rcnn, detector, k, key):
@@ -333,7 +331,7 @@ def maskdistill_of(
     entries,          # Unlabelled photos: an archive, or objects with .path and .sha
     folder,           # All steps go here
     settings:dict=None, # What differs from the set's own settings
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     quiet:bool=False,   # No progress bar
 )->MaskDistillClusterer:
     "The row of the comparison: trained, to be named by `match_clusters`."

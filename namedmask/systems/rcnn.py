@@ -49,7 +49,7 @@ def mask_rcnn(
     channels:int=256, # Width of pyramid and mask head
     hidden:int=1024,  # Width of the box head
     init=None,        # State dict of the encoder
-    seed:int=0,
+    seed:int=0, # The same seed gives the same result
     **more,           # anchors: pixels, one size a level; more for torchvision's `MaskRCNN`
 )->nn.Module:
     "torchvision's Mask R-CNN over a timm encoder; pixels come normalised."

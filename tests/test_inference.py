@@ -1,5 +1,5 @@
 "One way to run a network over photos: batches give what single photos give, on any device, with little memory."
-import subprocess, sys, textwrap, threading, time
+import os, platform, subprocess, sys, textwrap, threading, time
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from helpers import shared
@@ -308,3 +308,27 @@ def test_a_segmenter_asks_what_its_file_says(net, tmp_path):
         (folder/'segmenter.json').write_text((folder/'segmenter.json').read_text().replace('0.999999', __import__('json').dumps(bad)))
         with pytest.raises(NamedMaskError, match="'sure' is"): load_segmenter(folder)
         set_sure(folder, .999999)
+
+
+FAULTS = '''
+import os, resource, sys
+import torch
+from namedmask.models.infer import keep_heap
+if sys.argv[1] == 'keep': keep_heap()
+def work():
+    for _ in range(20): [torch.zeros(3_000_000) for _ in range(4)]     # 48 MB that come and go
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+'''
+
+def faults_of(how, **said):
+    "Pages that the system has to give for memory that was there a moment ago."
+    env = {k: v for k, v in os.environ.items() if k not in ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'GLIBC_TUNABLES')} | said
+    return int(subprocess.run([sys.executable, '-c', FAULTS, how], check=True, capture_output=True, text=True, env=env).stdout)
+
+@pytest.mark.skipif(sys.platform != 'linux' or platform.libc_ver()[0] != 'glibc', reason="GNU's C library only")
+def test_memory_of_a_network_is_kept_unless_the_environment_says_otherwise():
+    small = dict(MALLOC_MMAP_THRESHOLD_='131072', MALLOC_TRIM_THRESHOLD_='131072')     # each block is mapped anew
+    assert faults_of('keep') < 1000 < min(faults_of('leave'), faults_of('keep', **small))

@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/core/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SHARE', 'BELOW_1', 'YES_NO', 'PRECISION', 'REVISION', 'Rule', 'is_number', 'whole', 'number', 'pair', 'one_of',
-           'or_none', 'setting', 'part', 'FieldMapping', 'Settings', 'Named', 'renamed', 'divided', 'takes',
+           'or_none', 'setting', 'part', 'FieldMapping', 'Checked', 'Settings', 'Named', 'renamed', 'divided', 'takes',
            'field_docs']
 
 # %% ../../nbs/core/settings.ipynb #37119875
@@ -133,18 +133,11 @@ class FieldMapping(Mapping):
         said = ', '.join(f'{name}={value!r}' for name, value in self.items())
         return f"{type(self).__name__}({said})"
 
-# %% ../../nbs/core/settings.ipynb #5269aad1
-# Of the presets; it counts up when one of them gives other masks, experts or students.
-# A run keeps the one that it began with.
-REVISION = 4
-
-class Settings(FieldMapping):
-    "Settings that do not change. Subclasses are frozen dataclasses (`eq=False, repr=False`) of `setting`s and `part`s."
-    what:ClassVar[str] = ''      # What messages call them: 'student'
-    presets:ClassVar[dict] = {}  # name -> settings, as revision 1 has them
-    revised:ClassVar[dict] = {}  # revision -> {name: what it changes}
-    usual:ClassVar[str] = 'paper' # The preset that is meant where none is named
-    rules:ClassVar[dict] = {}    # name -> a `Rule` in place of that of the field
+# %% ../../nbs/core/settings.ipynb #5269aad2
+class Checked(FieldMapping):
+    "Each field has the one spelling of its value, which its rule gives it; what cannot be is a `NamedMaskError`."
+    what:ClassVar[str] = ''   # What messages call them: 'student'
+    rules:ClassVar[dict] = {} # name -> a `Rule` in place of that of the field
 
     def __post_init__(self):
         for f in fields(self): object.__setattr__(self, f.name, self._checked(f, getattr(self, f.name)))
@@ -164,6 +157,22 @@ class Settings(FieldMapping):
         return f"The {cls.what} setting {f.name} is {value!r}: it has to be {rule.words}."
 
     @classmethod
+    def checked(cls, name, value):
+        "One value in its one spelling; one that cannot be is a `NamedMaskError`."
+        return cls._checked(next(f for f in fields(cls) if f.name == name), value)
+
+# %% ../../nbs/core/settings.ipynb #5269aad1
+# Of the presets; it counts up when one of them gives other masks, experts or students.
+# A run keeps the one that it began with.
+REVISION = 4
+
+class Settings(Checked):
+    "Settings that do not change. Subclasses are frozen dataclasses (`eq=False, repr=False`) of `setting`s and `part`s."
+    presets:ClassVar[dict] = {}   # name -> settings, as revision 1 has them
+    revised:ClassVar[dict] = {}   # revision -> {name: what it changes}
+    usual:ClassVar[str] = 'paper' # The preset that is meant where none is named
+
+    @classmethod
     def of(cls,
         given:Mapping=None, # Some of them, by name
         **more,             # More of them
@@ -179,11 +188,6 @@ class Settings(FieldMapping):
         if unknown:
             raise NamedMaskError(f"Unknown {cls.what} settings {', '.join(unknown)}: "
                                  f"choose among {', '.join(cls.known())}.")
-
-    @classmethod
-    def checked(cls, name, value):
-        "One value in its one spelling; one that cannot be is a `NamedMaskError`."
-        return cls._checked(next(f for f in fields(cls) if f.name == name), value)
 
     def __hash__(self): return hash(self.key())
 

@@ -106,6 +106,8 @@ def field_table(source, cls):
 
 def decorators(fn): return [ast.unparse(d) for d in fn.decorator_list]
 
+def is_property(fn): return any('property' in d or 'as_prop' in d for d in decorators(fn))
+
 def patched(fn):
     "The class that a function is patched into, or None."
     if not any(d.startswith('patch') for d in decorators(fn)): return None
@@ -116,6 +118,12 @@ def is_function(node): return isinstance(node, (ast.FunctionDef, ast.AsyncFuncti
 
 def doc_of(node): return inspect.cleandoc(ast.get_docstring(node) or '')
 
+def explained(source, fn):
+    "A function's docstring; one of a line has a comment instead, if nothing else stands for it."
+    doc = doc_of(fn)
+    if doc or parameters(fn) or (fn.returns and not is_property(fn)): return doc
+    return source.told.get(fn.lineno, '')
+
 def directive(kind, head, body, ticks=3, options=()):
     "A MyST directive of Sphinx's Python domain."
     fence = '`'*ticks
@@ -125,11 +133,11 @@ def directive(kind, head, body, ticks=3, options=()):
 def function(source, fn, kind='function', prefix='', options=()):
     "The entry of a function or a method."
     marks = decorators(fn)
-    if 'property' in marks or any('as_prop' in d for d in marks):
+    if is_property(fn):
         typed = [*options, f':type: {ast.unparse(fn.returns)}'] if fn.returns else options
-        return directive('property', prefix + fn.name, [doc_of(fn)], options=typed)
+        return directive('property', prefix + fn.name, [explained(source, fn)], options=typed)
     kind = {'classmethod': 'classmethod', 'staticmethod': 'staticmethod'}.get((marks or [''])[0], kind)
-    body = [doc_of(fn), '', parameter_table(source, fn)]
+    body = [explained(source, fn), '', parameter_table(source, fn)]
     return directive(kind, prefix + fn.name + signature(fn), body, options=options)
 
 def klass(source, cls, patches):

@@ -61,9 +61,9 @@ class ArchiveExplorer(Shown):
         return archive_sheet(self.archive, self.name, 2*self.per_page, self.per_page, min(self.size, 128))
 
     @property
-    def name(self)->str: return self._name.value
+    def name(self)->str: return self._name.value # The name whose archive is shown
 
-    def show(self, name:str=None, which:str=None):
+    def show(self, name:str=None, which:str=None): # Another name; 'kept' or 'dropped' photos
         "Go to a name, and to its 'kept', its 'dropped' or 'all' its photos."
         if which is not None: self._show.value = which
         if name is not None: self._name.value = self.archive._name(name)
@@ -79,7 +79,7 @@ def refresh(self:ArchiveExplorer):
     self._draw()
 
 @patch
-def turn(self:ArchiveExplorer, by:int):
+def turn(self:ArchiveExplorer, by:int): # Pages to go on, or back where it is negative
     "Go some pages on or back."
     last = max(0, (len(self.paths) - 1)//self.per_page)
     wanted, self.page = self.page + by, min(last, max(0, self.page + by))
@@ -87,17 +87,17 @@ def turn(self:ArchiveExplorer, by:int):
     self._draw()
 
 @patch
-def drop(self:ArchiveExplorer, path):
+def drop(self:ArchiveExplorer, path): # The photo's file
     "Drop a photo of the page."
     self._change(self.archive.drop, path)
 
 @patch
-def keep(self:ArchiveExplorer, path):
+def keep(self:ArchiveExplorer, path): # The photo's file
     "Keep a dropped photo, for the name that is shown."
     self._change(self.archive.keep, path, self.name)
 
 @patch
-def move(self:ArchiveExplorer, path, name:str):
+def move(self:ArchiveExplorer, path, name:str): # The photo's file, and one of the archive's names
     "Move a photo to another name."
     self._change(self.archive.move, path, name)
 

@@ -135,7 +135,7 @@ class Fit:
     unused:list = field(default_factory=list)     # Names that are known and not needed
 
     @property
-    def wrong(self)->int: return len(self.missing) + len(self.unexpected) + len(self.shapes)
+    def wrong(self)->int: return len(self.missing) + len(self.unexpected) + len(self.shapes) # Tensors that do not fit
     def text(self, most:int=6)->str: # Names of each kind that are shown
         "What does not fit, in words."
         def few(what, names):
@@ -147,7 +147,7 @@ class Fit:
 # %% ../../nbs/app/convert.ipynb #3013c4fd
 class Misfit(NamedMaskError):
     "No layout fits; `.fit` is the nearest, with all the names that are in the way."
-    def __init__(self, text, fit):
+    def __init__(self, text, fit): # What to say; the `Fit` that it is about
         super().__init__(text)
         self.fit = fit
 

@@ -204,7 +204,7 @@ def change(self:CopyPastePlayground,
     k:int,        # Number of the object, in the order in which they were laid down
     x:int=None,   # Column
     y:int=None,   # Row
-    scale:float=None,
+    scale:float=None, # Factor of its size
 ):
     "Move an object, or change its scale."
     k, told = self._number(k), dict(x=x, y=y, scale=scale)
@@ -212,13 +212,13 @@ def change(self:CopyPastePlayground,
     self._put([*self.objects[:k], self._fitted(*new), *self.objects[k + 1:]], k)
 
 @patch
-def remove(self:CopyPastePlayground, k:int):
+def remove(self:CopyPastePlayground, k:int): # Its number, in the order in which objects were laid down
     "Take an object away."
     k = self._number(k)
     self._put([*self.objects[:k], *self.objects[k + 1:]])
 
 @patch
-def set_background(self:CopyPastePlayground, i:int):
+def set_background(self:CopyPastePlayground, i:int): # Place of the photo in the batch
     "Lay the objects on photo `i`."
     if not is_number(i, 0, len(self.sources) - 1, whole=True):
         raise NamedMaskError(f"There is no photo {i!r}: there are {len(self.sources)}, from 0 on.")

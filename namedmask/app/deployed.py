@@ -34,9 +34,9 @@ class Surface:
             raise NamedMaskError(f"The probability {self.sure!r} is none: give a number from 0 to below 1.")
 
     @property
-    def output(self)->str: return 'labels' if self.labels else 'scores'
+    def output(self)->str: return 'labels' if self.labels else 'scores' # Name of what the network gives
     @property
-    def gives(self)->str: return 'bytes (n, h, w)' if self.labels else 'floats (n, classes, h, w)'
+    def gives(self)->str: return 'bytes (n, h, w)' if self.labels else 'floats (n, classes, h, w)' # Type, shape
 
 # %% ../../nbs/app/deployed.ipynb #e4b00008
 class Deployed(nn.Module):
@@ -50,7 +50,7 @@ class Deployed(nn.Module):
         for name in ('mean', 'std'): self.register_buffer(name, torch.tensor(model.spec[name]).view(3, 1, 1))
         self.dtype = torch.uint8 if model.spec['n_classes'] <= 256 else torch.int32
 
-    def normalised(self, photo):
+    def normalised(self, photo): # As `layout` says -> (n, 3, h, w) float, as the network takes it
         if self.surface.layout == 'normalised': return photo
         if self.surface.layout == 'nhwc': photo = photo.permute(0, 3, 1, 2)
         return (photo/255 - self.mean)/self.std

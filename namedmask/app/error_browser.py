@@ -188,7 +188,7 @@ def choose(self:ErrorBrowser,
     self._refresh()
 
 @patch
-def select(self:ErrorBrowser, i:int):
+def select(self:ErrorBrowser, i:int): # Place in the list, from 0
     "Go to photo `i` of the list."
     if not 0 <= i < len(self._order):
         raise NamedMaskError(f"There is no photo {i}: the list has {len(self._order)}, from 0 on.")

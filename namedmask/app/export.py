@@ -205,7 +205,7 @@ def write_program(
 
 class ProgramFile:
     "A .pt2 file that was exported, as a function of an array. PyTorch unpickles it: open only what you trust."
-    def __init__(self, path):
+    def __init__(self, path): # A .pt2 program that `export` wrote
         extra = {'namedmask.json': ''}
         with quietly(): self.module = torch.export.load(path, extra_files=extra).module()
         self.about = json.loads(extra['namedmask.json'])

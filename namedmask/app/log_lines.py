@@ -21,11 +21,11 @@ class Lines:
         ):
         self.stream = stream
 
-    def write(self, text):
+    def write(self, text): # Of a progress bar
         state = text.strip('\r\n ')
         if state: self.stream.write(f"{time.strftime('%H:%M:%S')}  {state}\n")
 
-    def flush(self): self.stream.flush()
+    def flush(self): self.stream.flush() # The stream too
 
 _STATE = '{desc}: {percentage:.0f}%, {n:,} of {total:,} {unit}s, {elapsed} gone, {remaining} to go{postfix}'
 _NO_END = '{desc}: {n:,} {unit}s, {elapsed} gone{postfix}'         # where nobody knows how many there will be

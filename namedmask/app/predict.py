@@ -34,7 +34,7 @@ class Claims:
         ):
         self.owner, self.name_of, self.folders, self.taken = {}, {}, set(), taken
 
-    def hold(self, source:str, name:str):
+    def hold(self, source:str, name:str): # The photo's file, and the name of its results
         "Note that `source` has `name`."
         folded = _folded(name)
         self.owner[folded], self.name_of[source] = source, name

@@ -53,7 +53,7 @@ class PredictionExplorer(ShownByView):
         self.shown, self.i = set(range(1, 1 + len(self.names))), 0
         self._cache = OrderedDict()
 
-    def at(self, i):
+    def at(self, i): # Place of the photo, from 0
         """Photo `i`, reduced for showing, with its labels by the first model: (PIL, whole numbers).
 
         It is predicted when first asked for; the last 32 are kept.
@@ -95,7 +95,7 @@ def _labels(self:PredictionExplorer, which=0):
 
 # %% ../../nbs/app/prediction_explorer.ipynb #bd1939d9
 @patch
-def select(self:PredictionExplorer, i:int):
+def select(self:PredictionExplorer, i:int): # Place of the photo, from 0
     "Go to photo `i`."
     if not 0 <= i < len(self.photos):
         raise NamedMaskError(f"There is no photo {i}: there are {len(self.photos)}, from 0 on.")
@@ -103,7 +103,7 @@ def select(self:PredictionExplorer, i:int):
     self._refresh()
 
 @patch
-def set_alpha(self:PredictionExplorer, alpha:float):
+def set_alpha(self:PredictionExplorer, alpha:float): # 0: the photo alone; 1: the colours alone
     "Opacity of the colours, 0 (photo alone) to 1."
     self.alpha = min(1., max(0., float(alpha)))
     self._refresh()
@@ -122,7 +122,7 @@ def toggle(self:PredictionExplorer,
     self._refresh()
 
 @patch
-def set_threshold(self:PredictionExplorer, threshold:float):
+def set_threshold(self:PredictionExplorer, threshold:float): # Probability, 0 to 1
     "Make background of the pixels of which a model is less sure, 0 to 1."
     if not is_number(threshold, 0, 1):
         raise NamedMaskError(f"A model cannot be {threshold!r} sure: say threshold=0 to 1.")
@@ -186,7 +186,7 @@ def differing(self:PredictionExplorer)->Image.Image:
 
 # %% ../../nbs/app/prediction_explorer.ipynb #51011150
 @patch
-def figure(self:PredictionExplorer, alphas=(0, .5, 1)):
+def figure(self:PredictionExplorer, alphas=(0, .5, 1)): # Opacities, a column each
     "A matplotlib figure of the present photo at several opacities."
     import matplotlib.pyplot as plt
     im, labels = self._seen(self.i)[0], self._labels()

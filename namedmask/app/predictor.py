@@ -97,7 +97,7 @@ class Predictor:
     @property
     def names(self)->tuple: return ('background', *self.segmenter.names)  # names[i] is what label i means
     @property
-    def device(self)->torch.device: return self.segmenter.device
+    def device(self)->torch.device: return self.segmenter.device # Where the network is
     def __repr__(self): return f"Predictor({', '.join(self.segmenter.names)}; {self.device})"
 
     def __call__(self,

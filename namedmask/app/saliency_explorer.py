@@ -94,7 +94,7 @@ class SaliencyExplorer(Shown):
 
 # %% ../../nbs/app/saliency_explorer.ipynb #6ea7f643
 @patch
-def select(self:SaliencyExplorer, i:int):
+def select(self:SaliencyExplorer, i:int): # Place of the photo, from 0
     "Go to photo `i`."
     if not 0 <= i < len(self.photos):
         raise NamedMaskError(f"There is no photo {i}: there are {len(self.photos)}, from 0 on.")

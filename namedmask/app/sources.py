@@ -98,7 +98,7 @@ class Place:
     frame:int=None     # Its number, from 0 on
 
     @property
-    def path(self): return os.path.join(self.root, self.rel)
+    def path(self): return os.path.join(self.root, self.rel) # The photo's file, or the clip's with the frame's number
     @property
     def file(self): return self.clip.path if self.clip else self.path   # What is on the disk
     def load(self)->Image.Image: return self.clip.load(self.frame) if self.clip else load_image(self.path)  # RGB
@@ -106,7 +106,7 @@ class Place:
 # %% ../../nbs/app/sources.ipynb #73299cc4
 class Clip:
     "The frames of one file. A subclass has `count`, and `frame`, which is mostly asked for the next one."
-    def __init__(self, path):
+    def __init__(self, path): # Of the video or animated image
         self.path, self.opened, self._sha, self.last = os.path.abspath(path), None, None, None
         self.n = self.count()
         self.close()
@@ -125,16 +125,16 @@ class Clip:
         root, name = os.path.split(self.path)
         return [Place(root, f'{name}/{k:06d}', self, k) for k in range(0, self.n, every)]
 
-    def load(self, k)->Image.Image: # RGB
+    def load(self, k)->Image.Image: # Number of the frame -> RGB
         "A frame; one that cannot be read is a `NamedMaskError`."
         frame = self.frame(k)
         if k == self.last: self.close()
         return frame
 
-    def broken(self, k):
+    def broken(self, k): # Number of the frame -> what to raise
         return NamedMaskError(f"Cannot read {self.path}/{k:06d}: the file is damaged or ends before this frame: "
                               "fetch it again.")
-    def close(self): self.opened = None
+    def close(self): self.opened = None # Lets the file go
 
 # %% ../../nbs/app/sources.ipynb #6a33f2a8
 class Video(Clip):
@@ -158,7 +158,7 @@ class Video(Clip):
         while self.opened.grab(): n += 1
         return n
 
-    def frame(self, k):
+    def frame(self, k): # Its number -> RGB; a `NamedMaskError` if it cannot be read
         import cv2
         if self.opened is None or self.at > k: self._open()
         while self.at < k and self.opened.grab(): self.at += 1
@@ -174,9 +174,9 @@ class Video(Clip):
 # %% ../../nbs/app/sources.ipynb #cef2d9f2
 class Animation(Clip):
     "An animated GIF, WebP, PNG or AVIF, by Pillow."
-    def count(self)->int: return _read(self.path, lambda im: getattr(im, 'n_frames', 1))
+    def count(self)->int: return _read(self.path, lambda im: getattr(im, 'n_frames', 1)) # 1: it stands still
 
-    def frame(self, k):
+    def frame(self, k): # Its number -> RGB; a `NamedMaskError` if it cannot be read
         try:
             if self.opened is None: self.opened = Image.open(self.path)
             self.opened.seek(k)

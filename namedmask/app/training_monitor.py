@@ -35,7 +35,8 @@ class TrainingState:
     since:float=None   # When it began, in seconds as `time.time`; None where the files do not tell
     written:float=None # When `losses.csv` was written
     @property
-    def is_trained(self): return self.done or self.total is not None and len(self.losses) >= self.total
+    def is_trained(self): # Have all its steps been made?
+        return self.done or self.total is not None and len(self.losses) >= self.total
 
 def whole_losses(
     data:bytes, # What is in a `losses.csv`

@@ -41,7 +41,7 @@ def _nearest(path):
         if path == parent: return None
     return OPEN_FOLDERS[parent]
 
-def claim(path):
+def claim(path): # The file, or a folder
     "Call a file ours before it is made; what is not in an open folder of ours needs no record."
     owner = owner_of(path)
     if owner: owner[0].claim(owner[1])

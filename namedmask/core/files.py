@@ -85,14 +85,14 @@ def write_text(path, text:str):
     "Write `text` (UTF-8) to `path`, whole or not at all."
     with atomic_path(path) as tmp: tmp.write_bytes(text.encode('utf-8', 'backslashreplace'))
 
-def write_json(path, obj):
+def write_json(path, obj): # The file; what JSON can say
     "Write `obj` as readable JSON to `path`, whole or not at all."
     write_text(path, json.dumps(obj, indent=1, ensure_ascii=False) + '\n')
 
 # %% ../../nbs/core/files.ipynb #0b69539e
 class JsonLines:
     "A file of JSON objects, one a line, that grows at its end and outlives a crash in the middle of a line."
-    def __init__(self, path):
+    def __init__(self, path): # The file, which need not be there yet
         self.path, self.skipped, self._ready = Path(path), 0, False
 
     def read(self)->list:

@@ -29,7 +29,7 @@ def _object_or_none(path):
     try: return read_json(path, {}, dict)
     except NamedMaskError: return {}
 
-def old_files(folder):
+def old_files(folder): # Any folder
     "Names of the files that 0.1 made in a folder which has no record; none if it is not one of its folders."
     folder = Path(folder)
     stage, run, network = (_object_or_none(folder/f) for f in ('stage.json', 'run.json', 'segmenter.json'))

@@ -19,7 +19,7 @@ from .paths import stays_inside
 # %% ../../nbs/core/owned.ipynb #97bd261f
 class OwnFolder:
     "A folder that the library writes into, and the record of the files in it that it made."
-    def __init__(self, folder):
+    def __init__(self, folder): # The folder, ours or about to become ours
         self.folder, self.home, self.record = Path(folder), os.path.realpath(folder), Path(folder)/RECORD
         self.guard, self.token, self.read = threading.RLock(), None, None
         self.refresh()
@@ -38,7 +38,7 @@ class OwnFolder:
                                  "run the same command again.")
         JsonLines(self.record).append(*lines)
 
-    def claim(self, name:str):
+    def claim(self, name:str): # Relative to the folder, with /
         "Write down that a file is ours, before it is made; a file of that name that is not ours is a `NamedMaskError`."
         with self.guard:
             if name in self.files and self.record.exists(): return
@@ -48,7 +48,7 @@ class OwnFolder:
             self.note(dict(file=name))
             self.files.add(name)
 
-    def adopt(self, names):
+    def adopt(self, names): # Relative to the folder, with /
         "Call files ours that an earlier version made and did not write down."
         with self.guard:
             new = [n for n in names if n not in self.files and os.path.lexists(self.folder/n)]
@@ -88,7 +88,7 @@ def _replay(record):
         if isinstance(line.get('swept'), str): words.discard(line['swept'])
     return names, words
 
-def owned_files(folder)->set:
+def owned_files(folder)->set: # Any folder
     "Names (relative, with /) of the files in `folder` that the library made, by its record or as 0.1 made them."
     record = Path(folder)/RECORD
     return _replay(record)[0] if record.is_file() else set(old_files(folder))
@@ -143,7 +143,7 @@ def _recorded(folder):
     named = {name.partition('/')[0] for name in owned_files(folder)}
     return named | {record.parent.name for record in folder.glob(f'*/{RECORD}')}
 
-def refuse_foreign(folder):
+def refuse_foreign(folder): # The folder that is to become ours
     "A folder that holds something and is not ours is a `NamedMaskError`."
     foreign = sorted({*os.listdir(folder)} - _recorded(Path(folder)) - _CLUTTER - {RECORD, LOCK})
     if foreign:
@@ -180,7 +180,7 @@ def _drop(own, names):
         own.files -= set(names)
         if names: own.note(*(dict(gone=n) for n in names))
 
-def sweep(own:OwnFolder):
+def sweep(own:OwnFolder): # The folder, locked
     "Delete the half-written files of processes that were killed. Only for one who holds the folder's lock."
     _drop(own, [n for n in own.files if OLD_TEMPORARY.fullmatch(n.rpartition('/')[2])])
     words = own.stale - {own.token}

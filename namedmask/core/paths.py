@@ -25,7 +25,7 @@ def safe_join(
         raise NamedMaskError(f"The path {rel!r} leaves its folder {root}: a manifest may only name files inside it.")
     return Path(os.path.normpath(os.path.join(root, rel)))
 
-def slug(name:str)->str:
+def slug(name:str)->str: # As the user wrote it
     "A file name for a category name: its letters and digits, and a hash where something had to go."
     word = re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')
     if word == name and 0 < len(word) <= 100: return word

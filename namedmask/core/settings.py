@@ -157,7 +157,7 @@ class Checked(FieldMapping):
         return f"The {cls.what} setting {f.name} is {value!r}: it has to be {rule.words}."
 
     @classmethod
-    def checked(cls, name, value):
+    def checked(cls, name, value): # A field, and a value for it
         "One value in its one spelling; one that cannot be is a `NamedMaskError`."
         return cls._checked(next(f for f in fields(cls) if f.name == name), value)
 

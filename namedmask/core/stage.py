@@ -72,7 +72,7 @@ class Stage:
         return record if record.get('key') == self.key else {}
 
     @property
-    def done(self)->bool: return bool(self.record.get('done'))
+    def done(self)->bool: return bool(self.record.get('done')) # Is it finished?
 
     def open(self, keep=()):  # Names in the folder that stay even when the settings have changed
         "Make the folder ready: continue where the key is the same, else delete what earlier settings made."

@@ -162,7 +162,7 @@ class Skips:
         "Note what cannot be used."
         self.rows.append((_shown(path), str(reason)))
 
-    def pass_by(self, path):
+    def pass_by(self, path): # Its ending is counted
         "Count a file that nobody would take for a picture."
         self.passed[_ending(path) or 'without ending'] += 1
 

@@ -64,7 +64,7 @@ class MaskStore:
     "A folder of soft masks, each found by the content hash of its photo."
     def __init__(self, folder): self.folder = Path(folder)  # Made when the first mask is saved
 
-    def path(self, sha:str)->Path:
+    def path(self, sha:str)->Path: # The photo's content hash
         "The file that holds the mask of the photo `sha`, written or not."
         if not re.fullmatch(r'[0-9A-Za-z_-]{3,128}', sha):
             raise NamedMaskError(f"{sha!r} is not a content hash: "
@@ -75,11 +75,11 @@ class MaskStore:
     def __iter__(self): return (p.stem for p in sorted(self.folder.glob('*/[!.]*.png')))
     def __len__(self): return sum(1 for _ in self.folder.glob('*/[!.]*.png'))
 
-    def save(self, sha:str, soft):
+    def save(self, sha:str, soft): # The photo's content hash; its mask
         "Keep a mask: float (H, W) in [0, 1], or uint8."
         save_mask(self.path(sha), soft)
 
-    def load(self, sha:str, size=None)->np.ndarray:
+    def load(self, sha:str, size=None)->np.ndarray: # The photo's content hash; (W, H) in pixels
         "The mask of photo `sha` as uint8 (H, W); resized to `size` = (W, H) if given."
         if sha not in self:
             raise NamedMaskError(f"There is no mask of photo {sha} in {self.folder}: "

@@ -47,11 +47,11 @@ class TrueMask:
     supervision = 'masks'
 
     @cached_property
-    def sha(self)->str: return content_hash(self.path)
+    def sha(self)->str: return content_hash(self.path) # The photo's content hash
     @cached_property
-    def mask_sha(self)->str: return content_hash(self.mask)
+    def mask_sha(self)->str: return content_hash(self.mask) # The mask's
     @cached_property
-    def lut(self)->np.ndarray: return voc_lut(self.names, self.known)
+    def lut(self)->np.ndarray: return voc_lut(self.names, self.known) # (256,) uint8: VOC id -> class
 
     def labels(self,
         size=None, # (W,H), nearest neighbour; None: the mask's own size
@@ -141,10 +141,10 @@ class TrueMaskDataset(ArchiveDataset):
 class TrueMaskStore:
     """`TrueMask` entries behind the interface of a `MaskStore`, where one soft mask a photo is wanted.
     255 is the entry's name, 0 background, 127 all else (ignored by a band such as (.25, .75))."""
-    def __init__(self, entries): self.entries = {e.sha: e for e in entries}
+    def __init__(self, entries): self.entries = {e.sha: e for e in entries} # List of `TrueMask`
     def __contains__(self, sha): return sha in self.entries
     def __len__(self): return len(self.entries)
-    def load(self, sha, size=None):
+    def load(self, sha, size=None): # The photo's content hash; (W, H) in pixels -> uint8 (H, W)
         entry = self.entries[sha]
         labels = entry.labels(size)
         is_name = labels == 1 + entry.plain.index(entry.name)

@@ -175,7 +175,7 @@ def _alike(a, b):
     if a['key'] and b['key']: return a['key'] == b['key']
     return a['n'] == b['n']        # of one list only the length is known
 
-def same_protocol(a:Protocol, b:Protocol)->bool:
+def same_protocol(a:Protocol, b:Protocol)->bool: # What two rows were measured by
     "May figures with these cards stand in one column?"
     return not differences(a, b)
 

@@ -268,13 +268,13 @@ class VocBenchmark:
         self.strange = strange_table([*range(len(self.known) + 1), self.void])
 
     def _all_names(self): return list(self.known)
-    def photo(self, stem)->Path: return self.root/'JPEGImages'/f'{stem}.jpg'
-    def mask(self, stem)->Path: return self.root/'SegmentationClass'/f'{stem}.png'
-    def ids_of(self, stem)->np.ndarray:
+    def photo(self, stem)->Path: return self.root/'JPEGImages'/f'{stem}.jpg' # One of `stems`
+    def mask(self, stem)->Path: return self.root/'SegmentationClass'/f'{stem}.png' # One of `stems`
+    def ids_of(self, stem)->np.ndarray: # One of `stems` -> (H, W) uint8
         "The ids of the label file, as it lies there."
         mask = self.mask(stem)
         return checked_ids(load_labels(mask), self.strange, mask, meaning_of(self.known, self.title))
-    def labels(self, stem)->np.ndarray:
+    def labels(self, stem)->np.ndarray: # One of `stems` -> (H, W) uint8 of classes
         ids = self.ids_of(stem).astype(np.uint8, copy=False)
         return relabel(upright(ids, self.photo(stem)), self.lut)
     def check(self): # Every label file; the first that is wrong is a `NamedMaskError`

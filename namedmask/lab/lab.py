@@ -46,22 +46,22 @@ class Painted:
     index_folder, quiet = 'vectors', True
 
     @property
-    def names(self)->list: return World().names
-    def folders(self, folder, seed)->tuple:
+    def names(self)->list: return World().names # All that the world shows
+    def folders(self, folder, seed)->tuple: # The lab's folder, and the seed
         "Where a seed's own files go, and what all seeds share: here nothing is shared."
         own = folder/f'seed{seed}-{self.n_scenes}-{self.n_test}'
         return own, own
-    def sources(self, lab)->list: return [self.scenes(lab, 'index')/'JPEGImages']
-    def scenes(self, lab, split, n=None)->Path:
+    def sources(self, lab)->list: return [self.scenes(lab, 'index')/'JPEGImages'] # The `Lab` -> folders of photos
+    def scenes(self, lab, split, n=None)->Path: # `Lab`; 'index', 'val' or 'test'; how many -> VOC's layout
         n = n or (self.n_scenes if split == 'index' else self.n_test)
         world, folder = World(split, n, seed=100 + lab.seed), lab.folder/split
         stems = [f'{split}_{world.seed}_{i:06}' for i in range(n)]
         is_whole = read_json(folder/'world.json') == world.settings and _painted(folder, stems)
         return folder if is_whole else write_world(world, folder, quiet=True)   # all rows ask for it: write it once
-    def benchmark(self, lab, split): return VocBenchmark(self.scenes(lab, split or 'test', self.n_test), lab.names)
-    def archive_rule(self, teachers)->dict: return dict(max_hamming=-1, votes=0)
-    def told(self, lab)->dict: return dict(scenes=self.n_scenes, test=self.n_test)
-    def agrees(self, lab, line, file)->bool: return True
+    def benchmark(self, lab, split): return VocBenchmark(self.scenes(lab, split or 'test', self.n_test), lab.names) # Of scenes
+    def archive_rule(self, teachers)->dict: return dict(max_hamming=-1, votes=0) # A set -> for `build_archive`
+    def told(self, lab)->dict: return dict(scenes=self.n_scenes, test=self.n_test) # What rows depend on
+    def agrees(self, lab, line, file)->bool: return True # The `Lab`, a row, and the file of rows that it stands in
 
 # %% ../../nbs/lab/lab.ipynb #4018ca9e
 class Lab:
@@ -70,7 +70,7 @@ class Lab:
     def __init__(self,
         world,           # `Painted` or `Photographed`
         folder,          # Where all of it goes
-        seed:int=0,
+        seed:int=0, # Of the scenes and the trainings
         teachers='mini', # A set of teachers, or its name
         **kwargs,        # For `Terms`
         ):
@@ -79,17 +79,17 @@ class Lab:
         self.__dict__.update(Terms.of(kwargs))
 
     @property
-    def categories(self)->list: return parse_names(self.prompts or self.names)
+    def categories(self)->list: return parse_names(self.prompts or self.names) # List of `Category`
     @property
     def changes(self)->dict:
         "What a student has of its own."
         return {} if self.iterations is None else dict(iterations=self.iterations)
     @cached_property
-    def retriever(self): return self.teachers.retriever()
+    def retriever(self): return self.teachers.retriever() # The teachers', loaded once
     @cached_property
-    def init(self): return self.teachers.student_init(self.teachers.encoder)
+    def init(self): return self.teachers.student_init(self.teachers.encoder) # (state dict, card)
     @cached_property
-    def index(self):
+    def index(self): # The index of the world's photos
         from namedmask.stages.index import build_index
         sources = [str(o) for o in self.world.sources(self)]
         return build_index(sources, self.retriever, self.root/self.world.index_folder, quiet=self.world.quiet)
@@ -100,8 +100,8 @@ class Lab:
         )->Path:
         "Scenes of a split with their true masks, as a folder in VOC's layout."
         return self.world.scenes(self, split, n)
-    def benchmark(self, split:str=None): return self.world.benchmark(self, split)
-    def score(self, segmenter, split:str=None)->dict:
+    def benchmark(self, split:str=None): return self.world.benchmark(self, split) # By default the one that is scored on
+    def score(self, segmenter, split:str=None)->dict: # Whatever labels photos; a split, as for `benchmark`
         "The evaluation of a segmenter on a split."
         return evaluate(segmenter, self.benchmark(split), quiet=True)
 
@@ -123,7 +123,7 @@ def masks(self:Lab, archive, saliency:str='auto'): # As for `fit`
     return make_masks(archive.kept(), detector, self.root/f'masks-{saliency}', quiet=self.world.quiet)
 
 @patch
-def student(self:Lab, what:str, archive, masks, nothing=(), **changes):
+def student(self:Lab, what:str, archive, masks, nothing=(), **changes): # Folder's name; data; photos of nothing
     "A student, trained or loaded."
     from namedmask.stages.distil import STUDENTS, distil
     settings = {**STUDENTS[self.teachers.recipe], **self.changes, **changes}
@@ -136,7 +136,7 @@ class MiniLab(Lab):
     @delegates(Terms, but=['iterations'])
     def __init__(self,
         folder,            # Where all of it goes
-        seed:int=0,
+        seed:int=0, # Of the scenes and the trainings
         n_scenes:int=1200, # Unlabelled scenes in the index
         n_test:int=120,    # Labelled scenes to score on
         iterations:int=250,# Of each student; None: those of its settings

@@ -26,16 +26,16 @@ class Photographed:
     index_folder, quiet = 'index', False
 
     @property
-    def names(self)->list: return list(self.scored.names)
+    def names(self)->list: return list(self.scored.names) # The benchmark's
     @property
-    def places(self)->list: return [self.images] if isinstance(self.images, (str, Path)) else list(self.images)
-    def folders(self, folder, seed)->tuple: return folder/f'seed{seed}', folder
-    def sources(self, lab)->list: return self.places
-    def scenes(self, lab, split, n=None):
+    def places(self)->list: return [self.images] if isinstance(self.images, (str, Path)) else list(self.images) # Given
+    def folders(self, folder, seed)->tuple: return folder/f'seed{seed}', folder # The lab's; the seed -> its own; shared
+    def sources(self, lab)->list: return self.places # The `Lab` -> folders of photos for the index
+    def scenes(self, lab, split, n=None): # As for `Painted`; here always a `NamedMaskError`
         raise NamedMaskError("Photos without labels have no true masks: the row cannot be made "
                              "(namedmask ceiling trains one from labelled photos).")
-    def benchmark(self, lab, split): return self.scored
-    def archive_rule(self, teachers)->dict:
+    def benchmark(self, lab, split): return self.scored # The `Lab`, and a split, of which there is one
+    def archive_rule(self, teachers)->dict: # A `TeacherSet` -> arguments for `build_archive`
         from namedmask.stages.diversity import ImageEmbedder
         is_asked = teachers.votes or teachers.alike < 1
         looks = ImageEmbedder(teachers.features()[0]) if is_asked else None
@@ -51,7 +51,7 @@ def photo_stamps(
     return [(path, about.st_size, about.st_mtime_ns) for path in paths for about in [os.stat(path)]]
 
 @patch
-def told(self:Photographed, lab)->dict:
+def told(self:Photographed, lab)->dict: # The `Lab`
     "All that rows depend on beside what labs of both worlds have."
     card = {k: v for k, v in self.scored.card.items() if k != 'root'}
     files = [(stem, os.stat(self.scored.photo(stem))) for stem in self.scored.stems]
@@ -82,7 +82,7 @@ class PhotoLab(Lab):
         folder,             # Where all of it goes
         images,             # Folder of unlabelled photos, or a list of folders and `.txt` lists
         benchmark,          # What is scored on; its names are the names
-        seed:int=0,
+        seed:int=0, # Of the trainings
         teachers='offline', # A set of teachers, or its name
         **kwargs,           # For `Terms`
         ):

@@ -32,24 +32,24 @@ class ColourRetriever:
     dim, side, templates = 25, 64, ('a photo of a {}', 'a dark {}', 'the {} in the scene')
     card = None
 
-    def preprocess(self, im):
+    def preprocess(self, im): # PIL image -> (3, 32, 32) float32: hue, saturation, value
         return np.asarray(im.convert('RGB').resize((32, 32)).convert('HSV'), np.float32).transpose(2, 0, 1)
 
-    def embed(self, batch):
+    def embed(self, batch): # (B, 3, 32, 32) of `preprocess` -> (B, 25), each of length 1
         hue, sat, _ = batch.transpose(1, 0, 2, 3).reshape(3, len(batch), -1)
         v = np.stack([np.bincount((h/256*24).astype(int), s/255, minlength=25) for h, s in zip(hue, sat)])
         v[:, 24] = (1 - sat/255).sum(1)*.3
         return self.unit(np.sqrt(v))
 
-    def embed_texts(self, texts): return self.unit(np.stack([self.word(t) for t in texts]))
+    def embed_texts(self, texts): return self.unit(np.stack([self.word(t) for t in texts])) # -> (N, 25)
 
-    def word(self, text):
+    def word(self, text): # With names of colours in it -> (25,)
         hues = [HUES[w] for w in text.split() if w in HUES]
         v = sum((np.exp(3*(np.cos(np.radians(np.arange(24)*15 + 7 - h)) - 1)) for h in hues), np.zeros(24))
         return np.append(v, .1 + (not hues)*1 + ('dark' in text)*.3 + ('scene' in text)*.1)
 
     @staticmethod
-    def unit(v): return (v/np.linalg.norm(v, axis=-1, keepdims=True)).astype(np.float32)
+    def unit(v): return (v/np.linalg.norm(v, axis=-1, keepdims=True)).astype(np.float32) # -> of length 1
 
 # %% ../../nbs/lab/toys.ipynb #e7031fc8
 @dataclass
@@ -64,23 +64,23 @@ class ToyPhoto:
     height:int = 128
     bytes:int = 0
     @property
-    def path(self): return safe_join(self.root, self.rel)
+    def path(self): return safe_join(self.root, self.rel) # Its file
 
 class ToyIndex:
     "All that retrieval needs of an index: how many, the vectors, and the photo of each row."
-    def __init__(self, paths, retriever):
+    def __init__(self, paths, retriever): # Files of photos; whatever embeds them
         self.vectors, self._photos = np.empty((len(paths), retriever.dim), np.float16), []
         for i, path in enumerate(paths):
             im = load_image(path)
             self.vectors[i] = retriever.embed(retriever.preprocess(im)[None])[0]
             self._photos.append(ToyPhoto(i, str(path.parent), path.name, content_hash(path), dhash(im), *im.size))
     def __len__(self): return len(self._photos)
-    def photos(self, rows): return [self._photos[r] for r in rows]
+    def photos(self, rows): return [self._photos[r] for r in rows] # Their numbers -> list of `ToyPhoto`
 
 # %% ../../nbs/lab/toys.ipynb #c694b4f2
 Photo = namedtuple('Photo', 'name path sha')
 
-def toy_archive(folder, n, size=96, blur=1.5, names=TOY_NAMES[:2]):
+def toy_archive(folder, n, size=96, blur=1.5, names=TOY_NAMES[:2]): # Where; photos a name; pixels
     "`n` toy photos with blurred masks of their shapes: (entries, masks)."
     masks, entries = MaskStore(folder/'masks'), []
     for i in range(n):
@@ -111,7 +111,7 @@ def spoil(truth, i):
     if kind == 'other': mask = blob(rng.integers(h), rng.integers(w), .2*h)
     return _soft(mask)
 
-def spoiled_archive(folder, names, n, size=160):
+def spoiled_archive(folder, names, n, size=160): # Where; `TOY_NAMES` or some; photos a name; pixels a side
     "`n` toy photos of each name, with spoiled masks: (entries, masks, {sha: truth})."
     entries, masks, truth = [], MaskStore(folder/'masks'), {}
     for k, name in enumerate(names):
@@ -130,7 +130,7 @@ def spoiled_archive(folder, names, n, size=160):
 # %% ../../nbs/lab/toys.ipynb #8cd31b33
 PRETEND = {'circle': 'bird', 'square': 'tvmonitor', 'triangle': 'boat', 'star': 'cat'}
 
-def write_toy_voc(root, n=12, **kwargs):
+def write_toy_voc(root, n=12, **kwargs): # Where, and how many; more of `toy_scene`
     "Toy scenes in VOC's layout, with VOC's ids and a border of 255 around each object."
     ids = {shape: voc_id(name) for shape, name in PRETEND.items()}
     write_toy_photos(root, n, seed=1, size=96, n_objects=2, voc='val', ids=ids)
@@ -178,7 +178,7 @@ def show(
     plt.tight_layout(pad=.3)
     plt.show()
 
-def tinted(im, mask, size=140):
+def tinted(im, mask, size=140): # PIL image; bool (H, W); height of the picture, pixels
     "The photo, dimmed outside the mask, with a red outline: what the mask takes in."
     im = np.asarray(im.resize((size*im.width//im.height, size)))/255.
     mask = resized(mask, im.shape[1::-1]) >= .5

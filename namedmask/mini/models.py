@@ -83,8 +83,8 @@ class Batches:
         make,         # (torch generator, picked indices) -> tuple of tensors
         n:int,        # Pictures to pick from
         n_iters:int,  # Batches in the whole training
-        batch_size:int=64,
-        seed:int=0,
+        batch_size:int=64, # Pictures a batch
+        seed:int=0, # Of what is picked
         start:int=0,  # First batch: where an interrupted training continues
         ):
         self.make, self.n, self.n_iters = make, n, n_iters
@@ -117,7 +117,7 @@ def _quietly(make):
     try: return make()
     finally: logging.root.disabled = off
 
-def mini_clip(seed:int=0):
+def mini_clip(seed:int=0): # Of the weights
     "A MiniCLIP with random weights: an `open_clip.CLIP`."
     import open_clip
     add_mini_clip()
@@ -191,7 +191,7 @@ SCENES, DINO_SIZE = 5_000, 96
 
 class DinoHead(nn.Module):
     "Three layers, a bottleneck of unit vectors, made-up classes (DINO, section 3.1, appendix C); logits are cosines."
-    def __init__(self, dim, classes=256, hidden=256, bottleneck=64):
+    def __init__(self, dim, classes=256, hidden=256, bottleneck=64): # Widths: in, out, and between
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, bottleneck))
         self.last = nn.Linear(bottleneck, classes, bias=False)
@@ -199,7 +199,7 @@ class DinoHead(nn.Module):
 
 class SelfDistiller(nn.Module):
     "Student and teacher, each a timm network with a head, and the centre of the teacher's answers."
-    def __init__(self, name, model_args, classes=256, seed=0):
+    def __init__(self, name, model_args, classes=256, seed=0): # Of timm; of `DinoHead`; of the weights
         super().__init__()
         import timm
         with torch.random.fork_rng(devices=[]):
@@ -232,7 +232,7 @@ def dino_loss(
 
 class Ema(Callback):
     "After each step: the teacher follows the student, the centre follows the teacher's answers."
-    def __init__(self, n_iters, momentum=.98, centre_momentum=.9):
+    def __init__(self, n_iters, momentum=.98, centre_momentum=.9): # Steps in all; m, which rises to 1; of the centre
         self.n_iters, self.momentum, self.centre_momentum = n_iters, momentum, centre_momentum
     def after_step(self):
         model = self.learn.model
@@ -399,7 +399,7 @@ def _source(file): return f'namedmask, {file.name}, trained on the mini world'
 def _card(name, role, supervision, file, entry):
     return TeacherCard(name, role, supervision, 'as namedmask', _source(file), entry['sha256'])
 
-def mini_features(which=MINI_VIT)->TimmFeatures:
+def mini_features(which=MINI_VIT)->TimmFeatures: # `MINI_VIT` or `MINI_RESNET`
     "MiniDINO's vision transformer, or its ResNet, with the shipped weights."
     name, args = which
     file, label = ('mini-dino-vit', 'MiniDINO ViT') if which == MINI_VIT else ('mini-dino-resnet', 'MiniDINO ResNet')

@@ -56,7 +56,7 @@ def _join(words): return ' and '.join(words) if len(words) < 3 else ', '.join(wo
 
 def _a(word): return ('an ' if word[0] in 'aeiou' else 'a ') + word
 
-def write_caption(rng, names, colours, ground):
+def write_caption(rng, names, colours, ground): # Generator; what the scene shows, their colours, where
     "One of several kinds of sentences about a scene; not all tell all."
     things = [_a(f'{c} {n}' if rng.random() < .3 and c else n) for n, c in zip(names, colours)]
     if len(things) > 1 and rng.random() < .15: things = things[-1:]     # who writes captions leaves things out
@@ -151,7 +151,7 @@ class World:
     def __init__(self,
         split:str='index', # One of `SPLITS`
         n:int=1000,        # How many scenes
-        seed:int=0,
+        seed:int=0, # Of the scenes
         size:int=96,       # Pixels of a side
         bias:float=.7,     # See `make_scene`
         names=None,        # Names to choose from; all by default

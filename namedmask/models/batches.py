@@ -94,7 +94,7 @@ class ArchiveDataset:
         masks,             # `MaskStore` with a soft mask for each .sha; photos without one are left out
         label_of,          # {name: class id} or a function of an entry
         n:int,             # How many samples
-        seed:int=0,
+        seed:int=0, # Of every random choice
         band=None,         # (lo, hi): soft values in between are ignored (`label_map`)
         ignore_index:int=IGNORE, # The label of padding and of the band
         # Of `Samples` and `OtherPhotos`; flip: share of mirrored samples;
@@ -134,7 +134,7 @@ class ArchiveDataset:
 
 # %% ../../nbs/models/batches.ipynb #3304ba78
 @patch
-def draw(self:ArchiveDataset, rng):
+def draw(self:ArchiveDataset, rng): # The sample's random numbers
     "One try: (pixels, labels, entry); labels may turn out to be ignored everywhere."
     for what, share in (('corrected', self.others.corrected_share), ('labelled', self.others.share)):
         if what in self.mapped and rng.random() < share: return self.draw_labelled(rng, what)
@@ -149,14 +149,14 @@ def draw(self:ArchiveDataset, rng):
     return x, y, entry
 
 @patch
-def next_photo(self:ArchiveDataset, rng):
+def next_photo(self:ArchiveDataset, rng): # The sample's random numbers
     "The photo of a sample: of the archives, or of nothing."
     others = self.others
     photos = others.nothing if others.nothing and rng.random() < others.nothing_share else self.entries
     return photos[rng.integers(len(photos))]
 
 @patch
-def scale_of(self:ArchiveDataset, im, size):
+def scale_of(self:ArchiveDataset, im, size): # PIL image, and the random number
     "The scale factor of a photo, for a random number `size` in [0,1)."
     unit = self.side/min(im.size) if self.side else 1.
     least, most = self.scale
@@ -164,7 +164,7 @@ def scale_of(self:ArchiveDataset, im, size):
 
 # %% ../../nbs/models/batches.ipynb #68afa2bb
 @patch
-def draw_labelled(self:ArchiveDataset, rng, what):
+def draw_labelled(self:ArchiveDataset, rng, what): # The sample's random numbers; see below
     "One try, of a photo with a label map. `what`: labelled or corrected."
     photos = getattr(self.others, what).photos
     entry = photos[rng.integers(len(photos))]
@@ -194,14 +194,14 @@ class PhotosToLabel:
         im = photo_of(self.photos[i])
         return TensorImage(seen_by(im, fit_size(im.size, self.side, self.max_side)).permute(2, 0, 1)),
 
-    def new_empty(self): return PhotosToLabel([], self.side, self.max_side)
+    def new_empty(self): return PhotosToLabel([], self.side, self.max_side) # What fastai keeps in an exported learner
 
 # %% ../../nbs/models/batches.ipynb #32d74366
 class SeedBatch(Transform):
     "Seed torch's generator with (seed, number of the batch), before anything random happens to a batch."
     order = -100
 
-    def __init__(self, seed:int=0): self.seed, self.iteration = seed, 0
+    def __init__(self, seed:int=0): self.seed, self.iteration = seed, 0 # Of every batch
 
     def __call__(self, b, **kwargs):
         torch.manual_seed(seed_of(self.seed, 'batch', self.iteration))
@@ -210,7 +210,7 @@ class SeedBatch(Transform):
 
 class ArchiveDL(TfmdDL):
     "Batches `start`, `start`+1, ... of an `ArchiveDataset`, in order."
-    def __init__(self, dataset=None, start:int=0, **kwargs):
+    def __init__(self, dataset=None, start:int=0, **kwargs): # `ArchiveDataset`; batch to begin with
         self.start = start
         super().__init__(dataset, **kwargs)
 

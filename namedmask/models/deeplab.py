@@ -164,7 +164,7 @@ class PaperHead(nn.Module):
 class PaperDeepLab(nn.Module):
     "An encoder with `PaperHead`; photos of any size."
     multiple = 1     # the sides of a photo need not be multiples of 16
-    def __init__(self, encoder, n_classes, rates, dropout, channels):
+    def __init__(self, encoder, n_classes, rates, dropout, channels): # See `deeplabv3plus`; channels: of the decoder
         super().__init__()
         self.encoder = encoder
         self.head = PaperHead(encoder.out_channels[2], encoder.out_channels[-1], n_classes, rates, channels, dropout)

@@ -138,7 +138,7 @@ class Scorer:
     sure:float=0.             # See `keep_sure`
 
     @property
-    def device(self): return next(self.model.parameters()).device
+    def device(self): return next(self.model.parameters()).device # Where the network is
 
     def normalised(self, x): # (B,h,w,3) bytes
         "(B,3,h,w) floats on the network's device, filled up to a multiple."
@@ -147,7 +147,7 @@ class Scorer:
         x = (x.to(self.device).permute(0, 3, 1, 2)/255).sub_(mean).div_(std)
         return self.filled_up(x)
 
-    def filled_up(self, x):
+    def filled_up(self, x): # (B,3,h,w) -> the same, filled up to a multiple of the network's
         multiple = getattr(self.model, 'multiple', 16)
         x = F.pad(x, (0, -x.shape[-1] % multiple, 0, -x.shape[-2] % multiple))
         return x.contiguous(memory_format=torch.channels_last)
@@ -348,15 +348,15 @@ def take_labels(logits, size): # (C,h,w) scores; (H, W) of the photo
     "The labels at the photo's own size, (H,W) uint8 or uint16."
     return argmax_at(logits, size)
 
-def take_confident(logits, size):
+def take_confident(logits, size): # (C,h,w) scores; (H, W) of the photo
     "(labels as `take_labels` gives them; the probability of each pixel's label, float32 (H,W))."
     return confident_at(logits, size)
 
-def take_probabilities(logits, size):
+def take_probabilities(logits, size): # (C,h,w) scores; not used
     "The probabilities at working size, float32 (C,h,w)."
     return logits.softmax(0).cpu().numpy()
 
-def take_foreground(logits, size):
+def take_foreground(logits, size): # (C,h,w) scores of 2 classes; not used
     "The probability of class 1 at working size, float32 (h,w): the soft mask of a network with two classes."
     return logits.softmax(0)[1].cpu().numpy()
 
@@ -375,7 +375,7 @@ class BatchSize:
     def __call__(self, shape): # (h, w)
         return int(min(self.most, max(1, self.pixels//(shape[0]*shape[1]))))
 
-    def too_many(self, n, shape):
+    def too_many(self, n, shape): # Photos, and their (h, w)
         "A batch of `n` photos did not fit."
         self.pixels = min(self.pixels, n//2*shape[0]*shape[1])
 

@@ -51,8 +51,8 @@ class Labeller:
 
     def confident_all(self,
         photos,         # As for `label_all`
-        load=photo_of,
-        batch:int=None,
+        load=photo_of, # As for `label_all`
+        batch:int=None, # As for `label_all`
         ): # Generator of `Seen`, whose `value` is (labels, probability of each pixel's label as float32 (H, W))
         "Label photos and say how sure each pixel is; a `NamedMaskError` where only labels are known."
         raise NamedMaskError("This segmenter gives labels and does not say how sure it is of them: leave out "

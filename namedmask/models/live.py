@@ -120,7 +120,7 @@ class Looking(Live):
     "A `Live` that looks at the network every `every` steps and after the last one; `look` notes what it sees."
     every = 50
 
-    def note(self):
+    def note(self): # Looks when it is time -> has it looked?
         is_due = self.done % self.every == 0
         if is_due: self.look()
         return is_due
@@ -338,7 +338,7 @@ class GradientView(Live):
         scale = scaler.get_scale() if isinstance(scaler, GradScaler) else 1.
         norms = gradient_norms(self.model, self.part_of)
         self.norms[self.done + 1] = {part: norm/scale for part, norm in norms.items()}
-    def note(self): return True
+    def note(self): return True # Every step has a norm
     def figure(self):
         "The norms so far, a matplotlib figure."
         return _panels(self._draw_norms)

@@ -19,12 +19,12 @@ from .deeplab import deeplabv3plus
 # %% ../../nbs/models/segmenter.ipynb #380780a1
 class Segmenter(Labeller):
     "A trained network and what one must know to use it."
-    def __init__(self, model, meta): self.model, self.meta = model, meta
+    def __init__(self, model, meta): self.model, self.meta = model, meta # The network; see `save_segmenter`
 
     @property
     def names(self)->list: return self.meta['names']                     # without background
     @property
-    def classes(self)->list: return ['background', *self.names]
+    def classes(self)->list: return ['background', *self.names] # classes[i] is what label i means
     @property
     def key(self)->str: return labels_key(self.meta, self.names, self.model)
     @property
@@ -32,7 +32,7 @@ class Segmenter(Labeller):
     @property
     def protocol(self)->dict: return student_protocol(self.meta)
     @property
-    def device(self)->torch.device: return next(self.model.parameters()).device
+    def device(self)->torch.device: return next(self.model.parameters()).device # Where the network is
 
     def to(self, device):
         "Move the network, see `pick_device`."
@@ -44,11 +44,11 @@ class Segmenter(Labeller):
     tells_confidence = True
     def confident_all(self, photos, load=photo_of, batch=None):
         return self.segment_all(photos, take_confident, load=load, keep_image=True, batch=batch)
-    def segment(self, im, probs=False, **kwargs):
+    def segment(self, im, probs=False, **kwargs): # PIL image; see `infer.segment`
         "`segment` at the size and normalisation, and with the `sure`, that belong to this network."
         return segment(self.model, im, **{**self._usual(), 'probs': probs, **kwargs})
 
-    def segment_all(self, photos, take=take_labels, **kwargs):
+    def segment_all(self, photos, take=take_labels, **kwargs): # See `run_batches`
         """A `Seen` for each photo, in order.
         It is `run_batches` at the size and normalisation, and with the `sure`, that belong to this network."""
         return run_batches(self.model, photos, take, **{**self._usual(), **kwargs})

@@ -32,14 +32,14 @@ class PolySchedule(Callback):
         lrs,           # η0: start rates, one for each parameter group
         n_iters:int,   # T
         start:int=0,   # First t of this run
-        power=.9,
+        power=.9, # Of what is left of the training, DeepLab's
         floor=1e-6,    # No rate falls below this
         warmup:int=0,  # Iterations over which the rates rise from nothing first
         ):
         self.base, self.n_iters, self.t = list(lrs), n_iters, start
         self.power, self.floor, self.warmup = power, floor, warmup
 
-    def rates(self, t):
+    def rates(self, t): # Step, from 0 -> a rate for each group
         rise = min(1., (t+1)/self.warmup) if self.warmup else 1.
         return [max(self.floor, lr*rise*(1-t/self.n_iters)**self.power) if lr else 0. for lr in self.base]
 
@@ -67,7 +67,7 @@ def freeze_encoder(
 
 class KeepEval(Callback):
     "Keep some modules in evaluation mode during training."
-    def __init__(self, modules): self.modules = modules
+    def __init__(self, modules): self.modules = modules # Those that stay in evaluation mode
 
     def before_train(self):
         for m in self.modules: m.eval()
@@ -93,7 +93,7 @@ class AnySize(Callback):
         h, w = self.whole[0].shape[-2:]
         self.learn.pred, self.learn.xb = self.learn.pred[..., :h, :w], self.whole
 
-def parameter_groups(model):
+def parameter_groups(model): # With an `encoder`
     "The encoder's parameters that train, if there are any, and all others."
     head = [p for name, p in model.named_parameters() if not name.startswith('encoder.')]
     encoder = [p for p in model.encoder.parameters() if p.requires_grad]
@@ -171,12 +171,12 @@ class WeightAverage(Callback):
         torch._foreach_lerp_(list(self.weights.values()), list(newest.values()), share)
         self.step += 1
 
-    def go_on(self, model, weights, step):
+    def go_on(self, model, weights, step): # The network; {name: mean}; steps so far
         "Continue from the mean after `step` steps."
         if weights.keys() != _floats(model).keys(): raise KeyError('the average is of other weights')
         self.weights, self.step = dict(weights), step
 
-    def into(self, model):
+    def into(self, model): # The network
         "Put the mean in the place of the weights."
         model.load_state_dict({**model.state_dict(), **self.weights})
 
@@ -229,7 +229,7 @@ class Checkpoint(Callback):
 
     def after_train(self): self.save()
 
-    def save(self):
+    def save(self): # Now, whole or not at all
         held = self.opt.state_dict()
         opt = {part: [dict(group) for group in held[part]] for part in ('state', 'hypers')}
         state = dict(model=self.learn.model.state_dict(), opt=opt, iteration=len(self.log), losses=self.log)
@@ -261,7 +261,7 @@ class ProgressLoss(Callback):
     "A bar with the loss, the time gone and the time to go."
     order = 95
 
-    def __init__(self, what, n_iters, start=0, quiet=False):
+    def __init__(self, what, n_iters, start=0, quiet=False): # Its text; steps in all; steps done; no bar
         self.kw = dict(what=what, total=n_iters, done=start, unit='step', quiet=quiet)
 
     def before_fit(self): self.bar, self.mean = progress(None, **self.kw), None

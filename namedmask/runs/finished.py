@@ -33,7 +33,7 @@ def _stat_or_none(path):
     try: return os.stat(path)
     except OSError: return None
 
-def folder_state(folder)->str:
+def folder_state(folder)->str: # Any folder
     """Changes when a file below `folder` comes, goes, or gets another size or time.
     Files that begin with a dot do not count."""
     def below(path):

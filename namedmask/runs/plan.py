@@ -113,12 +113,12 @@ class Rates:
         self.paths, self.folder = paths[::max(1, len(paths)//self.n)][:self.n], Path(folder)
         self.device, self.told, self.mask_bytes = device, [], None
 
-    def entries(self, names=('a',)):
+    def entries(self, names=('a',)): # Given to the photos in turn
         "The photos as entries of an archive with these names."
         return [SimpleNamespace(path=Path(path), sha=f'photo{i:04d}', name=names[i % len(names)])
                 for i, path in enumerate(self.paths)]
 
-    def tell(self, what, n, seconds):
+    def tell(self, what, n, seconds): # '{} photos read'; photos or steps; of one
         "Write down how something was measured; gives the seconds of one."
         self.told.append(f'{what.format(n)} took {seconds:.2g} s')
         return seconds/n
@@ -265,9 +265,9 @@ class Plan:
     notes:list=field(default_factory=list)
 
     @property
-    def seconds(self): return sum(row.seconds for row in self.rows)
+    def seconds(self): return sum(row.seconds for row in self.rows) # Of all stages
     @property
-    def bytes(self): return sum(row.bytes for row in self.rows)
+    def bytes(self): return sum(row.bytes for row in self.rows) # On the disk, of all stages
     @property
     def most(self):
         "The most bytes at one time: all results so far, and what lies beside them."

@@ -163,7 +163,7 @@ def shares(
     shown = min(n, max(1, budget//least))
     return shown, max(1, min(most, budget//max(shown, 1)))
 
-def read_thumb(path, side=200):
+def read_thumb(path, side=200): # Its file; pixels of the longer side at most
     "A small copy of a photo, or None if it can no longer be read."
     try: return load_image(path, side)
     except NamedMaskError: return None
@@ -177,7 +177,7 @@ def path_text(
 
 def _named(path): return {'file': Path(path).name, 'path': str(path)}
 
-def tile(entry, side=320)->dict:
+def tile(entry, side=320)->dict: # A line of the archive; pixels of the longer side
     "A picture of an archive's photo, with its file, rank and score."
     im, named = read_thumb(entry.path, side), _named(path_text(entry))
     why = '' if entry.status == 'kept' else f' · {entry.reason}'
@@ -185,12 +185,12 @@ def tile(entry, side=320)->dict:
     return {'src': src, 'alt': alt, 'images': [{'src': src, 'alt': alt}] if src else [], 'dropped': bool(why),
             **named, 'caption': f'{entry.rank} · {entry.score:.3f}{why}'}
 
-def spread_out(items, n):
+def spread_out(items, n): # Any; at most so many
     "`n` of `items`, evenly from the first to the last."
     items = list(items)
     return items if len(items) <= n else [items[round(i*(len(items) - 1)/max(n - 1, 1))] for i in range(n)]
 
-def last_first(items, n):
+def last_first(items, n): # Any; at most so many
     "`n` of `items`, backwards: half of them the last, the other half spread over the rest."
     items = list(items)
     if len(items) <= n: return items[::-1]
@@ -260,7 +260,7 @@ def place_text(
     high, side = ('top', '', 'bottom')[min(2, int(3*y))], ('left', '', 'right')[min(2, int(3*x))]
     return f'at the {high} {side}'.replace('  ', ' ').strip() if high or side else 'in the middle'
 
-def mask_row(entry, stores, side=320)->dict:
+def mask_row(entry, stores, side=320)->dict: # A line of the archive; {title: `MaskStore`}; pixels
     "A photo and its mask from each store."
     im = read_thumb(entry.path, 3*side//4)
     if im is None or not all(entry.sha in s for s in stores): return None
@@ -273,7 +273,7 @@ def mask_row(entry, stores, side=320)->dict:
     images = [{'src': data_uri(view, side), 'alt': alt} for view, alt in zip(views, alts)]
     return {'images': images, **named, 'caption': ' · '.join(notes)}
 
-def mask_text(mask, name)->str:
+def mask_text(mask, name)->str: # uint8 (H, W); of the object
     "What a mask shows, in words."
     inside = np.asarray(mask) >= 128
     return f'{name}, {inside.mean():.0%} of the picture, {place_text(inside)}' if inside.any() else f'no {name}'
@@ -447,13 +447,13 @@ def _prediction(photo, im, labels, names, steady=None):
     if steady is not None: words = f"{words}{' · ' if words else ''}steady {steady:.2f}"
     return {'images': images, 'file': file, 'path': str(photo), 'marks': marks, 'caption': words, 'steady': steady}
 
-def parts_of(labels, names)->dict:
+def parts_of(labels, names)->dict: # Whole numbers (H, W); names[i-1] is label i
     "{name: its share of the picture} in a prediction, the largest first."
     count = np.bincount(np.asarray(labels).ravel(), minlength=len(names) + 1)
     parts = {name: pixels/labels.size for name, pixels in zip(names, count[1:]) if pixels/labels.size >= .005}
     return dict(sorted(parts.items(), key=lambda pair: -pair[1]))
 
-def labels_text(labels, names)->str:
+def labels_text(labels, names)->str: # As for `parts_of`
     "What a prediction says, in words: the share of each name."
     return ', '.join(f'{name} {share:.0%}' for name, share in parts_of(labels, names).items()) or 'nothing found'
 
@@ -477,9 +477,9 @@ def in_steps(seconds:dict)->dict: # {stage: seconds}
     digits = 1 if sum(seconds.values()) < 60 else 0
     return {stage: round(spent, digits) for stage, spent in seconds.items()}
 
-def in_all(seconds:dict)->float: return round(sum(in_steps(seconds).values()), 1)
+def in_all(seconds:dict)->float: return round(sum(in_steps(seconds).values()), 1) # {stage: seconds}
 
-def seconds_section(seconds:dict)->dict:
+def seconds_section(seconds:dict)->dict: # {stage: seconds}
     "Where the time went."
     shown = in_steps(seconds)
     most = max(seconds.values(), default=0) or 1
@@ -490,7 +490,7 @@ def seconds_section(seconds:dict)->dict:
            'What a finished run adds, the estimate, the false names and this page, is not counted.')
     return section('bars', 'Time', see, rows=rows)
 
-def ledger_section(cards:list)->dict:
+def ledger_section(cards:list)->dict: # Dicts of `TeacherCard`
     "What each teacher was supervised with; a model of several parts has one row, and each licence is said once."
     models = {}
     for card in cards:
@@ -564,7 +564,7 @@ def _plot(title, of_name):
                'alt': f'loss of {title} over its iterations: {alt}'}]
     return {'title': title, 'images': images, 'caption': ''}
 
-def settings_section(record:dict)->dict:
+def settings_section(record:dict)->dict: # A run's `run.json`
     "All that is needed to make the run again."
     def show(values):
         return '\n'.join(f'{name}: {json.dumps(value, ensure_ascii=False)}' for name, value in values.items())
@@ -658,7 +658,7 @@ def _scores_of_names(results):
             if iou is not None: lowest[name] = min(iou, lowest.get(name, 1.))
     return lowest
 
-def run_sections(run)->list:
+def run_sections(run)->list: # A `Run`
     "The sections of a run's page; what the run has not made is left out."
     from namedmask.evaluate.estimate import estimate_photo      # loads torch, which a run that is only opened spares
     record, archive, sections = run.record, run.archive, decision_sections(run)

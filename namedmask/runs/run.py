@@ -37,9 +37,9 @@ class Run:
             raise NamedMaskError(f"There is no run in {folder} (no run.json): "
                                  "give the folder that `namedmask fit --out` wrote.")
 
-    def stage(self, name:str)->dict: return read_stage(self.folder, name, _groups(self.settings))  # Its `stage.json`
+    def stage(self, name:str)->dict: return read_stage(self.folder, name, _groups(self.settings))  # -> its `stage.json`
 
-    def has(self, stage:str)->bool:
+    def has(self, stage:str)->bool: # 'index', 'archive', 'masks', 'experts' or 'student'
         "Is a stage finished, with the settings of `run.json`?"
         return _is_present(self.folder, self.record, stage)
 
@@ -49,15 +49,15 @@ class Run:
     @property
     def record(self)->dict: return read_run(self.folder)  # Settings, versions, teachers, warnings
     @property
-    def settings(self)->dict: return self.record['settings']
+    def settings(self)->dict: return self.record['settings'] # What `fit` was told
     @cached_property
-    def index(self):
+    def index(self): # The `Index` of its photos
         from namedmask.stages.index import Index
         return Index.open(self.folder/'index')
     @cached_property
-    def archive(self): return Archive.open(self.folder/'archive') if self.has('archive') else None
+    def archive(self): return Archive.open(self.folder/'archive') if self.has('archive') else None # `Archive`
     @cached_property
-    def segmenter(self): return self.load_segmenter()
+    def segmenter(self): return self.load_segmenter() # Its student, loaded once
 
     def load_segmenter(self, device=None):  # 'auto' (also None), 'cpu', 'cuda', 'mps'
         "The student, on a device; None if it is not trained yet."

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
         "Where the photo is; a path that leaves its folder is a `NamedMaskError`."
         return safe_join(self.root, self.rel)
     @property
-    def kept(self)->bool: return self.status == 'kept'
+    def kept(self)->bool: return self.status == 'kept' # Is it one of the name's photos?
 
 # %% ../../nbs/stages/archive.ipynb #f79b1c02
 _COLUMNS = tuple('path' if f == 'rel' else f for f in Entry._fields)  # of manifest.csv
@@ -146,7 +146,7 @@ class Archive:
         self._saved = dict(self.edits)
 
     @classmethod
-    def open(cls, folder):
+    def open(cls, folder): # Where it lies
         "Read an archive that `build_archive` has finished; edits by hand are applied."
         folder = Path(folder)
         record = read_json(folder/'stage.json', {}, dict)
@@ -162,15 +162,15 @@ class Archive:
         "Changes when the photos that are kept do, or their order or names."
         return settings_key([[n, [e.sha for e in self.kept(n)]] for n in self.names])
 
-    def examined(self, name:str)->list:
+    def examined(self, name:str)->list: # One of the archive's names
         "All lines of a name in the order of its ranking; those put there by hand come last."
         return [self.entries[i] for i in self._of_name[self._name(name)]]
 
-    def kept(self, name:str=None)->list:
+    def kept(self, name:str=None)->list: # One of the archive's names
         "The lines of the photos that are kept, of one name or of all, best first."
         return [e for n in ([name] if name is not None else self.names) for e in self.examined(n) if e.kept]
 
-    def dropped(self, name:str=None)->list:
+    def dropped(self, name:str=None)->list: # One of the archive's names
         "The lines of the photos that are not kept, of one name or of all, best first."
         return [e for n in ([name] if name is not None else self.names) for e in self.examined(n) if not e.kept]
 

@@ -89,7 +89,7 @@ class Detector:
         how = Saliency(**{name: getattr(self, name) for name in Saliency.known()})
         return dict(detector=type(self).__name__, recipe=1, teachers=[card.as_dict() for card in self.cards], **how)
 
-    def coarse(self, maps)->dict: raise NotImplementedError
+    def coarse(self, maps)->dict: raise NotImplementedError # What `maps` gives -> {'soft': (h, w), ...}
 
     def maps(self, im)->list:  # PIL image
         "The feature maps of each model."

@@ -103,7 +103,7 @@ class WithNothing:
 
     def __contains__(self, sha): return sha in self.nothing or sha in self.masks
 
-    def load(self, sha, size=None):
+    def load(self, sha, size=None): # The photo's content hash; (W, H) in pixels
         if sha not in self.nothing: return self.masks.load(sha, size)
         return np.zeros((size or (1, 1))[::-1], np.uint8)
 

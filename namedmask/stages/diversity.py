@@ -26,7 +26,7 @@ class ImageEmbedder:
         self.source, self._dim = features.sources[-1], None
 
     @property
-    def settings(self)->dict: return dict(size=self.size, source=self.source, what='mean of the last map')
+    def settings(self)->dict: return dict(size=self.size, source=self.source, what='mean of the last map') # Of its vectors
 
     @property
     def dim(self)->int:

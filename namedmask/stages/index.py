@@ -37,7 +37,7 @@ class Photo:
     bytes:int  # Size of the file
 
     @property
-    def path(self)->Path: return Path(self.root)/self.rel
+    def path(self)->Path: return Path(self.root)/self.rel # Its file
 
 # %% ../../nbs/stages/index.ipynb #c3f82b1d
 def _stat(path):
@@ -145,25 +145,25 @@ def start_listing(self:_Store):
         self.db.execute('delete from skipped')
 
 @patch
-def known(self:_Store, root, rel):
+def known(self:_Store, root, rel): # A folder of photos, and a path in it
     "(slot, bytes, mtime_ns) of a photo, or None."
     asked = 'select slot, bytes, mtime_ns from photo where root = ? and rel = ?'
     return self.db.execute(asked, (root, rel)).fetchone()
 
 @patch
-def slot_of(self:_Store, sha):
+def slot_of(self:_Store, sha): # Content hash
     "A slot with the vector of that content, or None."
     row = self.db.execute('select slot from photo where sha = ?', (sha,)).fetchone()
     return row and row[0]
 
 @patch
-def vector(self:_Store, slot):
+def vector(self:_Store, slot): # A number of `slot_of`
     "The vector in a slot."
     self.file.seek(2*self.dim*slot)
     return np.frombuffer(self.file.read(2*self.dim), np.float16)
 
 @patch
-def write(self:_Store, rows, vectors, seen=(), skipped=()):
+def write(self:_Store, rows, vectors, seen=(), skipped=()): # See below; vectors: (N, D) float16
     """Add photos (seq, *record) with their vectors, note photos seen (seq, slot) and files skipped (path, reason).
     It is all or nothing."""
     with explain_write(self.vectors_file):
@@ -190,7 +190,7 @@ def content(self:_Store)->str:
     return digest.hexdigest()[:16]
 
 @patch
-def tidy(self:_Store, piece=4096):
+def tidy(self:_Store, piece=4096): # Photos moved at a time
     "Forget photos that are gone, and put the rest in the order of the listing."
     with self._transaction(): self.db.execute('delete from photo where seq is null')
     order = lambda: (slot for slot, in self.db.execute('select slot from photo order by seq'))

@@ -89,13 +89,13 @@ class NothingPhoto:
     name = ''    # It has none: its label is background
 
     @property
-    def path(self)->Path: return safe_join(self.root, self.rel)
+    def path(self)->Path: return safe_join(self.root, self.rel) # Its file
 
 _COLUMNS = ('use', 'score', 'nearest', 'reason', 'root', 'path', 'sha')
 
 class NothingPhotos:
     "The photos of nothing in a folder, as `find_nothing` wrote them."
-    def __init__(self, folder):
+    def __init__(self, folder): # Where the stage lies
         self.folder = Path(folder)
         file = self.folder/'photos.csv'
         try:
@@ -104,11 +104,11 @@ class NothingPhotos:
         except ValueError as e:
             message = f"{file} is damaged ({e}): delete the folder, and the same `namedmask fit` makes it again."
             raise NamedMaskError(message) from e
-    def of(self, use): return [p for p in self.photos if p.use == use]
+    def of(self, use): return [p for p in self.photos if p.use == use] # 'train' or 'held'
     @property
-    def train(self)->list: return self.of('train')
+    def train(self)->list: return self.of('train') # Canvases for the student
     @property
-    def held(self)->list: return self.of('held')
+    def held(self)->list: return self.of('held') # Set aside, to count false names on
     @property
     def key(self)->str:
         "Changes when the photos for training do."

@@ -290,9 +290,9 @@ class SelfMaskDetector(Detector):
     def settings(self)->dict: return dict(super().settings, hard=self.hard, weights=self._key)
 
     @property
-    def device(self): return self.model.queries.device
+    def device(self): return self.model.queries.device # Where the network is
 
-    def seen(self, im):
+    def seen(self, im): # PIL image
         "The photo as the network sees it: (H, W, 3) uint8. With `binary` as NamedMask's code resizes it."
         size = short_at(im.size, self.side) if self.binary else fit_size(im.size, self.side)
         return np.array(as_rgb(im).resize(size, Image.BILINEAR, reducing_gap=None if self.binary else 3))

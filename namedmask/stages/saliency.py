@@ -89,11 +89,11 @@ class Notes:
                 self._end.write(text.encode('utf-8', 'backslashreplace'))
                 self._end.flush()
 
-    def close(self):
+    def close(self): # Lets the file go
         if self._end: self._end.close()
         self._end = None
 
-    def count(self, what): return sum(what in n for n in self.all.values())
+    def count(self, what): return sum(what in n for n in self.all.values()) # A word of a note -> photos that have it
 
 # %% ../../nbs/stages/saliency.ipynb #a5325c83
 def make_masks(

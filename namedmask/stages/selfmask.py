@@ -199,7 +199,7 @@ class MaskedPhotos(ArchiveDataset):
         n:int,            # How many samples
         side:int=224,     # Side of the square, pixels
         scale=(.1, 1.),   # Range of the random scale factor
-        seed:int=0,
+        seed:int=0, # Of every random choice
         corner:bool=False,# Put the scaled photo into the upper left corner, as the release does
         flip:float=.5,    # Share of mirrored samples
         ):
@@ -268,7 +268,7 @@ class PolyToZero(PolySchedule):
     "The poly schedule without a floor; it comes after `fit_resumably`'s own."
     order = 61
 
-    def __init__(self, lrs, n_iters, start=0, warmup=0):
+    def __init__(self, lrs, n_iters, start=0, warmup=0): # As for `PolySchedule`
         super().__init__(lrs, n_iters, start, floor=0., warmup=warmup)
 
 @dataclass(frozen=True, eq=False, repr=False)

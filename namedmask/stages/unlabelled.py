@@ -39,7 +39,7 @@ _COLUMNS, _SKIPPED = ('root', 'path', 'sha'), ('path', 'reason')
 
 class LabelledPhotos:
     "Photos and the labels that a student has given them, as `label_photos` wrote them."
-    def __init__(self, folder):
+    def __init__(self, folder): # Where the stage lies
         self.folder = Path(folder)
         self.key = str(read_json(self.folder/'stage.json', {}, dict).get('key'))
         self.skipped = [tuple(row) for row in _read_csv(self.folder/'skipped.csv', _SKIPPED)]

@@ -112,8 +112,8 @@ class AttentionDetector(Detector):
         features:TimmFeatures, # A vision transformer; published: DINO ViT-S/16
         side:int=640,          # Shorter side at which it sees a photo, pixels
         heads:int=5,           # These three: see `mined`
-        mass:float=.5,
-        top:float=.4,
+        mass:float=.5, # See `mined`
+        top:float=.4, # See `mined`
         centre:bool=None,      # Subtract the photo's mean key; without, only if the transformer has no class token
         refine=None,           # A key of `outline.REFINERS`; published: none
         device=None,           # A GPU where there is one
@@ -126,7 +126,7 @@ class AttentionDetector(Detector):
         self.device, self._vit = device or best_device(), None
 
     @property
-    def vit(self):
+    def vit(self): # The network, loaded once
         if self._vit is None: self._vit = self.features[0]._load().to(self.device).eval()
         return self._vit
 

@@ -97,7 +97,7 @@ class KMeansSegmentation:
         self.mean = self.W = self.centres = None
 
     @property
-    def cards(self): return [self.features.card]
+    def cards(self): return [self.features.card] # What it learnt from
     @property
     def settings(self)->dict:
         "All that the clusters depend on, besides the photos."
@@ -346,7 +346,7 @@ BACKBONES = {  # the rows of the table -> a function that gives the features
 # %% ../../nbs/systems/clustering.ipynb #fb314905
 class RandomFeatures(TimmFeatures):
     "A timm network with random weights that depend on a seed only: the control."
-    def __init__(self, name, seed:int=0, **kw):
+    def __init__(self, name, seed:int=0, **kw): # A model of timm; of its weights
         super().__init__(name, **kw)
         self.seed, self.card = seed, replace(self.card, name=f'{name}, random weights {seed}')
     def _load(self):

@@ -46,7 +46,7 @@ class MaskClipSegmenter(ScoreSegmenter):
         if both not in self._text: self._text[both] = torch.from_numpy(embed_names(self.dense.retriever, list(both)))
         return self._text[both]
     @property
-    def scale(self)->float: return self._scale or self.dense.scale
+    def scale(self)->float: return self._scale or self.dense.scale # CLIP's logit scale
 
 def _dense_of(retriever, as_released, kw):
     "The `DenseClip` that is given, or one of what is given."
@@ -146,7 +146,7 @@ class NamesOnly:
         labels = self.benchmark.labels(stem)
         return np.where(labels == 0, np.iinfo(labels.dtype).max, labels)
     @property
-    def card(self)->dict:
+    def card(self)->dict: # What figures on it depend on
         return dict(self.benchmark.card, background='ignored: only pixels with a name are scored', what='names only')
     def __len__(self): return len(self.stems)
 

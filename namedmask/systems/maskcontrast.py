@@ -46,14 +46,14 @@ class TwoViews(ArchiveDataset):
         n:int,           # How many samples
         crop:int=224,    # Side of a square, pixels
         area=(.2, 1.),   # Range of its area, as a share of the largest square in the photo
-        seed:int=0,
+        seed:int=0, # Of every random choice
         share=(.01, .99),# Range of the object's share of a square
         cache:int=0,     # Bytes of memory for decoded photos and masks
         ):
         super().__init__(entries, masks, lambda e: 1, n, crop=crop, scale=area, seed=seed, cache=cache)
         self.share = share
 
-    def view(self, rng, im, soft):
+    def view(self, rng, im, soft): # Random numbers; PIL image; mask, uint8 (H, W)
         "One square: (pixels (crop, crop, 3) uint8, object (crop, crop) bool)."
         size, right, down, mirror = rng.random(4)
         least, most = self.scale
@@ -95,10 +95,10 @@ def contrast_dls(
     entries, masks, # Photos and their masks
     *,
     n_iters:int,    # Batches in the whole training
-    seed:int=0,
+    seed:int=0, # Of every random choice
     start:int=0,    # First batch: where an interrupted training continues
     norm=None,      # (mean, std); ImageNet's without
-    device=None,
+    device=None, # A GPU where there is one
     **how,          # Of `Views`; workers: processes that read photos
 )->DataLoaders: # x: two TensorImages (B, 3, crop, crop), y: their masks, two TensorLabels (B, crop, crop) of 0 and 1
     "fastai `DataLoaders` of pairs of views. `valid` holds one batch of other views: to look at, not to measure."
@@ -172,7 +172,7 @@ class MaskContrast(nn.Module):
 
 class FollowAndQueue(Callback):
     "After each step: the copy follows, and the batch's prototypes enter the queue in the place of the oldest."
-    def __init__(self, momentum:float=.999, step:int=1): self.momentum, self.step = momentum, step
+    def __init__(self, momentum:float=.999, step:int=1): self.momentum, self.step = momentum, step # m; pixels apart
 
     def after_step(self):
         net, (_, _, vectors), mask = self.learn.model, self.learn.pred, self.learn.yb[1]
@@ -280,7 +280,7 @@ def mask_cards(
         raise NamedMaskError(f"{file} does not say who made the masks ({e}): "
                              "make them again, or restore it from a copy.") from e
 
-def maskcontrast_stage(entries, masks, settings, init, cards, folder, seed:int=0)->Stage:
+def maskcontrast_stage(entries, masks, settings, init, cards, folder, seed:int=0)->Stage: # See `train_maskcontrast`
     "The stage of one training; its key says what the weights depend on."
     settings, shas = MaskContrastTraining.of(settings), [e.sha for e in entries if e.sha in masks]
     told = dict(photos=masks.key_in_order(shas), n=len(shas), init=weights_key(init),
@@ -304,7 +304,7 @@ def train_maskcontrast(
     folder,           # Checkpoint, losses and the result go here; an interrupted training is continued
     settings='paper', # As for `MaskContrastTraining.of`
     init=None,        # (state dict of the encoder, its `TeacherCard`); None: random weights
-    seed:int=0,
+    seed:int=0, # Same seed, same network (on the CPU)
     **how,            # More of `Ctx`: every_s, device, quiet
 ): # -> the network, in evaluation mode; `.cards` says what it learnt from, `.settings` how
     "Train the pixel vectors, or continue, or read what is there."
@@ -349,7 +349,7 @@ class MaskContrastClusterer:
         self.cards, self.mean = net.cards, None
 
     @property
-    def protocol(self)->dict:
+    def protocol(self)->dict: # What its figures were measured by
         return dict(prompts='no name is used', background='where the predicted saliency is not above the threshold',
                     resolution=f'{self.side} x {self.side}',
                     resizing='photos squashed to a square, labels enlarged by nearest neighbour',

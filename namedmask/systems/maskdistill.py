@@ -302,7 +302,7 @@ class MaskDistillClusterer:
         self.n_clusters, self.key = len(segmenter.names) + 1, model_key(segmenter)
 
     @property
-    def protocol(self)->dict:
+    def protocol(self)->dict: # What its figures were measured by
         mass, top, detector = (self.settings[name] for name in ('mass', 'top', 'detector'))
         side = self.settings['student']['side']
         cleaned = 'no Mask R-CNN: the student learns from the mined masks'

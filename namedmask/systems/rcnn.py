@@ -26,7 +26,7 @@ from .attention import box_of, photo_tensor
 # %% ../../nbs/systems/rcnn.ipynb #0d8002eb
 class TimmPyramid(nn.Module):
     "A timm encoder's maps at strides 4 to 32 as a feature pyramid, as torchvision's detectors want it."
-    def __init__(self, encoder, channels, init=None):
+    def __init__(self, encoder, channels, init=None): # A model of timm; of each level; (state dict, card)
         super().__init__()
         import timm
         from torchvision.ops import FeaturePyramidNetwork
@@ -72,7 +72,7 @@ def mask_rcnn(
 # %% ../../nbs/systems/rcnn.ipynb #3745507c
 class TrainedDetector(nn.Module):
     "Mask R-CNN that takes a batch of squares and label maps, and gives the sum of its losses."
-    def __init__(self, rcnn):
+    def __init__(self, rcnn): # torchvision's
         super().__init__()
         self.rcnn = rcnn
 
@@ -97,7 +97,7 @@ class WithTargets(Callback):
     "Give the model the label maps too: it computes its own loss."
     def before_batch(self): self.learn.xb = (*self.xb, self.yb[0])
 
-def detector_learner(dls, model, lr, wd=1e-4):
+def detector_learner(dls, model, lr, wd=1e-4): # Of pairs; `TrainedDetector`; rate; weight decay
     "A fastai `Learner` for `TrainedDetector`, Adam."
     from fastai.basics import Adam, Learner
     adam = partial(Adam, sqr_mom=.999, eps=1e-8, decouple_wd=False)

@@ -66,13 +66,13 @@ class ThingBenchmark:
     def __getattr__(self, name): # The masks, what was skipped, and why, are those of the benchmark
         if name in ('mask', 'lacking', 'skipped', 'notes'): return getattr(self.benchmark, name)
         raise AttributeError(name)
-    def photo(self, stem): return self.benchmark.photo(stem)
+    def photo(self, stem): return self.benchmark.photo(stem) # One of `stems`
     def labels(self, stem)->np.ndarray: # (H, W)
         "0 background, 1 thing, 255 ignored."
         labels = np.asarray(self.benchmark.labels(stem))
         return np.where(labels == 0, 0, np.where(labels <= len(self.benchmark.names), 1, 255)).astype(np.uint8)
     @property
-    def card(self)->dict:
+    def card(self)->dict: # What figures on it depend on
         two, theirs = ['background', 'thing'], self.benchmark.card
         return dict(theirs, names=two, classes=two, what=f"things against background: {theirs.get('what', '')}")
     def __len__(self): return len(self.stems)
@@ -95,7 +95,7 @@ def selfmask(lab, saliency='auto'):
     from namedmask.runs.detectors import make_detector
     return make_detector(lab.teachers, saliency)
 
-def selfmask_clip(lab):
+def selfmask_clip(lab): # A `Lab`
     "Each photo's best name, painted on its saliency mask (the paper's baseline, section 4)."
     detector, text = selfmask(lab), embed_names(lab.retriever, lab.categories)
     naive = NaiveSegmenter(lab.retriever, text, detector, lab.names)
@@ -114,7 +114,7 @@ def expert_masks(lab, archive, masks):
     first = lab.teachers.student_init(settings['encoder'])[0]
     return refine_masks(archive, masks, None, first, settings, lab.folder/'experts', lab.seed, quiet=True)
 
-def namedmask(lab, experts:bool=True, copy_paste:bool=True):
+def namedmask(lab, experts:bool=True, copy_paste:bool=True): # A `Lab`; with them?
     "The student of the whole method, or of the method without a part."
     from namedmask.runs.detectors import make_detector
     archive = lab.archive()
@@ -168,14 +168,14 @@ def kmeans_row(lab, backbone): # A row of `clustering.backbones_of`
     folder = lab.folder/'kmeans'/slug(backbone)
     return kmeans_of(lab.teachers, lab.names, _scored(lab), backbone, folder, lab.seed, quiet=True)
 
-def maskcontrast(lab):
+def maskcontrast(lab): # A `Lab`
     "One cluster for the object of each photo."
     from namedmask.systems.maskcontrast import maskcontrast_of
     archive = lab.archive()
     return maskcontrast_of(lab.teachers, lab.names, archive, lab.masks(archive), lab.folder/'maskcontrast',
                            _scored(lab), seed=lab.seed, quiet=True)
 
-def maskdistill(lab):
+def maskdistill(lab): # A `Lab`
     "Mined masks, clustered and distilled."
     from namedmask.systems.maskdistill import maskdistill_of
     return maskdistill_of(lab.teachers, lab.names, lab.archive(), lab.folder/'maskdistill', seed=lab.seed, quiet=True)

@@ -43,7 +43,7 @@ class ScoreSegmenter(Labeller):
     def confidence(self, s)->torch.Tensor: # (names + words, H, W)
         "What the threshold looks at, (H, W)."
         return s[:len(self.names)].amax(0)
-    def with_background(self, background):
+    def with_background(self, background): # As for `BACKGROUNDS`
         "The same system with another rule."
         new = copy(self)
         ScoreSegmenter.__init__(new, self.categories, background)

@@ -89,7 +89,7 @@ class Question(Settings):
     as_released:bool = setting(False)   # MaskCLIP and ReCo as their released code has them
 
     @property
-    def is_painted(self)->bool: return get_teachers(self.teachers).name == 'mini'
+    def is_painted(self)->bool: return get_teachers(self.teachers).name == 'mini' # Is it asked of the mini world?
 
 def check_metric(metric): # 'miou' or 'foreground'
     if metric not in METRICS: raise NamedMaskError(f"There is no metric {metric!r}: say {' or '.join(METRICS)}.")

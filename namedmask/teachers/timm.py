@@ -44,7 +44,7 @@ class TimmFeatures:
         stride:int=None,       # Pixels a place, for convolutional networks (8, 16 or 32), by dilation; its own if None
         url:str=None,          # Where a file comes from that timm does not list
         supervision:str=None,  # What it was supervised with; guessed from timm's tag if None
-        licence:str="see the model's page",
+        licence:str="see the model's page", # Of the weights, for the card
         label:str=None,        # What the card calls it; `name` if None
         model_args:dict=None,  # More arguments of `timm.create_model`, say dict(img_size=96, patch_size=8, depth=3)
         engine:str='torch',    # 'auto', 'onnx' or 'torch'

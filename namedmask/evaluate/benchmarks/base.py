@@ -195,20 +195,20 @@ class Benchmark:
         if self.looked_into: self.notes = check_labels(self)
 
     @property
-    def about(self)->Source: return BENCHMARKS[self.kind]
+    def about(self)->Source: return BENCHMARKS[self.kind] # What there is to know about its kind
     def _top(self, root): return _folder(root, self.kind)
     def _ids(self): return self.ids or range(1, 1 + len(self.known))
 
     @cached_property
-    def strange(self)->np.ndarray: return strange_table(self._may_occur())
+    def strange(self)->np.ndarray: return strange_table(self._may_occur()) # (256,) bool: ids that may not occur
     def _may_occur(self): return [0, *self._ids(), self.ignore]
     def check(self): # Every label file; the first that is wrong is a `NamedMaskError`
         if self.looked_into: self.notes = check_labels(self, None)
     @cached_property
-    def card(self)->dict:
+    def card(self)->dict: # What figures on it depend on
         sizes = [(stem, mask.stat().st_size) for stem, (_, mask) in self.files.items()]
         return _card(self, masks=settings_key(sizes))
-    def photo(self, stem)->Path: return self.files[stem][0]
+    def photo(self, stem)->Path: return self.files[stem][0] # One of `stems`
     def mask(self, stem)->Path: return self.files[stem][1]   # Or what stands for it, where one file is there for all
     def __len__(self): return len(self.stems)
     def __getitem__(self, i): return self.photo(self.stems[i]), self.labels(self.stems[i])
@@ -237,12 +237,13 @@ def _check(self:Benchmark):
 def _meaning(self:Benchmark): return meaning_of(self.known, self.about.title)
 
 @patch
-def ids_of(self:Benchmark, stem)->np.ndarray:
+def ids_of(self:Benchmark, stem)->np.ndarray: # One of `stems` -> (H, W) uint8, the benchmark's own ids
     mask = self.mask(stem)
     return checked_ids(load_labels(mask), self.strange, mask, self._meaning())
 
 @patch
-def labels(self:Benchmark, stem)->np.ndarray: return self.table[upright(self.ids_of(stem), self.photo(stem))]
+def labels(self:Benchmark, stem)->np.ndarray: # One of `stems` -> (H, W) uint8 of classes
+    return self.table[upright(self.ids_of(stem), self.photo(stem))]
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #ea192ea1
 def _count(n, what): return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -44,7 +44,7 @@ class ImageNetS(Benchmark):
     rules = dict(background='id 0, "other", is class 0 and is scored',
                  ignored='id 1000 and all classes outside the names')
     @property
-    def n(self)->int: return int(self.kind.removeprefix('imagenet-s'))
+    def n(self)->int: return int(self.kind.removeprefix('imagenet-s')) # 50, 300 or 919
     def _known(self): return imagenet_s(self.n)
     def _top(self, root):
         below = root/f'ImageNetS{self.n}'

@@ -50,6 +50,6 @@ class Voc(VocBenchmark):
 
     def _all_names(self): return list(VOC if self.known == VOC_NAMES else self.known)
     @property
-    def about(self)->Source: return BENCHMARKS['voc']
+    def about(self)->Source: return BENCHMARKS['voc'] # What there is to know about VOC
     def mask(self, stem)->Path: return self.masks/f'{stem}.png'
     __repr__ = Benchmark.__repr__

@@ -100,6 +100,17 @@ def test_a_public_name_has_one_home():
         for name in defined(ast.parse(file.read_text(encoding='utf-8'))): homes.setdefault(name, set()).add(module)
     assert not {name: sorted(where) for name, where in homes.items() if len(where) > 1}
 
+def named(tree):
+    "The variables and parameters of a module."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): yield node.id
+        elif isinstance(node, ast.arg): yield node.arg
+
+def test_variables_say_what_they_are():
+    empty = {'found', 'o', 'go', 'thingy', 'foo', 'tmp2'}
+    assert not {m: empty & set(named(ast.parse(f.read_text(encoding='utf-8')))) for m, f in modules().items()
+                if empty & set(named(ast.parse(f.read_text(encoding='utf-8'))))}
+
 def imports_of_names():
     "(file, module, name) of each `from namedmask... import name` in notebooks, benches and the tools of the repository, which no test may run."
     for file in [*(ROOT/'bench').glob('*.py'), *(ROOT/'.ci').glob('*.py'), *notebooks()]:

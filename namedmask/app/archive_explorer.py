@@ -134,8 +134,8 @@ def _change(self:ArchiveExplorer, what, *args):
 
 @patch
 def _say_unsaved(self:ArchiveExplorer):
-    saved, now = self.archive._saved, self.archive.edits
-    unsaved = sum(saved.get(sha) != now.get(sha) for sha in {*saved, *now})
+    saved, edits = self.archive._saved, self.archive.edits
+    unsaved = sum(saved.get(sha) != edits.get(sha) for sha in {*saved, *edits})
     self._note.value = f"{unsaved} change{'s'*(unsaved != 1)} not saved yet." if unsaved else ''
 
 def _lines_of(archive, path):

@@ -77,8 +77,8 @@ def confusions(
     pairs, place = np.unique(wrong[:, 1:3], axis=0, return_inverse=True)
     pixels, photos = np.zeros(len(pairs), np.int64), np.bincount(place.ravel(), minlength=len(pairs))
     np.add.at(pixels, place.ravel(), wrong[:, 3])
-    found = [Confusion(names[t], names[p], int(px), int(n)) for (t, p), px, n in zip(pairs, pixels, photos)]
-    return sorted(found, key=lambda pair: -pair.pixels)
+    confusions = [Confusion(names[t], names[p], int(px), int(n)) for (t, p), px, n in zip(pairs, pixels, photos)]
+    return sorted(confusions, key=lambda pair: -pair.pixels)
 
 # %% ../../nbs/app/error_browser.ipynb #6057514f
 def photo_miou(
@@ -177,13 +177,13 @@ def choose(self:ErrorBrowser,
     for name in (true, predicted):
         if name is not None and name not in self.names:
             raise NamedMaskError(f"There is no name {name!r}: there are {', '.join(self.names)}.")
-    found = next((pair for pair in self.confusions if pair[:2] == (true, predicted)), None)
-    if found is None and true is not None:
+    confusion = next((pair for pair in self.confusions if pair[:2] == (true, predicted)), None)
+    if confusion is None and true is not None:
         has = next(iter(self.confusions), None)
         raise NamedMaskError(f"No pixel of {true!r} is taken for {predicted!r}: "
                              + (f"choose another pair, say {has.true!r} and {has.predicted!r}." if has
                                 else "every scored pixel is right."))
-    self.confusion, self.i = found, 0
+    self.confusion, self.i = confusion, 0
     self._order = self._sorted()
     self._refresh()
 

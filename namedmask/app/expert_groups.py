@@ -109,9 +109,9 @@ def links(self:ExpertGroups)->np.ndarray: # (C-1, 4), as `scipy.cluster.hierarch
 
 def _of_branches(links, groups):
     "For each name and then each join of a tree: the group that all its names are in, or None."
-    found = list(groups)
-    for a, b, *_ in links.astype(int): found.append(found[a] if found[a] == found[b] else None)
-    return found
+    group_of = list(groups)
+    for a, b, *_ in links.astype(int): group_of.append(group_of[a] if group_of[a] == group_of[b] else None)
+    return group_of
 
 @patch
 def _numbers(self:ExpertGroups):

@@ -216,7 +216,7 @@ def photo_line(
 
 def _json_lines(names, lines):
     shown = (photo_line(line['source'], (line['width'], line['height']), line['segments']) for line in lines)
-    return ''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in shown)
+    return ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in shown)
 
 def _areas_table(names, lines):
     "A row for each photo, a column of pixels for background and for each name."
@@ -239,7 +239,7 @@ def coco_dict(
     "COCO's file of a semantic labelling: an annotation for each name in a photo, its mask as run lengths."
     images = [dict(id=k, file_name=line['source'], width=line['width'], height=line['height'])
               for k, line in enumerate(lines, 1)]
-    found = [(k, line, s) for k, line in enumerate(lines, 1) for s in line['segments']]
+    segments = [(k, line, s) for k, line in enumerate(lines, 1) for s in line['segments']]
     def annotation(number, k, line, s):
         rle = dict(size=[line['height'], line['width']], counts=s['rle'])
         known = dict(id=number, image_id=k, category_id=s['label'], segmentation=rle, area=s['pixels'], bbox=s['box'],
@@ -247,7 +247,7 @@ def coco_dict(
         return {**known, 'score': s['confidence']} if 'confidence' in s else known
     return dict(info=dict(description='predictions of namedmask'), images=images,
                 categories=[dict(id=i, name=name) for i, name in enumerate(names, 1)],
-                annotations=[annotation(number, *of_photo) for number, of_photo in enumerate(found, 1)])
+                annotations=[annotation(number, *of_photo) for number, of_photo in enumerate(segments, 1)])
 
 def _coco_text(names, lines): return json.dumps(coco_dict(names, lines), ensure_ascii=False) + '\n'
 
@@ -267,12 +267,12 @@ class Format:
 
     def files(self,
         name:str,   # Of a photo's results, a path without ending
-        found=(),   # Names in the photo, without background
+        present=(), # Names in the photo, without background
         )->list: # Paths with /, below the output folder
         "Which files a photo has."
         if self.folder is None: return []
         if not self.each_name: return [f'{self.folder}/{name}{self.ending}']
-        return [f'{self.folder}/{name}/{slug(word)}{self.ending}' for word in found]
+        return [f'{self.folder}/{name}/{slug(word)}{self.ending}' for word in present]
 
 FORMATS = dict(
     png=Format('label PNGs with a palette', 'labels', write=_write_png),
@@ -339,9 +339,9 @@ def write_files(
     name:str,      # Of the photo's results, a path without ending
 )->dict: # {format: [paths below `out`]}
     "Write all files of one photo."
-    found, written = [word for _, word in done.found()], {}
+    present, written = [word for _, word in done.found()], {}
     for kind, f in formats.items():
-        written[kind] = f.files(name, found)
+        written[kind] = f.files(name, present)
         if written[kind]: f.write(done, [Path(out)/file for file in written[kind]])
         if f.each_name: _remove_others(Path(out)/f.folder/name, written[kind])
     return {kind: files for kind, files in written.items() if files}

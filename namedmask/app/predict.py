@@ -140,9 +140,9 @@ def _is_in_the_way(own, paths):
             if os.path.lexists(folder) and (os.path.islink(folder) or not os.path.isdir(folder)): return True
     return False
 
-def _results_of(name, formats, found=()):
+def _results_of(name, formats, present=()):
     "The files that a photo has in these formats."
-    return [file for f in formats.values() for file in f.files(name, found)]
+    return [file for f in formats.values() for file in f.files(name, present)]
 
 # %% ../../nbs/app/predict.ipynb #11a00005
 _CLIMBS = {'', '.', '..'}
@@ -199,10 +199,10 @@ def _is_done(photo, line, how, formats, files):
     "Is the line about this photo, made this way, with its files there?"
     if line is None or line['how'] != how: return False
     if any(f.segments for f in formats.values()) and 'segments' not in line: return False
-    found = [name for name in line['pixels'] if name != 'background']
+    present = [name for name in line['pixels'] if name != 'background']
     usual = [next(iter(_results_of(_name_in(line), {k: f})), None) for k, f in formats.items() if k in _USUAL]
     said = [line[k] for k, kind in (('labels', 'png'), ('overlay', 'overlay')) if kind in formats]
-    if said != usual or not files.issuperset(_results_of(_name_in(line), formats, found)): return False
+    if said != usual or not files.issuperset(_results_of(_name_in(line), formats, present)): return False
     if (line.get('bytes'), line.get('mtime_ns')) == (photo.bytes, photo.mtime_ns): return True
     photo.sha = photo.content()
     return photo.sha == line['sha']
@@ -403,8 +403,8 @@ def _write_legend(job, lines, skips):
 def _entry(line, formats):
     "What the legend says of a photo; the files of formats that 0.1 did not have stand under 'files'."
     entry = {k: line[k] for k in ('labels', 'overlay', 'width', 'height', 'pixels')}
-    found = [name for name in line['pixels'] if name != 'background']
-    more = {k: f.files(_name_in(line), found) for k, f in formats.items() if k not in _USUAL and f.folder}
+    present = [name for name in line['pixels'] if name != 'background']
+    more = {k: f.files(_name_in(line), present) for k, f in formats.items() if k not in _USUAL and f.folder}
     return {**entry, 'files': more} if more else entry
 
 def _legend_key(job, lines, skips):

@@ -148,9 +148,9 @@ def vectors(self:SaliencyExplorer,
     def make():
         maps, inexact = self._once('features', make=lambda: how.maps(self.photo))[model][name][0], {}
         with _one_torch_thread(), threadpool_limits(1, user_api='blas'):
-            found = embedding([maps], max(how.ks), upsample=how.upsample, centre=how.centre, budget=how.budget,
+            vectors = embedding([maps], max(how.ks), upsample=how.upsample, centre=how.centre, budget=how.budget,
                               device=how.device, note=inexact.__setitem__)
-        return found, tuple(side*how.upsample for side in maps.shape[-2:]), inexact.get(0, '')
+        return vectors, tuple(side*how.upsample for side in maps.shape[-2:]), inexact.get(0, '')
     return self._once('eigenvectors', number, how.upsample, how.centre, max(how.ks), make=make)
 
 # %% ../../nbs/app/saliency_explorer.ipynb #e67b5d94
@@ -159,8 +159,8 @@ def _groups(self:SaliencyExplorer, source, k):
     "The k groups of one source: (k, h, w) bool."
     how = self.detector
     def make():
-        found, grid, _ = self.vectors(source)
-        with _one_torch_thread(): labels = kmeans(found[..., :k], k)[0]
+        vectors, grid, _ = self.vectors(source)
+        with _one_torch_thread(): labels = kmeans(vectors[..., :k], k)[0]
         return labels.reshape(grid) == np.arange(k)[:, None, None]
     return self._once('groups', source, how.upsample, how.centre, max(how.ks), k, make=make)
 
@@ -247,14 +247,14 @@ def _source_name(self:SaliencyExplorer, source):
 def _eigenvectors_panel(self:SaliencyExplorer):
     "The photo and its eigenvectors without the constant one."
     from matplotlib import colormaps
-    found, grid, inexact = self.vectors()
-    size = self.size*5//max(5, found.shape[2])                 # all in one row
+    vectors, grid, inexact = self.vectors()
+    size = self.size*5//max(5, vectors.shape[2])                 # all in one row
     small = self._small(size)
     def coloured(v):
         v = v.reshape(grid).numpy()
         shades = colormaps['viridis']((v - v.min())/max(np.ptp(v), 1e-12))
         return Image.fromarray((255*shades[..., :3]).astype(np.uint8)).resize(small.size, Image.Resampling.NEAREST)
-    shown = [coloured(v) for v in found[0].cpu().T[1:]]
+    shown = [coloured(v) for v in vectors[0].cpu().T[1:]]
     names = [f'v{number}' for number in range(2, 2 + len(shown))]
     which = self._source_name(self.source)
     caption = f"By {which}, on {grid[0]} x {grid[1]} nodes: yellow and blue are the two sides of a cut. {inexact}".strip()

@@ -75,12 +75,12 @@ def _trainings_of(run, stage):
         record = read_json(run.folder/stage/'stage.json', {}, dict)
         if record.get('done') and not run.has(stage): return []        # of other settings, from an earlier `fit`
         return [_training_in(run.folder/stage, {'first': 'first student'}.get(stage, stage), record)] if record else []
-    groups, found = _groups(run.settings), {}
+    groups, trainings = _groups(run.settings), {}
     for file in run.folder.glob('experts/*/stage.json'):
         record = read_json(file, {}, dict)
         if (group := _group_of(record)) in groups:
-            found[group] = _training_in(file.parent, f'expert {group}', record)
-    experts = [found[group] for group in groups if group in found]
+            trainings[group] = _training_in(file.parent, f'expert {group}', record)
+    experts = [trainings[group] for group in groups if group in trainings]
     _began_after_another(experts, run.folder)
     return experts
 
@@ -312,7 +312,7 @@ async def _watch(self:TrainingMonitor):
 @patch
 def still(self:TrainingMonitor):
     "A matplotlib figure: the state in words, the stages, and the losses so far."
-    panels = [(title, found) for title in ('experts', 'student') if (found := _curves(self.state, title))]
+    panels = [(title, trainings) for title in ('experts', 'student') if (trainings := _curves(self.state, title))]
     words = [line for text in self.text().split('\n') for line in textwrap.wrap(writable(text), 105)]
     rows = max(len(self.state.seconds), 1 if not panels else 8)
     figure = _new_figure(8.4, .3 + .19*len(words) + .22*rows)
@@ -393,7 +393,7 @@ def _refresh(self:TrainingMonitor):
 @patch
 def _curves_img(self:TrainingMonitor):
     "The losses as an image with a text."
-    panels = [(title, found) for title in ('experts', 'student') if (found := _curves(self.state, title))]
+    panels = [(title, trainings) for title in ('experts', 'student') if (trainings := _curves(self.state, title))]
     figure = _new_figure(4.2*len(panels), 2.4)
     for axis, (title, trainings) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         _draw_losses(axis, title, trainings)

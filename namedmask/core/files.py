@@ -109,7 +109,7 @@ class JsonLines:
 
     def append(self, *objects):
         "Add objects, each as a line; a torn last line is taken away first."
-        text = ''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in objects)
+        text = ''.join(json.dumps(obj, ensure_ascii=False) + '\n' for obj in objects)
         with explain_write(self.path):
             if not self._ready: self._make_ready()
             with open(self.path, 'a+b') as f:
@@ -129,7 +129,7 @@ def _all_at_once(lines):
     "The objects of lines that are all sound, which is quicker than one by one; None if one is not."
     try: objects = json.loads(b'[' + b','.join(lines) + b']')
     except (ValueError, RecursionError): return None
-    return objects if len(objects) == len(lines) and all(type(o) is dict for o in objects) else None
+    return objects if len(objects) == len(lines) and all(type(obj) is dict for obj in objects) else None
 
 def _whole_lines(f, block=1 << 16):
     "How many bytes of an open file end with a line feed: nearly always all, so the last byte is looked at first."

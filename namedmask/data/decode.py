@@ -82,8 +82,8 @@ def _finite(a): return np.nan_to_num(a, posinf=0, neginf=0) if a.dtype.kind == '
 def _extent(a):
     "(least value, greatest value, are all of them whole numbers?) of an array (H, W, ...)."
     strips = (_finite(a[rows]) for rows in _strips(*a.shape[:2]))
-    found = ((float(strip.min()), float(strip.max()), bool((strip == np.rint(strip)).all())) for strip in strips)
-    low, high, whole = zip(*found)
+    extents = ((float(strip.min()), float(strip.max()), bool((strip == np.rint(strip)).all())) for strip in strips)
+    low, high, whole = zip(*extents)
     return min(low), max(high), all(whole)
 
 def _levels(a):
@@ -91,7 +91,7 @@ def _levels(a):
     low, high, whole = _extent(a)
     if a.dtype.kind == 'f' and 0 <= low and high <= 1: return 0, 1, None
     if whole and 0 <= low and high <= 65535:
-        bits = next(o for o in (8, 12, 16) if high < 2**o)
+        bits = next(depth for depth in (8, 12, 16) if high < 2**depth)
         plain = bits == 16 or bits == 8 and a.dtype.itemsize == 4    # what a file of 16, or of 32 bits, holds as a rule
         guess = f"its greatest value is {high:.0f}, so it was read as a picture of {bits} bits"
         return 0, 2**bits - 1, None if plain else guess
@@ -180,7 +180,7 @@ def _why_undecoded(e):
     if isinstance(e, MemoryError) or 'out of memory' in str(e):
         return "there is not enough memory to decode it: make it smaller first"
     if isinstance(e, UnidentifiedImageError): return _NO_IMAGE
-    if any(o in str(e) for o in _CUT_SHORT): return "the file is cut short or damaged: fetch it again"
+    if any(words in str(e) for words in _CUT_SHORT): return "the file is cut short or damaged: fetch it again"
     return f"the image is damaged or of an unknown kind ({' '.join(str(e).split()) or type(e).__name__})"
 
 def _why_unreadable(path, e):

@@ -103,8 +103,8 @@ def _look(segmenter, name, im, mask, figures):
 def _summed(figures):
     "The means of what the photos of one name say, and the estimate."
     def mean(values): return float(np.mean(values)) if values else None
-    found, steady, masks = (mean(figures[k]) for k in ('found', 'steady', 'masks'))
+    hit_rate, steady, masks = (mean(figures[k]) for k in ('found', 'steady', 'masks'))
     known = [v for v in (steady, masks) if v is not None]
-    if found is None: estimate = None
-    else: estimate = found*float(np.mean(known)) if known else 0.
-    return dict(photos=len(figures['found']), found=found, steady=steady, masks=masks, estimate=estimate)
+    if hit_rate is None: estimate = None
+    else: estimate = hit_rate*float(np.mean(known)) if known else 0.
+    return dict(photos=len(figures['found']), found=hit_rate, steady=steady, masks=masks, estimate=estimate)

@@ -40,11 +40,11 @@ def false_names(
         raise NamedMaskError(f"None of the {len(skipped)} photos without a name could be looked at{why}")
     return dict(_counted(np.stack(shares), names, least), skipped=skipped)
 
-def is_counted(found)->bool: # What a file holds, as JSON
+def is_counted(counted)->bool: # What a file holds, as JSON
     "Are all figures of `false_names` in it, and numbers?"
-    low_high, names = found.get('interval'), found.get('names')
+    low_high, names = counted.get('interval'), counted.get('names')
     if not isinstance(low_high, list) or len(low_high) != 2 or not isinstance(names, dict): return False
-    numbers = [*(found.get(k) for k in ('photos', 'share', 'area', 'least')), *low_high, *names.values()]
+    numbers = [*(counted.get(k) for k in ('photos', 'share', 'area', 'least')), *low_high, *names.values()]
     return all(isinstance(n, (int, float)) for n in numbers)
 
 def _counted(shares, names, least):

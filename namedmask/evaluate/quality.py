@@ -88,7 +88,7 @@ def label_is(
     name,      # A name, or a category with `.name` and `.prompts`
 )->bool:
     "Does `label` count as `name`? By the words themselves, or because WordNet has `name` above `label`."
-    words = {str(o).lower().strip() for o in (getattr(name, 'name', name), *getattr(name, 'prompts', ()))}
+    words = {str(word).lower().strip() for word in (getattr(name, 'name', name), *getattr(name, 'prompts', ()))}
     label = label.lower().strip()
     return bool(words & (_above().get(label, set()) | {label}))
 

@@ -91,7 +91,7 @@ class Lab:
     @cached_property
     def index(self): # The index of the world's photos
         from namedmask.stages.index import build_index
-        sources = [str(o) for o in self.world.sources(self)]
+        sources = [str(place) for place in self.world.sources(self)]
         return build_index(sources, self.retriever, self.root/self.world.index_folder, quiet=self.world.quiet)
 
     def scenes(self,
@@ -168,7 +168,7 @@ def compare(
 )->list:          # [{'variant', 'seed', 'key' of the settings, 'seconds', and the numbers}, ...]
     "Run every variant with every seed, or only those that are missing."
     log, key = JsonLines(file), settings_key(settings)
-    done = _finished(log.read(), key, [settings_key(o) for o in before], holds or (lambda line: True))
+    done = _finished(log.read(), key, [settings_key(older) for older in before], holds or (lambda line: True))
     n_all, todo = len(variants)*len(seeds), [(v, s) for s in seeds for v in variants if (v, s) not in done]
     for variant, seed in progress(todo, 'runs', n_all, n_all - len(todo), unit='run', quiet=quiet):
         start = time.time()
@@ -202,11 +202,11 @@ def spread(
 
 def spread_text(results, keys, width=26)->str: # Numbers to show
     "A table: a row for each variant, mean ± standard deviation."
-    found = {k: spread(results, k) for k in keys}
-    first = found[keys[0]]
+    means = {k: spread(results, k) for k in keys}
+    first = means[keys[0]]
     n = len(next(iter(first.values()))[2])
     lines = [f"{'':{width}}" + ''.join(f'{k:>18}' for k in keys)]
-    lines += [f'{v:{width}}' + ''.join(f'{found[k][v][0]:>11.3f} ±{found[k][v][1]:5.3f}' for k in keys) for v in first]
+    lines += [f'{v:{width}}' + ''.join(f'{means[k][v][0]:>11.3f} ±{means[k][v][1]:5.3f}' for k in keys) for v in first]
     return '\n'.join([*lines, f'mean ± standard deviation over {n} seeds'])
 
 def spread_plot(
@@ -220,12 +220,12 @@ def spread_plot(
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(5, 2.8), dpi=75)[1]
     for key in keys:
-        found = spread(results, key)
-        at = np.arange(len(found)) if x is None else np.asarray(x)
-        line, = ax.plot(at, [mean for mean, *_ in found.values()], marker='o', label=key)
-        for a, (_, _, values) in zip(at, found.values()):
+        by_variant = spread(results, key)
+        at = np.arange(len(by_variant)) if x is None else np.asarray(x)
+        line, = ax.plot(at, [mean for mean, *_ in by_variant.values()], marker='o', label=key)
+        for a, (_, _, values) in zip(at, by_variant.values()):
             ax.plot([a]*len(values), values, '.', color=line.get_color(), alpha=.5)
-    ax.set_xticks(at, list(found))
+    ax.set_xticks(at, list(by_variant))
     ax.set(xlabel=xlabel, ylabel='score')
     ax.legend(frameon=False, fontsize=8)
     ax.spines[['top', 'right']].set_visible(False)

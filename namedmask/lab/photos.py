@@ -47,7 +47,7 @@ def photo_stamps(
 )->list:
     "(path, bytes, time of change) of each photo; a source that is not there or has none is a `NamedMaskError`."
     from namedmask.data.find import find_images
-    paths = [os.path.join(*o) for o in find_images([str(o) for o in images])]
+    paths = [os.path.join(*parts) for parts in find_images([str(place) for place in images])]
     return [(path, about.st_size, about.st_mtime_ns) for path in paths for about in [os.stat(path)]]
 
 @patch
@@ -55,7 +55,7 @@ def told(self:Photographed, lab)->dict: # The `Lab`
     "All that rows depend on beside what labs of both worlds have."
     card = {k: v for k, v in self.scored.card.items() if k != 'root'}
     files = [(stem, os.stat(self.scored.photo(stem))) for stem in self.scored.stems]
-    return dict(images=[str(o) for o in self.places], benchmark=card, transfer=lab.transfer,
+    return dict(images=[str(place) for place in self.places], benchmark=card, transfer=lab.transfer,
                 prompts=[[c.name, list(c.prompts)] for c in lab.categories],
                 photos=settings_key(photo_stamps(self.places)),
                 scored=settings_key([(stem, about.st_size, about.st_mtime_ns) for stem, about in files]))

@@ -135,7 +135,7 @@ def pair_batch(x, tokens, g, idx):
     u = 2*torch.rand(5, B, generator=g) - 1
     im = warp(x[idx].float()/255, 1 + .2*u[0], .15*u[1:3].T, .15*u[3], torch.rand(B, generator=g) < .5)
     im = im*(1 + .2*u[4, :, None, None, None])
-    mean, std = (torch.tensor(o).view(3, 1, 1) for o in (mean, std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
     return ((im - mean)/std).contiguous(memory_format=torch.channels_last), tokens[idx], torch.arange(B)
 
 def clip_loss(out, target): # What `open_clip.CLIP` returns; `target` is there for fastai: pair i belongs to caption i

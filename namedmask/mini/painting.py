@@ -26,7 +26,7 @@ def _noise(rng, h, w, *cells):
     return np.clip(layers/1.8, -1, 1)
 
 @lru_cache(8)
-def _grid(h, w): return tuple(o.astype(np.float32) for o in np.mgrid[:h, :w])
+def _grid(h, w): return tuple(axis.astype(np.float32) for axis in np.mgrid[:h, :w])
 
 def _wave(rng, h, w, period, turn, wobble=0.):
     "-1..1: parallel waves."

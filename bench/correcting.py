@@ -53,7 +53,7 @@ def correcting(photos, run, settings, test, place, out):
     from namedmask.core import rng_of
     from namedmask.data.draw import load_labels
     from namedmask.runs.run import Run
-    from namedmask.stages.distil import distil
+    from namedmask.stages.student import distil
     from namedmask.teachers.sets import get_teachers
     def truth(path): return load_labels(Path(path).parent.parent/'SegmentationClass'/f'{Path(path).stem}.png')
     kept = [str(e.path) for e in run.archive.kept()]

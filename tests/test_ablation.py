@@ -66,11 +66,12 @@ def test_spread_of_what_is_no_result(results):
     with pytest.raises(NamedMaskError, match="no variant with a number 'x'"): spread(results, 'x')
 
 def test_a_lab_without_iterations_takes_those_of_the_settings(tmp_path, monkeypatch):
-    from namedmask.stages import distil as distillation
+    from namedmask.stages import student as distillation
+    from namedmask.stages.distil import STUDENTS
     seen = []
     monkeypatch.setattr(distillation, 'distil', lambda archive, masks, settings, *a, **kw: seen.append(settings['iterations']))
     for iterations in (None, 7): MiniLab(tmp_path, 0, iterations=iterations).student('s', None, None)
-    assert seen == [distillation.STUDENTS['mini']['iterations'], 7]
+    assert seen == [STUDENTS['mini']['iterations'], 7]
 
 def test_scenes_that_are_whole_are_not_written_again(tmp_path):
     lab = MiniLab(tmp_path, 0, n_scenes=4, n_test=2)

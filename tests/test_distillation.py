@@ -4,7 +4,8 @@ from collections import namedtuple
 from pathlib import Path
 import numpy as np, pytest, torch
 from namedmask.core import NamedMaskError, read_json
-from namedmask.stages.distil import STUDENTS, class_ids, distil, student_dls, student_settings, student_stage
+from namedmask.stages.distil import STUDENTS, class_ids, student_dls, student_settings
+from namedmask.stages.student import distil, student_stage
 from namedmask.data.masks import MaskStore
 from namedmask.data.photos import content_hash
 from namedmask.data.toy import toy_scene
@@ -215,7 +216,8 @@ def test_masks_changed_by_hand_make_another_student(tmp_path):
     assert not same(first, second) and read_json(tmp_path/'s'/'segmenter.json')['key'] == read_json(tmp_path/'s'/'stage.json')['key']
 
 def test_settings_reach_the_samples_and_the_learner(data, tmp_path, monkeypatch):
-    from namedmask.stages import distil as D
+    from namedmask.stages import student as D
+    from namedmask.stages.copypaste import CopyPaste
     class Looked(Exception): pass
     seen = {}
     def look(dls, model, **how):
@@ -225,7 +227,7 @@ def test_settings_reach_the_samples_and_the_learner(data, tmp_path, monkeypatch)
     for changes, want in (({}, ('auto', False, 512)), (dict(side='native', precision='float32'), ('float32', False, None)), (dict(as_released=True), ('auto', True, 512))):
         with pytest.raises(Looked): distil(*data, {**TINY, 'side': None, **changes}, None, tmp_path/'-'.join(['s', *changes]), quiet=True)
         ds = seen['dls'].train.dataset
-        paste = next(t for t in seen['dls'].train.after_batch.fs if isinstance(t, D.CopyPaste))
+        paste = next(t for t in seen['dls'].train.after_batch.fs if isinstance(t, CopyPaste))
         assert (seen['precision'], ds.as_released, ds.pictures.side) == want and paste.as_released == want[1]
 
 def test_changed_iterations_train_again(data, tmp_path):
@@ -254,7 +256,7 @@ warnings.filterwarnings('ignore')
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from test_distillation import TINY, toy
-from namedmask.stages.distil import distil
+from namedmask.stages.student import distil
 data = toy(sys.argv[2])
 print('ready', flush=True)
 distil(*data, TINY, None, sys.argv[3], seed=3, quiet=True, every_s=0)

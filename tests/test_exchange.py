@@ -292,7 +292,7 @@ def test_an_imported_archive_trains(world, archive, tmp_path):
     assert seen == {0, 1, 2, 3, 255} or seen == {0, 1, 2, 3}
 
 def test_what_is_trained_on_an_import_knows_its_supervision(world, archive):
-    from namedmask.stages.distil import distil
+    from namedmask.stages.student import distil
     from namedmask.stages.refine import refine_masks
     from namedmask.teachers.cards import cards_of
     tmp, root, _ = world

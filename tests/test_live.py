@@ -10,7 +10,7 @@ import helpers
 from helpers import disc_photo, toy_fit, write_photos
 from namedmask.core import Ctx, NamedMaskError
 from namedmask.models.live import GradientView, LiveCurves, LiveView, WatchPredictions, gradient_norms, undisturbed
-from namedmask.stages.distil import distil
+from namedmask.stages.student import distil
 from test_distillation import toy
 from test_distillation import TINY as WITH_AVERAGE
 

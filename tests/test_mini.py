@@ -50,7 +50,7 @@ def test_short_trainings_improve(tmp_path):
                                    lambda f, n, **k: train_mini_dino(f, MINI_VIT, n, World('index', 20), batch_size=4, workers=1, quiet=True, **k)])
 def test_interrupted_training_goes_on(tmp_path, train, monkeypatch):
     whole, losses = train(tmp_path/'a', 4)
-    from namedmask.models.train import ProgressLoss
+    from namedmask.models.resume import ProgressLoss
     after, seen = ProgressLoss.after_batch, []
     def stop(self):
         after(self); seen.append(1)

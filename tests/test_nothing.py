@@ -2,7 +2,8 @@
 import numpy as np, pytest, torch
 import helpers
 from namedmask.core import NamedMaskError
-from namedmask.stages.distil import WithNothing, distil, student_dls, student_settings, student_stage
+from namedmask.stages.distil import WithNothing, student_dls, student_settings
+from namedmask.stages.student import distil, student_stage
 from namedmask.evaluate.false_names import false_names, is_counted
 from namedmask.stages.index import build_index
 from namedmask.stages.nothing import NothingPhotos, best_names, farthest, find_nothing, looks_named
@@ -232,7 +233,7 @@ def test_a_run_of_revision_3_keeps_what_it_had(made, tmp_path):
     assert 'spread' not in read_json(tmp_path/'n'/'stage.json')['settings']
 
 def test_a_student_is_asked_no_more_than_its_own_archive_gives(made, tmp_path):
-    from namedmask.stages.distil import _own_peaks
+    from namedmask.stages.student import _own_peaks
     from namedmask.models.segmenter import Segmenter
     class Reds(torch.nn.Module):
         "Scores of nothing, red and green: how red and how green the reddest and the greenest place is."

@@ -425,8 +425,8 @@ class Interrupted(Exception): pass
 
 def interrupt(monkeypatch, stage):
     "Let the stage end before it begins."
-    from namedmask.stages import distil, saliency as saliency_module
-    module, name = dict(student=(distil, 'distil'), saliency=(saliency_module, 'make_masks'))[stage]
+    from namedmask.stages import saliency as saliency_module, student
+    module, name = dict(student=(student, 'distil'), saliency=(saliency_module, 'make_masks'))[stage]
     def stop(*a, **k): raise Interrupted
     monkeypatch.setattr(module, name, stop)
 

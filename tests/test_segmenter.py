@@ -15,6 +15,7 @@ from namedmask.data.samples import *
 from namedmask.data.augment import *
 from namedmask.models.batches import *
 from namedmask.models.train import *
+from namedmask.models.resume import *
 from namedmask.models.segmenter import *
 from namedmask.models.deeplab import PhaseConv2d
 from namedmask.data.samples import crop_window

@@ -125,7 +125,8 @@ def masks(self:Lab, archive, saliency:str='auto'): # As for `fit`
 @patch
 def student(self:Lab, what:str, archive, masks, nothing=(), **changes): # Folder's name; data; photos of nothing
     "A student, trained or loaded."
-    from namedmask.stages.distil import STUDENTS, distil
+    from namedmask.stages.distil import STUDENTS
+    from namedmask.stages.student import distil
     settings = {**STUDENTS[self.teachers.recipe], **self.changes, **changes}
     folder = self.folder/'students'/what
     return distil(archive, masks, settings, self.init, folder, seed=self.seed, nothing=nothing, quiet=True)

@@ -26,7 +26,7 @@ from fastai.optimizer import Adam
 from fastai.torch_core import default_device
 from torch import nn
 from ..core import Ctx, NamedMaskError, progress, seed_of
-from ..models.train import fit_resumably
+from ..models.resume import fit_resumably
 from ..teachers.clip import OpenClipRetriever
 from ..teachers.cards import TeacherCard
 from ..teachers.sets import TeacherSet

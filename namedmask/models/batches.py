@@ -6,10 +6,10 @@ Docs: https://namedmask.github.io/namedmask/models/batches.html.md"""
 
 # %% auto #0
 __all__ = ['PhotoCache', 'Samples', 'OtherPhotos', 'ArchiveDataset', 'PhotosToLabel', 'SeedBatch', 'ArchiveDL',
-           'SegmenterLoaders', 'NormalizeBytes', 'Feed', 'training_dls']
+           'SegmenterLoaders', 'NormalizeBytes', 'read_workers', 'Feed', 'training_dls']
 
 # %% ../../nbs/models/batches.ipynb #99f2085d
-import torch
+import os, torch
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -269,6 +269,15 @@ class NormalizeBytes(Normalize):
     def decodes(self, x:TensorImage):
         mean, std = self.mean.to(x.device), self.std.to(x.device)
         return TensorImage(to_bytes(255*(x*std + mean).as_subclass(torch.Tensor)))
+
+# %% ../../nbs/models/batches.ipynb #f1c512c6
+def read_workers(
+    device=None, # torch device; fastai's default without
+)->int:
+    "How many processes read photos: none for a CPU; for a GPU one less than there are cores, at most 16 (the paper's)."
+    device = torch.device(device) if device else default_device()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(0, min(16, cores - 1)) if device.type == 'cuda' else 0
 
 # %% ../../nbs/models/batches.ipynb #5a81608c
 @dataclass(frozen=True)

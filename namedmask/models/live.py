@@ -19,7 +19,8 @@ from torch.amp import GradScaler
 from ..core import NamedMaskError, atomic_path
 from ..data.draw import overlay, palette
 from .infer import photo_of, segment
-from .train import Checkpoint, PolySchedule
+from .train import PolySchedule
+from .resume import Checkpoint
 
 # %% ../../nbs/models/live.ipynb #11fe0006
 @contextmanager

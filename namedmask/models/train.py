@@ -6,22 +6,19 @@ Docs: https://namedmask.github.io/namedmask/models.train.html.md"""
 
 # %% auto #0
 __all__ = ['PolySchedule', 'freeze_encoder', 'KeepEval', 'PixelCrossEntropy', 'AnySize', 'parameter_groups', 'SegmenterLearner',
-           'Optimiser', 'segmenter_learner', 'in_precision', 'WeightAverage', 'Checkpoint', 'ProgressLoss', 'train',
-           'fit_resumably']
+           'Optimiser', 'segmenter_learner', 'in_precision', 'WeightAverage']
 
 # %% ../../nbs/09_models.train.ipynb #20c93bc1
-import csv, math, time, torch
+import torch
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 import numpy as np, torch.nn.functional as F
-from fastai.basics import Adam, Callback, CancelValidException, CrossEntropyLossFlat, L, Learner, is_listy
+from fastai.basics import Adam, Callback, CrossEntropyLossFlat, L, Learner, is_listy
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from torch import nn
-from ..core import Ctx, NamedMaskError, Settings, atomic_path, explain_write, progress
+from ..core import NamedMaskError, Settings
 from ..core.settings import PRECISION, SHARE, YES_NO, number, setting
-from ..teachers.weights import is_out_of_memory, read_weights, unsound
-from .infer import free_memory, half_type, photo_of, segment
+from .infer import half_type, photo_of, segment
 from ..data.samples import IGNORE, TensorLabels
 
 # %% ../../nbs/09_models.train.ipynb #74937e4c
@@ -183,152 +180,3 @@ class WeightAverage(Callback):
 def _floats(model):
     "The weights that have a mean."
     return {name: weight.detach() for name, weight in model.state_dict().items() if weight.is_floating_point()}
-
-# %% ../../nbs/09_models.train.ipynb #798bf09f
-class Checkpoint(Callback):
-    "Write `checkpoint.pt` and `losses.csv` into a folder every so often and at the end; `load` continues from them."
-    order = 90
-
-    def __init__(self,
-        folder,            # Where the files go
-        n_iters:int,       # Iterations in all
-        every_s:float=20., # Least seconds between two checkpoints
-        average=None,      # `WeightAverage`, whose weights are kept as well
-        ):
-        self.folder, self.n_iters, self.every_s, self.average = Path(folder), n_iters, every_s, average
-        self.file, self.log = self.folder/'checkpoint.pt', []
-
-    def peek(self):
-        "The checkpoint in the folder, or None."
-        if not self.file.exists(): return None
-        try:
-            state = read_weights(self.file)
-            why = _odd_checkpoint(state)
-        except NamedMaskError as e:
-            if is_out_of_memory(e.__cause__): raise
-            why = 'it cannot be read'
-        if why: raise NamedMaskError(f"The checkpoint {self.file} is damaged ({why}): delete it and run again.")
-        return state
-
-    def before_fit(self):
-        state = self.peek()
-        if state: self.log = list(state['losses'])
-        if state and state['opt']:
-            try: self.opt.load_state_dict(state['opt'])
-            except Exception as e: raise _of_another(self.file, 'training', e) from e
-        self.last = time.time()
-
-    def after_batch(self):
-        if not self.training: return
-        loss = self.learn.loss.item()
-        if not math.isfinite(loss):
-            raise NamedMaskError(f"The loss became {loss} at iteration {len(self.log)}: "
-                                 "start again with a lower learning rate.")
-        self.log.append(loss)
-        if time.time()-self.last >= self.every_s: self.save()
-
-    def after_train(self): self.save()
-
-    def save(self): # Now, whole or not at all
-        held = self.opt.state_dict()
-        opt = {part: [dict(group) for group in held[part]] for part in ('state', 'hypers')}
-        state = dict(model=self.learn.model.state_dict(), opt=opt, iteration=len(self.log), losses=self.log)
-        if self.average: state['average'] = self.average.weights
-        with atomic_path(self.file) as tmp: torch.save(state, tmp)
-        rows = [(i, f'{loss:.5f}') for i, loss in enumerate(self.log)]
-        with atomic_path(self.folder/'losses.csv') as tmp, open(tmp, 'w', newline='') as f:
-            csv.writer(f).writerows([('iteration', 'loss'), *rows])
-        self.last = time.time()
-
-# %% ../../nbs/09_models.train.ipynb #864b1363
-def _odd_checkpoint(state):
-    "What is missing in a checkpoint, in words; '' if nothing is."
-    kinds = dict(model=dict, opt=(dict, type(None)), iteration=int, losses=list)
-    wrong = [name for name, kind in kinds.items() if name not in state or not isinstance(state[name], kind)]
-    if wrong: return f"its entry {wrong[0]!r} is missing or of another kind"
-    whole = state['iteration'] == len(state['losses']) and all(isinstance(loss, float) for loss in state['losses'])
-    if not whole: return 'its losses are not those of its iterations'
-    if not isinstance(state.get('average', {}), dict): return "its entry 'average' is of another kind"
-    return unsound(state['model']) or unsound(state.get('average', {}))
-
-def _of_another(file, what, error):
-    "The sentence for a checkpoint that does not fit what is trained."
-    why = ' '.join(str(error).split())[:120]
-    return NamedMaskError(f"The checkpoint {file} is of another {what} ({why}): delete it and run again.")
-
-# %% ../../nbs/09_models.train.ipynb #d1833c9a
-class ProgressLoss(Callback):
-    "A bar with the loss, the time gone and the time to go."
-    order = 95
-
-    def __init__(self, what, n_iters, start=0, quiet=False): # Its text; steps in all; steps done; no bar
-        self.kw = dict(what=what, total=n_iters, done=start, unit='step', quiet=quiet)
-
-    def before_fit(self): self.bar, self.mean = progress(None, **self.kw), None
-
-    def after_batch(self):
-        if not self.training: return
-        loss = self.learn.loss.item()
-        self.mean = loss if self.mean is None else .95*self.mean + .05*loss
-        self.bar.set_postfix(loss=f'{self.mean:.3f}', refresh=False)
-        self.bar.update()
-
-    def before_validate(self): raise CancelValidException()    # there is no mask to validate on
-    def after_fit(self): self.bar.close()
-
-# %% ../../nbs/09_models.train.ipynb #b6a247da
-def train(
-    model,    # From `deeplabv3plus`; trained in place
-    make_dls, # A function of `start` (keyword) that gives the `DataLoaders` from batch `start` on
-    folder,   # Where the checkpoint and the losses go; a checkpoint there is continued
-    *,
-    n_iters:int, # Steps in all
-    cbs=(),   # More callbacks
-    **more,   # Of `Optimiser`; what, every_s, quiet, ema, as for `fit_resumably`
-)->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
-    """Train, or continue a training that was interrupted.
-    The weights are the same as without the interruption (on the CPU, with the same number of threads)."""
-    how = {name: more.pop(name) for name in Optimiser.known() if name in more}
-    def learner(start): return segmenter_learner(make_dls(start=start), model, cbs=cbs, **how)
-    return fit_resumably(learner, model, folder, n_iters=n_iters, **more)
-
-def fit_resumably(
-    # A function of `start` that gives the `Learner` for the iterations from there on;
-    # its `.start_rates` has a rate for each group
-    make_learner,
-    model,           # What it trains; its state dict holds all that a checkpoint needs
-    folder,          # Where the checkpoint and the losses go, or a `Ctx`; a checkpoint there is continued
-    *,
-    n_iters:int, # Steps in all
-    what='training', # Text of the progress bar
-    warmup:int=0,    # Iterations over which the rates rise first
-    ema:float=0.,    # Decay of the average of the weights that takes their place at the end (`WeightAverage`); 0: none
-    **how,           # More of `Ctx`: every_s, quiet, callbacks
-)->Learner: # Trained to `n_iters`; `.loss_log` has the loss of each iteration
-    "Fit any `Learner` with checkpoints, the poly schedule and a bar with the time to go."
-    ctx, average = Ctx.of(folder, **how), WeightAverage(ema) if ema else None
-    ckpt = Checkpoint(ctx.folder, n_iters, ctx.every_s, average=average)
-    state = ckpt.peek()
-    start = state['iteration'] if state else 0
-    if state: _continue(model, state, ckpt.file, average)
-    free_memory()                 # the stages before have left some
-    learn = make_learner(start)
-    if start < n_iters:
-        with explain_write(ctx.folder): ctx.folder.mkdir(parents=True, exist_ok=True)
-        schedule = PolySchedule(learn.start_rates, n_iters, start, warmup=warmup)
-        bar = ProgressLoss(what, n_iters, start, ctx.quiet)
-        try:
-            with learn.no_bar(), learn.no_logging():
-                learn.fit(1, cbs=[ckpt, *([average] if average else []), schedule, bar, *ctx.callbacks])
-        except NamedMaskError as e:           # fastai puts the callback's name before it
-            raise NamedMaskError(str(e).split('\n\t')[-1]) from e
-    if average: average.into(model)
-    learn.loss_log = ckpt.log if start < n_iters else list(state['losses'])
-    return learn
-
-def _continue(model, state, file, average=None):
-    "Give a network, and the average of its weights, what the checkpoint holds."
-    try:
-        model.load_state_dict(state['model'])
-        if average: average.go_on(model, state['average'], state['iteration'])
-    except Exception as e: raise _of_another(file, 'network', e) from e

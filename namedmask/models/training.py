@@ -16,7 +16,8 @@ from ..core.settings import Rule, is_number, one_of, setting, whole
 from .batches import Samples
 from .deeplab import aspp_rates, deeplabv3plus
 from .infer import free_memory
-from .train import Optimiser, fit_resumably
+from .train import Optimiser
+from .resume import fit_resumably
 
 # %% ../../nbs/models/training.ipynb #677c8693
 def _is_encoder(value):

@@ -195,7 +195,7 @@ def _expert_stage(step, teachers, archive, masks, parallel):
 
 # %% ../../nbs/runs/pipeline.ipynb #ae7b5786
 def _student_stage(step, archive, nothing, masks, init, cards):
-    from namedmask.stages.distil import distil
+    from namedmask.stages.student import distil
     asked, corrected = step.settings['sure'], corrections_in(step.out, archive.names)
     settings, start = _training_of(step)
     if corrected: step.save(teachers=[*step.record['teachers'], corrected.card.as_dict()])

@@ -44,7 +44,7 @@ def main():
     scenes, test = write_world(World('index', 1200, seed=3), out/'scenes'), write_world(World('test', 150, seed=3), out/'test')
     names = ','.join(WORLD_NAMES)
     groups = group_names(WORLD_NAMES, embed_names(get_teachers('mini').retriever(), parse_names(names)), 5)       # five experts: a fifth of the time of fifteen
-    run = fit(scenes/'JPEGImages', names, out/'run', teachers='mini', groups=groups, near=-1, report=False)
+    run = fit(scenes/'JPEGImages', names, out/'run', teachers='mini', groups=groups, max_hamming=-1, report=False)
     scores = evaluate_run(run, test, naive=True)
     scores |= ceiling_run(run, scenes/'JPEGImages', scenes/'SegmentationClass', test)
     page = write_report(run, first=[real_section(found)])

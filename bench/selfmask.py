@@ -61,7 +61,7 @@ def main():
     print('spectral masks', json.dumps({'unrefined': iou(SpectralDetector([dino], side=128, refine=None)), 'grabcut': iou(spectral)}), flush=True)
     for name, released in (('described', False), ('released', True))[:1 if a.skip_released else 2]:
         start = time.process_time()
-        model = train_selfmask(entries, masks, dino, out/name, 'mini', spectral.cards, a.seed, as_released=released, device='cpu')
+        model = train_selfmask(entries, masks, dino, out/name, 'mini', spectral.cards, seed=a.seed, as_released=released, device='cpu')
         print(f'predictor, ranking as {name}', json.dumps({'unrefined': iou(SelfMaskDetector(model, None, side=128)), 'grabcut': iou(SelfMaskDetector(model, 'grabcut', side=128)), **queries(model),
               'CPU seconds of this call': round(time.process_time() - start)}), flush=True)
 

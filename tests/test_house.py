@@ -1,8 +1,9 @@
 "The layout: floors that imports only go down, one notebook for each module, links that lead somewhere, and old paths that still lead home."
-import ast, json, re, subprocess, sys, warnings
+import ast, inspect, json, re, subprocess, sys, warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType
 import pytest
 from namedmask._old_paths import MOVED, RENAMED
 
@@ -124,6 +125,31 @@ def imports_of_names():
 def test_every_name_that_is_imported_is_there():
     def is_there(module, name): return hasattr(import_module(module), name) or find_spec(f'{module}.{name}') is not None
     assert not [(str(file), module, name) for file, module, name in imports_of_names() if not is_there(module, name)]
+
+def calls_of(file):
+    "(line, function of the library, positional arguments, keywords) of each call in a script that names all of its arguments."
+    tree = ast.parse(file.read_text(encoding='utf-8'))
+    homes = {alias.asname or alias.name: (node.module, alias.name) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+             and (node.module or '').startswith('namedmask') for alias in node.names}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in homes: continue
+        keywords = [keyword.arg for keyword in node.keywords]
+        if None in keywords or any(isinstance(arg, ast.Starred) for arg in node.args): continue
+        module, name = homes[node.func.id]
+        yield node.lineno, getattr(import_module(module), name), len(node.args), keywords
+
+def as_written(function):
+    "Its signature, in which `**kwargs` stay what they are (`delegates` hides some that are taken out of them)."
+    if not inspect.isfunction(function): return inspect.signature(function)
+    bare = FunctionType(function.__code__, {}, function.__name__, function.__defaults__, function.__closure__)
+    bare.__kwdefaults__ = function.__kwdefaults__
+    return inspect.signature(bare)
+
+@pytest.mark.parametrize('file', sorted([*(ROOT/'bench').glob('*.py'), *(ROOT/'.ci').glob('*.py')]), ids=lambda file: file.name)
+def test_scripts_call_the_library_as_it_is(file):
+    for line, function, n, keywords in calls_of(file):
+        try: as_written(function).bind(*[None]*n, **dict.fromkeys(keywords))
+        except TypeError as e: pytest.fail(f'{file.name}:{line}: {function.__name__}: {e}')
 
 @pytest.mark.parametrize('old', sorted(MOVED))
 def test_old_paths_lead_home(old):

@@ -1,6 +1,7 @@
 """What ten corrected photos bring, in the painted world, beside the same ten as the only supervision; and what a name more or less costs.
 
     python bench/correcting.py --out runs/correcting [--seeds 3] [--iterations 400]
+    python bench/correcting.py --out runs/growing --only growing                     # a name more, a name less, a merge
 
 A run of eight names is made for each seed (300 scenes, 30 photos a name, no experts), and scored on 120 scenes with several objects. Then ten photos
 are put right, as `export-labels` and `import-labels` do it, with the truth in place of the annotator: those of the archives on which student and
@@ -95,6 +96,7 @@ def growing(photos, settings, test, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, required=True); parser.add_argument('--seeds', type=int, default=3); parser.add_argument('--iterations', type=int, default=400)
+    parser.add_argument('--only', choices=('correcting', 'growing'))
     a = parser.parse_args()
     from namedmask import fit
     from namedmask.mini.world import World, write_world
@@ -107,8 +109,9 @@ def main():
         place = write_world(World('test', 10, seed=500 + seed, names=NAMES), out/'place', quiet=True)
         test, photos = list(World('test', 120, seed=900, names=NAMES)), scenes/'JPEGImages'
         settings = dict(teachers='mini', n=30, experts=False, student={'iterations': a.iterations}, max_hamming=-1, report=False, quiet=True, seed=seed)
-        run = fit(photos, ','.join(NAMES), out/'run', **settings)
-        row = {**correcting(photos, run, settings, test, place, out), **growing(photos, settings, test, out)}
+        row = {}
+        if a.only != 'growing': row |= correcting(photos, fit(photos, ','.join(NAMES), out/'run', **settings), settings, test, place, out)
+        if a.only != 'correcting': row |= growing(photos, settings, test, out)
         (out/'figures.json').write_text(json.dumps(row))
         rows.append(row)
         print(seed, json.dumps(row), flush=True)

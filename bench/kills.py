@@ -61,7 +61,7 @@ def table(inputs, out):
     labs = t.labs_for('toy', out, 1, [inputs/'photos'], 'voc', inputs/'voc', 'bird,boat,bottle', iterations=2)
     t.run_table(labs, 'selfmask,selfmask-clip,namedmask-plain', t.results_file(out), quiet=True)
 
-PRELOADED = ('runs.pipeline', 'runs.scores', 'stages.index', 'stages.build', 'stages.saliency', 'stages.refine', 'stages.distil', 'stages.nothing', 'evaluate.benchmarks.registry',
+PRELOADED = ('runs.pipeline', 'runs.scores', 'stages.index', 'stages.build', 'stages.saliency', 'stages.refine', 'stages.distil', 'stages.student', 'stages.nothing', 'evaluate.benchmarks.registry',
              'app.predict', 'systems.table')                                # so that no child imports them again
 TIMED = ('run.json', 'stage.json', 'report.html', 'results.jsonl')     # hold times of day and seconds
 MACHINE = ('.namedmask.jsonl', '.namedmask.lock', 'index.db', 'index.db-journal')

@@ -64,16 +64,22 @@ def test_the_same_seed_grows_the_same_student(made, run, tmp_path):
 
 @pytest.mark.parametrize('where', ['build_archive', 'distil'])
 def test_stopped_and_continued(run, tmp_path, monkeypatch, where, made):
-    import namedmask.runs.pipeline as pipeline, namedmask.stages.distil as distil_module
+    import namedmask.runs.pipeline as pipeline, namedmask.stages.student as student_module
     shutil.copytree(run.folder, tmp_path/'whole')
     whole = grow(Run(tmp_path/'whole', made[1].detector), added, 'blue', quiet=True, report=False)
     with monkeypatch.context() as m:
         def stop(*args, **kwargs): raise KeyboardInterrupt
-        m.setattr(pipeline if where == 'build_archive' else distil_module, where, stop)
+        m.setattr(pipeline if where == 'build_archive' else student_module, where, stop)
         with pytest.raises(KeyboardInterrupt): grow(run, added, 'blue', quiet=True, report=False)
     again = Run(run.folder, made[1].detector)
     after = grow(again, added, 'blue', quiet=True, report=False)
     assert after.segmenter.key == whole.segmenter.key
+
+@pytest.mark.parametrize('change, text, rate', [(added, 'blue', 1/2), (dropped, 'green', 1/10), (merged, 'red,green=thing', 1/2)])
+def test_the_rate_is_lower_than_a_new_trainings(run, change, text, rate):
+    usual = run.settings['student']['lr']
+    after = grow(run, change, text, quiet=True, report=False)
+    assert after.segmenter.meta['student']['lr'] == pytest.approx(rate*usual) and after.settings['student']['lr'] == usual
 
 def test_fit_with_the_new_names_trains_from_the_beginning(made, run, tmp_path):
     grown = grow(run, added, 'blue', quiet=True, report=False)

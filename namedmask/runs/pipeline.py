@@ -221,7 +221,9 @@ def _training_of(step):
     from namedmask.models.carry_over import Start
     grown = step.settings.get('grown')
     if not grown: return step.settings['student'], None
-    return {**step.settings['student'], 'iterations': grown['iterations']}, Start(step.out/'before', grown['rows'])
+    student = step.settings['student']
+    how = {**student, 'iterations': grown['iterations'], 'lr': student['lr']*grown.get('rate', 1)}
+    return how, Start(step.out/'before', grown['rows'])
 
 def _labels_stage(step, first, archive, nothing):
     "The first student labels the photos that nobody has labelled."

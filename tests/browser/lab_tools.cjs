@@ -98,11 +98,10 @@ async function visit(widgets, view) {
   const cells = page.locator('.jp-CodeCell');
   const n = JSON.parse(fs.readFileSync(path.join(out, 'w.ipynb'))).cells.length;           // not all are on the page at once
   for (let k = 0; k < n; k++) await first(page, cells.nth(k));
-  try { for (const [name, work] of Object.entries(widgets)) result[name] = await work(page); }
-  finally {
-    await page.screenshot({path: path.join(out, 'lab.png')});
-    if (errors.length) console.error(errors.join('\n'));
+  for (const [name, work] of Object.entries(widgets)) {      // where one fails, the others are worked all the same
+    result[name] = await work(page).catch(error => { errors.push(`${name}: ${error.message}`); return {}; });
   }
+  await page.screenshot({path: path.join(out, 'lab.png')});
   await page.setViewportSize({width: 390, height: 2400});   // a high page: the whole widget is on the picture
   await page.keyboard.press('Control+b');                   // the files' list away
   await page.waitForTimeout(1000);

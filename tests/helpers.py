@@ -14,6 +14,23 @@ def shared(*parts):
     path = root.joinpath(*parts)
     return path if path.exists() else None
 
+# ---------------------------------------------------------------- widgets
+
+WIDTHS = ('width', 'min_width', 'max_width', 'description_width', 'button_width')
+
+def widths_in_pixels(widget):
+    """What in a box of ipywidgets says how many pixels wide it is, and would cut off a longer text: (kind, trait, value).
+
+    Of the styles of widgets.css, which let texts wrap, the box has the class; without it all of them are cut off.
+    """
+    assert 'nm-box' in widget._dom_classes
+    def below(part):
+        yield part
+        for child in getattr(part, 'children', ()): yield from below(child)
+    said = [(type(part).__name__, trait, getattr(look, trait, None)) for part in below(widget)
+            for look in (part.layout, getattr(part, 'style', None)) for trait in WIDTHS]
+    return [line for line in said if str(line[2]).endswith('px')]
+
 # ---------------------------------------------------------------- photos
 
 def disc_photo(name, i, size=(96, 72)):

@@ -7,7 +7,7 @@ from namedmask.core import NamedMaskError
 from namedmask.evaluate.metrics import ConfusionMatrix
 from namedmask.evaluate.score import evaluate
 from namedmask.evaluate.voc import VocBenchmark
-from helpers import VOC_NAMES, write_voc
+from helpers import VOC_NAMES, widths_in_pixels, write_voc
 
 NAMES = ['dog', 'cat']
 
@@ -203,6 +203,8 @@ def test_widget_and_state_agree(browser):
     browser.choose('cat', 'background'); assert browser._pairs.value == 1 and browser._list.options == (('1. photo 3: 2 pixels', 0),)
     browser.choose(); browser.select(3)
     assert browser._pairs.value == -1 and browser._list.value == 3 and browser._list.options[3] == ('4. photo 4: no pixel scored', 3)
+
+def test_no_list_has_a_fixed_width(browser): assert widths_in_pixels(browser.widget) == []
 
 def test_the_picture_has_a_text(browser):
     browser.choose('dog', 'cat'); browser.widget

@@ -1,7 +1,7 @@
 "The expert groups: groups and tree with known answers, and the masks of a run before and after its experts."
 import re
 import numpy as np, pytest
-from helpers import register, toy_fit, write_photos
+from helpers import register, toy_fit, widths_in_pixels, write_photos
 from scipy.cluster.hierarchy import linkage
 from PIL import Image
 from namedmask.app import expert_groups as module
@@ -154,6 +154,7 @@ def test_the_widget_of_a_run(run):
     assert 'warm' in explorer.panel('masks').caption and 'who also has red' in explorer.panel('masks').caption
     explorer._controls['order'].value = 'rank'; assert explorer.order == 'rank'
     explorer.set(name='blue', order='changed'); assert (explorer._controls['name'].value, explorer._controls['order'].value) == ('blue', 'changed')
+    assert widths_in_pixels(explorer.widget) == []
     masks = explorer._panels['masks'].value
     explorer._controls['k'].value = 3; assert explorer._panels['masks'].value == masks
     still = explorer.still(); assert still.mode == 'RGB' and still.height > explorer.panel('masks').picture.height

@@ -4,6 +4,7 @@ from collections import namedtuple
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
+from helpers import widths_in_pixels
 from namedmask.core import NamedMaskError
 from namedmask.data.photos import content_hash, dhash
 from namedmask.stages import copies as copies_module, build as build_module, archive as archive_module, retrieval as retrieval_module
@@ -379,6 +380,10 @@ def test_the_explorer_keeps_the_keyboards_place(world):
 def test_the_explorer_shows_three_digits(world):
     x = ArchiveExplorer(world('cat,dog', 5), size=32)
     assert re.match(r'#1: \d\.\d{3}\b', x._grid.children[0].children[1].value)
+
+def test_only_a_card_is_as_wide_as_its_photo(world):
+    x = ArchiveExplorer(world('cat,dog', 5), per_page=2, size=120)
+    assert widths_in_pixels(x.widget) == [('VBox', 'width', '138px')]*2       # a longer text makes a card higher
 
 def test_an_archive_with_nothing_left_is_shown(world):
     a = world('cat', 1); a.drop('0.jpg')

@@ -3,6 +3,7 @@ import re
 from collections import Counter
 import numpy as np, pytest
 from PIL import Image
+from helpers import widths_in_pixels
 from namedmask.app import saliency_explorer as module
 from namedmask.app.saliency_explorer import PANELS, SaliencyExplorer, with_settings
 from namedmask.core import NamedMaskError, settings_key
@@ -177,6 +178,12 @@ def test_the_last_eight_photos_are_kept(calls):
 
 # ---------------------------------------------------------------- the widget
 
+def test_no_control_has_a_fixed_width(explorer): assert widths_in_pixels(explorer.widget) == []
+
+def test_photos_without_a_file_are_counted_from_one(explorer):
+    explorer.widget
+    assert [text for text, _ in explorer._controls['i'].options] == [f'photo {i}' for i in range(1, 1 + len(explorer.photos))]
+
 def test_controls_and_state_agree(explorer):
     explorer.widget
     for name, value in dict(threshold=.3, refine='none', ks=(2, 3), upsample=2, centre=False, source=1, i=2).items(): explorer._controls[name].value = value
@@ -205,7 +212,7 @@ def test_pictures_have_words_and_names_are_escaped(explorer):
     explorer.widget
     for which, shown in explorer._panels.items():
         alt, = re.findall(r'<img alt="([^"]+)"', shown.value)
-        assert 'photo 0' in alt and '<more>' not in shown.value and explorer.panel(which).caption.split('<')[0][:30].replace('&', '&amp;') in shown.value
+        assert 'photo 1' in alt and '<more>' not in shown.value and explorer.panel(which).caption.split('<')[0][:30].replace('&', '&amp;') in shown.value
     assert 'colours &amp; &lt;more&gt;, fine' in explorer._panels['eigenvectors'].value
 
 def test_a_photo_that_cannot_be_read_shows_its_sentence(tmp_path):
@@ -230,7 +237,8 @@ def test_still(explorer):
 def test_a_folder_of_photos(tmp_path):
     disc().save(tmp_path/'a.png'); disc(seed=1).save(tmp_path/'b.png')
     explorer = SaliencyExplorer([Colours()], tmp_path, side=192)
-    assert len(explorer.photos) == 2 and explorer._title(1).endswith('b.png')
+    assert len(explorer.photos) == 2 and explorer._titles == [f'{tmp_path.name}/{name}' for name in ('a.png', 'b.png')]
+    assert [text for text, _ in (explorer.widget and explorer._controls['i'].options)] == explorer._titles
     with pytest.raises(NamedMaskError, match='no photo to look at'): SaliencyExplorer([Colours()], [])
 
 WRONG = [(dict(ks=(1, 2)), 'from 2 to 12'), (dict(ks=()), 'from 2 to 12'), (dict(ks=3), 'from 2 to 12'), (dict(ks=(2.5,)), 'from 2 to 12'), (dict(upsample=0), 'upsample=1 to 4'),

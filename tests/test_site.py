@@ -45,6 +45,10 @@ def test_links_lead_to_pages():
     assert made == ('<a href="data/find.html"><img src="a.png"></a> [c](/contributing.md) '
                     '[b](https://example.org/repo/tree/main/bench) [n](x.ipynb)')
 
+def test_links_of_texts_beside_the_notebooks_lead_to_pages():
+    written = 'The [guide](nbs/guide.ipynb), the [bench](nbs/lab/lab.ipynb#runs), [Apache-2.0](LICENSE) and `nbs/x.ipynb`'
+    assert notebooks.root_links(written) == 'The [guide](guide.ipynb), the [bench](lab/lab.ipynb#runs), [Apache-2.0](license.md) and `nbs/x.ipynb`'
+
 def test_every_public_name_is_in_the_reference():
     missing = []
     for source in reference.sources(ROOT):

@@ -1,6 +1,7 @@
 "What the folder of a run tells of it while another process works there: in words, in figures, and without a trace."
 import asyncio, json, os, time
 import pytest
+from helpers import widths_in_pixels
 from namedmask.app import training_monitor as tm
 from namedmask.app.training_monitor import RunState, TrainingState, TrainingMonitor, look_at_run, run_text, seconds_left, whole_losses
 from namedmask.core import NamedMaskError, locked
@@ -299,6 +300,8 @@ def test_without_a_notebook_there_is_a_sentence(run):
         with pytest.raises(NamedMaskError, match='is no time'): TrainingMonitor(run.root, every=every)
 
 # ---------------------------------------------------------------- the widget and the still picture
+
+def test_no_control_has_a_fixed_width(run): assert widths_in_pixels(TrainingMonitor(run.root, every=1.5).widget) == []
 
 def test_the_button_looks(run):
     monitor = TrainingMonitor(run.root, every=None)

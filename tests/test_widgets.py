@@ -101,6 +101,13 @@ def test_two_models_of_different_names(two):
     assert np.array_equal(orange, [[1, 1, 0, 0], [0, 0, 1, 0]])
     assert two.caption(1).endswith('dog 37.5 %, cow 12.5 %')
 
+def test_photos_are_called_by_their_file_or_counted_from_one(two, tmp_path):
+    two.photos[1].save(tmp_path/'a.png')
+    of_files = PredictionExplorer(A, [tmp_path/'a.png', Image.open(tmp_path/'a.png'), two.photos[0]])
+    named = f'{tmp_path.name}/a.png'
+    assert two.widget.titles == ['photo 1', 'photo 2']
+    assert of_files.widget.titles == [f'{named} (photo 1)', f'{named} (photo 2)', 'photo 3']
+
 def test_a_threshold_is_for_models_that_tell(two):
     two.set_threshold(.6)
     assert np.array_equal(two._labels(0), [[1, 0, 0, 0], [2, 0, 0, 0]]) and two.differences()['cow'][1] == .125

@@ -41,8 +41,8 @@ def write_pages():
             'gallery.md': pages.gallery_page(STAGED/'extra'/'gallery'),
             'instructor.md': pages.instructor_page(text(HERE/'instructor.md')),
             'license.md': f"# Licence\n\n```text\n{text(ROOT/'LICENSE')}\n```\n",
-            'contributing.md': text(ROOT/'CONTRIBUTING.md').replace('](LICENSE)', '](license.md)'),
-            'changelog.md': text(ROOT/'CHANGELOG.md')}
+            'contributing.md': notebooks.root_links(text(ROOT/'CONTRIBUTING.md')),
+            'changelog.md': notebooks.root_links(text(ROOT/'CHANGELOG.md'))}
     for name, page in made.items(): (STAGED/name).write_text(page, encoding='utf-8')
     pages.write_rooms(STAGED/'rooms')
 

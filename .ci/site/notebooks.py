@@ -37,6 +37,10 @@ def page_links(md):
     "Links in raw HTML lead to pages; those in Markdown are resolved by the parser."
     return re.sub(r'(href="[^":]+)\.ipynb(["#])', r'\1.html\2', md)
 
+def root_links(md):
+    "Links of a text that lies beside nbs/ lead to the pages of the site, whose root is nbs/."
+    return re.sub(r'\]\(nbs/', '](', md).replace('](LICENSE)', '](license.md)')
+
 def site_links(md, repository):
     "Links that leave nbs/ lead to the pages made of those files, or to the repository."
     pages = {'CONTRIBUTING.md': '/contributing.md', 'CHANGELOG.md': '/changelog.md', 'LICENSE': '/license.md'}

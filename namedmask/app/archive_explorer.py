@@ -32,21 +32,18 @@ class ArchiveExplorer(Shown):
         import ipywidgets as w
         self.archive, self.per_page, self.size, self.page = archive, per_page, size, 0
         self._looks = _card_looks(size)
-        self._name = w.Dropdown(description='Name', layout=w.Layout(width='260px'),
-                                style=dict(description_width='45px'))
-        self._show = w.ToggleButtons(options=_SHOWS, style=dict(button_width='75px'))
-        def turner(text): return w.Button(description=text, tooltip=f'{text} page', layout=w.Layout(width='auto'))
+        self._name, self._show = w.Dropdown(description='Name'), w.ToggleButtons(options=_SHOWS)
+        def turner(text): return w.Button(description=text, tooltip=f'{text} page')
         self._prev, self._next = turner('previous'), turner('next')        # an icon alone has no name to be read aloud
         self._where, self._note = w.Label(), w.Label()
-        self._save = w.Button(description='Save', icon='save', button_style='primary', layout=w.Layout(width='90px'))
-        self._undo = w.Button(description='Undo', icon='undo', tooltip='Take back the last change',
-                              layout=w.Layout(width='90px'))
+        self._save = w.Button(description='Save', icon='save', button_style='primary')
+        self._undo = w.Button(description='Undo', icon='undo', tooltip='Take back the last change')
         self._cards, self._done = {}, deque(maxlen=_UNDONE)
         self._grid = w.Box(layout=w.Layout(flex_flow='row wrap', width='100%'))
         row = w.Layout(align_items='center', flex_flow='row wrap')
         choose = w.HBox([self._name, self._show, self._prev, self._where, self._next], layout=row)
         self._widget = w.VBox([choose, self._grid, w.HBox([self._undo, self._save, self._note], layout=row)])
-        self._guard_keys()
+        self._finish_box()
         self._name.options = archive.names
         self._name.value = archive._name(name or archive.names[0])
         for control in (self._name, self._show): control.observe(lambda _: self.refresh(), 'value')
@@ -186,10 +183,10 @@ def _card_looks(size):
     "Layouts and styles that all cards share: fewer objects to send to the browser."
     import ipywidgets as w
     def card(colour):
-        return w.Layout(width=f'{size + 18}px', margin='4px', padding='4px', align_items='center',
+        return w.Layout(width=f'{size + 18}px', min_width='8em', margin='4px', padding='4px', align_items='center',
                         border=f'2px solid {colour}')
-    return {'plain': w.Layout(), 'text': w.Layout(width=f'{size + 4}px', height='22px'),
-            'button': w.Layout(width='52px', height='26px'), 'menu': w.Layout(width=f'{size - 54}px', height='26px'),
+    return {'plain': w.Layout(), 'controls': w.Layout(flex_flow='row wrap', justify_content='center'),
+            'menu': w.Layout(width='6.5em', flex='1 1 auto'), # shows "move to", however long the names are
             'small': w.Label(style=dict(font_size='11px')).style, 'plain button': w.Button().style,
             'plain menu': w.Dropdown().style, 'kept': card(_GREEN), 'dropped': card(_RED)}
 
@@ -199,13 +196,13 @@ def _card(self:ArchiveExplorer, e):
     import ipywidgets as w
     path, looks = str(e.path), self._looks
     picture = w.Image(format='jpeg', width=self.size, height=self.size, layout=looks['plain'])
-    text = w.Label(layout=looks['text'], style=looks['small'])
-    button = w.Button(layout=looks['button'], style=looks['plain button'])
+    text = w.Label(layout=looks['plain'], style=looks['small'])
+    button = w.Button(layout=looks['plain'], style=looks['plain button'])
     button.on_click(lambda _: (self.drop if button.description == 'drop' else self.keep)(path))
     names = [('move to', ''), *((name, name) for name in self.archive.names if name != e.name)]
     menu = w.Dropdown(options=names, layout=looks['menu'], style=looks['plain menu'])
     menu.observe(lambda change: change['new'] and self.move(path, change['new']), 'value')
-    return w.VBox([picture, text, w.HBox([button, menu], layout=looks['plain'])])
+    return w.VBox([picture, text, w.HBox([button, menu], layout=looks['controls'])])
 
 @patch
 def _fill(self:ArchiveExplorer, e):

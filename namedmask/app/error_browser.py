@@ -291,8 +291,7 @@ def _build(self:ErrorBrowser):
     first = [('all photos, worst first', -1)]
     pairs = [(str(pair), k) for k, pair in enumerate(self.confusions[:MOST_LISTED])]
     def box(text, **more):
-        return w.Select(description=text, rows=8, layout=w.Layout(width='48%', min_width='320px'),
-                        style=dict(description_width='75px'), **more)
+        return w.Select(description=text, rows=8, layout=w.Layout(flex='1 1 auto'), **more)
     self._pairs, self._list = box('confusions', options=first + pairs, value=-1), box('photos')
     self._picture, self._text = w.HTML(), w.HTML()
     self._pairs.observe(lambda change: self._pick(change['new']), 'value')

@@ -258,7 +258,7 @@ def still(self:ExpertGroups)->Image.Image:
 @patch
 def _build(self:ExpertGroups):
     import ipywidgets as w
-    wide = dict(description_width='70px')
+    wide = dict(description_width='5em')                      # so the controls are in line
     orders = [(words, order) for order, words in ORDERS.items()]
     self._controls = dict(k=w.IntSlider(self.k, min=1, max=len(self.names), description='experts', style=wide,
                                         continuous_update=False))

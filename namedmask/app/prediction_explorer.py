@@ -10,7 +10,6 @@ __all__ = ['MODES', 'PredictionExplorer']
 # %% ../../nbs/app/prediction_explorer.ipynb #68e5c64e
 import os
 from collections import OrderedDict
-from pathlib import Path
 import numpy as np
 from PIL import Image
 from fastcore.basics import patch
@@ -21,7 +20,7 @@ from ..data.decode import as_rgb, load_image
 from ..data.draw import contact_sheet, overlay
 from ..models.labeller import as_labeller
 from .formats import areas, hex_colours, legend_box, reduced
-from .still import InPage, ShownByView, beside, png_url
+from .still import InPage, ShownByView, beside, photo_titles, png_url
 
 # %% ../../nbs/app/prediction_explorer.ipynb #50192f24
 MODES = ('first', 'second', 'both', 'wipe', 'differ')
@@ -45,6 +44,7 @@ class PredictionExplorer(ShownByView):
             photos = [os.path.join(root, rel) for root, rel in find_images(photos)]
         if not photos: raise NamedMaskError("There is no photo to look at: give a folder or a list of photos.")
         self.segmenter, self.other, self.photos, self.side = segmenter, other, list(photos), side
+        self._titles = photo_titles(self.photos)
         self.alpha, self.threshold, self.wipe = alpha, threshold, .5
         self.models = [as_labeller(model) for model in (segmenter, other) if model is not None]
         self.called = list(called)[:len(self.models)]
@@ -157,12 +157,7 @@ def caption(self:PredictionExplorer,
     labels = self._labels(which)
     pixels = areas(labels, self.names)
     shares = [f'{name} {100*n/labels.size:.1f} %' for name, n in pixels.items() if name != 'background']
-    return f"{self._title(self.i)}: {', '.join(shares) or 'nothing found'}"
-
-@patch
-def _title(self:PredictionExplorer, i):
-    photo = self.photos[i]
-    return f'photo {i}' if isinstance(photo, Image.Image) else '/'.join(Path(photo).parts[-2:])
+    return f"{self._titles[self.i]}: {', '.join(shares) or 'nothing found'}"
 
 @patch
 def _two(self:PredictionExplorer):
@@ -202,7 +197,7 @@ def figure(self:PredictionExplorer, alphas=(0, .5, 1)): # Opacities, a column ea
 def still(self:PredictionExplorer)->Image.Image:
     "The present view as a picture: the photo, what each model says of it, and where they differ."
     pictures = [self._seen(self.i)[0], *(self.picture(k) for k in range(len(self.models)))]
-    words = [self._title(self.i), *(self.called if self.other is not None else ['labels'])]
+    words = [self._titles[self.i], *(self.called if self.other is not None else ['labels'])]
     if self.other is not None: pictures, words = [*pictures, self.differing()], [*words, 'where they differ']
     sheet = contact_sheet(pictures, words, len(pictures), 190)
     there = sorted({int(n) for k in range(len(self.models)) for n in np.unique(self._labels(k))} & self.shown)
@@ -225,7 +220,7 @@ def _state(self:PredictionExplorer, pages=()):
     "What the view needs of all."
     if getattr(self, '_at', dict(i=None))['i'] != self.i: self._at = self._sent(self.i)
     return dict(names=self.names, models=self.called, colours=hex_colours(1 + len(self.names)), pages=list(pages),
-                titles=[self._title(i) for i in range(len(self.photos))], at=None if pages else self._at, i=self.i,
+                titles=self._titles, at=None if pages else self._at, i=self.i,
                 alpha=float(self.alpha), threshold=float(self.threshold), shown=sorted(self.shown), mode=self.mode,
                 wipe=self.wipe)
 

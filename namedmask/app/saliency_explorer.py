@@ -12,12 +12,11 @@ import os, textwrap
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageOps
 from threadpoolctl import threadpool_limits
-from .still import Shown, img_html
+from .still import Shown, img_html, photo_titles
 from ..core import NamedMaskError
 from ..core.settings import is_number
 from ..data.decode import _decode, as_rgb, load_image
@@ -77,7 +76,7 @@ class SaliencyExplorer(Shown):
             photos = [os.path.join(root, rel) for root, rel in find_images(photos)]
         if not photos: raise NamedMaskError("There is no photo to look at: give a folder or a list of photos.")
         self.detector, self.photos, self.size = _detector_of(teachers, settings), list(photos), size
-        self.i, self.source = 0, 0
+        self.i, self.source, self._titles = 0, 0, photo_titles(self.photos)
         self.made, self._kept = Counter(), OrderedDict()
         self._busy = False
         self.set(threshold=threshold)
@@ -232,10 +231,7 @@ def _small(self:SaliencyExplorer, size):
     return self.photo.resize([max(1, round(side*scale)) for side in self.photo.size], Image.Resampling.BILINEAR)
 
 @patch
-def _title(self:SaliencyExplorer, i=None):
-    photo = self.photos[self.i if i is None else i]
-    if isinstance(photo, Image.Image): return f'photo {self.i if i is None else i}'
-    return '/'.join(Path(getattr(photo, 'path', photo)).parts[-2:])
+def _title(self:SaliencyExplorer): return self._titles[self.i]
 
 @patch
 def _source_name(self:SaliencyExplorer, source):
@@ -372,8 +368,8 @@ _REFINED = [(how or 'none', how or 'none') for how in REFINERS]   # a menu takes
 @patch
 def _build(self:SaliencyExplorer):
     import ipywidgets as w
-    how, wide = self.detector, dict(description_width='90px')
-    photos = [(f'{i + 1}. {self._title(i)}', i) for i in range(len(self.photos))]
+    how, wide = self.detector, dict(description_width='6em')       # so the controls below each other are in line
+    photos = [(title, i) for i, title in enumerate(self._titles)]
     sources = [(self._source_name(s), s) for s in range(len(how.sources))]
     def menu(what, options): return w.Dropdown(options=options, description=what, style=wide)
     self._controls = dict(i=menu('photo', photos), ks=menu('groups', _choices(how)), upsample=menu('grid', _TIMES),

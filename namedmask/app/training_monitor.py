@@ -355,7 +355,7 @@ def _draw_losses(axis, title, trainings):
 def _build(self:TrainingMonitor):
     import ipywidgets as w
     every = '' if self.every is None else f'look every {self.every:g} s'
-    self._box = w.Checkbox(value=False, description=every, indent=False, layout=w.Layout(width='160px'))
+    self._box = w.Checkbox(value=False, description=every, indent=False)
     self._box.layout.display = 'none' if self.every is None else None
     self._button = w.Button(description='Look now', icon='refresh', tooltip='Read the folder of the run again')
     self._words, self._table, self._picture = w.HTML(), w.HTML(), w.HTML()

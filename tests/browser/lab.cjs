@@ -61,7 +61,7 @@ async function explorer(page) {
   seen.differ = await first.evaluate(pixels);
   seen.caption = await view.locator('figcaption').first().textContent();
   await control('photo').selectOption('1');                  // the kernel has to say what is in it
-  await view.locator('canvas[aria-label^="photo 1"]').first().waitFor();
+  await view.locator('canvas[aria-label^="photo 2"]').first().waitFor();
   seen.other = await run(page, '# the state', 'told.json');
   seen.differ_other = await first.evaluate(pixels);
   return seen;

@@ -17,8 +17,8 @@ def save(playground):
     image, labels = playground.sample()
     said = dict(objects=[o._asdict() for o in playground.objects], background=playground.background, names=playground.names,
                 image=base64.b64encode(image.tobytes()).decode(), labels=base64.b64encode(labels.tobytes()).decode())
-    with open('.sample', 'w') as f: json.dump(said, f)
-    os.replace('.sample', 'sample.json')
+    with open('told/.sample', 'w') as f: json.dump(said, f)
+    os.replace('told/.sample', 'told/sample.json')
 '''
 TELL = '''
 import numpy as np
@@ -39,8 +39,8 @@ def tell(explorer):
     said = dict(i=explorer.i, alpha=explorer.alpha, threshold=explorer.threshold, shown=sorted(explorer.shown), mode=explorer.mode, wipe=explorer.wipe,
                 pictures=[text(explorer.picture(k)) for k in (0, 1)], differing=text(explorer.differing()), names=explorer.names,
                 differ=float((explorer._labels(0) != explorer._labels(1)).mean()))
-    with open('.told', 'w') as f: json.dump(said, f)
-    os.replace('.told', 'told.json')
+    with open('told/.told', 'w') as f: json.dump(said, f)
+    os.replace('told/.told', 'told/told.json')
 explorer = PredictionExplorer(Truth(0), [s.image for s in six_scenes()], other=Truth(5))
 explorer'''
 CELLS = [SAVE, '''playground = CopyPastePlayground(six_scenes(), number=0, size=96)
@@ -64,6 +64,8 @@ def sample(said):
     return image.reshape(side, side, 3), labels.reshape(side, side)
 
 def test_no_error_and_no_other_host(seen): assert not seen['errors'], seen['errors']
+
+def test_no_text_is_cut_off_on_a_narrow_page(seen): assert seen['cut'] == {name: [] for name in seen['cut']} != {}
 
 def test_an_object_dragged_by_mouse_is_where_it_was_dropped(seen):
     before, after = (seen['playground'][when]['objects'] for when in ('before', 'dragged'))

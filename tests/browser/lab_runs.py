@@ -17,8 +17,8 @@ from namedmask.mini.world import six_scenes
 warnings.filterwarnings("ignore")
 def tell(widget, **said):
     "Write what is so, when it is whole, for the test to read."
-    with open('.told', 'w') as f: json.dump(said, f)
-    os.replace('.told', f'{widget}.json')
+    with open('told/.told', 'w') as f: json.dump(said, f)
+    os.replace('told/.told', f'told/{widget}.json')
 '''
 ARCHIVE = '''
 from namedmask.app.archive_explorer import ArchiveExplorer
@@ -94,6 +94,8 @@ def seen(tmp_path_factory):
     return visit('lab_runs.cjs', CELLS, tmp_path_factory.mktemp('lab_runs'))
 
 def test_no_error_and_no_other_host(seen): assert not seen['errors'], seen['errors']
+
+def test_no_text_is_cut_off_on_a_narrow_page(seen): assert seen['cut'] == {name: [] for name in seen['cut']} != {}
 
 # ---------------------------------------------------------------- the archive
 

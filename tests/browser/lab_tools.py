@@ -61,6 +61,7 @@ def lab(folder):
 def visit(script, cells, folder):
     "What the browser saw: the script, which lies here, works the widgets of a notebook with these cells."
     write_notebook(folder, cells)
+    (folder/'told').mkdir()
     with lab(folder) as url:
         done = subprocess.run(['node', str(HERE/script), url, str(folder), CHROMIUM], capture_output=True, text=True, timeout=900,
                               env={**os.environ, 'NODE_PATH': str(node_modules())})

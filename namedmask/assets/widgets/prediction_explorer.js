@@ -84,7 +84,7 @@ function render({model, el}) {
   const range = (name, most) => element('input', {type: 'range', min: 0, max: most, step: .01,
     oninput: event => keep({[name]: Number(event.target.value)})});
   const pick = element('select', {onchange: () => keep({i: Number(pick.value)})},
-    ...get('titles').map((title, i) => element('option', {value: i}, `${i + 1}. ${title}`)));
+    ...get('titles').map((title, i) => element('option', {value: i}, title)));
   const ways = [['first', models[0]], ...(two ? [['second', models[1]], ['both', 'side by side'], ['wipe', 'wipe'],
     ['differ', 'where they differ']] : [])];
   const mode = element('select', {onchange: () => keep({mode: mode.value})},

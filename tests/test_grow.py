@@ -75,7 +75,7 @@ def test_stopped_and_continued(run, tmp_path, monkeypatch, where, made):
     after = grow(again, added, 'blue', quiet=True, report=False)
     assert after.segmenter.key == whole.segmenter.key
 
-@pytest.mark.parametrize('change, text, rate', [(added, 'blue', 1/2), (dropped, 'green', 1/10), (merged, 'red,green=thing', 1/2)])
+@pytest.mark.parametrize('change, text, rate', [(added, 'blue', 1/2), (dropped, 'green', 1/10), (merged, 'red,green=thing', 1/10)])
 def test_the_rate_is_lower_than_a_new_trainings(run, change, text, rate):
     usual = run.settings['student']['lr']
     after = grow(run, change, text, quiet=True, report=False)

@@ -63,7 +63,7 @@ def _known(names, text):
 
 # %% ../../nbs/runs/grow.ipynb #1de42619
 SHARE = 1/4           # of the student's usual steps
-NEW, KEPT = 1/2, 1/10 # of its usual rate, where a name has to be learned, and where none has
+NEW, KEPT = 1/2, 1/10 # of its usual rate, where a name is new, and where none is
 
 def grow(
     run,         # A finished `Run`, or one whose growth was stopped
@@ -99,7 +99,7 @@ def _begun(run, change, text, share):
 
 def _rate(names, rows):
     "The part of its usual rate at which the student goes on: what it knows is lost at the full one."
-    return KEPT if all(len(rows.get(name, [])) == 1 for name in names) else NEW
+    return KEPT if all(rows.get(name) for name in names) else NEW
 
 def _settings_with(run, names):
     "What `fit` was told, with other names: options as of `FitSettings`."

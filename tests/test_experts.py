@@ -8,7 +8,7 @@ from namedmask.stages.experts import *
 from namedmask.stages.refine import *
 from namedmask.stages.experts import expert_settings, redraw
 from namedmask.data.masks import MaskStore
-from namedmask.models import train, segmenter, batches
+from namedmask.models import resume, segmenter, batches
 from namedmask.stages import experts as experts_module, refine as refine_module
 import forked, helpers
 from test_segmenter import Fake, toy
@@ -57,7 +57,7 @@ def test_a_changed_mask_trains_only_its_expert_again(archive, tmp_path, monkeypa
     own = MaskStore(tmp_path/'own')
     for e in entries: own.save(e.sha, masks.load(e.sha))
     run((entries, own), tmp_path/'x')
-    trained, real = [], train.fit_resumably
+    trained, real = [], resume.fit_resumably
     monkeypatch.setattr('namedmask.models.training.fit_resumably', lambda *a, **k: (trained.append(k['what']), real(*a, **k))[1])
     own.save(entries[0].sha, np.zeros((48, 48), np.uint8)+200)
     run((entries, own), tmp_path/'x')

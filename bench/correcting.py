@@ -10,7 +10,7 @@ student that learns from the ten scenes and nothing else, for as many steps. The
 (`drop-name`), and has two of its names joined (`merge`): mIoU of the names that stay, before and after, and the time beside that of a new training
 of the student (a growth keeps index and masks, so the student's time is what is compared). The share of the samples (.2) and of the steps (1/4)
 were set beforehand. The rates at which a growth goes on (1/2 and 1/10 of the usual one) were chosen among 1, .5, .29 and .1 by what the seeds 0 to 2
-lose here; so it is the seeds from 3 on that say what a growth costs.
+lose here; so it is the seeds from 3 on that say what a growth costs (`growing.jsonl`).
 """
 import argparse, json, shutil, time
 from pathlib import Path

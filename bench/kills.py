@@ -24,10 +24,10 @@ def job(f):
 
 def _often():
     "A checkpoint after each iteration: many moments to be killed at."
-    from namedmask.models import resume as segmenter
-    before = segmenter.Checkpoint.__init__
+    from namedmask.models.resume import Checkpoint
+    before = Checkpoint.__init__
     def every(self, folder, n_iters, every_s=0., **more): before(self, folder, n_iters, 0., **more)
-    segmenter.Checkpoint.__init__ = every
+    Checkpoint.__init__ = every
 
 @job
 def fit(inputs, out):

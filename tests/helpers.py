@@ -180,10 +180,10 @@ class Bomb:
 def child(photos, out, bomb=None, counts=None):
     "What a killable process runs. A checkpoint after each iteration gives every stage many moments to be killed at."
     sys.stderr = sys.stdout = open(os.devnull, 'w')
-    from namedmask.models import resume as segmenter
-    old = segmenter.Checkpoint.__init__
+    from namedmask.models.resume import Checkpoint
+    old = Checkpoint.__init__
     def every(self, folder, n_iters, every_s=0., **more): old(self, folder, n_iters, 0., **more)
-    segmenter.Checkpoint.__init__ = every
+    Checkpoint.__init__ = every
     if bomb: Bomb(*bomb).plant()
     toy_fit(photos, out)
 

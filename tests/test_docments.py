@@ -13,7 +13,7 @@ HOOK = re.compile(r'(before|after)_\w+|forward|encodes|decodes|setups')
 def is_public(node): return not node.name.startswith('_')
 
 def is_inherited(module, cls, method):
-    "Does a class above have the method, and explain it?"
+    "Does a class above have the method? It is explained there."
     return any(method in above.__dict__ for above in getattr(import_module(module), cls).__mro__[1:])
 
 def methods_of(source, cls):
@@ -27,7 +27,8 @@ def functions_of(source):
     "{name: function} of all that a user may call."
     told = {}
     for node in filter(is_public, filter(lambda n: hasattr(n, 'name'), source.tree.body)):
-        if reference.is_function(node): told[node.name] = node
+        owner = reference.is_function(node) and reference.patched(node)
+        if reference.is_function(node): told[f'{owner}.{node.name}' if owner else node.name] = node
         else: told |= {f'{node.name}.{method.name}': method for method in methods_of(source, node)}
     return told
 

@@ -7,7 +7,8 @@ from PIL import Image
 from namedmask.app import expert_groups as module
 from namedmask.app.expert_groups import ExpertGroups, group_colours
 from namedmask.core import NamedMaskError
-from namedmask.stages.experts import group_names, refined
+from namedmask.stages.expert_stage import refined
+from namedmask.stages.experts import group_names
 
 NAMES = ['cat', 'dog', 'bus', 'car', 'tree']
 TEXT = np.array([[1, 0, 0], [.96, .28, 0], [0, 1, .1], [0, .96, .28], [0, 0, 1]])      # two pairs and one alone

@@ -6,10 +6,10 @@ from PIL import Image
 from namedmask.core import NamedMaskError, Stage
 from namedmask.stages.experts import *
 from namedmask.stages.refine import *
-from namedmask.stages.experts import expert_settings, redraw
+from namedmask.stages.expert_stage import *
 from namedmask.data.masks import MaskStore
 from namedmask.models import resume, segmenter, batches
-from namedmask.stages import experts as experts_module, refine as refine_module
+from namedmask.stages import expert_stage as stage_module, experts as experts_module, refine as refine_module
 import forked, helpers
 from test_segmenter import Fake, toy
 
@@ -37,16 +37,16 @@ def test_every_photo_gets_a_mask_of_its_size_and_a_record(archive, whole):
     assert not list(whole[0].glob('*/checkpoint.pt')) and (whole[0]/'circle'/'losses.csv').exists()
 
 def test_again_does_nothing(archive, whole, monkeypatch):
-    monkeypatch.setattr(experts_module, 'build_network', None); monkeypatch.setattr(experts_module, 'drawn_from', None)
+    monkeypatch.setattr(stage_module, 'build_network', None); monkeypatch.setattr(stage_module, 'drawn_from', None)
     assert files(run(archive, whole[0])) == whole[1]
 
 def test_an_interruption_anywhere_gives_the_same_masks(archive, whole, tmp_path, monkeypatch):
-    real, calls = experts_module.drawn_from, []
+    real, calls = stage_module.drawn_from, []
     def dies(*a):
         calls.append(1)
         if len(calls) == 3: raise KeyboardInterrupt
         return real(*a)
-    monkeypatch.setattr(experts_module, 'drawn_from', dies)
+    monkeypatch.setattr(stage_module, 'drawn_from', dies)
     with pytest.raises(KeyboardInterrupt): run(archive, tmp_path)
     f = next(tmp_path.glob('*/refined.jsonl'))
     with open(f, 'a') as o: o.write('{"sha": "ab')                             # a line cut by a kill
@@ -124,7 +124,8 @@ def test_settings_start_from_those_of_the_teachers_and_from_a_revision():
 
 def test_the_key_of_older_runs(archive, tmp_path):
     "What stands in the key of an expert, spelt as 0.1 spelt it."
-    from namedmask.stages.experts import EXPERTS, expert_stage
+    from namedmask.stages.experts import EXPERTS
+    from namedmask.stages.expert_stage import expert_stage
     for name in EXPERTS:
         key = expert_stage('circle', archive[0], archive[1], None, expert_settings(name, revision=1), tmp_path).settings
         assert list(key)[:7] == ['stage', 'version', 'group', 'photos', 'n', 'init', 'seed'] and (key['stage'], key['version'], key['n']) == ('expert', 3, 6)
@@ -156,7 +157,7 @@ def test_papers_experts_write_what_they_see(size, shift):
     if shift: assert before['status'] in ('empty', 'full') and (kept == old).all()
 
 def test_papers_experts_see_photos_at_their_own_size(tmp_path):
-    from namedmask.stages.experts import train_expert
+    from namedmask.stages.expert_stage import train_expert
     
     from test_segmenter import toy as photos
     entries, masks = photos(tmp_path/'photos', n=2, size=600)
@@ -375,7 +376,7 @@ def test_a_photo_of_two_experts_is_drawn_in_turn(archive, tmp_path, monkeypatch)
 def test_the_device_reaches_training_and_masks(archive, tmp_path, monkeypatch):
     seen, dls, load = set(), batches.training_dls, segmenter.load_segmenter
     monkeypatch.setattr(experts_module, 'training_dls', lambda *a, device=None, **kw: seen.add(('training', device)) or dls(*a, device=device, **kw))
-    monkeypatch.setattr(experts_module, 'load_segmenter', lambda folder, device: seen.add(('masks', device)) or load(folder, device))
+    monkeypatch.setattr(stage_module, 'load_segmenter', lambda folder, device: seen.add(('masks', device)) or load(folder, device))
     run(archive, tmp_path/'experts', device='cpu')
     assert seen == {('training', 'cpu'), ('masks', 'cpu')}
 

@@ -386,7 +386,7 @@ def test_a_setting_that_cannot_be_is_said_before_anything_is_made(change, words,
 def test_a_dict_of_settings_starts_from_those_of_the_teachers():
     from dataclasses import replace
     from namedmask.stages.distil import student_settings
-    from namedmask.stages.experts import expert_settings
+    from namedmask.stages.expert_stage import expert_settings
     from namedmask.runs.settings import run_settings
     paper = replace(helpers.register(), recipe='paper')
     s = run_settings('photos', 'red', paper, student=dict(iterations=7), experts=dict(n_iters=3))

@@ -5,7 +5,7 @@ import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from helpers import card, disc_photo
-from namedmask.stages import selfmask, predictor
+from namedmask.stages import selfmask, selfmask_training, predictor
 from namedmask import core
 from namedmask.core import NamedMaskError
 from namedmask.data.masks import MaskStore
@@ -232,7 +232,7 @@ def test_misfits_are_listed():
 
 def test_a_saved_predictor_is_the_same(tmp_path):
     net, x = tiny_net(heads=4, norm=[[.5]*3, [.25]*3]), torch.randn(1, 3, 30, 30)
-    predictor.save_selfmask(tmp_path/'a.safetensors', net, [selfmask.predictor_card([card('a', 'features', 'image labels')]), card('a', 'features', 'image labels')])
+    predictor.save_selfmask(tmp_path/'a.safetensors', net, [predictor.predictor_card([card('a', 'features', 'image labels')]), card('a', 'features', 'image labels')])
     back = predictor.load_selfmask(tmp_path/'a.safetensors')
     with torch.no_grad(): assert torch.equal(back(x)[0], net(x)[0])
     assert back.spec == net.spec and [c.supervision for c in back.cards] == ['image labels']*2
@@ -287,12 +287,12 @@ QUICK = dict(base='mini', n_queries=3, layers=2, side=48, scale=(.8, 1.), batch_
 
 def test_samples(photos):
     entries, masks = photos
-    ds = selfmask.MaskedPhotos(entries, masks, 24, side=40, scale=(.25, .25), seed=3, corner=True, flip=0.)
+    ds = selfmask_training.MaskedPhotos(entries, masks, 24, side=40, scale=(.25, .25), seed=3, corner=True, flip=0.)
     x, y = ds[0]
     assert x.shape == (3, 40, 40) and y.shape == (40, 40) and x.dtype == torch.uint8 and set(np.unique(y)) <= {0, 1}
     assert len(np.unique(np.asarray(x[:, 10:, 10:]).reshape(3, -1), axis=1).T) == 1 and not y[10:, 10:].any() and y[:10, :10].any()   # the rest is one colour, no object
-    assert torch.equal(x, selfmask.MaskedPhotos(entries, masks, 24, side=40, scale=(.25, .25), seed=3, corner=True, flip=0.)[0][0])
-    whole = selfmask.MaskedPhotos(entries, masks, 24, side=72, scale=(1., 1.), flip=0.)
+    assert torch.equal(x, selfmask_training.MaskedPhotos(entries, masks, 24, side=40, scale=(.25, .25), seed=3, corner=True, flip=0.)[0][0])
+    whole = selfmask_training.MaskedPhotos(entries, masks, 24, side=72, scale=(1., 1.), flip=0.)
     seen = [whole[i][0].float().mean().item() for i in range(24)]
     assert len({round(o, 4) for o in seen[:12]}) == 12 and sorted(seen[:12]) == sorted(seen[12:]) and seen[:12] != seen[12:]
     im = Image.open(ds.entries[0].path)
@@ -303,9 +303,9 @@ def test_samples(photos):
 def test_a_photo_that_has_gone_is_replaced(photos, tmp_path):
     entries, masks = photos
     gone = SimpleNamespace(path=tmp_path/'gone.png', sha=entries[0].sha)
-    ds = selfmask.MaskedPhotos([gone, *entries[1:3]], masks, 3, side=40)
+    ds = selfmask_training.MaskedPhotos([gone, *entries[1:3]], masks, 3, side=40)
     assert all(ds[i][0].shape == (3, 40, 40) for i in range(3))
-    with pytest.raises(NamedMaskError, match='gone.png'): selfmask.MaskedPhotos([gone], masks, 3, side=40)[0]
+    with pytest.raises(NamedMaskError, match='gone.png'): selfmask_training.MaskedPhotos([gone], masks, 3, side=40)[0]
 
 def test_training_learns_and_a_second_call_reads(photos, tmp_path):
     entries, masks = photos
@@ -345,10 +345,10 @@ def test_a_killed_training_gives_the_same_weights(photos, tmp_path, monkeypatch)
         n[0] += 1
         if n[0] == 6: raise KeyboardInterrupt
         return real(*a, **k)
-    monkeypatch.setattr(selfmask, 'selfmask_loss', dies)
+    monkeypatch.setattr(selfmask_training, 'selfmask_loss', dies)
     with pytest.raises(KeyboardInterrupt): predictor.train_selfmask(entries, masks, tiny_features(), tmp_path/'b', **kw)
     assert torch.load(tmp_path/'b'/'checkpoint.pt', weights_only=True)['iteration'] == 5
-    monkeypatch.setattr(selfmask, 'selfmask_loss', real)
+    monkeypatch.setattr(selfmask_training, 'selfmask_loss', real)
     assert weights_key(predictor.train_selfmask(entries, masks, tiny_features(), tmp_path/'b', **kw).state_dict()) == weights_key(whole.state_dict())
 
 def test_the_checkpoint_stays_until_the_stage_is_finished(photos, tmp_path, monkeypatch):
@@ -366,16 +366,16 @@ def test_the_checkpoint_stays_until_the_stage_is_finished(photos, tmp_path, monk
 
 def test_other_settings_start_afresh(photos, tmp_path):
     entries, masks = photos
-    stage = lambda **kw: predictor.selfmask_stage(entries, masks, tiny_features(), [], selfmask.selfmask_settings({**QUICK, **kw}), tmp_path).key
+    stage = lambda **kw: predictor.selfmask_stage(entries, masks, tiny_features(), [], selfmask_training.selfmask_settings({**QUICK, **kw}), tmp_path).key
     assert stage() == stage(workers=3) != stage(lr=1e-4)
-    assert predictor.selfmask_stage(entries, masks, tiny_features(), [], selfmask.selfmask_settings(QUICK), tmp_path, as_released=True).key != stage()
+    assert predictor.selfmask_stage(entries, masks, tiny_features(), [], selfmask_training.selfmask_settings(QUICK), tmp_path, as_released=True).key != stage()
 
 def test_the_learner_is_that_of_the_paper(photos):
     entries, masks = photos
-    s = selfmask.selfmask_settings('paper')
+    s = selfmask_training.selfmask_settings('paper')
     assert (s['lr'], s['wd'], s['batch_size'], s['epochs'], s['side'], s['scale'], s['n_queries'], s['layers']) == (6e-6, .01, 8, 12, 224, (.1, 1.), 20, 6)
     net = tiny_net()
-    learn = selfmask.selfmask_learner(selfmask.selfmask_dls(entries, masks, n_iters=2, batch_size=2, side=32), net)
+    learn = selfmask_training.selfmask_learner(selfmask_training.selfmask_dls(entries, masks, n_iters=2, batch_size=2, side=32), net)
     learn.create_opt()
     assert [h['wd'] for h in learn.opt.hypers] == [.01]*2 and sum(p.numel() for g in learn.opt.param_lists for p in g) == sum(p.numel() for p in net.parameters())
     theirs = tiny_net()                                       # one step of torch's AdamW is the same
@@ -386,7 +386,7 @@ def test_the_learner_is_that_of_the_paper(photos):
     for a, b in zip(net.parameters(), theirs.parameters()): assert torch.allclose(a, b, atol=1e-7)
 
 def test_poly_falls_to_nothing():
-    p = selfmask.PolyToZero([6e-6], 100)
+    p = selfmask_training.PolyToZero([6e-6], 100)
     assert p.rates(0) == [6e-6] and p.rates(99)[0] == pytest.approx(6e-6*.01**.9)
 
 # ---------------------------------------------------------------- detector
@@ -523,6 +523,6 @@ def test_wrong_settings_are_said_at_once(photos, tmp_path, bad, text):
 
 def test_the_key_of_older_trainings(photos, tmp_path):
     key = lambda s: predictor.selfmask_stage(*photos, tiny_features(), [], s, tmp_path).settings
-    for name, s in selfmask.SELFMASK.items():
-        assert {k: v for k, v in key(selfmask.selfmask_settings(name, revision=1)).items() if k in s} == {k: v for k, v in s.items() if k != 'workers'} and 'precision' not in key(s)
-    assert key(selfmask.selfmask_settings('mini')) == key(selfmask.SELFMASK['mini']) and key(selfmask.selfmask_settings('paper'))['precision'] == 'float32'
+    for name, s in selfmask_training.SELFMASK.items():
+        assert {k: v for k, v in key(selfmask_training.selfmask_settings(name, revision=1)).items() if k in s} == {k: v for k, v in s.items() if k != 'workers'} and 'precision' not in key(s)
+    assert key(selfmask_training.selfmask_settings('mini')) == key(selfmask_training.SELFMASK['mini']) and key(selfmask_training.selfmask_settings('paper'))['precision'] == 'float32'

@@ -6,7 +6,7 @@ from namedmask.core import Ctx, Named, NamedMaskError, Settings, settings_key
 from namedmask.core.settings import SHARE, divided, number, one_of, or_none, pair, part, setting, whole
 from namedmask.stages.distil import STUDENTS, Student
 from namedmask.stages.experts import EXPERTS, Expert
-from namedmask.stages.selfmask import SELFMASK, SelfMaskTraining
+from namedmask.stages.selfmask_training import SELFMASK, SelfMaskTraining
 from namedmask.systems.maskcontrast import MaskContrastTraining
 from namedmask.systems.maskdistill import MaskDistill
 from namedmask.systems.rcnn import RcnnTraining

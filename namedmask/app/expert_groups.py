@@ -21,7 +21,8 @@ from ..core.settings import is_number
 from ..data.draw import contact_sheet, writable
 from ..data.photos import entry_photo
 from ..runs.run import Run, _groups
-from ..stages.experts import group_names, make_groups, refined
+from ..stages.expert_stage import refined
+from ..stages.experts import group_names, make_groups
 from ..stages.names import parse_names
 from ..stages.retrieval import embed_names
 from ..teachers.sets import TeacherSet, get_teachers

@@ -15,7 +15,7 @@ from importlib.resources import files
 from ..core import REVISION, NamedMaskError, read_json
 from ..stages.distil import class_ids, student_settings
 from ..data.samples import ignore_for
-from ..stages.experts import expert_settings
+from ..stages.expert_stage import expert_settings
 from ..stages.detectors import paper_masks
 from ..teachers.words import imagenet_classes
 

@@ -398,7 +398,8 @@ def _saliency(self:_Planner, rates):
 # %% ../../nbs/runs/plan.ipynb #352c9807
 @patch
 def _experts(self:_Planner, rates):
-    from namedmask.stages.experts import Expert, expert_folder
+    from namedmask.stages.experts import Expert
+    from namedmask.stages.expert_stage import expert_folder
     from namedmask.stages.refine import experts_at_once
     settings, groups = Expert.of(self.settings['experts']), _groups(self.settings)
     what = f"{len(groups)} expert{'s' if len(groups) != 1 else ''} of {settings.n_iters:,} steps, {self.photos:,} masks"

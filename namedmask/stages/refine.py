@@ -15,8 +15,8 @@ from pathlib import Path
 from ..core import (Ctx, NamedMaskError, begin_worker, locked, own_folder, progress, read_lines, remove_own)
 from ..data.masks import MaskStore
 from ..teachers.cards import cards_of, keep_cards
-from .experts import (
-    Expert, _complete, _drawn, _kept, _names, check_seed, expert_stage, make_groups)
+from .experts import Expert, make_groups
+from .expert_stage import _complete, _drawn, _kept, _names, check_seed, expert_stage
 
 # %% ../../nbs/stages/refine.ipynb #72117113
 MOST_THREADS = 4   # of one expert: beyond, a small network gains little

@@ -20,7 +20,7 @@ from ..models.segmenter import Segmenter, load_segmenter, save_segmenter, set_su
 from ..models.train import Optimiser, segmenter_learner
 from ..models.training import Job, build_network, train_stage
 from .distil import Student, class_ids, student_dls
-from .experts import check_seed
+from .expert_stage import check_seed
 from ..teachers.cards import cards_of
 
 # %% ../../nbs/stages/student.ipynb #63817991

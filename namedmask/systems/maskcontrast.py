@@ -31,7 +31,7 @@ from ..models.deeplab import encoder_norm, weights_key
 from ..models.train import in_precision
 from ..models.training import Job, Network, build_network, save_tensors, train_stage
 from ..models.infer import forward
-from ..stages.selfmask import predictor_card
+from ..stages.predictor import predictor_card
 from ..teachers.cards import TeacherCard
 from ..teachers.sets import get_teachers
 

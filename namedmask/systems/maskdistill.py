@@ -321,7 +321,7 @@ class MaskDistillClusterer:
 
 def dino_features()->tuple:
     "What the published system uses: DINO ViT-S/16 to mine, ViT-S/8 to see the crops."
-    from namedmask.stages.selfmask import dino_vits8
+    from namedmask.stages.predictor import dino_vits8
     from namedmask.teachers.sets import _paper_features
     return _paper_features()[0], dino_vits8()
 

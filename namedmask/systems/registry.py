@@ -108,7 +108,7 @@ def _templates(lab): return f"{len(getattr(lab.retriever, 'templates', ())) or '
 # %% ../../nbs/systems/registry.ipynb #7ccf3a3a
 def expert_masks(lab, archive, masks):
     "The masks after one expert for each name (NamedMask, section 3.3)."
-    from namedmask.stages.experts import expert_settings
+    from namedmask.stages.expert_stage import expert_settings
     from namedmask.stages.refine import refine_masks
     settings = {**expert_settings(lab.teachers.recipe), **(lab.expert_changes or {})}
     first = lab.teachers.student_init(settings['encoder'])[0]

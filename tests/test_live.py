@@ -66,6 +66,10 @@ def test_a_score_that_is_no_number_and_truth_as_an_array():
     assert len(watch.strip().axes) == 6
     for wrong, words in ((truth[:1], '1 label pictures for 2'), (truth[:, :9], "photo's own size")):
         with pytest.raises(NamedMaskError, match=words): WatchPredictions(photos(), truth=wrong)
+    yes_or_no = WatchPredictions(photos(), truth=truth > 0, names=['background', 'red'], predict=lambda model, photo: truth[0] > 0)
+    yes_or_no.learn = type('L', (), dict(model=torch.nn.Identity()))()
+    yes_or_no.look()
+    assert len(yes_or_no.strip().axes) == 6 and {labels.dtype for labels in yes_or_no.frames[0] + yes_or_no.truth} == {np.dtype('uint8')}
     short = WatchPredictions(photos(), predict=lambda model, photo: truth[0][:9])
     short.learn = type('L', (), dict(model=torch.nn.Identity()))()
     with pytest.raises(NamedMaskError, match="photo's own size"): short.look()

@@ -236,7 +236,7 @@ class WatchPredictions(Looking):
         super().__init__(self.frames, file=file, kind='jpeg')
         self.photos, self.every, self.truth, self.names = [photo_of(photo) for photo in photos], every, truth, names
         self.predict = predict or (lambda model, photo: segment(model, photo, side)[0])
-        if truth is not None: _check_all(truth, self.photos)
+        if truth is not None: self.truth = _as_labels(truth, self.photos)
 
     def before_fit(self):
         super().before_fit()
@@ -254,12 +254,16 @@ def _check_all(maps, photos):
         raise NamedMaskError(f"There are {len(maps)} label pictures for {len(photos)} photos: give one for each.")
     for labels, photo in zip(maps, photos): _check_labels(labels, photo)
 
+def _as_labels(maps, photos):
+    "Labels of photos as whole numbers; a mask of yes and no is 1 and 0."
+    _check_all(maps, photos)
+    return [np.asarray(labels).astype(np.uint8) if np.asarray(labels).dtype == bool else labels for labels in maps]
+
 @patch
 def look(self:WatchPredictions):
     "Keep a frame."
     with undisturbed(self.model) as model: labels = [np.asarray(self.predict(model, photo)) for photo in self.photos]
-    _check_all(labels, self.photos)
-    self.frames[self.done] = labels
+    self.frames[self.done] = _as_labels(labels, self.photos)
 
 @patch
 def figure(self:WatchPredictions):

@@ -30,7 +30,8 @@ def main():
     from namedmask.stages.retrieval import embed_names
     from namedmask.stages.names import parse_names
     from namedmask.teachers.sets import get_teachers
-    from namedmask.mini.world import WORLD_NAMES, World, write_world
+    from namedmask.mini.world import WORLD_NAMES, World
+    from namedmask.mini.folder import write_world
     out, start = ROOT/'runs'/'demo', time.time()
     warnings.simplefilter('ignore')
     found = real_photos()

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # A long one that starts last keeps the other core waiting. Those not listed here take seconds, and follow by name
 LONGEST = ('runs/grow', 'runs/pipeline', 'stages/refine', 'ablations/expert_groups', 'app/training_monitor', 'app/expert_groups',
-           '14_evaluate.estimate', 'models/live', '16_your_photos', '15_systems.ranking', 'app/export', '03_mini.models', '10_stages.experts',
+           '14_evaluate.estimate', 'models/live', '16_your_photos', '15_systems.ranking', 'app/export', '03_mini.clip', '10_stages.experts',
            '09_models.train', 'systems/maskcontrast', 'systems/reco', '01_two_halves', 'systems/maskdistill', '08_stages.selfmask')
 
 

@@ -101,7 +101,8 @@ def main():
     parser.add_argument('--only', choices=('correcting', 'growing'))
     a = parser.parse_args()
     from namedmask import fit
-    from namedmask.mini.world import World, write_world
+    from namedmask.mini.world import World
+    from namedmask.mini.folder import write_world
     rows = []
     for seed in range(a.first, a.first + a.seeds):
         out = a.out/str(seed)

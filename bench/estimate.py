@@ -69,7 +69,8 @@ def mini_runs(out):
     from namedmask.runs.pipeline import fit
     from namedmask.stages.retrieval import embed_names; from namedmask.stages.names import parse_names
     from namedmask.teachers.sets import get_teachers
-    from namedmask.mini.world import WORLD_NAMES, World, write_world
+    from namedmask.mini.world import WORLD_NAMES, World
+    from namedmask.mini.folder import write_world
     names, made = ','.join(WORLD_NAMES), []
     groups = group_names(WORLD_NAMES, embed_names(get_teachers('mini').retriever(), parse_names(names)), 5)
     for seed in range(3):

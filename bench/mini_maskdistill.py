@@ -23,7 +23,8 @@ def main():
     from namedmask.data.photos import content_hash
     from namedmask.data.draw import load_labels
     from namedmask.systems.maskdistill import maskdistill_of
-    from namedmask.mini.world import World, write_world
+    from namedmask.mini.world import World
+    from namedmask.mini.folder import write_world
     torch.set_num_threads(1)
     root = write_world(World('index', 400, seed=31), out/'scenes', quiet=True)
     entries = [SimpleNamespace(path=p, sha=content_hash(p), name='thing') for p in sorted((root/'JPEGImages').glob('*.jpg'))]

@@ -19,7 +19,8 @@ def main():
     from namedmask.evaluate import ceiling, score
     from namedmask.lab.lab import MiniLab
     from namedmask.stages.distil import student_settings
-    from namedmask.mini.models import MINI_RESNET, mini_features
+    from namedmask.mini.dino import MINI_RESNET
+    from namedmask.mini.weights import mini_features
     lab = MiniLab(a.out, 0, n_scenes=1500, n_test=120)
     scenes, bench = lab.scenes('index'), lab.benchmark('test')
     entries = ceiling.true_mask_entries(scenes/'JPEGImages', scenes/'SegmentationClass', bench.names, quiet=True)

@@ -25,14 +25,21 @@ def main():
     p.add_argument('--n', type=int, default=300, help='scenes to measure masks on; names are asked of 1,000')
     a = p.parse_args()
     import numpy as np, torch
-    from namedmask.mini import models as m
+    from namedmask.mini.bootstrapped import PredictorDetector, train_mini_predictor
+    from namedmask.mini import weights
+    from namedmask.mini.clip import MINI_CLIP, add_mini_clip, mini_clip
+    from namedmask.mini.dino import MINI_RESNET, MINI_SIDE, MINI_VIT
+    from namedmask.mini.training import train_mini_clip, train_mini_dino
+    from namedmask.mini.weights import mini_detector, mini_features, mini_retriever, save_half, world_mask_iou, zero_shot_accuracy
+    from namedmask.teachers.clip import OpenClipRetriever
+    from namedmask.teachers.timm import TimmFeatures
     from namedmask.core import read_json, write_json
     from namedmask.stages.detectors import SpectralDetector
     from namedmask.mini.world import World
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
     out, test = Path(a.out), World('single', a.n, seed=10)
     out.mkdir(parents=True, exist_ok=True)
-    package = m.DATA
+    package = weights.DATA
     if a.shipped: shutil.copytree(package, out, dirs_exist_ok=True)
     shutil.copy(package/'mini-clip.json', out/'mini-clip.json')
     found = read_json(out/'weights.json') or {}
@@ -46,40 +53,40 @@ def main():
         print(name, found[name], flush=True)
 
     def clip(file):
-        model, losses = m.train_mini_clip(out/'clip', seed=a.seed)
-        return m.save_half(file, model), dict(trained_with='image-text pairs', iterations=len(losses), loss=[round(float(np.mean(losses[:50])), 3), round(float(np.mean(losses[-50:])), 3)])
+        model, losses = train_mini_clip(out/'clip', seed=a.seed)
+        return save_half(file, model), dict(trained_with='image-text pairs', iterations=len(losses), loss=[round(float(np.mean(losses[:50])), 3), round(float(np.mean(losses[-50:])), 3)])
     def dino(which):
         def make(file):
-            net, losses = m.train_mini_dino(out/file.stem, which, seed=a.seed)
-            return m.save_half(file, net), dict(trained_with='nothing', iterations=len(losses), loss=[round(float(np.mean(losses[:50])), 3), round(float(np.mean(losses[-50:])), 3)])
+            net, losses = train_mini_dino(out/file.stem, which, seed=a.seed)
+            return save_half(file, net), dict(trained_with='nothing', iterations=len(losses), loss=[round(float(np.mean(losses[:50])), 3), round(float(np.mean(losses[-50:])), 3)])
         return make
     timed('mini-clip.safetensors', clip)
-    timed('mini-dino-vit.safetensors', dino(m.MINI_VIT))
-    timed('mini-dino-resnet.safetensors', dino(m.MINI_RESNET))
-    m.DATA = out      # from here on the new files are the shipped ones
+    timed('mini-dino-vit.safetensors', dino(MINI_VIT))
+    timed('mini-dino-resnet.safetensors', dino(MINI_RESNET))
+    weights.DATA = out      # from here on the new files are the shipped ones
     def predictor(file):
-        folder = m.train_mini_predictor(out/'predictor', [m.mini_features()], m.mini_features(m.MINI_RESNET)._load().state_dict(), seed=a.seed)
+        folder = train_mini_predictor(out/'predictor', [mini_features()], mini_features(MINI_RESNET)._load().state_dict(), seed=a.seed)
         (out/'saliency').mkdir(exist_ok=True)
         for f in ('model.safetensors', 'segmenter.json'): shutil.copy(folder/f, out/'saliency'/f)
         return hashlib.sha256(file.read_bytes()).hexdigest(), dict(trained_with='nothing')
     timed('saliency/model.safetensors', predictor)
 
     import open_clip
-    m.add_mini_clip()
-    blank = m.OpenClipRetriever(m.MINI_CLIP, 'namedmask')
-    blank._model, blank._on, blank._tokens = m.mini_clip(a.seed).eval(), 'cpu', open_clip.get_tokenizer(m.MINI_CLIP)
+    add_mini_clip()
+    blank = OpenClipRetriever(MINI_CLIP, 'namedmask')
+    blank._model, blank._on, blank._tokens = mini_clip(a.seed).eval(), 'cpu', open_clip.get_tokenizer(MINI_CLIP)
     torch.manual_seed(a.seed)
-    net = m.TimmFeatures(m.MINI_VIT[0], model_args=m.MINI_VIT[1])
-    random_vit = m.TimmFeatures(m.MINI_VIT[0], file=_frozen(net, out/'random-vit.safetensors'), supervision='nothing', model_args=m.MINI_VIT[1])
-    control = m.train_mini_predictor(out/'control', [random_vit], None, seed=a.seed)     # the same bootstrap on nothing: random ViT, random ResNet
+    net = TimmFeatures(MINI_VIT[0], model_args=MINI_VIT[1])
+    random_vit = TimmFeatures(MINI_VIT[0], file=_frozen(net, out/'random-vit.safetensors'), supervision='nothing', model_args=MINI_VIT[1])
+    control = train_mini_predictor(out/'control', [random_vit], None, seed=a.seed)     # the same bootstrap on nothing: random ViT, random ResNet
     names = World('single', 1000, seed=10)
-    iou = lambda d: round(float(m.world_mask_iou(d, test).mean()), 4)
-    spectral = lambda f, refine: iou(SpectralDetector([f], refine=refine, side=m.MINI_SIDE))
+    iou = lambda d: round(float(world_mask_iou(d, test).mean()), 4)
+    spectral = lambda f, refine: iou(SpectralDetector([f], refine=refine, side=MINI_SIDE))
     figures = {'scenes': f'masks: {a.n} of World("single", seed=10), names: 1,000 of them',
-               'zero-shot top-1': {'random weights': round(m.zero_shot_accuracy(blank, names), 4), 'MiniCLIP': round(m.zero_shot_accuracy(m.mini_retriever(), names), 4)},
-               'mask IoU': {'random ViT, spectral, not refined': spectral(random_vit, None), 'MiniDINO, spectral, not refined': spectral(m.mini_features(), None),
-                            'random ViT, spectral': spectral(random_vit, 'grabcut'), 'MiniDINO, spectral': spectral(m.mini_features(), 'grabcut'),
-                            'bootstrapped from random weights': iou(m.PredictorDetector(control)), 'MiniDINO, bootstrapped': iou(m.mini_detector())}}
+               'zero-shot top-1': {'random weights': round(zero_shot_accuracy(blank, names), 4), 'MiniCLIP': round(zero_shot_accuracy(mini_retriever(), names), 4)},
+               'mask IoU': {'random ViT, spectral, not refined': spectral(random_vit, None), 'MiniDINO, spectral, not refined': spectral(mini_features(), None),
+                            'random ViT, spectral': spectral(random_vit, 'grabcut'), 'MiniDINO, spectral': spectral(mini_features(), 'grabcut'),
+                            'bootstrapped from random weights': iou(PredictorDetector(control)), 'MiniDINO, bootstrapped': iou(mini_detector())}}
     found['figures'] = figures
     write_json(out/'weights.json', found)
     print(json.dumps(figures, indent=1))

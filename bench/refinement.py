@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 from namedmask.stages import outline, detectors
 from namedmask.evaluate.voc import VocBenchmark, folder_names, voc_root
 from namedmask.evaluate.quality import mask_iou
-from namedmask.mini.models import MINI_SIDE, mini_detector, mini_features, world_mask_iou
+from namedmask.mini.dino import MINI_SIDE
+from namedmask.mini.weights import mini_detector, mini_features, world_mask_iou
 from namedmask.stages.refinement import bilateral_solver, dense_crf, pamr
 from namedmask.mini.world import World
 

@@ -55,7 +55,8 @@ def measure(path, labels, evidence, spectral, fine, cut):
 
 def mini(n):
     "The detectors on scenes of the mini world, with MiniDINO's transformer."
-    from namedmask.mini.models import MINI_SIDE, mini_features
+    from namedmask.mini.dino import MINI_SIDE
+    from namedmask.mini.weights import mini_features
     from namedmask.mini.world import World
     vit, world = mini_features(), World('single', n, seed=20)
     scenes = [world[i] for i in range(n)]

@@ -34,12 +34,13 @@ def main():
     a = a.parse_args()
     import numpy as np, torch
     from namedmask.data.photos import content_hash
-    from namedmask.mini.models import mini_features, world_mask_iou
+    from namedmask.mini.weights import mini_features, world_mask_iou
     from namedmask.stages.detectors import SpectralDetector
     from namedmask.stages.saliency import make_masks
     from namedmask.stages.outline import resized
     from namedmask.stages.predictor import SelfMaskDetector, train_selfmask
-    from namedmask.mini.world import World, write_world
+    from namedmask.mini.world import World
+    from namedmask.mini.folder import write_world
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
     out, test, dino = Path(a.out), World('single', 100, seed=20), mini_features()
     print('dice loss, CPU seconds', json.dumps(loss_ratio()), flush=True)

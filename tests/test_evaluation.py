@@ -625,7 +625,8 @@ def test_true_mask_dls_are_repeatable_and_continue(voc):
 
 @pytest.fixture
 def world(tmp_path):
-    from namedmask.mini.world import World, write_world
+    from namedmask.mini.world import World
+    from namedmask.mini.folder import write_world
     return write_world(World('test', 4, size=48, names=('fish', 'boat', 'bird')), tmp_path/'world', quiet=True)
 
 def test_names_txt_says_what_the_ids_are(world):

@@ -8,7 +8,7 @@ from namedmask.systems.maskclip import *
 from namedmask.systems.scores import *
 from namedmask.systems.smoothing import *
 from namedmask.systems.towers import *
-from namedmask.mini.models import mini_retriever
+from namedmask.mini.weights import mini_retriever
 from namedmask.teachers.cards import TeacherCard
 from namedmask.mini.world import World
 

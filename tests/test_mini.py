@@ -2,9 +2,14 @@
 import json, math
 from pathlib import Path
 import numpy as np, pytest, torch
-from namedmask.mini import models as mini
+from namedmask.mini import weights as mini
 from namedmask.core import NamedMaskError
-from namedmask.mini.models import *
+from namedmask.mini.batches import *
+from namedmask.mini.bootstrapped import *
+from namedmask.mini.clip import *
+from namedmask.mini.dino import *
+from namedmask.mini.training import *
+from namedmask.mini.weights import *
 from namedmask.teachers.cards import SUPERVISION
 from namedmask.teachers.sets import get_teachers
 from namedmask.mini.world import World

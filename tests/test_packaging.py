@@ -107,7 +107,7 @@ def test_the_demo_begins_its_run_in_a_folder_of_its_own(tmp_path, monkeypatch):
     import importlib.util
     from namedmask import core
     from namedmask.runs import pipeline
-    from namedmask.mini import world
+    from namedmask.mini import folder as folder_room
     class Begun(Exception): pass
     spec = importlib.util.spec_from_file_location('demo', ROOT/'.ci'/'demo.py')
     demo = importlib.util.module_from_spec(spec)
@@ -120,6 +120,6 @@ def test_the_demo_begins_its_run_in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, 'ROOT', tmp_path)
     monkeypatch.setattr(demo, 'real_photos', lambda: [(Image.new('RGB', (8, 8)), np.zeros((8, 8), np.uint8), ['cat'])])
     monkeypatch.setattr(pipeline, 'fit', fit)
-    monkeypatch.setattr(world, 'write_world', write_world)
+    monkeypatch.setattr(folder_room, 'write_world', write_world)
     with pytest.raises(Begun): demo.main()
     assert (tmp_path/'runs'/'demo'/'real').is_dir()

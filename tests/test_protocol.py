@@ -10,7 +10,8 @@ from namedmask.evaluate.naive import naive_baseline
 from namedmask.evaluate.protocol import (AGREE, SHOWN, UNKNOWN, Protocol, card_of, differences, entry_of, listing, protocol_of,
     published, results_table, same_protocol, tables_from, tier_of, with_card)
 from namedmask.teachers.cards import TeacherCard
-from namedmask.mini.world import World, write_world
+from namedmask.mini.world import World
+from namedmask.mini.folder import write_world
 
 NAMES = ('fish', 'boat', 'bird')
 CLIP, DINO, RESNET = (TeacherCard(n, 'features', s, 'MIT', 'x', sha256=n*3) for n, s in (('CLIP', 'image-text pairs'), ('DINO', 'nothing'), ('ResNet', 'image labels')))

@@ -7,7 +7,7 @@ from namedmask.systems import reco as R
 from namedmask.core import NamedMaskError
 from namedmask.systems.dense_clip import DenseClip, cosines, upsample
 from namedmask.systems.maskclip import MINI_DENSE
-from namedmask.mini.models import mini_features, mini_retriever
+from namedmask.mini.weights import mini_features, mini_retriever
 from namedmask.systems.reco import *
 from namedmask.mini.world import World
 

@@ -224,7 +224,8 @@ def same_groups(a, b):
 
 def scenes_maps():
     "Feature maps of toy scenes and of the mini world: colours of the cells, at two grids; and MiniDINO's."
-    from namedmask.mini.models import MINI_SIDE, mini_features
+    from namedmask.mini.dino import MINI_SIDE
+    from namedmask.mini.weights import mini_features
     from namedmask.mini.world import World
     ims = [toy_scene(i, size=192)[0] for i in range(3)] + [World('single', 3, seed=8)[i].image for i in range(3)]
     vit = mini_features()

@@ -275,7 +275,7 @@ def test_guessed_supervision():
 
 def test_keys_of_threads_that_share_a_network():
     from concurrent.futures import ThreadPoolExecutor
-    from namedmask.mini.models import mini_features
+    from namedmask.mini.weights import mini_features
     f = mini_features().with_source('key')
     photos = np.random.default_rng(0).random((24, 1, 3, 32, 32), np.float32)
     alone = [f.features(p)['key'] for p in photos]

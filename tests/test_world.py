@@ -6,7 +6,8 @@ from namedmask.core import NamedMaskError, rng_of
 from namedmask.data.draw import load_labels
 from namedmask.mini.painting import GROUNDS, HOME, OOD
 from namedmask.mini.shapes import WORLD_NAMES, object_parts
-from namedmask.mini.world import SPLITS, World, colour_word, make_scene, write_world
+from namedmask.mini.world import SPLITS, World, colour_word, make_scene
+from namedmask.mini.folder import write_world
 
 def test_enough_names_and_grounds():
     assert len(WORLD_NAMES) >= 12 and len([g for g in GROUNDS if g not in OOD]) >= 12 and len(OOD) >= 3

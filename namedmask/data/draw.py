@@ -75,12 +75,13 @@ def load_labels(
 # %% ../../nbs/data/draw.ipynb #5c9b16c4
 def overlay(
     im:Image.Image,  # A picture
-    labels,          # whole numbers (H, W) of the same size
+    labels,          # whole numbers, or a mask of yes and no, (H, W) of the same size
     alpha:float=.5,  # How much of the colour: 0 shows the picture, 1 the colour
     shown=None,      # The numbers to colour; None is all but 0
 )->Image.Image:      # RGB, the picture's size
     "Colour the labels over a picture, each with a line of full colour along its edge."
     im, labels = as_rgb(im), np.asarray(labels)
+    if labels.dtype == bool: labels = labels.astype(np.uint8)        # a mask: its pixels are no places in an array
     if labels.shape != im.size[::-1]:
         raise ValueError(f"labels {labels.shape} do not fit a picture of (H, W) = {im.size[::-1]}")
     if shown is not None: shown = list(shown)

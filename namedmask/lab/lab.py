@@ -21,7 +21,8 @@ from ..evaluate.voc import VocBenchmark
 from ..evaluate.score import evaluate
 from ..stages.names import parse_names
 from ..teachers.sets import get_teachers
-from ..mini.world import World, _painted, write_world
+from ..mini.folder import _painted, write_world
+from ..mini.world import World
 
 # %% ../../nbs/lab/lab.ipynb #1ab00001
 @dataclass(frozen=True, eq=False, repr=False)

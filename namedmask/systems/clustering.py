@@ -367,7 +367,8 @@ def at_stride(
     return other
 
 def _mini(which):
-    from namedmask.mini.models import MINI_RESNET, mini_features
+    from namedmask.mini.dino import MINI_RESNET
+    from namedmask.mini.weights import mini_features
     if which == 'random': return RandomFeatures(MINI_RESNET[0], stride=8)
     return mini_features() if which == 'vit' else at_stride(mini_features(MINI_RESNET), 8)
 

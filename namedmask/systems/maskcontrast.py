@@ -407,7 +407,8 @@ def image_init(
     "Start weights that know no text: those that a method without an image-text model may have."
     teachers = get_teachers(teachers)
     if teachers.name == 'mini':
-        from namedmask.mini.models import MINI_RESNET, mini_features
+        from namedmask.mini.dino import MINI_RESNET
+        from namedmask.mini.weights import mini_features
         features = mini_features(MINI_RESNET)
     elif teachers.name == 'paper':
         from namedmask.systems.clustering import BACKBONES

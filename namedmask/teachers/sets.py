@@ -96,7 +96,7 @@ TEACHERS = {
         recipe='paper', n=500, votes=0, spectral=dict(upsample=2, centre=False), refine='bilateral', refine_side=512,
         saliency='selfmask'),
     # "module:function" is looked up when it is asked for: a stage does not import a later one.
-    'mini': 'namedmask.mini.models:mini_teachers'}
+    'mini': 'namedmask.mini.weights:mini_teachers'}
 
 # %% ../../nbs/teachers/sets.ipynb #ea6eb95d
 def register_teachers(

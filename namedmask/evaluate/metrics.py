@@ -52,7 +52,9 @@ def _stray(pred, truth, n):
     "What is wrong with a prediction that holds no class where the truth is scored."
     outside, scored = folded(pred, n) == n, folded(truth, n) < n
     label = pred[outside.view(pred.shape) & scored.view(pred.shape).to(pred.device)][0].item()
-    return f"The prediction holds the label {label}, but the classes are 0 to {n - 1}."
+    return _stray_text(label, n)
+
+def _stray_text(label, n): return f"The prediction holds the label {label}, but the classes are 0 to {n - 1}."
 
 # %% ../../nbs/13_evaluate.metrics.ipynb #3314a1ac
 @patch

@@ -10,12 +10,10 @@ __all__ = ['DATA', 'MINI_CLIP', 'CLIP_SIZE', 'add_mini_clip', 'mini_clip', 'pair
 # %% ../../nbs/03_mini.clip.ipynb #327e7be5
 import logging, math
 from pathlib import Path
-import numpy as np, torch, torch.nn.functional as F
-from PIL import Image
+import torch
 from fastai.callback.core import Callback
 from ..core import seed_of
-from .batches import paint, warp
-from .world import World
+from .batches import warp
 
 # %% ../../nbs/03_mini.clip.ipynb #05dae6f5
 import namedmask

@@ -216,7 +216,8 @@ def taught(own, o, out):
 
 def train_one(variant, o, seed, out, work):
     "Train a student of a variant, or go on in the folder `work`: (model, mean of the last losses, how many label pictures)."
-    from namedmask.models import deeplab, batches, train
+    from namedmask.models import batches, deeplab
+    from namedmask.models.resume import train
     from namedmask.stages.copypaste import CopyPaste
     own, s = split(variant)
     photos, store, share = taught(own, o, out)
@@ -227,7 +228,7 @@ def train_one(variant, o, seed, out, work):
     base = batches.ArchiveDataset
     batches.ArchiveDataset = mixed(base, store, share, own.ground and float(own.ground))
     try:
-        learn = train.train(model, make, work, n_iters=s['iterations'], what=name_of(variant), quiet=False, every_s=60, cbs=with_loss(own.loss), ema=float(own.ema or 0),
+        learn = train(model, make, work, n_iters=s['iterations'], what=name_of(variant), quiet=False, every_s=60, cbs=with_loss(own.loss), ema=float(own.ema or 0),
                         **{k: s[k] for k in ('lr', 'encoder_lr_ratio', 'wd', 'freeze', 'freeze_bn')})
     finally: batches.ArchiveDataset = base
     return model.to(o.device).eval(), float(np.mean(learn.loss_log[-50:])), {k: len(x) for k, x in dict(labels=store.labels, second=store.second).items() if x}

@@ -6,6 +6,8 @@
 
 The student is one of `bench/students.py` (its file), or a run's folder. mIoU is over background and the names; a photo has a false name if names
 cover more than a fiftieth of it. `sure.jsonl` has what was measured so. `--also .9` scores the test side and `dev_voc` with these values alone.
+`--even 1` raises the names that the student is less sure of first (`namedmask.stages.even`), by what its archive and masks say; with several values the
+student is scored with each.
 """
 import argparse, json
 from pathlib import Path
@@ -23,6 +25,20 @@ def model_of(student, run):
     model = st.builder(run/'init.pt')()
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in torch.load(student, weights_only=True).items()})
     return model.eval()
+
+
+def raised(model, part, source):
+    "A copy of the network whose names are raised by a part of what they lack; the archive and the masks are those of the run in `source`."
+    import copy
+    from types import SimpleNamespace
+    from namedmask.data.masks import MaskStore
+    from namedmask.stages.archive import Archive
+    from namedmask.stages.distil import Student
+    from namedmask.stages.even import even_out
+    model = copy.deepcopy(model)
+    told = even_out(model, [*st.NAMES], Archive.open(source/'archive'), MaskStore(source/'experts'/'masks'), Student.of('small', even=part))
+    if told: print(json.dumps(dict(raised=told)), flush=True)
+    return model
 
 
 def ways(sure, hurdles):
@@ -99,6 +115,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--run', type=Path, required=True); ap.add_argument('--student', type=Path, required=True); ap.add_argument('--shared', type=Path, required=True)
     ap.add_argument('--final', action='store_true'); ap.add_argument('--labels', action='store_true')
+    ap.add_argument('--even', type=float, nargs='*', default=[0.]); ap.add_argument('--source', type=Path, help='the run of the archive and masks, where it is another')
     ap.add_argument('--scenes', type=int, default=400); ap.add_argument('--also', type=float, nargs='*')
     a = ap.parse_args()
     from namedmask.stages.nothing import NothingPhotos
@@ -107,9 +124,11 @@ def main():
     if a.labels: return print_labels(model, st.scenes(a.shared, a.scenes))
     if a.final: groups = st.final_photos(a.shared)
     else: groups = dict(scenes=st.scenes(a.shared, a.scenes), nothing=[(p.path, None) for p in NothingPhotos(a.run/'more'/'nothing').held], **training_side(a.run, a.shared))
-    for group, photos in groups.items():
-        for (kind, value), found in zip(each, scored(model, photos, each)):
-            print(json.dumps(dict(student=a.student.name, group=group, **{kind: value}, **found)), flush=True)
+    for part in a.even:
+        model_so, how = raised(model, part, a.source or a.run), dict(even=part) if part else {}
+        for group, photos in groups.items():
+            for (kind, value), found in zip(each, scored(model_so, photos, each)):
+                print(json.dumps(dict(student=a.student.name, **how, group=group, **{kind: value}, **found)), flush=True)
 
 
 if __name__ == '__main__': main()

@@ -63,26 +63,26 @@ def test_paper_settings_are_the_papers():
     (dict(scale=(0., 1.)), 'above 0'), (dict(scale=.5), 'two numbers'), (dict(band=(.2, 1.2)), 'from 0 to 1'), (dict(freeze=2), 'from 0 to 1'), (dict(freeze_bn=1), 'True or False'),
     (dict(jitter={'colour': 1}), 'brightness'), (dict(jitter=None), 'dictionary'), (dict(blur={'sigma': (2, 1)}), 'sigma'), (dict(side=0), "'native'"), (dict(side='big'), "'native'"), (dict(side=[3]), "'native'"),
     (dict(precision='half'), 'float32'), (dict(encoder='resnet5O'), 'resnet5O.*timm.list_models'), (dict(encoder=3), 'timm'), (dict(encoder='hf-hub:a/b'), 'timm'), (dict(output_stride=32), '8 or 16'),
-    (dict(ema=1), 'ema is 1: .*below 1'), (dict(ema=-.1), 'below 1'), (dict(head='large'), 'smp or paper'), (dict(channels=0), 'at least 1')])
+    (dict(ema=1), 'ema is 1: .*below 1'), (dict(ema=-.1), 'below 1'), (dict(even=1.5), 'even is 1.5: .*from 0 to 1'), (dict(head='large'), 'smp or paper'), (dict(channels=0), 'at least 1')])
 def test_wrong_settings_say_so(bad, text):
     with pytest.raises(NamedMaskError, match=text): student_settings(bad)
 
 def test_a_part_of_the_settings_changes_those_of_the_teachers_in_use():
     assert student_settings(dict(iterations=50), base='paper') == {**student_settings('paper'), 'iterations': 50}
-    assert student_settings(dict(iterations=50)) == {**STUDENTS['small'], 'iterations': 50, 'ema': .99} == student_settings(dict(base='small', iterations=50), base='paper')
+    assert student_settings(dict(iterations=50)) == {**STUDENTS['small'], 'iterations': 50, 'ema': .99, 'even': 1.} == student_settings(dict(base='small', iterations=50), base='paper')
     assert student_settings('mini', base='paper') == STUDENTS['mini'] and student_settings('small', iterations=None) == student_settings('small')     # not said
     with pytest.raises(NamedMaskError, match='at least 1'): student_settings('small', iterations=0)
 
 def test_a_revision_changes_what_it_says_and_nothing_else():
     for name in ('small', 'mini'): assert student_settings(name, revision=1) == student_settings(name, revision=2) == STUDENTS[name]
-    assert student_settings('small') == {**STUDENTS['small'], 'iterations': 1000, 'ema': .99} and student_settings('mini') == STUDENTS['mini']
+    assert student_settings('small') == {**STUDENTS['small'], 'iterations': 1000, 'ema': .99, 'even': 1.} == {**student_settings('small', revision=4), 'even': 1.} and student_settings('mini') == STUDENTS['mini']
     assert student_settings(student_settings('small', revision=2)) == STUDENTS['small'] == student_settings(STUDENTS['small'])      # an older run's, whole
     assert student_settings('paper', revision=1) == STUDENTS['paper']
     assert student_settings('paper') == student_settings('paper', revision=2) == {**STUDENTS['paper'], 'side': 'native', 'precision': 'float32'}
     whole = student_settings('paper')
     assert student_settings(whole) == whole == student_settings(whole, base='mini', revision=1)             # settings that say all stay what they are
-    for bad in (0, 5, 'two', True, None):
-        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 4'): student_settings('paper', revision=bad)
+    for bad in (0, 6, 'two', True, None):
+        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 5'): student_settings('paper', revision=bad)
 
 @pytest.mark.parametrize('bad', [-1, 1.5, 'x', True, 2**40, None, float('nan')])
 def test_a_seed_that_is_none_is_said_before_anything_is_done(data, tmp_path, bad):
@@ -194,6 +194,15 @@ def test_what_changes_the_key(data, tmp_path):
     keys = [key(), key(s={**s, 'iterations': 13}), key(seed=4), key(init=weights), key(init={'w': torch.ones(3)}), key(masks=other), key(cards=[card]),
             key(archive=Archive(NAMES, archive.entries, 'edited')), key(archive=Archive(NAMES[::-1], archive.entries))]
     assert len(set(keys)) == len(keys)
+
+def test_names_are_raised_after_the_training_and_it_is_written_down(data, tmp_path):
+    "The students differ in nothing but the bias of the last layer, by what `segmenter.json` says."
+    plain, even = (distil(*data, {**TINY, 'even': part}, None, tmp_path/str(part), seed=3, quiet=True) for part in (0., 1.))
+    raised = even.meta['raised']
+    assert 'raised' not in plain.meta and len(raised) == 1 and set(raised) < set(NAMES) and 0 < min(raised.values())
+    a, b = (s.model.state_dict() for s in (plain, even))
+    (last,) = [name for name in a if not torch.equal(a[name], b[name])]
+    assert (b[last] - a[last]).tolist() == pytest.approx([0., *(raised.get(name, 0.) for name in NAMES)], abs=2e-3)
 
 def test_the_key_of_older_runs(data, tmp_path):
     "What stands in the key of a student, spelt as 0.1 spelt it; settings that came later are in it only where they say something new."

@@ -28,6 +28,7 @@ from ..models.training import Job, build_network, train_stage
 from ..models.segmenter import Segmenter, load_segmenter, save_segmenter, set_sure
 from ..stages.copypaste import CopyPaste
 from ..stages.distil import Student
+from ..stages.even import even_out
 from .voc import (VOC_NAMES, check_labels, checked_ids, folder_name, folder_names, meaning_of, relabel, shared_names,
     strange_table, upright, voc_id, voc_lut)
 
@@ -192,7 +193,10 @@ def _ceiling_job(ctx, entries, settings, state, card):
     meta = dict(names=names, side=settings.side, supervision=[card.as_dict(), true_card], student=settings.as_dict(),
                 seed=ctx.seed)
     def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
-    def save(): save_segmenter(ctx.folder, model, meta)
+    def save():
+        archive = SimpleNamespace(kept=lambda: entries)
+        raised = even_out(model, names, archive, TrueMaskStore(entries), settings, ctx.quiet)
+        save_segmenter(ctx.folder, model, {**meta, **(dict(raised=raised) if raised else {})})
     def counts(losses): return dict(photos=len(entries))
     return Job(model, learner, save, settings.iterations, 'ceiling', counts, ema=settings.ema)
 

@@ -112,8 +112,8 @@ def keep_sure(
     return scores.masked_fill(unsure[..., None, None], -1e4) # not -inf, which cannot be interpolated
 
 # %% ../../nbs/models/infer.ipynb #05a00151
-_TRIM, _MAP = -1, -3               # of `mallopt`: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-_SAID = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'GLIBC_TUNABLES')
+_TRIM, _MAP, _ARENAS = -1, -3, -8  # of `mallopt`: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+_SAID = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_ARENA_MAX', 'GLIBC_TUNABLES')
 
 @cache
 def keep_heap():
@@ -124,6 +124,7 @@ def keep_heap():
     except (OSError, AttributeError): return          # another C library
     mallopt(_TRIM, 2**31 - 1)
     mallopt(_MAP, 2**25)                              # the largest that it takes
+    mallopt(_ARENAS, 1)                               # or each thread keeps a heap of its own
 
 # %% ../../nbs/models/infer.ipynb #05a00019
 @dataclass

@@ -204,7 +204,7 @@ def _student_stage(step, archive, nothing, masks, init, cards):
             return distil(archive, masks, settings, init, step.out/stage, sure=sure, start=start, cards=cards,
                           nothing=nothing, labelled=labelled, corrected=corrected, **step.how(stage))
         def tell(student):
-            told = f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations"
+            told = f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations{_raised(student)}"
             return f'{told}, {len(corrected)} corrected photos' if corrected else told
         return step(stage, work, tell)
     labelled = _labels_stage(step, taught('first'), archive, nothing) if step.settings['unlabelled'] else None
@@ -215,6 +215,11 @@ def _student_stage(step, archive, nothing, masks, init, cards):
                   f"but the student is not that sure of its own archive photos: {sure:.2g} is asked; "
                   "more iterations make it surer.")
     return student
+
+def _raised(student):
+    "The names that were raised so much that you would want to know."
+    raised = {name: more for name, more in (student.meta.get('raised') or {}).items() if more >= .5}
+    return ''.join(f', {name} raised by {more:.1f}' for name, more in raised.items())
 
 def _training_of(step):
     "(settings of the student's training, what it goes on from or None)."

@@ -427,6 +427,7 @@ def _student_row(self:_Planner, stage, rates):
     done = _steps_done(self.out/stage, self.uses_kept(stage), True)
     if done: what += f', {done:,} are done'
     looks = min(100, self.photos) if self.settings['sure'] else 0
+    if settings.even: looks += min(self.photos, 34*len(self.names))
     return PlanRow(stage, what, seconds=(settings.iterations - done)*cost.step + looks*cost.look,
                bytes=cost.weights + 6000 + 14*settings.iterations, meanwhile=(4 if settings.ema else 3)*cost.weights)
 

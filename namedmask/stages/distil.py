@@ -11,7 +11,7 @@ __all__ = ['STUDENTS', 'Student', 'student_settings', 'class_ids', 'WithNothing'
 from dataclasses import dataclass
 import numpy as np
 from ..core import REVISION, Ctx, NamedMaskError
-from ..core.settings import BELOW_1, divided, setting, whole
+from ..core.settings import BELOW_1, SHARE, divided, setting, whole
 from ..data.samples import ignore_for
 from ..models.batches import OtherPhotos, Samples, read_workers, training_dls
 from ..models.deeplab import encoder_norm
@@ -30,6 +30,7 @@ class Student(Training):
     ema:float = setting(0., BELOW_1, unsaid=True) # Decay of the average of the weights; 0: none
     # Part of the canvases that are photos of nothing; 0: as their number says
     nothing_share:float = setting(0., BELOW_1, unsaid=True)
+    even:float = setting(0., SHARE, unsaid=True) # Part of what a name lacks in sureness that it is given (`even`)
 
     def in_key(self):
         "Older runs did not name the decoder, which was always the same."
@@ -48,7 +49,8 @@ STUDENTS = {
                     jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05)),
 }
 Student.presets = STUDENTS
-Student.revised = {2: {'paper': dict(side='native', precision='float32')}, 3: {'small': dict(iterations=1000, ema=.99)}}
+Student.revised = {2: {'paper': dict(side='native', precision='float32')}, 3: {'small': dict(iterations=1000, ema=.99)},
+                   5: {'small': dict(even=1.)}}
 
 # %% ../../nbs/12_stages.distil.ipynb #1ac123cc
 def student_settings(

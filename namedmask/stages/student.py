@@ -20,6 +20,7 @@ from ..models.segmenter import Segmenter, load_segmenter, save_segmenter, set_su
 from ..models.train import Optimiser, segmenter_learner
 from ..models.training import Job, build_network, train_stage
 from .distil import Student, class_ids, student_dls
+from .even import even_out, some_of
 from .expert_stage import check_seed
 from ..teachers.cards import cards_of
 
@@ -90,7 +91,9 @@ def _student_job(ctx, stage, lesson, settings, init, start=None):
     def learner(start): return segmenter_learner(dls(start=start), model, **settings.only(Optimiser))
     def save():
         ledger = [*lesson.cards, *([card] if card else [])]
-        save_segmenter(ctx.folder, model, dict(names=names, side=settings.side, supervision=ledger,
+        raised = even_out(model, names, lesson.archive, lesson.masks, settings, ctx.quiet)
+        more = dict(raised=raised) if raised else {}
+        save_segmenter(ctx.folder, model, dict(names=names, side=settings.side, supervision=ledger, **more,
                                                student=settings.as_dict(), seed=ctx.seed, key=stage.key))
     def result(losses):
         counts = dict(nothing=len(lesson.others.nothing)) if lesson.others.nothing else {}
@@ -147,8 +150,7 @@ def _asking(segmenter, folder, archive, sure, most=100):
 def _own_peaks(segmenter, archive, most):
     "The highest probability of its own name in each of some archive photos."
     each = max(1, most//len(archive.names))
-    def some(kept): return kept[::max(1, len(kept)//each)]             # from the best to the last
-    entries = [entry for name in archive.names for entry in some(archive.kept(name))]
+    entries = [entry for name in archive.names for entry in some_of(archive.kept(name), each)]
     def peaks(logits, size): return logits.softmax(0).amax((1, 2)).cpu().numpy()
     photos = segmenter.segment_all(entries, take=peaks, load=lambda entry: load_image(entry.path), sure=0.)
     place = {name: i for i, name in enumerate(archive.names, 1)}

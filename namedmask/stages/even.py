@@ -44,7 +44,7 @@ def sure_inside(
     "How sure a student is of each name inside that name's own masks: the median over photos of the median over pixels."
     each = min(30, max(10, LOOKS//len(segmenter.names)))
     levels = {}
-    for c, name in progress(list(enumerate(segmenter.names, 1)), 'how sure of each name', quiet=quiet):
+    for c, name in progress(list(enumerate(segmenter.names, 1)), 'how sure of each name', unit='name', quiet=quiet):
         masked = [entry for entry in entries if entry.name == name and entry.sha in masks]
         of_name = [*_levels(segmenter, c, some_of(masked, each), masks, least)]
         if of_name: levels[name] = float(np.median(of_name))

@@ -10,7 +10,7 @@ from namedmask import Predictor
 from namedmask.app.formats import legend_box
 from namedmask.data.draw import overlay
 
-PHOTOS = ('chelsea', 'astronaut', 'coffee', 'rocket')
+PHOTOS = ('chelsea', 'astronaut', 'coffee', 'horse')
 SIZE = 300, 220
 
 
@@ -19,7 +19,7 @@ def main():
     page = Image.new('RGB', (wide, 2*SIZE[1] + 8 + 40), 'white')
     labels = set()
     for column, name in enumerate(PHOTOS):
-        photo = Image.fromarray(getattr(data, name)())
+        photo = Image.fromarray(getattr(data, name)()).convert('RGB')
         said = predictor(photo)
         labels |= set(np.unique(said.labels).tolist()) - {0}
         for row, im in enumerate((photo, overlay(photo.convert('L'), said.labels, .75))):

@@ -104,3 +104,17 @@ def test_raising_adds_to_the_scores_of_a_real_network(head):
 
 def test_some_of_goes_from_the_best_to_the_last():
     assert some_of([*range(100)], 30)[::30] == [0, 90] and len(some_of([*range(100)], 30)) == 34 and some_of([1, 2], 30) == [1, 2] and some_of([], 5) == []
+
+@pytest.mark.parametrize('bad', [[1.], 'person', dict(dog=1.), dict(red='1'), dict(red=-1.), dict(red=float('nan')), dict(red=True), None])
+def test_what_a_file_says_was_raised_is_looked_at(bad, tmp_path):
+    from namedmask.models.segmenter import check_meta
+    about = dict(names=NAMES, model=dict(encoder='test_resnet', n_classes=4, output_stride=16, mean=[0.]*3, std=[1.]*3))
+    assert check_meta({**about, 'raised': dict(red=.5)}, 'segmenter.json') and check_meta({**about, 'raised': {}}, 'segmenter.json')
+    with pytest.raises(NamedMaskError, match="segmenter.json describes no segmenter .'raised' is"): check_meta({**about, 'raised': bad}, 'segmenter.json')
+
+def test_the_card_and_fit_say_what_was_raised():
+    from namedmask.app.predictor import model_card
+    from namedmask.runs.pipeline import _raised
+    meta = dict(names=NAMES, raised=dict(red=2.256, green=.1, blue=.5))
+    assert 'as sure of each name as of the others: red by 2.3 and blue by 0.5.' in model_card(meta, {}) and 'raised' not in model_card(dict(names=NAMES), {})
+    assert _raised(SimpleNamespace(meta=meta)) == ', red raised by 2.3, blue raised by 0.5' and _raised(SimpleNamespace(meta={})) == ''

@@ -98,8 +98,13 @@ def _why_wrong(meta):
         return f"it has {len(names)} names for {spec['n_classes']} classes, background included"
     if not isinstance(meta.get('supervision', []), list): return "'supervision' is not a list"
     if not is_probability(meta.get('sure', 0.)): return f"'sure' is {meta['sure']!r:.80}"
+    if not _are_raises(meta.get('raised', {}), names): return f"'raised' is {meta['raised']!r:.80}"
     try: own_side(meta.get('side'))
     except NamedMaskError: return f"'side' is {meta['side']!r:.80}"
+
+def _are_raises(v, names):
+    "What was added to the scores of names (`even`)?"
+    return isinstance(v, dict) and set(v) <= set(names) and all(_number(more, 0, 1000) for more in v.values())
 
 def _is_name(v):
     "A word that can be written to a file."

@@ -218,7 +218,7 @@ def _student_stage(step, archive, nothing, masks, init, cards):
 
 def _raised(student):
     "The names that were raised so much that you would want to know."
-    raised = {name: more for name, more in (student.meta.get('raised') or {}).items() if more >= .5}
+    raised = {name: more for name, more in student.meta.get('raised', {}).items() if more >= .5}
     return ''.join(f', {name} raised by {more:.1f}' for name, more in raised.items())
 
 def _training_of(step):

@@ -195,7 +195,7 @@ def test_more_names_than_8_bits_can_hold():
 def test_widget_and_state_agree(browser):
     browser.widget
     first = browser._picture.value
-    assert [text for text, _ in browser._pairs.options] == ['all photos, worst first', *map(str, browser.confusions)]
+    assert [text for text, _ in browser._pairs.options] == ['all photos, worst first', 'dog as cat: 4 pixels, 2 photos', 'cat as background: 2 pixels, 1 photo']
     browser._list.value = 1; assert browser.i == 1 and browser._picture.value != first
     browser._pairs.value = 0
     assert browser.confusion[:2] == ('dog', 'cat') and browser.i == 0

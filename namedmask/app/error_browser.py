@@ -285,13 +285,18 @@ def caption(self:ErrorBrowser,
 # %% ../../nbs/app/error_browser.ipynb #64a7f110
 MOST_LISTED = 1000   # Entries of a list box, at most; `choose` and `select` reach all
 
+def _short(pair):
+    "A confusion in so few words that a phone shows them in one line."
+    return f"{pair.true} as {pair.predicted}: {_many(pair.pixels, 'pixel')}, {_many(pair.photos, 'photo')}"
+
 @patch
 def _build(self:ErrorBrowser):
     import ipywidgets as w
-    first = [('all photos, worst first', -1)]
-    pairs = [(str(pair), k) for k, pair in enumerate(self.confusions[:MOST_LISTED])]
-    def box(text, **more):
-        return w.Select(description=text, rows=8, layout=w.Layout(flex='1 1 auto'), **more)
+    first = [('all photos, worst first', -1)]   # then what is labelled as what
+    pairs = [(_short(pair), k) for k, pair in enumerate(self.confusions[:MOST_LISTED])]
+    def box(text, **more): # the text above, so that a narrow page gives the list its whole width
+        layout = w.Layout(flex='1 1 20em', flex_flow='column', align_items='stretch')
+        return w.Select(description=text, rows=8, layout=layout, style=dict(description_width='min-content'), **more)
     self._pairs, self._list = box('confusions', options=first + pairs, value=-1), box('photos')
     self._picture, self._text = w.HTML(), w.HTML()
     self._pairs.observe(lambda change: self._pick(change['new']), 'value')

@@ -123,7 +123,7 @@ async function confusions(page) {
                               entries: await list.nth(1).locator('option').allTextContents()});
   await says(shown, 'worst first: photo');
   seen.before = await state();
-  await list.nth(0).locator('option', {hasText: 'true snail taken for fish'}).click();
+  await list.nth(0).locator('option', {hasText: 'snail as fish'}).click();
   await says(shown, 'with true snail taken for fish');
   seen.chosen = await state();
   await picture(page, 'confusions');

@@ -82,7 +82,7 @@ def _of_tensor(tensor):
     return _of_array(pixels.permute(1, 2, 0).numpy())
 
 # %% ../../nbs/app/predictor.ipynb #d972adaa
-_CALLS = 100    # after so many, free memory goes back: it costs a call some milliseconds
+_CALLS = 25     # after so many, free memory goes back: it costs a call some milliseconds
 
 class Predictor:
     "A trained segmenter for programs; safe to call from several threads."

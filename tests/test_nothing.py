@@ -225,9 +225,11 @@ def test_without_a_share_samples_are_what_they_were(made, tmp_path):
 def test_a_run_of_revision_3_keeps_what_it_had(made, tmp_path):
     from namedmask.runs.settings import run_settings
     from namedmask.core import read_json
-    of = {r: run_settings('photos', 'cat', get_teachers('offline'), revision=r) for r in (2, 3, 4)}
+    of = {r: run_settings('photos', 'cat', get_teachers('offline'), revision=r) for r in (2, 3, 4, 5)}
     new = ('sure_background', 'sure')
-    assert [[of[r][k] for k in new] for r in (2, 3, 4)] == [[.7, 0.], [.7, 0.], [.97, .9]]
+    assert [[of[r][k] for k in new] for r in (2, 3, 4, 5)] == [[.7, 0.], [.7, 0.], [.97, .9], [.97, .95]]
+    assert run_settings('photos', 'cat', get_teachers('offline'), student=dict(even=0))['sure'] == .9       # no names are raised
+    assert run_settings('photos', 'cat', get_teachers('mini'), student=dict(even=1))['sure'] == 0
     assert run_settings('photos', 'cat', get_teachers('paper'))['sure'] == 0
     found(made, tmp_path/'n', spread=False)                        # the same key as before there was a choice
     assert 'spread' not in read_json(tmp_path/'n'/'stage.json')['settings']

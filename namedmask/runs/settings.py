@@ -44,6 +44,8 @@ _DEFAULTS = (     # what, up to which revision it was what, and what it is since
     ('sure_background', 3, .7, .97),
     # the probability that a name must reach somewhere in a photo; None: that of the teachers
     ('sure', 3, 0., None),
+    # the same where the student's names are raised (`even`) and the teachers ask for any; None: no more than else
+    ('sure_raised', 4, None, .95),
     # the settings that a dict with some of them starts from; None: those that go with the teachers or the recipe
     ('base', 1, 'small', None),
 )
@@ -122,7 +124,8 @@ class FitSettings(_Asked):
     # .3 with the offline teachers, with the others 1 (any)
     alike:float = setting(None)
     # The probability that a name must reach somewhere in a photo to be given in it (`infer.keep_sure`);
-    # .9 with the offline teachers, with the others 0 (any). Only predictions change
+    # .95 with the offline teachers (.9 where no names are raised), with the others 0 (any).
+    # Only predictions change
     sure:float = setting(None, SURE)
     # evidence (needs a classifier), spectral or tokencut (need only features), selfmask (its published weights), or
     # auto: with the paper's teachers selfmask where its weights are, spectral where not (`detectors.choose_saliency`);
@@ -188,7 +191,7 @@ def run_settings(
     if told.groups: make_groups([c.name for c in categories], told.groups)
     if told.unlabelled: check_names(categories)
     n = teachers.n if told.n is None else told.n
-    usual = _usual(teachers, defaults, n*len(categories))
+    usual = _usual(teachers, defaults, n*len(categories), student.even > 0)
     chosen = {name: usual[name] if told[name] is None else told[name] for name in usual}
     return {'images': _sources(images), 'unlabelled': _sources(told.unlabelled) if told.unlabelled else None,
             'names': {c.name: list(c.prompts) for c in categories}, 'teachers': teachers.name, 'n': n,
@@ -210,9 +213,10 @@ def _network_settings(told, teachers, recipe, base, revision):
     experts = teachers.recipe if told.experts is True else told.experts
     return student, Expert.of(experts, base_of('experts'), revision, n_iters=told.expert_iterations)
 
-def _usual(teachers, defaults, photos):
-    "What goes with the teachers where nothing is said. `photos`: how many all archives have."
+def _usual(teachers, defaults, photos, raised):
+    "What goes with the teachers where nothing is said. `photos`: how many all archives have; `raised`: names are."
     nothing, alike = defaults['nothing'], defaults['alike']
     if nothing is None: nothing, alike = round(teachers.nothing*photos), teachers.alike
     sure = teachers.sure if defaults['sure'] is None else defaults['sure']
+    if sure and raised: sure = max(sure, defaults['sure_raised'] or 0.)
     return {'votes': teachers.votes, 'nothing': nothing, 'alike': alike, 'sure': sure}

@@ -7,8 +7,8 @@ One request in ten is broken (cut off, empty, of the wrong type, missing) and ha
 crops of photos that scikit-image ships; each is given as path, bytes, PIL image, array or tensor, and has to come back in its own size and with
 the labels that one thread alone got for it. Each side of a photo: 1 to 64 pixels in 60 % of the photos, to 256 in 30 %, to 640 in 8 %, to 1200
 in 2 %. Memory is the process's resident set after every 20 requests, its median over windows of 500 requests; the first thousand do not count,
-and the last four windows may lie 5 % over the first four after these. How far the highest window lies over the first is told as well: a window varies by some
-percent with the photos that happen to be in it. Prints a line of JSON; the exit status is 1 where a limit is passed.
+and the highest later window may lie 5 % over the first later one. How far the last four lie over the first four is told as well: a window varies by
+some percent with the photos that happen to be in it. Prints a line of JSON; the exit status is 1 where a limit is passed.
 `predictor.jsonl` has what was measured.
 """
 import argparse, hashlib, io, json, statistics, sys, tempfile, threading, time
@@ -101,7 +101,7 @@ class Requests:
         return 'labelled' if print_of(p.labels) == self.alone[i] else 'other labels than alone'
 
 def growth_of(memory):
-    """(MB of each window after the first thousand requests; how far the last of them, four at most, lie over the first, and the highest over the first one)."""
+    "(MB of each window after the first thousand requests; how far the last of them, four at most, lie over the first, and the highest over the first one)."
     windows = {}
     for at, rss in memory:
         if at > FIRST: windows.setdefault((at - FIRST - 1)//WINDOW, []).append(rss/2**20)
@@ -132,7 +132,7 @@ def main():
         requests=a.requests, threads=a.threads, side=predictor.segmenter.meta['side'], torch_threads=torch.get_num_threads(), seconds=round(spent),
         answers=dict(requests.found), wrong=dict(requests.wrong), mb=[round(o) for o in mb],
         growth=growth and round(growth, 4), highest=highest and round(highest, 4))))
-    sys.exit(bool(requests.wrong) or growth is not None and growth > GROWTH)
+    sys.exit(bool(requests.wrong) or highest is not None and highest > GROWTH)
 
 
 if __name__ == '__main__': main()

@@ -30,7 +30,6 @@ def model_of(student, run):
 def raised(model, part, source):
     "A copy of the network whose names are raised by a part of what they lack; the archive and the masks are those of the run in `source`."
     import copy
-    from types import SimpleNamespace
     from namedmask.data.masks import MaskStore
     from namedmask.stages.archive import Archive
     from namedmask.stages.distil import Student

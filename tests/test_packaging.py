@@ -1,5 +1,5 @@
 "What is installed: light to import, one version, settings.ini and pyproject.toml in agreement, a README in step."
-import ast, importlib.metadata, re, subprocess, sys, tomllib
+import ast, importlib.metadata, importlib.util, re, subprocess, sys, tomllib
 from configparser import ConfigParser
 import numpy as np
 import pytest
@@ -123,3 +123,32 @@ def test_the_demo_begins_its_run_in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_room, 'write_world', write_world)
     with pytest.raises(Begun): demo.main()
     assert (tmp_path/'runs'/'demo'/'real').is_dir()
+
+def asked_of_the_package(tree):
+    "(line, module, name) of everything that a script takes from the package: imported names, and attributes of modules that it imports."
+    modules = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or '').startswith('namedmask'): continue
+        for alias in node.names:
+            yield node.lineno, node.module, alias.name
+            modules[alias.asname or alias.name] = f'{node.module}.{alias.name}'
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules: yield node.lineno, modules[node.value.id], node.attr
+
+def is_there(module, name):
+    try: return hasattr(importlib.import_module(module), name) or bool(importlib.util.find_spec(f'{module}.{name}'))
+    except ModuleNotFoundError: return module.rpartition('.')[0] != '' and not _is_module(module)
+
+def _is_module(name):
+    "A name of a module; a function or class that was imported has attributes, too, and is none."
+    parent, _, last = name.rpartition('.')
+    return not hasattr(importlib.import_module(parent), last)
+
+@pytest.mark.parametrize('script', sorted((ROOT/'bench').glob('*.py')), ids=lambda p: p.stem)
+def test_a_bench_asks_for_nothing_that_has_moved(script):
+    gone = [f'line {line}: {module}.{name}' for line, module, name in asked_of_the_package(ast.parse(script.read_text(encoding='utf-8'))) if not is_there(module, name)]
+    assert not gone, gone
+
+def test_a_name_that_has_moved_is_seen():
+    asked = asked_of_the_package(ast.parse('from namedmask.models import train, deeplab\nfrom namedmask.core import nowhere\ntrain.train(1)\ndeeplab.deeplabv3plus()'))
+    assert [(module, name) for _, module, name in asked if not is_there(module, name)] == [('namedmask.core', 'nowhere'), ('namedmask.models.train', 'train')]

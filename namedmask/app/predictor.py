@@ -22,6 +22,7 @@ from ..models.infer import take_confident, trim_heap
 from ..models.segmenter import save_segmenter
 from ..runs.report import latest
 from ..runs.run import Run, find_segmenter
+from ..stages.even import notable
 from ..teachers.cards import SUPERVISION
 from .formats import areas
 from .sources import SHIPPED
@@ -189,7 +190,7 @@ def _limits(meta, about):
     sure, side = meta.get('sure'), meta.get('side')
     yield f"It knows {len(meta['names'])} names. Anything else is background, or is given one of these names."
     if sure: yield f"A name that reaches a probability of {sure:g} nowhere in a photo is not given in it."
-    raised = ' and '.join(f'{name} by {more:.1f}' for name, more in meta.get('raised', {}).items() if more >= .5)
+    raised = ' and '.join(f'{name} by {more:.1f}' for name, more in notable(meta).items())
     if raised: yield f"After the training scores were raised, so that it is as sure of each name as of the others: {raised}."
     if side: yield f"It works at a shorter side of {side} pixels, so small things are lost in large photos."
     yield "It labels pixels. Two things of one name that touch are one region."

@@ -217,9 +217,9 @@ def _student_stage(step, archive, nothing, masks, init, cards):
     return student
 
 def _raised(student):
-    "The names that were raised so much that you would want to know."
-    raised = {name: more for name, more in student.meta.get('raised', {}).items() if more >= .5}
-    return ''.join(f', {name} raised by {more:.1f}' for name, more in raised.items())
+    "What `fit` says of names that were raised."
+    from namedmask.stages.even import notable
+    return ''.join(f', {name} raised by {more:.1f}' for name, more in notable(student.meta).items())
 
 def _training_of(step):
     "(settings of the student's training, what it goes on from or None)."

@@ -1,5 +1,5 @@
 "What is installed: light to import, one version, settings.ini and pyproject.toml in agreement, a README in step."
-import ast, importlib.metadata, importlib.util, re, subprocess, sys, tomllib
+import ast, importlib.metadata, re, subprocess, sys, tomllib
 from configparser import ConfigParser
 import numpy as np
 import pytest
@@ -135,14 +135,14 @@ def asked_of_the_package(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules: yield node.lineno, modules[node.value.id], node.attr
 
-def is_there(module, name):
-    try: return hasattr(importlib.import_module(module), name) or bool(importlib.util.find_spec(f'{module}.{name}'))
-    except ModuleNotFoundError: return module.rpartition('.')[0] != '' and not _is_module(module)
+def thing(dotted):
+    "A module, or what stands in one; None where there is nothing."
+    try: return importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        parent, _, last = dotted.rpartition('.')
+        return getattr(thing(parent), last, None) if parent else None
 
-def _is_module(name):
-    "A name of a module; a function or class that was imported has attributes, too, and is none."
-    parent, _, last = name.rpartition('.')
-    return not hasattr(importlib.import_module(parent), last)
+def is_there(module, name): return hasattr(thing(module), name) or thing(f'{module}.{name}') is not None
 
 @pytest.mark.parametrize('script', sorted((ROOT/'bench').glob('*.py')), ids=lambda p: p.stem)
 def test_a_bench_asks_for_nothing_that_has_moved(script):

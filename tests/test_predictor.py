@@ -1,6 +1,6 @@
 "A trained segmenter for programs: what goes in, what comes back, from any thread; a folder and a card to pass on."
 from concurrent.futures import ThreadPoolExecutor
-import json
+import json, threading, time
 import numpy as np, pytest, torch
 from PIL import Image
 import helpers
@@ -142,6 +142,25 @@ def test_free_memory_goes_back_now_and_then(segmenter, monkeypatch):
     assert len(given) == 2
     monkeypatch.undo()
     module.trim_heap()                                                   # wherever this runs
+
+def test_no_more_calls_work_at_a_time_than_there_are_cores(segmenter, monkeypatch):
+    "Memory goes with the cores, not with the threads that ask; a photo that is refused gives its turn back."
+    from namedmask.app import predictor as module
+    monkeypatch.setattr(module, 'cpu_count', lambda: 3)
+    mine, lock, working, seen = Predictor(segmenter), threading.Lock(), [], []
+    whole = mine.predict_all
+    def watched(images, batch):
+        with lock:
+            working.append(1)
+            seen.append(len(working))
+        time.sleep(.02)
+        try: yield from whole(images, batch)
+        finally:
+            with lock: working.pop()
+    monkeypatch.setattr(mine, 'predict_all', watched)
+    with ThreadPoolExecutor(8) as threads: [*threads.map(mine, 16*[Image.new('RGB', (9, 9))])]
+    for _ in range(4): pytest.raises(NamedMaskError, mine, b'no photo')
+    assert max(seen) <= 3 and len(seen) == 20
 
 # ---------------------------------------------------------------- to a folder and back
 

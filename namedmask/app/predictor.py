@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
+from joblib import cpu_count
 from PIL import Image
 from .. import __version__
 from ..core import NamedMaskError, locked, read_json, write_json, write_text
@@ -93,6 +94,7 @@ class Predictor:
         ):
         self.segmenter, self.about = segmenter, about or {}
         self._opening, self._calls = threading.Lock(), count(1)
+        self._turns = threading.BoundedSemaphore(max(2, cpu_count()))
         segmenter.model.eval()
 
     @property
@@ -105,7 +107,7 @@ class Predictor:
         image, # As for `picture_of`; it is not changed
         )->Prediction:
         "Label one photo; one that cannot be read, or does not fit into the memory, is a `NamedMaskError`."
-        prediction, = self.predict_all([image], batch=1)
+        with self._turns: prediction, = self.predict_all([image], batch=1)
         if next(self._calls) % _CALLS == 0: trim_heap()
         if isinstance(prediction, NamedMaskError): raise prediction
         return prediction

@@ -9,7 +9,7 @@ from namedmask.runs.run import Run, read_stage
 from namedmask.runs.pipeline import fit
 from namedmask.models.batches import ArchiveDataset
 from namedmask.stages import unlabelled
-from namedmask.stages.unlabelled import LabelledPhotos, label_photos, sure_labels
+from namedmask.stages.unlabelled import LabelledPhotos, label_photos, own_photos, photo_labels, share_of, sure_labels
 
 class Halves(torch.nn.Module):
     "Is sure that the left half is class 1, the right one background; of the middle fifth it is not."
@@ -73,7 +73,7 @@ def test_where_no_photo_is_left_it_says_so(folder, tmp_path):
     (folder/'torn.jpg').write_bytes((folder/'0.png').read_bytes()[:60])
     with pytest.raises(NamedMaskError, match='No unlabelled photo is left .the first that cannot be read.*torn.jpg'): label_photos(first_student(), folder, tmp_path/'m', without=known, quiet=True)
 
-@pytest.mark.parametrize('kw, text', [(dict(sure=1.), 'sure=1.0'), (dict(sure_background=1.), 'sure_background=1.0'), (dict(sure=-.1), 'below 1'), (dict(segmenter=first_student(['x']*255)), '254')])
+@pytest.mark.parametrize('kw, text', [(dict(sure=1.), 'sure=1.0'), (dict(sure_background=1.), 'sure_background=1.0'), (dict(sure=-.1), 'below 1'), (dict(certain=1.), 'certain=1.0'), (dict(segmenter=first_student(['x']*255)), '254')])
 def test_what_cannot_be_is_said(folder, tmp_path, kw, text):
     with pytest.raises(NamedMaskError, match=text): label_photos(**{**dict(segmenter=first_student(), sources=folder, folder=tmp_path/'l', quiet=True), **kw})
 
@@ -128,3 +128,80 @@ def test_unlabelled_photos_that_are_not_there(tmp_path):
 def test_labels_of_one_probability_have_the_key_of_revision_3(folder, tmp_path):
     label_photos(first_student(), folder, tmp_path/'l', sure_background=.7, quiet=True)
     assert 'sure_background' not in read_json(tmp_path/'l'/'stage.json')['settings'] and read_json(tmp_path/'l'/'stage.json')['settings']['sure'] == .7
+
+# ---------------------------------------------------------------- photos of the run's own index
+
+def scores_of(*probabilities):
+    "Scores (classes, 1, pixels) of pixels, each with the probabilities of its classes."
+    return torch.tensor(probabilities).log().T[:, None]
+
+def test_a_name_that_is_nowhere_certain_is_unknown_and_a_photo_without_names_is_background():
+    certain, likely, ground = [.02, .95, .03], [.1, .1, .8], [.98, .01, .01]
+    assert photo_labels(scores_of(certain, likely, ground)).tolist() == [[1, 255, 0]]            # class 2 is nowhere certain
+    assert photo_labels(scores_of(certain, likely, ground), certain=.75).tolist() == [[1, 2, 0]]
+    assert photo_labels(scores_of(likely, ground)).tolist() == [[255, 0]]                        # it may be there: nothing is said of it
+    assert photo_labels(scores_of([.5, .4, .1], [.4, .3, .3])).tolist() == [[0, 0]]              # nothing is: all of it is background
+    assert sure_labels(scores_of([.5, .4, .1], [.4, .3, .3])).tolist() == [[255, 255]]
+
+class Numbers:
+    "An index of photos whose contents are given."
+    def __init__(self, shas): self.all = [SimpleNamespace(sha=sha, row=row) for row, sha in enumerate(shas)]
+    def __len__(self): return len(self.all)
+    def photos(self, rows): return [self.all[row] for row in rows]
+
+def test_own_photos_are_random_ones_each_content_once():
+    index = Numbers([f'{i % 8000}' for i in range(9000)])
+    own = own_photos(index, 50, {'1', '2'}, seed=3)
+    assert len({p.sha for p in own}) == 50 and not {p.sha for p in own} & {'1', '2'} and own == own_photos(index, 50, {'1', '2'}, seed=3)
+    assert own != own_photos(index, 50, {'1', '2'}, seed=4) and max(p.row for p in own) > 4000
+    assert len(own_photos(index, 10**6)) == 8000 and own_photos(index, 5, {str(i) for i in range(8000)}) == [] == own_photos(Numbers([]), 5)
+
+def test_few_labelled_photos_are_not_half_of_what_is_seen():
+    many, few = SimpleNamespace(photos=range(1200)), SimpleNamespace(photos=range(20))
+    archive = SimpleNamespace(kept=lambda: range(180))
+    assert share_of(many, archive, 1200) == .5 == share_of(few, archive, 0) and share_of(few, archive, 30) == .1
+
+def own_run(tmp_path, photos=6, names='red,green', **kw):
+    folder = tmp_path/'photos'
+    if not folder.exists(): helpers.write_photos(folder, photos)
+    return helpers.toy_fit(folder, tmp_path/'run', names=names, n=2, experts=False, student=dict(helpers.STUDENT, iterations=5), **kw)
+
+def test_a_run_labels_photos_of_its_own(tmp_path):
+    run = own_run(tmp_path, own=3, nothing=2)
+    labelled = {p.sha for p in run.labelled.photos}
+    assert len(labelled) == 3 and not labelled & {p.sha for p in (*run.nothing.held, *run.nothing.train, *run.archive.kept())}
+    steps = {stage: read_stage(run.folder, stage)['settings']['student']['iterations'] for stage in ('first', 'student')}
+    assert steps == dict(first=2, student=3) and run.settings['student']['iterations'] == 5       # as many as without, in all
+    share = run.dls.train.dataset.others.share
+    assert share == .429 == read_stage(run.folder, 'student')['settings']['share']                # 3 labelled, 4 in the archives
+    before = {stage: read_stage(run.folder, stage) for stage in ('first', 'labels', 'student')}
+    own_run(tmp_path, own=3, nothing=2)
+    assert {stage: read_stage(run.folder, stage) for stage in before} == before                   # kept
+
+def test_own_photos_and_others_are_labelled_together(tmp_path):
+    scenes = helpers.write_photos(tmp_path/'scenes', 2, start=60)
+    run = own_run(tmp_path, own=3, unlabelled=scenes)
+    assert len(run.labelled.photos) == 3 + len(list(scenes.iterdir()))
+    assert {str(p.root) for p in run.labelled.photos} == {str(scenes), str(tmp_path/'photos')}
+
+def test_where_no_photo_is_left_the_student_learns_alone_and_says_so(tmp_path, capsys):
+    alone = lambda **kw: own_run(tmp_path, photos=2, names=','.join(helpers.COLOURS), **kw)       # two of each colour, all of them in the archives
+    run = alone(own=3)
+    assert not run.has('first') and run.labelled is None and run.settings['own'] == 0
+    assert read_stage(run.folder, 'student')['settings']['student']['iterations'] == 5
+    assert 'none to label for' in ' '.join(run.record['warnings'])
+    key = run.segmenter.meta['key']
+    assert alone(own=3).segmenter.meta['key'] == key == alone().segmenter.meta['key']
+
+def test_who_gets_photos_of_its_own_to_label():
+    from namedmask.runs.settings import has_first, run_settings, steps_of
+    from namedmask.teachers.sets import get_teachers
+    of = lambda names='cat,dog', teachers='offline', **kw: run_settings('photos', names, get_teachers(teachers), **kw)
+    assert [of(revision=r)['own'] for r in (4, 5, 6)] == [0, 0, 400] and of(n=30)['own'] == 120 and of(own=7)['own'] == 7
+    assert of(teachers='paper')['own'] == of(teachers='mini')['own'] == 0 and not has_first(of(own=0)) and has_first(of())
+    many = ','.join(f'name {i}' for i in range(255))
+    assert of(many)['own'] == 0                                     # a label map has no room for so many
+    with pytest.raises(NamedMaskError, match='--own'): of(many, own=5)
+    assert [steps_of(stage, of()) for stage in ('first', 'student')] == [400, 600] == [steps_of(stage, of(unlabelled='x')) for stage in ('first', 'student')]
+    assert [steps_of(stage, of(own=0, unlabelled='x')) for stage in ('first', 'student')] == [1000, 1000]    # as up to revision 5
+    assert [steps_of(stage, of(iterations=1)) for stage in ('first', 'student')] == [1, 1]

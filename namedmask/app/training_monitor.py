@@ -23,6 +23,7 @@ from ..models.live import _new_figure, _smoothed
 from ..runs.record import STAGES, _is_whole
 from ..runs.report import clock
 from ..runs.run import Run, _group_of, _groups
+from ..runs.settings import has_first
 
 # %% ../../nbs/app/training_monitor.ipynb #2e41acb5
 @dataclass
@@ -133,8 +134,7 @@ def _sentence_of(e):
 # %% ../../nbs/app/training_monitor.ipynb #0ed35713
 def _expected(settings):
     "The stages that a run with these settings has."
-    asked = dict(nothing=settings.get('nothing'), experts=settings.get('experts'), first=settings.get('unlabelled'),
-                 labels=settings.get('unlabelled'))
+    asked = dict(nothing=settings.get('nothing'), experts=settings.get('experts'), first=has_first(settings), labels=has_first(settings))
     return [stage for stage in STAGES if asked.get(stage, True)]
 
 def _look_at_stages(state, run):

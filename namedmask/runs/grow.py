@@ -112,4 +112,5 @@ def _settings_with(run, names):
     return dict(n=settings['n'], student=settings['student'], experts=settings['experts'] or False, saliency=saliency,
                 groups={group: members for group, members in groups.items() if members} or None,
                 max_hamming=settings['near'], votes=settings['votes'], nothing=settings['nothing'],
-                alike=settings['alike'], sure=settings['sure'], unlabelled=settings['unlabelled'], seed=settings['seed'])
+                alike=settings['alike'], sure=settings['sure'], unlabelled=settings['unlabelled'],
+                own=settings.get('own', 0), seed=settings['seed'])

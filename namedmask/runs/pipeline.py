@@ -23,7 +23,8 @@ from .record import STAGES, read_run
 from .run import Run, _groups, _is_present, corrections_in, read_stage
 from .checks import _torch_device, callbacks_of, check_callbacks, check_given, check_output
 from .detectors import _saliency_before, choose_saliency, make_detector
-from .settings import FitOptions, FitSettings, defaults_of, revision_of, run_settings, versions
+from .settings import (FitOptions, FitSettings, defaults_of, has_first, revision_of, run_settings, steps_of,
+                                     versions)
 from .finished import _answer, _asked, _state, folder_state
 
 # %% ../../nbs/runs/pipeline.ipynb #3b7e9ae4
@@ -196,18 +197,23 @@ def _expert_stage(step, teachers, archive, masks, parallel):
 # %% ../../nbs/runs/pipeline.ipynb #ae7b5786
 def _student_stage(step, archive, nothing, masks, init, cards):
     from namedmask.stages.student import distil
+    from namedmask.stages.unlabelled import share_of
     asked, corrected = step.settings['sure'], corrections_in(step.out, archive.names)
-    settings, start = _training_of(step)
+    training, start = _training_of(step)
     if corrected: step.save(teachers=[*step.record['teachers'], corrected.card.as_dict()])
     def taught(stage, labelled=None, sure=0.):
+        settings = {**training, 'iterations': steps_of(stage, {**step.settings, 'student': training})}
+        share = {} if labelled is None else dict(share=share_of(labelled, archive, step.settings['own']))
         def work():
             return distil(archive, masks, settings, init, step.out/stage, sure=sure, start=start, cards=cards,
-                          nothing=nothing, labelled=labelled, corrected=corrected, **step.how(stage))
+                          nothing=nothing, labelled=labelled, corrected=corrected, **share, **step.how(stage))
         def tell(student):
             told = f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations{_raised(student)}"
             return f'{told}, {len(corrected)} corrected photos' if corrected else told
         return step(stage, work, tell)
-    labelled = _labels_stage(step, taught('first'), archive, nothing) if step.settings['unlabelled'] else None
+    known = _known_photos(step, archive, nothing)
+    own = _own_photos(step, known)
+    labelled = _labels_stage(step, taught('first'), own, known) if has_first(step.settings) else None
     student = taught('student', labelled, asked)
     sure = student.meta.get('sure', 0.)
     if sure < asked:
@@ -230,16 +236,33 @@ def _training_of(step):
     how = {**student, 'iterations': grown['iterations'], 'lr': student['lr']*grown.get('rate', 1)}
     return how, Start(step.out/'before', grown['rows'])
 
-def _labels_stage(step, first, archive, nothing):
-    "The first student labels the photos that nobody has labelled."
+def _known_photos(step, archive, nothing):
+    "Hashes of the photos that have masks already, or that no training sees."
     from namedmask.stages.nothing import NothingPhotos
-    from namedmask.stages.unlabelled import label_photos
+    aside = NothingPhotos(step.out/'nothing').held if step.settings['nothing'] else []
+    return {photo.sha for photo in (*archive.kept(), *nothing, *aside)}
+
+def _own_photos(step, known):
+    "Photos of the index for the first student to label. Where none is left there is no first student."
+    from namedmask.stages.index import Index
+    from namedmask.stages.unlabelled import own_photos
+    if not step.settings['own']: return []
+    own = own_photos(Index.open(step.out/'index'), step.settings['own'], known, step.ctx.seed)
+    if not own:
+        step.settings['own'] = 0
+        step.save()
+        step.warn("all photos are in the archives or among those of nothing, so the student has none to label for "
+                  "itself; a larger folder makes it better.")
+    return own
+
+def _labels_stage(step, first, own, known):
+    "The first student labels the photos that nobody has labelled."
+    from namedmask.stages.unlabelled import CERTAIN, label_photos
     settings = step.settings
-    aside = NothingPhotos(step.out/'nothing').held if settings['nothing'] else []           # no training sees these
-    known = {photo.sha for photo in (*archive.kept(), *nothing, *aside)}
     def work():
-        return label_photos(first, settings['unlabelled'], step.out/'labels', without=known, quiet=step.quiet,
-                            sure_background=settings['sure_background'])
+        return label_photos(first, [*own, *(settings['unlabelled'] or ())], step.out/'labels', without=known,
+                            sure_background=settings['sure_background'], certain=CERTAIN if settings['own'] else 0.,
+                            quiet=step.quiet)
     labelled = step('labels', work, lambda made: f'{len(made.photos):,} photos labelled by the first student')
     if labelled.skipped:
         step.warn(f"{len(labelled.skipped)} of the unlabelled photos could not be read, the first: "

@@ -22,14 +22,14 @@ from .finished import folder_state
 from .pipeline import _as_written_today, _completed, _plain, _Request
 from .record import STAGES, read_run
 from .run import _groups, _is_present, read_losses
-from .settings import FitOptions, defaults_of, revision_of
+from .settings import FitOptions, defaults_of, has_first, revision_of, steps_of
 from ..stages.names import parse_names
 
 # %% ../../nbs/runs/plan.ipynb #59947bbc
 # The settings that each stage depends on, and the stages whose results it uses
 _SETTINGS = {'index': ('teachers',), 'archive': ('names', 'n', 'near', 'votes', 'copies', 'alike'),
              'nothing': ('nothing', 'seed'), 'saliency': ('saliency',), 'experts': ('experts', 'groups', 'seed'),
-             'first': ('student', 'seed'), 'labels': ('unlabelled', 'sure_background'), 'student': ('student', 'seed')}
+             'first': ('student', 'seed'), 'labels': ('unlabelled', 'own', 'sure_background'), 'student': ('student', 'seed')}
 _USES = {'index': (), 'archive': ('index',), 'nothing': ('archive',), 'saliency': ('archive',),
          'experts': ('saliency',), 'first': ('saliency', 'experts', 'nothing'), 'labels': ('first',),
          'student': ('saliency', 'experts', 'nothing', 'labels')}
@@ -37,7 +37,7 @@ _USES = {'index': (), 'archive': ('index',), 'nothing': ('archive',), 'saliency'
 def _wanted_stages(settings):
     "The stages of a run with these settings, in order."
     without = {'nothing': not settings['nothing'], 'experts': not settings['experts'],
-               'first': not settings['unlabelled'], 'labels': not settings['unlabelled']}
+               'first': not has_first(settings), 'labels': not has_first(settings)}
     return [stage for stage in STAGES if not without.get(stage)]
 
 def _same_settings(before, settings):
@@ -417,8 +417,8 @@ def _experts(self:_Planner, rates):
 @patch
 def _student_row(self:_Planner, stage, rates):
     from namedmask.stages.distil import Student
-    settings = Student.of(self.settings['student'])
-    what = f'{settings.iterations:,} steps, {len(self.names) + 1} classes with background'
+    settings, steps = Student.of(self.settings['student']), steps_of(stage, self.settings)
+    what = f'{steps:,} steps, {len(self.names) + 1} classes with background'
     if rates is None: return what
     if 'student' not in self.of:
         init = self.teachers.student_init(settings.encoder)[0]
@@ -428,8 +428,8 @@ def _student_row(self:_Planner, stage, rates):
     if done: what += f', {done:,} are done'
     looks = min(100, self.photos) if self.settings['sure'] else 0
     if settings.even: looks += min(self.photos, 34*len(self.names))
-    return PlanRow(stage, what, seconds=(settings.iterations - done)*cost.step + looks*cost.look,
-               bytes=cost.weights + 6000 + 14*settings.iterations, meanwhile=(4 if settings.ema else 3)*cost.weights)
+    return PlanRow(stage, what, seconds=(steps - done)*cost.step + looks*cost.look,
+               bytes=cost.weights + 6000 + 14*steps, meanwhile=(4 if settings.ema else 3)*cost.weights)
 
 @patch
 def _first(self:_Planner, rates): return self._student_row('first', rates)
@@ -438,7 +438,8 @@ def _student(self:_Planner, rates): return self._student_row('student', rates)
 
 @patch
 def _labels(self:_Planner, rates):
-    n = len(_listed(self.settings['unlabelled']))
+    own = min(self.settings['own'], max(0, len(self.listed) - self.photos - self.settings['nothing']))
+    n = own + (len(_listed(self.settings['unlabelled'])) if self.settings['unlabelled'] else 0)
     what = f'{n:,} photos for the first student to label'
     if rates is None: return what
     if 'student' not in self.of: self._student_row('first', rates)

@@ -24,7 +24,7 @@ def _are_words(value): return isinstance(value, dict) and len(value) > 0 and all
 def _or_none(fits): return lambda value: value is None or fits(value)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, alike=_is_number,
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, own=_is_whole, alike=_is_number,
                  sure=_is_number, sure_background=_is_number, unlabelled=_or_none(_are_texts),
                  experts=_or_none(_is_object), groups=_or_none(_are_words), grown=_or_none(_is_object),
                  saliency=lambda value: isinstance(value, (str, dict)))

@@ -237,9 +237,11 @@ def no_student(self:Run)->NamedMaskError:
 def dls(self:Run):
     "The student's fastai `DataLoaders`, as its training saw them: try `run.dls.show_batch()`."
     from namedmask.stages.distil import student_dls
-    nothing = self.nothing.train if self.nothing else ()
+    from namedmask.stages.unlabelled import share_of
+    nothing, labelled = self.nothing.train if self.nothing else (), self.labelled
+    share = dict(share=share_of(labelled, self.archive, self.settings.get('own'))) if labelled else {}
     return student_dls(self.archive, self.final_masks, self.settings['student'], self.settings['seed'],
-                       nothing=nothing, labelled=self.labelled, corrected=self.corrected)
+                       nothing=nothing, labelled=labelled, corrected=self.corrected, **share)
 
 @patch(as_prop=True)
 def learner(self:Run):

@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/runs/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SURE', 'versions', 'defaults_of', 'revision_of', 'asked', 'FitSettings', 'WorkSettings', 'FitOptions', 'whole_number',
-           'run_settings']
+           'run_settings', 'has_first', 'steps_of']
 
 # %% ../../nbs/runs/settings.ipynb #b4b77c20
 import math, os, platform
@@ -46,6 +46,8 @@ _DEFAULTS = (     # what, up to which revision it was what, and what it is since
     ('sure', 3, 0., None),
     # the same where the student's names are raised (`even`) and the teachers ask for any; None: no more than else
     ('sure_raised', 4, None, .95),
+    # photos of the folder itself that a first student labels; None: as many as go with the teachers
+    ('own', 5, 0, None),
     # the settings that a dict with some of them starts from; None: those that go with the teachers or the recipe
     ('base', 1, 'small', None),
 )
@@ -117,7 +119,10 @@ class FitSettings(_Asked):
     # Photos that no name fits, for the student to learn that they are background (`nothing.find_nothing`);
     # a quarter of the archives' photos with the offline teachers, with the others none
     nothing:int = asked(None, '--nothing', 'the photos of nothing', 0)
-    # Folder, `.txt` list, or several: photos that a first student labels for the second,
+    # Photos of the folder itself that a first student labels for the second (`unlabelled.own_photos`);
+    # twice as many as the archives hold with the offline teachers, with the others none
+    own:int = asked(None, '--own', 'the own photos', 0)
+    # Folder, `.txt` list, or several: more photos that the first student labels,
     # scenes of the kind that you want to segment (`unlabelled.label_photos`)
     unlabelled:str = setting(None)
     # The largest part of a name's photos that may look much alike (`diversity.too_many_alike`);
@@ -184,22 +189,23 @@ def run_settings(
 )->dict: # What `fit` was asked for, with every default filled in
     "The settings of a run as JSON."
     from namedmask.stages.experts import make_groups
-    from namedmask.stages.unlabelled import check_names
+    from namedmask.stages.unlabelled import MOST_NAMES, check_names
     told, categories = FitSettings(**renamed(asked, near='max_hamming')), parse_names(names)
     defaults = defaults_of(revision)
     student, experts = _network_settings(told, teachers, recipe, defaults['base'], revision)
-    if told.groups: make_groups([c.name for c in categories], told.groups)
-    if told.unlabelled: check_names(categories)
     n = teachers.n if told.n is None else told.n
+    if told.groups: make_groups([c.name for c in categories], told.groups)
     usual = _usual(teachers, defaults, n*len(categories), student.even > 0)
     chosen = {name: usual[name] if told[name] is None else told[name] for name in usual}
+    if told.own is None and len(categories) > MOST_NAMES: chosen['own'] = 0
+    if told.unlabelled or chosen['own']: check_names(categories)
     return {'images': _sources(images), 'unlabelled': _sources(told.unlabelled) if told.unlabelled else None,
             'names': {c.name: list(c.prompts) for c in categories}, 'teachers': teachers.name, 'n': n,
             'near': told.max_hamming, 'votes': chosen['votes'],
             'saliency': told.saliency if isinstance(told.saliency, str) else told.saliency.settings,
             'experts': experts.as_dict() if experts else None, 'groups': told.groups or None,
             'student': student.as_dict(), 'seed': told.seed, 'copies': defaults['copies'],
-            'nothing': chosen['nothing'], 'alike': chosen['alike'], 'sure': chosen['sure'],
+            'nothing': chosen['nothing'], 'own': chosen['own'], 'alike': chosen['alike'], 'sure': chosen['sure'],
             'sure_background': defaults['sure_background']}
 
 def _network_settings(told, teachers, recipe, base, revision):
@@ -215,8 +221,26 @@ def _network_settings(told, teachers, recipe, base, revision):
 
 def _usual(teachers, defaults, photos, raised):
     "What goes with the teachers where nothing is said. `photos`: how many all archives have; `raised`: names are."
-    nothing, alike = defaults['nothing'], defaults['alike']
+    nothing, alike, own = defaults['nothing'], defaults['alike'], defaults['own']
     if nothing is None: nothing, alike = round(teachers.nothing*photos), teachers.alike
+    if own is None: own = round(teachers.own*photos)
     sure = teachers.sure if defaults['sure'] is None else defaults['sure']
     if sure and raised: sure = max(sure, defaults['sure_raised'] or 0.)
-    return {'votes': teachers.votes, 'nothing': nothing, 'alike': alike, 'sure': sure}
+    return {'votes': teachers.votes, 'nothing': nothing, 'own': own, 'alike': alike, 'sure': sure}
+
+def has_first(
+    settings:dict, # Of a run
+)->bool:
+    "Does a first student label photos for the second?"
+    return bool(settings.get('unlabelled') or settings.get('own'))
+
+def steps_of(
+    stage:str,     # 'first' or 'student'
+    settings:dict, # Of a run
+)->int:
+    "The training steps of a student: where it labels photos of the index, the first one has a part of them."
+    from namedmask.stages.unlabelled import FIRST
+    steps = settings['student']['iterations']
+    if not settings.get('own'): return steps
+    first = max(1, round(FIRST*steps))
+    return first if stage == 'first' else max(1, steps - first)

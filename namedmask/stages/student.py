@@ -118,7 +118,7 @@ def distil(
     # nine of ten archive photos reach for their own; the training does not depend on it
     sure:float=0.,
     # nothing: photos that show none of the names (`nothing.find_nothing`), background as a whole.
-    # labelled: photos that an earlier student has labelled (`unlabelled.label_photos`), half of the samples.
+    # labelled: photos that an earlier student has labelled (`unlabelled.label_photos`), `share` of the samples (half).
     # corrected: photos that somebody has labelled (`corrections.Corrections`), a fifth of the samples.
     # start: the student that the training goes on from (`carry_over.Start`), in place of `init`.
     # cards: `TeacherCard`s of the teachers before; those that lie with archive and masks without.
@@ -132,7 +132,8 @@ def distil(
     others = OtherPhotos(**{**others, 'nothing': tuple(others.get('nothing', ()))})
     ctx, cards = Ctx.of(folder, seed=seed, **how), _with_seen(cards, others.corrected, start)
     stage = student_stage(archive, masks, settings, init, ctx.folder, seed, cards, nothing=others.nothing,
-                          labelled=others.labelled, corrected=others.corrected, start=start)
+                          labelled=others.labelled, corrected=others.corrected, start=start, share=others.share,
+                          corrected_share=others.corrected_share)
     lesson = Lesson(archive, masks, others, [*map(_as_dict, cards)])
     train_stage(ctx, stage, 'segmenter.json', partial(_student_job, ctx, stage, lesson, settings, init, start))
     return _asking(load_segmenter(stage.folder, ctx.device), stage.folder, archive, sure)

@@ -31,6 +31,7 @@ class TeacherSet:
     recipe:str = 'small' # The settings of student and experts that go with it
     n:int = 100          # Photos for each name
     nothing:float = 0.   # Photos of nothing that the student learns from, for each photo of the archives
+    own:float = 0.       # Photos that a first student labels for the second, for each photo of the archives
     alike:float = 1.     # The largest part of a name's photos that may look much alike; 1: any
     sure:float = 0.      # The probability that a name must reach somewhere in a photo (`infer.keep_sure`); 0: any
     votes:int = 20       # Nearest photos that give a second opinion on each photo of an archive; 0 for none
@@ -90,7 +91,7 @@ def _offline_features(): return [EfficientNetLiteFeatures(n, threads=1) for n in
 
 TEACHERS = {
     'offline': TeacherSet('offline', ConSERetriever, _offline_features, _offline_student,
-        refine='bilateral', nothing=.25, alike=.3, sure=.9),
+        refine='bilateral', nothing=.25, own=2., alike=.3, sure=.9),
     # The settings are those of NamedMask's own code.
     'paper': TeacherSet('paper', OpenClipRetriever, _paper_features, _paper_student, 'resnet50',
         recipe='paper', n=500, votes=0, spectral=dict(upsample=2, centre=False), refine='bilateral', refine_side=512,

@@ -161,15 +161,22 @@ def test_few_labelled_photos_are_not_half_of_what_is_seen():
     archive = SimpleNamespace(kept=lambda: range(180))
     assert share_of(many, archive, 1200) == .5 == share_of(few, archive, 0) and share_of(few, archive, 30) == .1
 
+@pytest.fixture
+def few_beside(monkeypatch):
+    "The estimate takes one photo of each name, not all that a toy folder has."
+    from namedmask.runs import run
+    monkeypatch.setattr(run, '_BESIDE', (1, 1, 2))
+
 def own_run(tmp_path, photos=6, names='red,green', **kw):
     folder = tmp_path/'photos'
     if not folder.exists(): helpers.write_photos(folder, photos)
     return helpers.toy_fit(folder, tmp_path/'run', names=names, n=2, experts=False, student=dict(helpers.STUDENT, iterations=5), **kw)
 
-def test_a_run_labels_photos_of_its_own(tmp_path):
+def test_a_run_labels_photos_of_its_own(tmp_path, few_beside):
     run = own_run(tmp_path, own=3, nothing=2)
     labelled = {p.sha for p in run.labelled.photos}
-    assert len(labelled) == 3 and not labelled & {p.sha for p in (*run.nothing.held, *run.nothing.train, *run.archive.kept())}
+    beside = [photo for photos in run.beside().values() for photo in photos]
+    assert len(labelled) == 3 and beside and not labelled & {p.sha for p in (*beside, *run.nothing.held, *run.nothing.train, *run.archive.kept())}
     steps = {stage: read_stage(run.folder, stage)['settings']['student']['iterations'] for stage in ('first', 'student')}
     assert steps == dict(first=2, student=3) and run.settings['student']['iterations'] == 5       # as many as without, in all
     share = run.dls.train.dataset.others.share
@@ -178,20 +185,26 @@ def test_a_run_labels_photos_of_its_own(tmp_path):
     own_run(tmp_path, own=3, nothing=2)
     assert {stage: read_stage(run.folder, stage) for stage in before} == before                   # kept
 
-def test_own_photos_and_others_are_labelled_together(tmp_path):
+def test_own_photos_and_others_are_labelled_together(tmp_path, few_beside):
     scenes = helpers.write_photos(tmp_path/'scenes', 2, start=60)
     run = own_run(tmp_path, own=3, unlabelled=scenes)
     assert len(run.labelled.photos) == 3 + len(list(scenes.iterdir()))
     assert {str(p.root) for p in run.labelled.photos} == {str(scenes), str(tmp_path/'photos')}
 
-def test_where_no_photo_is_left_the_student_learns_alone_and_says_so(tmp_path, capsys):
+def test_where_too_few_photos_are_left_the_student_learns_alone_and_says_so(tmp_path):
     alone = lambda **kw: own_run(tmp_path, photos=2, names=','.join(helpers.COLOURS), **kw)       # two of each colour, all of them in the archives
     run = alone(own=3)
     assert not run.has('first') and run.labelled is None and run.settings['own'] == 0
     assert read_stage(run.folder, 'student')['settings']['student']['iterations'] == 5
-    assert 'none to label for' in ' '.join(run.record['warnings'])
+    assert 'only 0 photos have no other use' in ' '.join(run.record['warnings'])
     key = run.segmenter.meta['key']
     assert alone(own=3).segmenter.meta['key'] == key == alone().segmenter.meta['key']
+
+def test_one_photo_is_too_few_where_many_are_asked_for_and_enough_where_it_is_all(tmp_path, few_beside):
+    run = own_run(tmp_path, photos=3, own=50)                       # nine photos, four in the archives, two for the estimate
+    assert len(run.labelled.photos) == 3 and run.settings['own'] == 50
+    assert len(own_run(tmp_path, own=1).labelled.photos) == 1
+    assert own_run(tmp_path, own=50, nothing=2).labelled is None
 
 def test_who_gets_photos_of_its_own_to_label():
     from namedmask.runs.settings import has_first, run_settings, steps_of

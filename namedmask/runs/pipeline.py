@@ -211,8 +211,8 @@ def _student_stage(step, archive, nothing, masks, init, cards):
             told = f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations{_raised(student)}"
             return f'{told}, {len(corrected)} corrected photos' if corrected else told
         return step(stage, work, tell)
-    known = _known_photos(step, archive, nothing)
-    own = _own_photos(step, known)
+    known = {photo.sha for photo in (*archive.kept(), *nothing, *_set_aside(step))}
+    own = _own_photos(step, len(archive.kept()), known)
     labelled = _labels_stage(step, taught('first'), own, known) if has_first(step.settings) else None
     student = taught('student', labelled, asked)
     sure = student.meta.get('sure', 0.)
@@ -236,24 +236,26 @@ def _training_of(step):
     how = {**student, 'iterations': grown['iterations'], 'lr': student['lr']*grown.get('rate', 1)}
     return how, Start(step.out/'before', grown['rows'])
 
-def _known_photos(step, archive, nothing):
-    "Hashes of the photos that have masks already, or that no training sees."
-    from namedmask.stages.nothing import NothingPhotos
-    aside = NothingPhotos(step.out/'nothing').held if step.settings['nothing'] else []
-    return {photo.sha for photo in (*archive.kept(), *nothing, *aside)}
+def _set_aside(step):
+    "The photos that no training sees: those of nothing on which false names are counted, and those of the estimate."
+    run = Run(step.out)
+    aside = run.nothing.held if step.settings['nothing'] else []
+    beside = run.beside() if step.settings['own'] else {}
+    return [*aside, *(photo for photos in beside.values() for photo in photos)]
 
-def _own_photos(step, known):
-    "Photos of the index for the first student to label. Where none is left there is no first student."
+def _own_photos(step, kept, known):
+    "Photos of the index for the first student to label. Where there are too few there is no first student."
     from namedmask.stages.index import Index
     from namedmask.stages.unlabelled import own_photos
-    if not step.settings['own']: return []
-    own = own_photos(Index.open(step.out/'index'), step.settings['own'], known, step.ctx.seed)
-    if not own:
-        step.settings['own'] = 0
-        step.save()
-        step.warn("all photos are in the archives or among those of nothing, so the student has none to label for "
-                  "itself; a larger folder makes it better.")
-    return own
+    wanted = step.settings['own']
+    if not wanted: return []
+    own = own_photos(Index.open(step.out/'index'), wanted, known, step.ctx.seed)
+    if len(own) >= max(1, min(wanted, kept//2)): return own
+    step.settings['own'] = 0
+    step.save()
+    step.warn(f"only {len(own)} photos have no other use, too few for the student to label for itself: "
+              "a larger folder makes it better.")
+    return []
 
 def _labels_stage(step, first, own, known):
     "The first student labels the photos that nobody has labelled."

@@ -188,6 +188,17 @@ def _set_aside(run):
 # Photos beside an archive that are looked at: at least and at most of each name, and of all names.
 _BESIDE = (5, 20, 300)
 
+def _beside_each(names):
+    least, most, in_all = _BESIDE
+    return min(most, max(least, in_all//len(names)))
+
+@patch
+def beside(self:Run)->dict: # {name: photos of the index}
+    "Photos that most probably show a name and are not in its archive: what `estimate` looks at, and no student learns from."
+    from namedmask.evaluate.estimate import photos_beside
+    without = {p.sha for p in self.nothing.photos} if self.nothing else ()
+    return photos_beside(self.index, self.archive, _beside_each(self.archive.names), without=without)
+
 @patch
 def estimate(self:Run,
     make:bool=True,  # Make it where there is none; it takes two looks at each of up to 300 photos
@@ -201,11 +212,8 @@ def estimate(self:Run,
     known = read_json(file, {}, dict)
     if known.get('key') == key and _are_estimates(known.get('names'), segmenter.names): return known['names']
     if not make: return None
-    from namedmask.evaluate.estimate import estimate_names, photos_beside
-    least, most, in_all = _BESIDE
-    n = min(most, max(least, in_all//len(segmenter.names)))
-    without = {p.sha for p in self.nothing.photos} if self.nothing else ()
-    beside = photos_beside(self.index, self.archive, n, without=without)
+    from namedmask.evaluate.estimate import estimate_names
+    beside, n = self.beside(), _beside_each(segmenter.names)
     estimates = estimate_names(segmenter, beside, self.archive, self.final_masks, n=(n + 1)//2, quiet=quiet)
     with locked(self.folder): write_json(file, dict(key=key, names=estimates))
     return estimates

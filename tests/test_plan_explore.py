@@ -52,6 +52,15 @@ def test_a_finished_run_is_kept_and_a_setting_changes_what_depends_on_it(world):
     assert again(experts=False) == ['student', 'report']
     assert again(names='red,green') == ['archive', 'saliency', 'experts', 'student', 'report']
 
+def test_photos_that_a_first_student_labels_are_planned(world, monkeypatch):
+    "Where enough of them have no other use: 24 photos, 15 in the archives."
+    from namedmask.runs import run
+    monkeypatch.setattr(run, '_BESIDE', (1, 1, 3))
+    rows = {row.stage: row.what for row in plan(world, own=4).rows}
+    assert rows['labels'].startswith('4 photos') and rows['first'].startswith('2 steps') and rows['student'].startswith('4 steps')
+    alone = plan(world, own=50).rows                                    # six are left, and less than half as many as are in the archives
+    assert 'labels' not in {row.stage for row in alone} and all(row.kept for row in alone)
+
 def test_new_photos_are_counted(world, tmp_path):
     photos, out = tmp_path/'photos', world[1]
     shutil.copytree(world[0], photos)

@@ -24,7 +24,7 @@ from .run import Run, _groups, _is_present, corrections_in, read_stage
 from .checks import _torch_device, callbacks_of, check_callbacks, check_given, check_output
 from .detectors import _saliency_before, choose_saliency, make_detector
 from .settings import (FitOptions, FitSettings, defaults_of, has_first, revision_of, run_settings, steps_of,
-                                     versions)
+                                     too_few, versions)
 from .finished import _answer, _asked, _state, folder_state
 
 # %% ../../nbs/runs/pipeline.ipynb #3b7e9ae4
@@ -250,7 +250,7 @@ def _own_photos(step, kept, known):
     wanted = step.settings['own']
     if not wanted: return []
     own = own_photos(Index.open(step.out/'index'), wanted, known, step.ctx.seed)
-    if len(own) >= max(1, min(wanted, kept//2)): return own
+    if not too_few(len(own), wanted, kept): return own
     step.settings['own'] = 0
     step.save()
     step.warn(f"only {len(own)} photos have no other use, too few for the student to label for itself: "

@@ -21,8 +21,8 @@ from .detectors import make_detector
 from .finished import folder_state
 from .pipeline import _as_written_today, _completed, _plain, _Request
 from .record import STAGES, read_run
-from .run import _groups, _is_present, read_losses
-from .settings import FitOptions, defaults_of, has_first, revision_of, steps_of
+from .run import _beside_each, _groups, _is_present, read_losses
+from .settings import FitOptions, defaults_of, has_first, revision_of, steps_of, too_few
 from ..stages.names import parse_names
 
 # %% ../../nbs/runs/plan.ipynb #59947bbc
@@ -317,16 +317,17 @@ def __str__(plan:Plan):
 class _Planner:
     "Works out the rows of a plan."
     def __init__(self, request, teachers, saliency, settings, revision, before):
-        self.out, self.options, self.settings, self.teachers = Path(request.out), request.options, settings, teachers
-        self.before, self.same = before, _same_settings(before, settings)
+        self.out, self.options, self.teachers = Path(request.out), request.options, teachers
         self.listed, self.retriever = _listed(settings['images']), teachers.retriever()
+        self.names, self.n = list(settings['names']), settings['n']
+        self.photos = min(self.n*len(self.names), len(self.listed))        # of all archives
+        self.settings = settings = {**settings, 'own': self._own(settings)}
+        self.before, self.same = before, _same_settings(before, settings)
         known = _indexed(self.out/'index', self.retriever)
         self.new = [path for path, about in self.listed.items() if known.get(path) != about]
         changed = bool(self.new) or len(known) != len(self.listed)
         self.kept = _kept_stages(self.out, before, settings, changed)
         self.detector = lambda: make_detector(teachers, saliency, revision)
-        self.names, self.n = list(settings['names']), settings['n']
-        self.photos = min(self.n*len(self.names), len(self.listed))        # of all archives
         self.eyes = settings['votes'] or settings['alike'] < 1 or settings['nothing']
 
     def rows(self, rates):
@@ -337,6 +338,13 @@ class _Planner:
             made = getattr(self, f'_{stage}')
             rows.append(PlanRow(stage, made(None), kept=True) if stage in self.kept else made(rates))
         return [*rows, *([self._report(rates)] if self.options.report else [])]
+
+    def _own(self, settings):
+        "How many photos of the folder the first student is to label; none where few have no other use (`left`)."
+        others = settings['nothing'] + 100 if settings['nothing'] else 0    # to train on, and to set aside
+        self.left = max(0, len(self.listed) - self.photos - others - _beside_each(self.names)*len(self.names))
+        wanted = settings['own']
+        return 0 if too_few(min(wanted, self.left), wanted, self.photos) else wanted
 
     def up_to(self, stage):
         "Whether a part of a stage that is there may stay."
@@ -438,8 +446,7 @@ def _student(self:_Planner, rates): return self._student_row('student', rates)
 
 @patch
 def _labels(self:_Planner, rates):
-    own = min(self.settings['own'], max(0, len(self.listed) - self.photos - self.settings['nothing']))
-    n = own + (len(_listed(self.settings['unlabelled'])) if self.settings['unlabelled'] else 0)
+    n = min(self.settings['own'], self.left) + (len(_listed(self.settings['unlabelled'])) if self.settings['unlabelled'] else 0)
     what = f'{n:,} photos for the first student to label'
     if rates is None: return what
     if 'student' not in self.of: self._student_row('first', rates)

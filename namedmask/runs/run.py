@@ -189,6 +189,7 @@ def _set_aside(run):
 _BESIDE = (5, 20, 300)
 
 def _beside_each(names):
+    "How many photos beside the archive of each name are looked at."
     least, most, in_all = _BESIDE
     return min(most, max(least, in_all//len(names)))
 

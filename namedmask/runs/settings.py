@@ -6,7 +6,7 @@ Docs: https://namedmask.github.io/namedmask/runs/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SURE', 'versions', 'defaults_of', 'revision_of', 'asked', 'FitSettings', 'WorkSettings', 'FitOptions', 'whole_number',
-           'run_settings', 'has_first', 'steps_of']
+           'run_settings', 'has_first', 'too_few', 'steps_of']
 
 # %% ../../nbs/runs/settings.ipynb #b4b77c20
 import math, os, platform
@@ -233,6 +233,14 @@ def has_first(
 )->bool:
     "Does a first student label photos for the second?"
     return bool(settings.get('unlabelled') or settings.get('own'))
+
+def too_few(
+    own:int,    # Photos of the index that a first student could label
+    wanted:int, # How many it was to label
+    kept:int,   # Photos in all archives
+)->bool:
+    "Are they not worth a first student, which takes a part of the training steps?"
+    return own < max(1, min(wanted, kept//2))
 
 def steps_of(
     stage:str,     # 'first' or 'student'

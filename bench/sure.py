@@ -13,6 +13,7 @@ import argparse, json
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 import students as st
+from namedmask.stages.nothing import NothingPhotos
 
 SURE, HURDLES = (0., .7, .8, .9, .95, .98), (0., 1., 2., 3.)
 
@@ -40,6 +41,11 @@ def raised(model, part, source):
     return model
 
 
+def set_aside(run):
+    "The photos of nothing that no student learns from: those of `students.py --make`, or else the run's own."
+    return NothingPhotos(run/'more'/'nothing' if (run/'more'/'nothing').exists() else run/'nothing').held
+
+
 def ways(sure, hurdles):
     return [('sure', s) for s in sure] + [('hurdle', h) for h in hurdles if h]
 
@@ -49,8 +55,9 @@ def training_side(run, shared):
     import csv
     from false_names import group_of, is_animal
     from namedmask.data.photos import content_hash
-    from namedmask.stages.nothing import NothingPhotos
-    used = {p.sha for folder in ('nothing', 'spread') if (run/'more'/folder).exists() for p in NothingPhotos(run/'more'/folder).train}
+    from namedmask.runs.run import Run
+    used = {p.sha for folder in ('nothing', 'more/nothing', 'more/spread') if (run/folder).exists() for p in NothingPhotos(run/folder).train}
+    used |= {p.sha for p in labelled.photos} if (labelled := Run(run).labelled) else set()
     groups = {'training things': [], 'training animals': []}
     with open(shared/'photo_pool_labels.csv', newline='', encoding='utf-8') as f:
         for row in csv.DictReader(f):
@@ -117,12 +124,11 @@ def main():
     ap.add_argument('--even', type=float, nargs='*', default=[0.]); ap.add_argument('--source', type=Path, help='the run of the archive and masks, where it is another')
     ap.add_argument('--scenes', type=int, default=400); ap.add_argument('--also', type=float, nargs='*')
     a = ap.parse_args()
-    from namedmask.stages.nothing import NothingPhotos
     model = model_of(a.student, a.run)
     each = ways([0., *a.also] if a.also else SURE, () if a.also else HURDLES)
     if a.labels: return print_labels(model, st.scenes(a.shared, a.scenes))
     if a.final: groups = st.final_photos(a.shared)
-    else: groups = dict(scenes=st.scenes(a.shared, a.scenes), nothing=[(p.path, None) for p in NothingPhotos(a.run/'more'/'nothing').held], **training_side(a.run, a.shared))
+    else: groups = dict(scenes=st.scenes(a.shared, a.scenes), nothing=[(p.path, None) for p in set_aside(a.run)], **training_side(a.run, a.shared))
     for part in a.even:
         model_so, how = raised(model, part, a.source or a.run), dict(even=part) if part else {}
         for group, photos in groups.items():

@@ -142,6 +142,13 @@ def test_a_name_that_is_nowhere_certain_is_unknown_and_a_photo_without_names_is_
     assert photo_labels(scores_of(likely, ground)).tolist() == [[255, 0]]                        # it may be there: nothing is said of it
     assert photo_labels(scores_of([.5, .4, .1], [.4, .3, .3])).tolist() == [[0, 0]]              # nothing is: all of it is background
     assert sure_labels(scores_of([.5, .4, .1], [.4, .3, .3])).tolist() == [[255, 255]]
+    assert photo_labels(scores_of([.5, .4, .1], [.4, .3, .3]), certain=.4).tolist() == [[255, 255]]        # as sure as it can be: perhaps a name
+
+def test_a_first_student_that_is_never_sure_does_not_call_all_photos_empty(tmp_path, few_beside):
+    "After a single step it is sure of nothing, and what it labels is asked no more than its own archive photos reach."
+    run = own_run(tmp_path, own=3)
+    stage, first = read_stage(run.folder, 'labels')['settings'], read_json(run.folder/'first'/'segmenter.json')
+    assert stage['certain'] == first['sure'] < .9 == first['asked']
 
 class Numbers:
     "An index of photos whose contents are given."

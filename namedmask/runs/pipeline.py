@@ -197,7 +197,7 @@ def _expert_stage(step, teachers, archive, masks, parallel):
 # %% ../../nbs/runs/pipeline.ipynb #ae7b5786
 def _student_stage(step, archive, nothing, masks, init, cards):
     from namedmask.stages.student import distil
-    from namedmask.stages.unlabelled import share_of
+    from namedmask.stages.unlabelled import CERTAIN, share_of
     asked, corrected = step.settings['sure'], corrections_in(step.out, archive.names)
     training, start = _training_of(step)
     if corrected: step.save(teachers=[*step.record['teachers'], corrected.card.as_dict()])
@@ -213,7 +213,9 @@ def _student_stage(step, archive, nothing, masks, init, cards):
         return step(stage, work, tell)
     known = {photo.sha for photo in (*archive.kept(), *nothing, *_set_aside(step))}
     own = _own_photos(step, len(archive.kept()), known)
-    labelled = _labels_stage(step, taught('first'), own, known) if has_first(step.settings) else None
+    labelled = None
+    if has_first(step.settings):
+        labelled = _labels_stage(step, taught('first', sure=CERTAIN if own else 0.), own, known)
     student = taught('student', labelled, asked)
     sure = student.meta.get('sure', 0.)
     if sure < asked:
@@ -259,11 +261,11 @@ def _own_photos(step, kept, known):
 
 def _labels_stage(step, first, own, known):
     "The first student labels the photos that nobody has labelled."
-    from namedmask.stages.unlabelled import CERTAIN, label_photos
+    from namedmask.stages.unlabelled import label_photos
     settings = step.settings
     def work():
         return label_photos(first, [*own, *(settings['unlabelled'] or ())], step.out/'labels', without=known,
-                            sure_background=settings['sure_background'], certain=CERTAIN if settings['own'] else 0.,
+                            sure_background=settings['sure_background'], certain=first.meta.get('sure', 0.),
                             quiet=step.quiet)
     labelled = step('labels', work, lambda made: f'{len(made.photos):,} photos labelled by the first student')
     if labelled.skipped:

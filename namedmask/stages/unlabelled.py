@@ -50,7 +50,7 @@ def photo_labels(
     "What a student says of a photo of which nobody knows whether it shows a name."
     peaks = logits.softmax(0)[1:].flatten(1).amax(1).cpu()
     labels = sure_labels(logits, sure, sure_background)
-    if peaks.max() < sure: return np.zeros_like(labels)
+    if peaks.max() < min(sure, certain): return np.zeros_like(labels)
     doubtful = 1 + np.flatnonzero(peaks < certain)
     labels[np.isin(labels, doubtful)] = IGNORE
     return labels

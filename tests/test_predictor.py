@@ -204,11 +204,12 @@ def test_a_card_with_little_in_it(predictor, tmp_path):
     (folder/'card.json').write_text('{"teachers": "toy", "metrics": [{"iou": {"cat": 0.5}, "protocol": {}}]}')
     back = Predictor.from_pretrained(folder)
     card = model_card(back.segmenter.meta, back.about)
+    assert 'earlier student' not in card and '1,200 photos that an earlier student' in model_card(back.segmenter.meta, {**back.about, 'labelled': 1200})
     assert 'Version unknown' in card and 'mean IoU unknown' in card and '| cat | 0.500 |' in card
 
 def test_a_damaged_card(predictor, tmp_path):
     folder = predictor.save_pretrained(tmp_path/'model')
-    for text in ('{', '[]', '{"metrics": 3}', '{"metrics": [3]}', '{"metrics": [{"iou": {}}]}'):
+    for text in ('{', '[]', '{"labelled": "many"}', '{"metrics": 3}', '{"metrics": [3]}', '{"metrics": [{"iou": {}}]}'):
         (folder/'card.json').write_text(text)
         with pytest.raises(NamedMaskError, match='card.json'): Predictor.from_pretrained(folder)
 

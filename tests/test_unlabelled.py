@@ -225,3 +225,19 @@ def test_who_gets_photos_of_its_own_to_label():
     assert [steps_of(stage, of()) for stage in ('first', 'student')] == [400, 600] == [steps_of(stage, of(unlabelled='x')) for stage in ('first', 'student')]
     assert [steps_of(stage, of(own=0, unlabelled='x')) for stage in ('first', 'student')] == [1000, 1000]    # as up to revision 5
     assert [steps_of(stage, of(iterations=1)) for stage in ('first', 'student')] == [1, 1]
+
+def test_a_run_that_grows_labels_its_own_photos_again(tmp_path, few_beside):
+    from namedmask.runs.grow import added, grow
+    run = own_run(tmp_path, own=3)
+    after = grow(run, added, 'blue', quiet=True, report=False)
+    assert after.settings['own'] == 3 == len(after.labelled.photos) and after.segmenter.names == ['red', 'green', 'blue']
+    assert [after.stage(stage)['iterations'] for stage in ('first', 'student')] == [1, 1]          # of the two steps that a growth has
+
+def test_corrected_photos_are_not_labelled_by_a_student(tmp_path, few_beside):
+    from namedmask.stages.corrections import Corrected, add_corrections
+    run = own_run(tmp_path, own=3)
+    photo = run.labelled.photos[0]
+    add_corrections(run.folder/'corrections', [Corrected(photo.path, np.ones((72, 96), np.uint8), ['red', 'green'])], ['red', 'green'])
+    again = own_run(tmp_path, own=3)
+    assert photo.sha in {p.sha for p in again.corrected.photos} and photo.sha not in {p.sha for p in again.labelled.photos}
+    assert len(again.labelled.photos) == 3

@@ -127,12 +127,13 @@ class Predictor:
 # %% ../../nbs/app/predictor.ipynb #517305e6
 def facts_of(
     run:Run, # A finished run
-)->dict: # 'teachers', 'archive', 'metrics', 'false_names' and 'estimate', as JSON can hold them
+)->dict: # 'teachers', 'archive', 'labelled', 'metrics', 'false_names' and 'estimate', as JSON can hold them
     "What a run says of its student, for a model card."
     archive = run.archive
     counts = {name: len(archive.kept(name)) for name in archive.names} if archive else {}
     counted, estimates = run.false_names(make=False), run.estimate(make=False) or {}
-    return dict(namedmask=__version__, teachers=run.settings['teachers'], archive=counts,
+    labelled = dict(labelled=len(run.labelled.photos)) if run.labelled else {}
+    return dict(namedmask=__version__, teachers=run.settings['teachers'], archive=counts, **labelled,
                 metrics=[_metric(by['student']) for by in latest(run.results()).values() if 'student' in by],
                 false_names={k: counted[k] for k in ('photos', 'share', 'interval', 'least')} if counted else None,
                 estimate={name: figures.get('estimate') for name, figures in estimates.items()})
@@ -199,6 +200,8 @@ def _limits(meta, about):
     yield "Confidences are the network's own softmax and are not calibrated."
     if about.get('archive'):
         yield "It learned from photos that were found by name, with whatever bias these photos have."
+    if labelled := about.get('labelled'):
+        yield f"It also learned from {labelled:,} photos that an earlier student had labelled, with that one's mistakes."
     yield from about.get('limits') or ()
 
 # %% ../../nbs/app/predictor.ipynb #96585fe8
@@ -289,7 +292,7 @@ def _is_metric(m):
 def _about_in(folder):
     "What the card of a segmenter's folder was made from."
     about = read_json(Path(folder)/'card.json', {}, dict) if Path(folder).is_dir() else {}
-    kinds = dict(archive=dict, metrics=list, false_names=(dict, type(None)), estimate=dict, photos=str, limits=list)
+    kinds = dict(archive=dict, labelled=int, metrics=list, false_names=(dict, type(None)), estimate=dict, photos=str, limits=list)
     odd = [k for k, kind in kinds.items() if k in about and not isinstance(about[k], kind)]
     if not odd and not all(_is_metric(m) for m in about.get('metrics', ())): odd = ['metrics']
     if odd: raise NamedMaskError(f"{folder}/card.json is damaged ({odd[0]!r}): restore it from a copy, or delete it.")

@@ -211,7 +211,8 @@ def _student_stage(step, archive, nothing, masks, init, cards):
             told = f"{student.meta['model']['encoder']}, {settings['iterations']:,} iterations{_raised(student)}"
             return f'{told}, {len(corrected)} corrected photos' if corrected else told
         return step(stage, work, tell)
-    known = {photo.sha for photo in (*archive.kept(), *nothing, *_set_aside(step))}
+    labelled_by_hand = corrected.photos if corrected else ()
+    known = {photo.sha for photo in (*archive.kept(), *nothing, *_set_aside(step), *labelled_by_hand)}
     own = _own_photos(step, len(archive.kept()), known)
     labelled = None
     if has_first(step.settings):

@@ -142,7 +142,7 @@ def test_a_block_has_a_row_for_each_class():
 def page_of(run): return write_report(run).read_text(encoding='utf-8')
 
 def run_of(tmp_path, **kw):
-    parts = dict(folder=tmp_path/'run', archive=None, masks=None, expert_masks=None, segmenter=None, record={}, results=lambda: [], curves=lambda: {}, seconds=lambda: {}, false_names=lambda: None, estimate=lambda make: None)
+    parts = dict(folder=tmp_path/'run', archive=None, masks=None, expert_masks=None, labelled=None, segmenter=None, record={}, results=lambda: [], curves=lambda: {}, seconds=lambda: {}, false_names=lambda: None, estimate=lambda make: None)
     return NS(**{**parts, **kw})
 
 def test_a_run_with_nothing_has_a_page(tmp_path):
@@ -251,7 +251,7 @@ def whole(tmp_path):
     card = lambda name, role, licence: dict(name=name, role=role, supervision='image labels', source='PyPI', licence=licence)
     record = dict(settings=dict(images=['photos'], names=dict(cat=['cat'], dog=['dog']), teachers='mini', seed=0), warnings=["look at 'dog'"], photos=50, versions=dict(torch='2'),
                   teachers=[card('Lite0', 'second opinion', 'Apache-2.0 (its file; none named)'), card('Lite0', 'student', 'Apache-2.0 (its file; none named)'), card('ConSE', 'retriever', 'MiniLM: MIT; WordNet 3.0 licence')])
-    return NS(folder=tmp_path/'run', archive=archive, masks=before, expert_masks=after, final_masks=after, segmenter=Reds(), record=record, results=lambda: [LINE],
+    return NS(folder=tmp_path/'run', archive=archive, masks=before, expert_masks=after, final_masks=after, labelled=NS(photos=entries[:4], load=lambda sha: np.uint8([[1, 255], [0, 2]])), segmenter=Reds(), record=record, results=lambda: [LINE],
               curves=lambda: dict(Student=dict(student=[3., 2., 1.]), Experts={}), seconds=lambda: dict(index=89.6, archive=59.7, student=3689.4), estimate=lambda make: dict(cat=FIGURES(.9), dog=FIGURES(.9)),
               false_names=lambda: dict(photos=40, share=.05, interval=[.01, .17], area=.008, names=dict(dog=.01, cat=.05), least=.02), held_out=lambda: [e.path for e in entries])
 

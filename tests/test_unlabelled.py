@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from PIL import Image
 import helpers
 from namedmask.core import NamedMaskError, read_json
+from namedmask.data.photos import content_hash
 from namedmask.models.infer import run_batches
 from namedmask.runs.run import Run, read_stage
 from namedmask.runs.pipeline import fit
@@ -188,6 +189,8 @@ def test_a_run_labels_photos_of_its_own(tmp_path, few_beside):
     assert steps == dict(first=2, student=3) and run.settings['student']['iterations'] == 5       # as many as without, in all
     share = run.dls.train.dataset.others.share
     assert share == .429 == read_stage(run.folder, 'student')['settings']['share']                # 3 labelled, 4 in the archives
+    learned = labelled | {p.sha for p in (*run.nothing.train, *run.archive.kept())}
+    assert run.held_out() and not learned & {content_hash(path) for path in run.held_out()}       # what the report shows as new to the student
     before = {stage: read_stage(run.folder, stage) for stage in ('first', 'labels', 'student')}
     own_run(tmp_path, own=3, nothing=2)
     assert {stage: read_stage(run.folder, stage) for stage in before} == before                   # kept
@@ -241,3 +244,17 @@ def test_corrected_photos_are_not_labelled_by_a_student(tmp_path, few_beside):
     again = own_run(tmp_path, own=3)
     assert photo.sha in {p.sha for p in again.corrected.photos} and photo.sha not in {p.sha for p in again.labelled.photos}
     assert len(again.labelled.photos) == 3
+
+def test_the_report_shows_labels_of_the_first_student(tmp_path, few_beside):
+    from namedmask.runs.report import labels_section
+    run = own_run(tmp_path, own=3, report=True)
+    page = (run.folder/'report.html').read_text(encoding='utf-8')
+    assert 'Labels by the first student' in page and '3 photos were labelled by a first student' in page
+    class HalfKnown:
+        photos = run.labelled.photos
+        def load(self, sha): return np.repeat(np.uint8([[1, 255]]), 72, 0)                        # the left half is red, of the right nobody knows
+    group, *_ = labels_section(HalfKnown(), ['red', 'green'])['subs'][0]['groups']
+    assert group['caption'] == 'unknown 50%' and [mark['text'] for mark in group['marks']] == ['red 50%']
+    assert 'the first student finds in it: red, 50%' in group['images'][1]['alt'] and group['images'][1]['alt'].endswith('unknown: 50%')
+    own_run(tmp_path, report=True)
+    assert 'Labels by the first student' not in (run.folder/'report.html').read_text(encoding='utf-8')

@@ -65,7 +65,7 @@ def _saliency_text(run):
 def _prediction_look(run, photos):
     from namedmask.data.find import find_images
     given = [os.path.join(root, rel) for root, rel in find_images(list(photos))] if photos else []
-    text = 'What the student says of photos' + ('.' if given else ' that are in no archive.')
+    text = 'What the student says of photos' + ('.' if given else ' from which no student has learned.')
     named = 'run.held_out(48) or [entry.path for entry in run.archive.kept()]'
     if given: named = '[\n    ' + ',\n    '.join(repr(os.path.abspath(path)) for path in given) + ']'
     return Look('Predictions', text, _PREDICTION.format(photos=named))

@@ -8,12 +8,14 @@ Docs: https://namedmask.github.io/namedmask/runs/report.html.md"""
 __all__ = ['WHAT', 'data_uri', 'figure_uri', 'loss_figure', 'spotlight', 'section', 'write_report_page', 'shares', 'read_thumb',
            'path_text', 'tile', 'spread_out', 'last_first', 'kinds_text', 'trust_text', 'archive_section', 'overlap',
            'place_text', 'mask_row', 'mask_text', 'mask_section', 'shade', 'is_result', 'latest', 'evaluation_block',
-           'evaluation_section', 'prediction_section', 'parts_of', 'labels_text', 'clock', 'exact_clock', 'in_steps',
-           'in_all', 'seconds_section', 'ledger_section', 'false_names_section', 'estimate_section', 'curve_section',
-           'settings_section', 'look_first_section', 'headline', 'decision_sections', 'run_sections', 'write_report']
+           'evaluation_section', 'prediction_section', 'parts_of', 'labels_text', 'labels_section', 'clock',
+           'exact_clock', 'in_steps', 'in_all', 'seconds_section', 'ledger_section', 'false_names_section',
+           'estimate_section', 'curve_section', 'settings_section', 'look_first_section', 'headline',
+           'decision_sections', 'run_sections', 'write_report']
 
 # %% ../../nbs/runs/report.ipynb #6c0d331e
 import base64, io, json, re
+from itertools import islice
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -425,7 +427,7 @@ def prediction_section(
     groups = [_prediction(*one, names, steady_of and steady_of(one[1])) for one in at_random + fullest]
     if steady_of: groups.sort(key=lambda group: group['steady'])
     legend = [{'name': name, 'src': _png_uri(swatch(i))} for i, name in enumerate(names, 1)][:60]
-    see = (f'Photos that are in no archive, and what the student says. {len(at_random)} are picked '
+    see = (f'Photos that no student has learned from, and what the student says. {len(at_random)} are picked '
            f'at random; the others are those of {len(predicted)} random ones in which it finds most. ')
     see += _STEADY if steady_of else ''
     return section('masks', 'Predictions', see, three=False, legend=legend,
@@ -456,6 +458,35 @@ def parts_of(labels, names)->dict: # Whole numbers (H, W); names[i-1] is label i
 def labels_text(labels, names)->str: # As for `parts_of`
     "What a prediction says, in words: the share of each name."
     return ', '.join(f'{name} {share:.0%}' for name, share in parts_of(labels, names).items()) or 'nothing found'
+
+# %% ../../nbs/runs/report.ipynb #0f0b0002
+def labels_section(
+    labelled,      # `unlabelled.LabelledPhotos`
+    names:list,    # The names of labels 1, 2, ...
+    n:int=12,      # How many to show
+    seed:int=0, # The same seed gives the same result
+)->dict:
+    "Photos that the first student labelled, picked at random."
+    photos = [labelled.photos[i] for i in rng_of(seed, 'labels').permutation(len(labelled.photos))]
+    thumbs = ((photo, im) for photo in photos if (im := read_thumb(photo.path, 320)) is not None)
+    groups = [_labelled(photo, im, _fitted(labelled.load(photo.sha), im), names) for photo, im in islice(thumbs, n)]
+    see = (f'{len(labelled.photos):,} photos were labelled by a first student, and the student has learned from these '
+           'labels as well. Some of them, picked at random; white is what the first one was not sure of.')
+    return section('masks', 'Labels by the first student', see, three=False,
+                   subs=[{'id': 'labelled', 'title': '', 'groups': groups}] if groups else [])
+
+def _fitted(labels, im): return np.asarray(Image.fromarray(labels).resize(im.size, Image.NEAREST))
+
+def _labelled(photo, im, labels, names):
+    "A photo and its labels, of which some are unknown."
+    from namedmask.data.samples import IGNORE          # loads torch, which a run that is only opened spares
+    unknown = labels == IGNORE
+    group = _prediction(photo.path, im, np.where(unknown, 0, labels), names)
+    shown = np.asarray(marked(im, np.where(unknown, 0, labels))).copy()
+    shown[unknown] = 255 - (255 - shown[unknown])//4
+    said = group['images'][1]['alt'].replace('the student', 'the first student')
+    group['images'][1] = {'src': data_uri(Image.fromarray(shown), 400), 'alt': f'{said}; unknown: {unknown.mean():.0%}'}
+    return {**group, 'caption': f"{group['caption'] + ' · ' if group['caption'] else ''}unknown {unknown.mean():.0%}"}
 
 # %% ../../nbs/runs/report.ipynb #e05a92d6
 def clock(seconds:float)->str:
@@ -675,6 +706,9 @@ def run_sections(run)->list: # A `Run`
     if archive is not None: sections.append(archive_section(archive))
     if archive is not None and run.masks is not None:
         sections.append(mask_section(archive, run.masks, run.expert_masks))
+    if run.labelled is not None:
+        seed = record.get('settings', {}).get('seed', 0)
+        sections.append(labels_section(run.labelled, archive.names, seed=seed))
     if curves := run.curves(): sections.append(curve_section(curves))
     if results := run.results(): sections.append(evaluation_section(results))
     if false_names := run.false_names(): sections.append(false_names_section(false_names))

@@ -288,8 +288,10 @@ def results(self:Run)->list:
 def held_out(self:Run,
     n:int=200, # How many at most
 )->list:       # Paths
-    "Photos of the index that are in no archive, picked at random by the run's seed."
-    taken = {e.sha for e in self.archive.kept()} if self.archive else set()
+    "Photos of the index that no student has learned from, picked at random by the run's seed."
+    learned = [self.archive and self.archive.kept(), self.nothing and self.nothing.train,
+               self.labelled and self.labelled.photos]
+    taken = {photo.sha for photos in learned for photo in photos or ()}
     rows = rng_of(self.settings['seed'], 'held out').permutation(len(self.index))[:n + len(taken)]
     photos = self.index.photos(int(row) for row in rows)                 # read one by one, until there are enough
     return [photo.path for photo in islice((photo for photo in photos if photo.sha not in taken), n)]

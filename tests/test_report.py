@@ -278,7 +278,7 @@ def page(whole): return Page(page_of(whole))
 def test_the_page_leads_with_what_a_user_must_decide(page):
     titles = [h.text for h in page.of('h2')]
     assert titles == ['Which names to believe', 'Which photos to look at first', 'What to do next', 'The run in figures', 'Warnings', 'Predictions', 'Archives', 'Masks',
-                      'Loss curves', 'Scores', 'False names', 'Supervision', 'Time', 'Settings']
+                      'Labels by the first student', 'Loss curves', 'Scores', 'False names', 'Supervision', 'Time', 'Settings']
     nav = next(one for one in page.all if one.tag == 'nav')
     assert [a.text for a in nav.children if a.tag == 'a' and a.text in titles] == titles
 

@@ -1,4 +1,4 @@
-"""A student that has learned from single objects labels photos of whole scenes for a second student: the scenes need no name and no mask.
+"""A student that has learned from the archives labels other photos for a second one: they need no name and no mask.
 
 Docs: https://namedmask.github.io/namedmask/stages/unlabelled.html.md"""
 

@@ -81,8 +81,8 @@ def test_a_revision_changes_what_it_says_and_nothing_else():
     assert student_settings('paper') == student_settings('paper', revision=2) == {**STUDENTS['paper'], 'side': 'native', 'precision': 'float32'}
     whole = student_settings('paper')
     assert student_settings(whole) == whole == student_settings(whole, base='mini', revision=1)             # settings that say all stay what they are
-    for bad in (0, 6, 'two', True, None):
-        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 5'): student_settings('paper', revision=bad)
+    for bad in (0, 7, 'two', True, None):
+        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 6'): student_settings('paper', revision=bad)
 
 @pytest.mark.parametrize('bad', [-1, 1.5, 'x', True, 2**40, None, float('nan')])
 def test_a_seed_that_is_none_is_said_before_anything_is_done(data, tmp_path, bad):

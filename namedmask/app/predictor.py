@@ -201,7 +201,8 @@ def _limits(meta, about):
     if about.get('archive'):
         yield "It learned from photos that were found by name, with whatever bias these photos have."
     if labelled := about.get('labelled'):
-        yield f"It also learned from {labelled:,} photos that an earlier student had labelled, with that one's mistakes."
+        yield (f"It also learned from {labelled:,} photos that an earlier student had labelled, "
+               "with that one's mistakes.")
     yield from about.get('limits') or ()
 
 # %% ../../nbs/app/predictor.ipynb #96585fe8
@@ -292,7 +293,8 @@ def _is_metric(m):
 def _about_in(folder):
     "What the card of a segmenter's folder was made from."
     about = read_json(Path(folder)/'card.json', {}, dict) if Path(folder).is_dir() else {}
-    kinds = dict(archive=dict, labelled=int, metrics=list, false_names=(dict, type(None)), estimate=dict, photos=str, limits=list)
+    kinds = dict(archive=dict, labelled=int, metrics=list, false_names=(dict, type(None)), estimate=dict, photos=str,
+                 limits=list)
     odd = [k for k, kind in kinds.items() if k in about and not isinstance(about[k], kind)]
     if not odd and not all(_is_metric(m) for m in about.get('metrics', ())): odd = ['metrics']
     if odd: raise NamedMaskError(f"{folder}/card.json is damaged ({odd[0]!r}): restore it from a copy, or delete it.")

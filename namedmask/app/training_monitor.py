@@ -134,7 +134,8 @@ def _sentence_of(e):
 # %% ../../nbs/app/training_monitor.ipynb #0ed35713
 def _expected(settings):
     "The stages that a run with these settings has."
-    asked = dict(nothing=settings.get('nothing'), experts=settings.get('experts'), first=has_first(settings), labels=has_first(settings))
+    first = has_first(settings)
+    asked = dict(nothing=settings.get('nothing'), experts=settings.get('experts'), first=first, labels=first)
     return [stage for stage in STAGES if asked.get(stage, True)]
 
 def _look_at_stages(state, run):

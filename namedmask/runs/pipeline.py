@@ -239,6 +239,7 @@ def _training_of(step):
     how = {**student, 'iterations': grown['iterations'], 'lr': student['lr']*grown.get('rate', 1)}
     return how, Start(step.out/'before', grown['rows'])
 
+# %% ../../nbs/runs/pipeline.ipynb #0f0c0001
 def _set_aside(step):
     "The photos that no training sees: those of nothing on which false names are counted, and those of the estimate."
     run = Run(step.out)

@@ -29,7 +29,8 @@ from ..stages.names import parse_names
 # The settings that each stage depends on, and the stages whose results it uses
 _SETTINGS = {'index': ('teachers',), 'archive': ('names', 'n', 'near', 'votes', 'copies', 'alike'),
              'nothing': ('nothing', 'seed'), 'saliency': ('saliency',), 'experts': ('experts', 'groups', 'seed'),
-             'first': ('student', 'seed'), 'labels': ('unlabelled', 'own', 'sure_background'), 'student': ('student', 'seed')}
+             'first': ('student', 'seed'), 'labels': ('unlabelled', 'own', 'sure_background'),
+             'student': ('student', 'seed')}
 _USES = {'index': (), 'archive': ('index',), 'nothing': ('archive',), 'saliency': ('archive',),
          'experts': ('saliency',), 'first': ('saliency', 'experts', 'nothing'), 'labels': ('first',),
          'student': ('saliency', 'experts', 'nothing', 'labels')}
@@ -446,7 +447,8 @@ def _student(self:_Planner, rates): return self._student_row('student', rates)
 
 @patch
 def _labels(self:_Planner, rates):
-    n = min(self.settings['own'], self.left) + (len(_listed(self.settings['unlabelled'])) if self.settings['unlabelled'] else 0)
+    others = self.settings['unlabelled']
+    n = min(self.settings['own'], self.left) + (len(_listed(others)) if others else 0)
     what = f'{n:,} photos for the first student to label'
     if rates is None: return what
     if 'student' not in self.of: self._student_row('first', rates)

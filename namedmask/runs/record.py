@@ -24,8 +24,8 @@ def _are_words(value): return isinstance(value, dict) and len(value) > 0 and all
 def _or_none(fits): return lambda value: value is None or fits(value)
 
 _NEEDED = dict(names=_are_words, teachers=_is_text, n=_is_whole, seed=_is_whole, student=_is_object)
-_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, own=_is_whole, alike=_is_number,
-                 sure=_is_number, sure_background=_is_number, unlabelled=_or_none(_are_texts),
+_SETTINGS = dict(_NEEDED, images=_are_texts, near=_is_whole, votes=_is_whole, nothing=_is_whole, own=_is_whole,
+                 alike=_is_number, sure=_is_number, sure_background=_is_number, unlabelled=_or_none(_are_texts),
                  experts=_or_none(_is_object), groups=_or_none(_are_words), grown=_or_none(_is_object),
                  saliency=lambda value: isinstance(value, (str, dict)))
 _RECORD = dict(settings=_is_object, versions=_is_object, warnings=_are_texts, stages=_is_object, revision=_is_whole,

@@ -195,7 +195,7 @@ def _beside_each(names):
 
 @patch
 def beside(self:Run)->dict: # {name: photos of the index}
-    "Photos that most probably show a name and are not in its archive: what `estimate` looks at, and no student learns from."
+    "Photos that most probably show a name, of no archive: `estimate` looks at them, and no student learns from them."
     from namedmask.evaluate.estimate import photos_beside
     without = {p.sha for p in self.nothing.photos} if self.nothing else ()
     return photos_beside(self.index, self.archive, _beside_each(self.archive.names), without=without)

@@ -228,6 +228,7 @@ def _usual(teachers, defaults, photos, raised):
     if sure and raised: sure = max(sure, defaults['sure_raised'] or 0.)
     return {'votes': teachers.votes, 'nothing': nothing, 'own': own, 'alike': alike, 'sure': sure}
 
+# %% ../../nbs/runs/settings.ipynb #0f0c0003
 def has_first(
     settings:dict, # Of a run
 )->bool:

@@ -94,7 +94,8 @@ def final_photos(shared):
     from false_names import test_side
     voc = shared/'dev_voc'
     masks = sorted((voc/'SegmentationClass').glob('*.png'))
-    return dict(dev=[(voc/'JPEGImages'/f'{m.stem}.jpg', true_labels(m)) for m in masks], **{group: [(p, None) for p in photos] for group, photos in test_side(shared).items()})
+    bare = {f'{group} {"with" if shown else "without"} a name in sight': photos for shown in (False, True) for group, photos in test_side(shared, shown).items()}
+    return dict(dev=[(voc/'JPEGImages'/f'{m.stem}.jpg', true_labels(m)) for m in masks], **{group: [(p, None) for p in photos] for group, photos in bare.items()})
 
 
 # ---------------------------------------------------------------- what students learn from

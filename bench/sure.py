@@ -46,6 +46,13 @@ def set_aside(run):
     return NothingPhotos(run/'more'/'nothing' if (run/'more'/'nothing').exists() else run/'nothing').held
 
 
+def bare_photos(run, shared):
+    "{group: [(photo, None)]} of the training side, those in which nobody has seen a name."
+    from false_names import shows_a_name
+    groups = dict(nothing=[(p.path, None) for p in set_aside(run)], **training_side(run, shared))
+    return {f'{group} without a name in sight': [pair for pair in photos if not shows_a_name(pair[0])] for group, photos in groups.items()}
+
+
 def ways(sure, hurdles):
     return [('sure', s) for s in sure] + [('hurdle', h) for h in hurdles if h]
 
@@ -128,7 +135,7 @@ def main():
     each = ways([0., *a.also] if a.also else SURE, () if a.also else HURDLES)
     if a.labels: return print_labels(model, st.scenes(a.shared, a.scenes))
     if a.final: groups = st.final_photos(a.shared)
-    else: groups = dict(scenes=st.scenes(a.shared, a.scenes), nothing=[(p.path, None) for p in set_aside(a.run)], **training_side(a.run, a.shared))
+    else: groups = dict(scenes=st.scenes(a.shared, a.scenes), **bare_photos(a.run, a.shared))
     for part in a.even:
         model_so, how = raised(model, part, a.source or a.run), dict(even=part) if part else {}
         for group, photos in groups.items():

@@ -164,7 +164,7 @@ class Checked(FieldMapping):
 # %% ../../nbs/core/settings.ipynb #5269aad1
 # Of the presets; it counts up when one of them gives other masks, experts or students.
 # A run keeps the one that it began with.
-REVISION = 6
+REVISION = 7
 
 class Settings(Checked):
     "Settings that do not change. Subclasses are frozen dataclasses (`eq=False, repr=False`) of `setting`s and `part`s."

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from ..core import JsonLines, NamedMaskError, Settings, progress, read_json, settings_key
+from ..core import REVISION, JsonLines, NamedMaskError, Settings, progress, read_json, settings_key
 from ..core.settings import or_none, setting, whole
 from ..evaluate.voc import VocBenchmark
 from ..evaluate.score import evaluate
@@ -36,6 +36,8 @@ class Terms(Settings):
     # MaskCLIP and ReCo as their released code has them, where it differs from their papers
     as_released:bool = setting(False)
     expert_changes:dict = setting(None) # Settings of the experts that differ from the recipe's
+    n_experts:int = setting(None, or_none(whole(1))) # How many experts share the names; None: one for each
+    revision:int = setting(REVISION, whole(1)) # Of the recipe's presets (`Named.of`)
     column:str = setting('')            # Column of its figures in a table; '': that of the benchmark
 
 # %% ../../nbs/lab/lab.ipynb #1ab00003
@@ -126,9 +128,9 @@ def masks(self:Lab, archive, saliency:str='auto'): # As for `fit`
 @patch
 def student(self:Lab, what:str, archive, masks, nothing=(), **changes): # Folder's name; data; photos of nothing
     "A student, trained or loaded."
-    from namedmask.stages.distil import STUDENTS
+    from namedmask.stages.distil import Student
     from namedmask.stages.student import distil
-    settings = {**STUDENTS[self.teachers.recipe], **self.changes, **changes}
+    settings = {**Student.of(self.teachers.recipe, revision=self.revision), **self.changes, **changes}
     folder = self.folder/'students'/what
     return distil(archive, masks, settings, self.init, folder, seed=self.seed, nothing=nothing, quiet=True)
 
@@ -150,12 +152,12 @@ class MiniLab(Lab):
     @property
     def settings(self)->dict:
         "For `compare`: all that results depend on but the seed. Sizes, student, experts, and the teachers' weights."
-        from namedmask.stages.distil import STUDENTS
-        from namedmask.stages.experts import EXPERTS
-        t = self.teachers
+        from namedmask.stages.distil import Student
+        from namedmask.stages.experts import Expert
+        t, revision = self.teachers, self.revision
         return dict(version=1, n_scenes=self.world.n_scenes, n_test=self.world.n_test, iterations=self.iterations,
                     teachers=t.name, n=t.n, cards=[c.as_dict() for c in t.cards()],
-                    student=STUDENTS[t.recipe], experts=EXPERTS[t.recipe])
+                    student=Student.of(t.recipe, revision=revision), experts=Expert.of(t.recipe, revision=revision))
 
 # %% ../../nbs/lab/lab.ipynb #a536147e
 def compare(

@@ -50,7 +50,9 @@ EXPERTS = {
                    refine='grabcut', workers=0,
                    jitter=dict(p=.5, brightness=.3, contrast=.3, saturation=.3, hue=.05, grey=.05))}
 Expert.presets = EXPERTS
-Expert.revised = {2: {'paper': dict(side='native', precision='float32', binary=True, empty=0., full=1., unsure=1.)}}
+Expert.revised = {2: {'paper': dict(side='native', precision='float32', binary=True, empty=0., full=1., unsure=1.)},
+                  # the painted world's masks have details that are lost on a grid of 16 x 16
+                  7: {'mini': dict(n_iters=400, batch_size=8, crop=96, scale=(1., 1.7), side=128)}}
 
 # %% ../../nbs/10_stages.experts.ipynb #67110938
 def make_groups(

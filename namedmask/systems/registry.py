@@ -107,12 +107,14 @@ def _templates(lab): return f"{len(getattr(lab.retriever, 'templates', ())) or '
 
 # %% ../../nbs/systems/registry.ipynb #7ccf3a3a
 def expert_masks(lab, archive, masks):
-    "The masks after one expert for each name (NamedMask, section 3.3)."
+    "The masks after one expert for each name, or for each of the lab's groups of names (NamedMask, section 3.3)."
+    from namedmask.stages.experts import group_names
     from namedmask.stages.expert_stage import expert_settings
     from namedmask.stages.refine import refine_masks
-    settings = {**expert_settings(lab.teachers.recipe), **(lab.expert_changes or {})}
-    first = lab.teachers.student_init(settings['encoder'])[0]
-    return refine_masks(archive, masks, None, first, settings, lab.folder/'experts', lab.seed, quiet=True)
+    settings = {**expert_settings(lab.teachers.recipe, revision=lab.revision), **(lab.expert_changes or {})}
+    first, groups = lab.teachers.student_init(settings['encoder'])[0], None
+    if lab.n_experts: groups = group_names(lab.names, embed_names(lab.retriever, lab.categories), lab.n_experts)
+    return refine_masks(archive, masks, groups, first, settings, lab.folder/'experts', lab.seed, quiet=True)
 
 def namedmask(lab, experts:bool=True, copy_paste:bool=True): # A `Lab`; with them?
     "The student of the whole method, or of the method without a part."
@@ -135,7 +137,7 @@ def ceiling_row(lab):
     from namedmask.evaluate.ceiling import train_ceiling, true_mask_entries
     root = lab.scenes('index')
     entries = true_mask_entries(root/'JPEGImages', root/'SegmentationClass', lab.names, quiet=True)
-    settings = {**student_settings(lab.teachers.recipe), **lab.changes}
+    settings = {**student_settings(lab.teachers.recipe, revision=lab.revision), **lab.changes}
     student = train_ceiling(entries, settings, lab.init, lab.folder/'ceiling', lab.seed, quiet=True)
     return LabRow(student, student.cards, dict(
         background='a class of its own, learnt from true masks', resolution='native', resizing=_side_of(student),

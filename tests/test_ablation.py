@@ -71,7 +71,8 @@ def test_a_lab_without_iterations_takes_those_of_the_settings(tmp_path, monkeypa
     seen = []
     monkeypatch.setattr(distillation, 'distil', lambda archive, masks, settings, *a, **kw: seen.append(settings['iterations']))
     for iterations in (None, 7): MiniLab(tmp_path, 0, iterations=iterations).student('s', None, None)
-    assert seen == [STUDENTS['mini']['iterations'], 7]
+    MiniLab(tmp_path, 0, iterations=None, revision=6).student('s', None, None)
+    assert seen == [1600, 7, STUDENTS['mini']['iterations']]
 
 def test_scenes_that_are_whole_are_not_written_again(tmp_path):
     lab = MiniLab(tmp_path, 0, n_scenes=4, n_test=2)

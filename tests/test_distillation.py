@@ -70,19 +70,20 @@ def test_wrong_settings_say_so(bad, text):
 def test_a_part_of_the_settings_changes_those_of_the_teachers_in_use():
     assert student_settings(dict(iterations=50), base='paper') == {**student_settings('paper'), 'iterations': 50}
     assert student_settings(dict(iterations=50)) == {**STUDENTS['small'], 'iterations': 50, 'ema': .99, 'even': 1.} == student_settings(dict(base='small', iterations=50), base='paper')
-    assert student_settings('mini', base='paper') == STUDENTS['mini'] and student_settings('small', iterations=None) == student_settings('small')     # not said
+    assert student_settings('mini', base='paper') == student_settings('mini') and student_settings('small', iterations=None) == student_settings('small')     # not said
     with pytest.raises(NamedMaskError, match='at least 1'): student_settings('small', iterations=0)
 
 def test_a_revision_changes_what_it_says_and_nothing_else():
     for name in ('small', 'mini'): assert student_settings(name, revision=1) == student_settings(name, revision=2) == STUDENTS[name]
-    assert student_settings('small') == {**STUDENTS['small'], 'iterations': 1000, 'ema': .99, 'even': 1.} == {**student_settings('small', revision=4), 'even': 1.} and student_settings('mini') == STUDENTS['mini']
+    assert student_settings('small') == {**STUDENTS['small'], 'iterations': 1000, 'ema': .99, 'even': 1.} == {**student_settings('small', revision=4), 'even': 1.} and student_settings('mini', revision=6) == STUDENTS['mini']
+    assert student_settings('mini') == {**STUDENTS['mini'], 'iterations': 1600, 'side': 96, 'scale': (.4, .9)}
     assert student_settings(student_settings('small', revision=2)) == STUDENTS['small'] == student_settings(STUDENTS['small'])      # an older run's, whole
     assert student_settings('paper', revision=1) == STUDENTS['paper']
     assert student_settings('paper') == student_settings('paper', revision=2) == {**STUDENTS['paper'], 'side': 'native', 'precision': 'float32'}
     whole = student_settings('paper')
     assert student_settings(whole) == whole == student_settings(whole, base='mini', revision=1)             # settings that say all stay what they are
-    for bad in (0, 7, 'two', True, None):
-        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 6'): student_settings('paper', revision=bad)
+    for bad in (0, 8, 'two', True, None):
+        with pytest.raises(NamedMaskError, match='no revision.*from 1 to 7'): student_settings('paper', revision=bad)
 
 @pytest.mark.parametrize('bad', [-1, 1.5, 'x', True, 2**40, None, float('nan')])
 def test_a_seed_that_is_none_is_said_before_anything_is_done(data, tmp_path, bad):

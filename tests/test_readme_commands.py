@@ -66,9 +66,10 @@ def place(tmp_path, monkeypatch):
 def tiny(monkeypatch):
     "Toy teachers under the name of the offline ones, a mini world of a few scenes, and trainings of a step."
     from namedmask.systems import table
-    from namedmask.stages.distil import STUDENTS
-    from namedmask.stages.experts import EXPERTS
+    from namedmask.stages.distil import STUDENTS, Student
+    from namedmask.stages.experts import EXPERTS, Expert
     from namedmask.teachers.sets import TEACHERS
+    for kind in (Student, Expert): monkeypatch.setattr(kind, 'revised', {})
     for name, colour in ANIMALS.items(): monkeypatch.setitem(helpers.COLOURS, name, colour)
     monkeypatch.setitem(TEACHERS, 'offline', replace(helpers.register(), name='offline', n=3, votes=0, side=96, refine='guided'))
     monkeypatch.setitem(STUDENTS, 'small', {**STUDENTS['small'], **helpers.STUDENT, 'iterations': 1})

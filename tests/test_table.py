@@ -11,8 +11,8 @@ from namedmask.systems import table
 from namedmask.teachers import sets, cards
 from namedmask.cli import main
 from namedmask.core import JsonLines, NamedMaskError, settings_key
-from namedmask.stages.distil import STUDENTS
-from namedmask.stages.experts import EXPERTS
+from namedmask.stages.distil import STUDENTS, Student
+from namedmask.stages.experts import EXPERTS, Expert
 from namedmask.systems.maskcontrast import MaskContrastClusterer
 from namedmask.systems.registry import score_system, systems_of
 from namedmask.systems.table import labs_for, lab_settings, mini_labs, names_aside, print_table, results_file, run_table
@@ -32,6 +32,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     "All trainings of a recipe in two or three steps of tiny pictures."
+    for kind in (Student, Expert): monkeypatch.setattr(kind, 'revised', {})
     def shrink(recipe, encoder=None):
         tiny = dict(batch_size=4, crop=64, side=72, **({'encoder': encoder} if encoder else {}))
         monkeypatch.setitem(STUDENTS, recipe, {**STUDENTS[recipe], **tiny, 'iterations': 2, 'output_stride': 16, 'channels': 32})
@@ -151,7 +152,7 @@ def count(monkeypatch, small):
 
 def lab_of(inputs, out, **kw):
     names = kw.pop('names', VOC_NAMES)
-    changes = {k: kw.pop(k) for k in ('prompts', 'transfer') if k in kw}
+    changes = {k: kw.pop(k) for k in ('prompts', 'transfer', 'revision') if k in kw}
     labs = labs_for('toy', out, 1, [inputs/'photos'], 'voc', inputs/'voc', names, iterations=1, **kw)
     for lab in labs.values(): lab.__dict__.update(changes)
     return labs
@@ -212,22 +213,25 @@ def test_older_settings_are_those_of_the_release(tmp_path, inputs):
     lab = lab_of(inputs, tmp_path/'out')[0]
     old = dict(teachers='toy', names=['bird', 'boat', 'bottle'], iterations=1, experts=None, n=lab.teachers.n, images=[str(inputs/'photos')], benchmark={k: v for k, v in lab.benchmark().card.items() if k != 'root'})
     assert {k: v for k, v in lab_settings(lab).items() if k in table.OLDER} == old
-    mini = mini_labs(tmp_path/'mini', (0,), n_scenes=45, n_test=4)[0]
+    mini = mini_labs(tmp_path/'mini', (0,), dict(n_iters=100), n_scenes=45, n_test=4, iterations=500)[0]
     assert {k: v for k, v in lab_settings(mini).items() if k in table.OLDER} == dict(teachers='mini', names=list(mini.names), iterations=500, experts=dict(n_iters=100), n=40, scenes=45, test=4)
 
-def test_older_rows_count_where_their_cards_agree(tmp_path, inputs, count):
-    file, kw = results_file(tmp_path/'out'), dict(names='bird,boat,bottle')
-    make = lambda **more: run_table(lab_of(inputs, tmp_path/'out', **kw, **more), ['namedmask-plain'], file, quiet=True)
+def test_older_rows_count_where_their_cards_agree(tmp_path, inputs, count, monkeypatch):
+    file, kw = results_file(tmp_path/'out'), dict(names='bird,boat,bottle', revision=1)
+    make = lambda **more: run_table(lab_of(inputs, tmp_path/'out', **{**kw, **more}), ['namedmask-plain'], file, quiet=True)
     first = make(); as_older(file, lab_of(inputs, tmp_path/'out', **kw)[0])
     again = make()
     assert len(count) == 1 and again[0]['miou'] == first[0]['miou']
     make(transfer='name-and-image'); assert len(count) == 2                   # its card says name-only
     make(prompts='bird=red,boat,bottle'); assert len(count) == 3              # what 0.1 asked for is not known
     make(as_released=True); assert len(count) == 4
+    monkeypatch.setattr(Student, 'revised', {2: {'small': dict(lr=.5)}})
+    make(); assert len(count) == 4
+    make(revision=2); assert len(count) == 5                                  # the recipe of a student is another by now
 
 def test_older_rows_of_other_weights_or_photos_do_not_count(tmp_path, inputs, count):
     own = tmp_path/'inputs'; shutil.copytree(inputs, own)
-    file, kw = results_file(tmp_path/'out'), dict(names='bird,boat,bottle')
+    file, kw = results_file(tmp_path/'out'), dict(names='bird,boat,bottle', revision=1)
     make = lambda: run_table(lab_of(own, tmp_path/'out', **kw), ['selfmask-clip'], file, quiet=True)
     make(); line = JsonLines(file).read()[0]
     other = [{**m, 'sha256': 'f'*64} for m in line['card']['models']]

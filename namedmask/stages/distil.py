@@ -50,7 +50,7 @@ STUDENTS = {
 }
 Student.presets = STUDENTS
 Student.revised = {2: {'paper': dict(side='native', precision='float32')}, 3: {'small': dict(iterations=1000, ema=.99)},
-                   5: {'small': dict(even=1.)}, 7: {'mini': dict(iterations=1600, side=80)}}
+                   5: {'small': dict(even=1.)}, 7: {'mini': dict(iterations=1600, side=96, scale=(.4, .9))}}
 
 # %% ../../nbs/12_stages.distil.ipynb #1ac123cc
 def student_settings(

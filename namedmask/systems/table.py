@@ -238,11 +238,18 @@ def agrees(
 )->bool:
     "Does a row of an earlier version hold in this lab? Its card tells the rest: which weights, whose photos."
     card = line.get('card')
-    if lab.as_released or not isinstance(card, dict): return False
+    if lab.as_released or not isinstance(card, dict) or not _trained_as_in_release(lab): return False
     today = {c['name']: c['sha256'] for c in (teacher.as_dict() for teacher in lab.teachers.cards())}
     models = [m for m in card.get('models') or [] if isinstance(m, dict)]
     is_other = lambda model: model.get('name') in today and model.get('sha256', '') != today[model['name']]
     return not any(map(is_other, models)) and lab.world.agrees(lab, line, file)
+
+def _trained_as_in_release(lab):
+    "Are the lab's students and experts told what they were told in 0.1?"
+    from namedmask.stages.distil import Student
+    from namedmask.stages.experts import Expert
+    recipe = lab.teachers.recipe
+    return all(kind.of(recipe, revision=lab.revision) == kind.of(recipe, revision=1) for kind in (Student, Expert))
 
 # %% ../../nbs/systems/table.ipynb #dbce3f44
 def print_table(

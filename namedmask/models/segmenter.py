@@ -10,7 +10,7 @@ __all__ = ['Segmenter', 'check_meta', 'save_segmenter', 'set_sure', 'load_segmen
 # %% ../../nbs/models/segmenter.ipynb #7ec53ba0
 import re, torch
 from pathlib import Path
-from ..core import NamedMaskError, atomic_path, is_probability, read_json, write_json
+from ..core import NamedMaskError, atomic_path, is_ours, is_probability, own_folder, read_json, write_json
 from ..teachers.weights import check_tensors, is_out_of_memory, read_header, read_weights
 from .infer import own_side, photo_of, pick_device, run_batches, segment, take_confident, take_labels
 from .labeller import Labeller, labels_key, student_protocol
@@ -143,7 +143,9 @@ def set_sure(
     meta = read_json(about, {}, dict)
     told = {'sure': sure, **({} if asked is None else {'asked': asked})}
     is_new = any(meta.get(k, 0.) != v for k, v in told.items())
-    if meta and is_new: write_json(about, {**meta, **told})
+    if meta and is_new:
+        if is_ours(folder): own_folder(folder)     # a finished stage, that this process may not have opened
+        write_json(about, {**meta, **told})
     return Path(folder)
 
 # %% ../../nbs/models/segmenter.ipynb #1582d733

@@ -33,6 +33,13 @@ def test_the_settings_of_a_lab(tmp_path):
     lab = lambda *a, **kw: settings_key(MiniLab(tmp_path, *a, **kw).settings)
     assert lab(0) == lab(1) and len({lab(0), lab(0, n_scenes=9), lab(0, n_test=9), lab(0, iterations=9)}) == 4
 
+def test_a_lab_of_an_older_revision_is_what_it_was(tmp_path):
+    from namedmask.stages.distil import STUDENTS
+    from namedmask.stages.experts import EXPERTS
+    settings = lambda **kw: MiniLab(tmp_path, 0, **kw).settings
+    assert settings(revision=6)['student'] == STUDENTS['mini'] and settings(revision=6)['experts'] == EXPERTS['mini']
+    assert settings_key(settings(revision=6)) != settings_key(settings())
+
 def test_a_small_lab(tmp_path):
     lab = MiniLab(tmp_path, 0, n_scenes=90, n_test=3, iterations=2)
     archive = lab.archive(2)

@@ -66,6 +66,17 @@ def test_every_row_in_miniature(tmp_path, small):
     check_rows(run_table(labs, None, file, quiet=True), 'mini')
     for metric in ('miou', 'foreground'): assert all(f'| {s.title} ' in print_table([file], metric) for s in systems_of('mini').values())
 
+def test_names_share_as_many_experts_as_the_lab_says(tmp_path, small):
+    from namedmask.systems.registry import expert_masks
+    small('mini')
+    for n_experts, experts in ((2, 2), (None, 4)):
+        lab = mini_labs(tmp_path/str(n_experts), (0,), n_scenes=60, n_test=4, n_experts=n_experts)[0]
+        lab.names = list(lab.names[:4])
+        archive = lab.archive(2)
+        drawn = expert_masks(lab, archive, lab.masks(archive))
+        assert len(list((lab.folder/'experts').glob('*/model'))) == experts and all(e.sha in drawn for e in archive.kept())
+        assert ('n_experts' in lab_settings(lab)) == bool(n_experts)      # so the rows of labs without are what they were
+
 def test_every_row_offline_as_the_readme_says(tmp_path, inputs, small, capsys):
     "`namedmask table --teachers offline --images … --benchmark voc --root …`, nothing more but one seed and a folder."
     small('small')

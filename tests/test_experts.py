@@ -119,7 +119,9 @@ def test_settings_start_from_those_of_the_teachers_and_from_a_revision():
     assert expert_settings(dict(n_iters=7)) == {**EXPERTS['small'], 'n_iters': 7} == expert_settings('small', n_iters=7, lr=None)
     new = dict(side='native', precision='float32', binary=True, empty=0., full=1., unsure=1.)
     assert expert_settings('paper', revision=1) == EXPERTS['paper'] and expert_settings('paper') == {**EXPERTS['paper'], **new}
-    for name in ('small', 'mini'): assert expert_settings(name) == EXPERTS[name] == expert_settings(name, revision=1)
+    assert expert_settings('small') == EXPERTS['small'] == expert_settings('small', revision=1)
+    larger = dict(n_iters=400, batch_size=8, crop=96, scale=(1., 1.7), side=128)
+    assert expert_settings('mini', revision=6) == EXPERTS['mini'] and expert_settings('mini') == {**EXPERTS['mini'], **larger}
     with pytest.raises(NamedMaskError, match='no revision'): expert_settings('paper', revision=9)
 
 def test_the_key_of_older_runs(archive, tmp_path):

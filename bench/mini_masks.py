@@ -1,27 +1,25 @@
 """Are the experts' masks of the comparison in miniature better than those that they learned from? In its three worlds, which no setting was chosen on.
 
-    NAMEDMASK_RUNS=runs jupyter execute nbs/systems/table.ipynb      # or `namedmask table --teachers mini --out runs/ablation/table`
+    namedmask table --teachers mini --out runs/ablation/table
     python bench/mini_masks.py --out runs/ablation/table             # a minute; it makes what is missing
 
 IoU of each mask with the true one of the photo's name; differences are photo by photo, with their 95 % interval.
 """
 import argparse
-from pathlib import Path
 import numpy as np
-from mini_size import at, iou
+from namedmask.evaluate.metrics import foreground_iou
+from mini_size import at, true_mask
 
 
 def gains(lab):
     "(IoU of the plain masks, what the experts add), one number a photo."
-    from namedmask.mini.world import make_scene
     from namedmask.systems.registry import expert_masks
     archive = lab.archive()
     plain = lab.masks(archive)
     drawn, before, after = expert_masks(lab, archive, plain), [], []
     for entry in archive.kept():
-        scene = make_scene(int(Path(entry.path).stem.split('_')[-1]), 'index', 100 + lab.seed)
-        true = scene.labels == 1 + lab.names.index(entry.name)
-        for store, ious in ((plain, before), (drawn, after)): ious.append(iou(at(store.load(entry.sha), true.shape), true))
+        true = true_mask(lab, entry)
+        for store, ious in ((plain, before), (drawn, after)): ious.append(foreground_iou(at(store.load(entry.sha), true.shape), true))
     return np.array(before), np.array(after) - before
 
 

@@ -1,6 +1,6 @@
 """At which size do the networks of the painted world work best? What a grid keeps of a mask, experts and their masks, students and their mIoU.
 
-    python bench/mini_size.py --out runs/mini_size          # half an hour on one core
+    python bench/mini_size.py --out runs/mini_size          # a quarter of an hour on one core
 
 The world of seed 11, which no lesson, ablation or table takes: 1,200 scenes, 40 photos of each of fifteen names, MiniDINO's bootstrapped masks.
 Revision 7 of the settings `mini` was chosen by these figures. IoU of masks is with the true mask of the photo's name, over 600 photos; differences
@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 import numpy as np
 from PIL import Image
+from namedmask.evaluate.metrics import foreground_iou
 
 NEW = dict(crop=96, scale=(1., 1.7), side=128, batch_size=8)
 EXPERTS = {'one a name, revision 6': (None, {}), 'one a name, larger': (None, dict(NEW, n_iters=240)), 'five, larger': (5, dict(NEW, n_iters=400))}
@@ -17,7 +18,11 @@ STUDENTS = {'revision 6': {}, '1,600 steps': dict(iterations=1600), 'crops of 80
             '1,600 steps at 96: revision 7': dict(iterations=1600, side=96, scale=(.4, .9))}
 
 
-def iou(mask, true): return (mask & true).sum()/max(1, (mask | true).sum())
+def true_mask(lab, entry):
+    "Where the name of an archive photo really is: (96, 96) bool."
+    from namedmask.mini.world import make_scene
+    scene = make_scene(int(Path(entry.path).stem.split('_')[-1]), 'index', 100 + lab.seed)
+    return scene.labels == 1 + lab.names.index(entry.name)
 
 def at(soft, shape): return np.asarray(Image.fromarray(soft).resize(shape[::-1], Image.BILINEAR)) >= 128
 
@@ -27,8 +32,9 @@ def on_grid(soft, n, shape): return at(np.asarray(Image.fromarray(soft).resize((
 def grids(entries, true, masks):
     "What is left of a mask that goes through a grid of so many places."
     for n in (8, 16, 24, 32):
-        kept = [(iou(on_grid((true[e.sha]*255).astype(np.uint8), n, true[e.sha].shape), true[e.sha]), iou(on_grid(masks.load(e.sha), n, true[e.sha].shape), true[e.sha])) for e in entries]
-        print(f'a grid of {n:2}: true masks {np.mean(kept, 0)[0]:.3f}, bootstrapped ones {np.mean(kept, 0)[1]:.3f}', flush=True)
+        kept = {what: np.mean([foreground_iou(on_grid(load(e.sha), n, true[e.sha].shape), true[e.sha]) for e in entries])
+                for what, load in {'true': lambda sha: np.uint8(255*true[sha]), 'bootstrapped': masks.load}.items()}
+        print(f"a grid of {n:2}: true masks {kept['true']:.3f}, bootstrapped ones {kept['bootstrapped']:.3f}", flush=True)
 
 
 def experts(lab, archive, masks, entries, true):
@@ -36,12 +42,12 @@ def experts(lab, archive, masks, entries, true):
     from namedmask.stages.experts import Expert, group_names
     from namedmask.stages.refine import refine_masks
     from namedmask.stages.retrieval import embed_names
-    before = np.array([iou(at(masks.load(e.sha), true[e.sha].shape), true[e.sha]) for e in entries])
+    before = np.array([foreground_iou(at(masks.load(e.sha), true[e.sha].shape), true[e.sha]) for e in entries])
     print(f'bootstrapped masks {before.mean():.4f}', flush=True)
     for i, (what, (k, changes)) in enumerate(EXPERTS.items()):
         groups = group_names(lab.names, embed_names(lab.retriever, lab.categories), k) if k else None
         store = refine_masks(archive, masks, groups, lab.init[0], {**Expert.of('mini', revision=6), **changes}, lab.folder/f'experts{i}', lab.seed, quiet=True)
-        gain = np.array([iou(at(store.load(e.sha), true[e.sha].shape), true[e.sha]) for e in entries]) - before
+        gain = np.array([foreground_iou(at(store.load(e.sha), true[e.sha].shape), true[e.sha]) for e in entries]) - before
         print(f'experts, {what}: {(before + gain).mean():.4f}, {gain.mean():+.4f} ± {1.96*gain.std()/len(gain)**.5:.4f}', flush=True)
 
 
@@ -59,12 +65,10 @@ def main():
     ap.add_argument('--out', default='runs/mini_size'); ap.add_argument('--seed', type=int, default=11)
     a = ap.parse_args()
     from namedmask.lab.lab import MiniLab
-    from namedmask.mini.world import make_scene
     lab = MiniLab(a.out, a.seed, n_test=150, iterations=None, revision=6)
     archive = lab.archive()
     masks, entries = lab.masks(archive), archive.kept()
-    scene_of = lambda e: make_scene(int(Path(e.path).stem.split('_')[-1]), 'index', 100 + lab.seed)
-    true = {e.sha: scene_of(e).labels == 1 + lab.names.index(e.name) for e in entries}
+    true = {e.sha: true_mask(lab, e) for e in entries}
     grids(entries, true, masks)
     experts(lab, archive, masks, entries, true)
     students(lab, archive, masks)

@@ -28,7 +28,7 @@ def main():
     starts = {'random numbers': (None, dino.card), 'MiniDINO ResNet': (dino._load().state_dict(), dino.card), "MiniCLIP's tower": lab.init}
     for i, (start, changes) in enumerate(ROWS):
         began = time.time()
-        student = ceiling.train_ceiling(entries, student_settings('mini', **changes), starts[start], Path(a.out)/f'row{i}', seed=a.seed, quiet=True)
+        student = ceiling.train_ceiling(entries, student_settings('mini', revision=6, **changes), starts[start], Path(a.out)/f'row{i}', seed=a.seed, quiet=True)
         print(f'{start:18} {changes}: mIoU {score.evaluate(student, bench, quiet=True)["miou"]:.3f} ({time.time() - began:.0f} s)', flush=True)
 
 if __name__ == '__main__': main()
